@@ -1,0 +1,29 @@
+"""Run a command that dies with the process that started it, even when that one is killed with SIGKILL.
+
+    python -m ocrfleet.child PARENT_PID COMMAND [ARGUMENT …]
+
+On Linux the kernel sends the signal (prctl(2), PR_SET_PDEATHSIG; it survives execve). It is tied to the thread that
+started the process, so start it from a thread that lives as long as the process. Elsewhere the command just runs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    parent, command = int(sys.argv[1]), sys.argv[2:]
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        sys.exit(1)  # it died before the kernel was asked
+    os.execv(command[0], command)  # noqa: S606
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,275 @@
+"""The contract between producers and workers: what is stored and what is sent.
+
+Everything here is frozen, JSON, and carries `schema_version`. A page is addressed by its 1-based number in its
+document; a document is one source, or several images in order, so page numbers run through all of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ocrfleet.errors import PermanentError, Reason
+
+SCHEMA_VERSION = 1
+
+DocumentId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+PageNumber = Annotated[int, Field(ge=1)]
+Generation = Annotated[int, Field(ge=1, le=99999)]
+
+
+class Record(BaseModel):
+    """A frozen value that refuses unknown fields, so that a newer writer is noticed and not half understood."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def to_bytes(self) -> bytes:
+        """Serialise as one line of JSON; the same value always gives the same bytes."""
+        return self.model_dump_json(exclude_none=True).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        return cls.model_validate_json(data)
+
+
+class Kind(StrEnum):
+    """What a source is, told by its bytes and never by its name."""
+
+    PDF = "pdf"
+    PNG = "png"
+    JPEG = "jpeg"
+    TIFF = "tiff"
+    WEBP = "webp"
+    BMP = "bmp"
+    JPEG2000 = "jpeg2000"
+
+
+class Queue(StrEnum):
+    """The class of a document: interactive ones overtake bulk ones."""
+
+    INTERACTIVE = "interactive"
+    BULK = "bulk"
+
+
+class Source(Record):
+    """A file that is referenced, not copied. `size` and `mtime_ns` tell cheaply whether it changed; `sha256` is what it was."""
+
+    #: file:///… with every byte of the name percent-encoded, so that any file name survives JSON
+    uri: str
+    size: int
+    mtime_ns: int
+    sha256: Digest
+    kind: Kind
+    #: pages of a PDF, frames of an image
+    pages: int = Field(ge=1)
+
+
+class Problem(Record):
+    """Why a document could not be taken in."""
+
+    reason: Reason
+    detail: str
+
+
+class Manifest(Record):
+    """All that a worker must know of a document; written before any job of it exists. Only where a source lies may change.
+
+    A document that could not be taken in has no sources, no pages and a `problem`: it terminates as `failed` on the
+    same road as any other.
+    """
+
+    schema_version: Literal[1] = 1
+    document: DocumentId
+    #: when it was registered first, UTC, as 20261122T051000.123456Z: sorts by time
+    created: str = Field(pattern=r"^\d{8}T\d{6}\.\d{6}Z$")
+    profile: str
+    profile_digest: Digest
+    sources: tuple[Source, ...] = ()
+    #: inclusive ranges of the page numbers asked for, ascending and apart; all pages when the document has no selection
+    selection: tuple[tuple[PageNumber, PageNumber], ...] = ()
+    problem: Problem | None = None
+
+    @property
+    def total(self) -> int:
+        """Number of pages that must end accounted for."""
+        return sum(last - first + 1 for first, last in self.selection)
+
+    def pages(self) -> Iterator[int]:
+        for first, last in self.selection:
+            yield from range(first, last + 1)
+
+    def locate(self, page: int) -> tuple[int, int]:
+        """Return (index of the source, 0-based index of the page in it). Raises PermanentError for a page beyond the end."""
+        index = page - 1
+        for number, source in enumerate(self.sources):
+            if index < source.pages:
+                return number, index
+            index -= source.pages
+        raise PermanentError(Reason.NO_SUCH_PAGES, f"page {page} is beyond the document's end")
+
+
+class PageJob(Record):
+    """What one message carries: a range of one document's pages, in one generation."""
+
+    schema_version: Literal[1] = 1
+    document: DocumentId
+    generation: Generation
+    queue: Queue
+    first: PageNumber
+    last: PageNumber
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.last < self.first:
+            raise ValueError("a job's last page comes before its first")
+        return self
+
+    @classmethod
+    def from_message(cls, message: Any) -> Self:
+        """Parse a message's only argument. Raises PermanentError for anything that is no job of this version."""
+        try:
+            return cls.model_validate(message)
+        except ValidationError as error:
+            problems = "; ".join(
+                f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False)
+            )
+            raise PermanentError(
+                Reason.INTERNAL_ERROR, f"not a page job of schema {SCHEMA_VERSION}: {problems}"
+            ) from error
+
+
+class PageStatus(StrEnum):
+    DONE = "done"
+    FAILED = "failed"
+
+
+class Line(Record):
+    """A line of text as it was read. `box` is (x0, y0, x1, y1) in pixels of the page image as displayed, origin top left."""
+
+    text: str
+    box: tuple[float, float, float, float]
+    #: 0..1, as the engine gives it
+    confidence: float | None = None
+
+
+class PageResult(Record):
+    """What became of a page. Holds nothing that differs from run to run: seconds, attempts and workers are in run records."""
+
+    schema_version: Literal[1] = 1
+    page: PageNumber
+    status: PageStatus
+    reason: Reason | None = None
+    detail: str | None = None
+    #: nothing is on the page: done, empty, and no engine saw it
+    blank: bool = False
+    profile: str
+    engine: str
+    engine_version: str | None = None
+    model: str
+    revision: str
+    #: the page image that the engine saw, rotation applied
+    width_px: int | None = None
+    height_px: int | None = None
+    #: the page as displayed, in points (1/72 inch); multiply a box by width_pt / width_px to get points
+    width_pt: float | None = None
+    height_pt: float | None = None
+    #: the engine's own words: stop, length, abort
+    finish_reason: str | None = None
+    tokens: int | None = None
+    #: lines parted by newlines, paragraphs by empty lines, in reading order
+    text: str = ""
+    lines: tuple[Line, ...] = ()
+
+
+class DocumentStatus(StrEnum):
+    COMPLETED = "completed"
+    PARTIAL = "partial"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Failure(Record):
+    page: PageNumber
+    reason: Reason
+    detail: str
+
+
+class Output(Record):
+    """A stored output, with the hash that tells a reader that it is whole."""
+
+    key: str
+    sha256: Digest
+    size: int
+
+
+class Status(Record):
+    """How a document ended, in one generation. Written once and last: its outputs exist when it does."""
+
+    schema_version: Literal[1] = 1
+    document: DocumentId
+    generation: Generation
+    status: DocumentStatus
+    total: int
+    done: int
+    blank: int = 0
+    failures: tuple[Failure, ...] = ()
+    problem: Problem | None = None
+    #: by format: md, json
+    outputs: dict[str, Output]
+
+
+class Marker(Record):
+    """What the sweep needs to know of a document that waits or is active, without reading anything else."""
+
+    schema_version: Literal[1] = 1
+    generation: Generation
+    queue: Queue
+    collection: str
+    profile: str
+    #: pages that one message carries
+    pages_per_job: int = Field(ge=1)
+
+
+class Submission(Record):
+    """That somebody wants a document, under a name of theirs. Two submissions may want the same document."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    document: DocumentId
+    queue: Queue
+    collection: str
+
+
+def digest_of(*parts: str) -> str:
+    """Return the SHA-256 (hex) of the parts, each with its length, so that no two lists of parts collide."""
+    sha = hashlib.sha256()
+    for part in parts:
+        data = part.encode("utf-8", "surrogateescape")
+        sha.update(len(data).to_bytes(8, "big"))
+        sha.update(data)
+    return sha.hexdigest()
+
+
+class DocumentKey:
+    """How a document's id is made: from what changes its text, and from nothing else."""
+
+    LENGTH: ClassVar[int] = 32
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        sources: Iterable[str],
+        selection: Iterable[tuple[int, int]],
+        profile_digest: str,
+        problem: Problem | None = None,
+    ) -> str:
+        """Return the id (32 hex digits) for the sources' digests in order, the pages asked for and the profile."""
+        ranges = ",".join(f"{first}-{last}" for first, last in selection)
+        trouble = f"{problem.reason}:{problem.detail}" if problem else ""
+        return digest_of(*sources, "pages", ranges, "profile", profile_digest, "problem", trouble)[: cls.LENGTH]

@@ -1,0 +1,125 @@
+"""Every key in the object store and in Redis, as functions.
+
+Object store (the truth). Whatever decides an outcome is created once and never replaced, so that no late writer can
+undo it; only markers and indexes come and go.
+
+    index/sources/<digest>.json                  what a source was when last seen (a cache: may be deleted)
+    submissions/<digest>.json                    somebody's name for a document
+    waiting/<queue>/<collection>/<time>-<id>     marker: registered, no job published yet
+    active/<id>                                  marker: jobs are published, the document is not terminal
+    documents/<id>/manifest.json                 sources, pages, profile
+    documents/<id>/pages/<page>.json             the first stored success of a page; stands for ever
+    documents/<id>/pages/<page>.failed-<generation>.json    what was seen, when a page failed in a generation
+    documents/<id>/runs/<generation>/<page>-<random>.json   attempts, seconds, worker: differs from run to run
+    documents/<id>/out/<generation>/<hash>.<format>         an output, named by its content
+    documents/<id>/status/<generation>.json      how the document ended; names its outputs; written last
+
+Redis (a hint: all of it can be rebuilt from the store). Keys of a document expire when nobody touches them for a week.
+
+    ocrfleet:ledger:<id>:<generation>     hash    total, published, failed
+    ocrfleet:pages:<id>:<generation>      bitmap  bit n: page n has a terminal record
+    ocrfleet:faults:<id>:<generation>     hash    <page>:attempts, <page>:deaths, <page>:deaths_alone
+    ocrfleet:inflight:<id>:<generation>   hash    page → worker that holds it, and whether alone
+    ocrfleet:worker:<worker>              string  heartbeat, expires with the worker's lease
+    pages.<queue>.<profile>, assembly, unacked, unacked_index    the broker's own
+"""
+
+from __future__ import annotations
+
+import re
+
+_PAGE_KEY = re.compile(r"/pages/(?P<page>\d{6})(?:\.failed-(?P<generation>\d{5}))?\.json$")
+
+WAITING = "waiting/"
+ACTIVE = "active/"
+
+
+def source_index(digest: str) -> str:
+    return f"index/sources/{digest}.json"
+
+
+def submission(digest: str) -> str:
+    return f"submissions/{digest}.json"
+
+
+def waiting(queue: str, collection: str, created: str, document: str) -> str:
+    return f"{waiting_in(queue, collection)}{created}-{document}"
+
+
+def waiting_in(queue: str, collection: str | None = None) -> str:
+    return f"{WAITING}{queue}/{collection}/" if collection else f"{WAITING}{queue}/"
+
+
+def active(document: str) -> str:
+    return f"{ACTIVE}{document}"
+
+
+def manifest(document: str) -> str:
+    return f"documents/{document}/manifest.json"
+
+
+def pages(document: str) -> str:
+    return f"documents/{document}/pages/"
+
+
+def page_done(document: str, page: int) -> str:
+    return f"{pages(document)}{page:06d}.json"
+
+
+def page_failed(document: str, page: int, generation: int) -> str:
+    return f"{pages(document)}{page:06d}.failed-{generation:05d}.json"
+
+
+def parse_page(key: str) -> tuple[int, int | None]:
+    """Return (page, generation of its failure or None when it is done) of a page record's key."""
+    match = _PAGE_KEY.search(key)
+    if match is None:
+        raise ValueError(f"not the key of a page record: {key}")
+    generation = match["generation"]
+    return int(match["page"]), int(generation) if generation else None
+
+
+def run_record(document: str, generation: int, page: int, unique: str) -> str:
+    return f"documents/{document}/runs/{generation:05d}/{page:06d}-{unique}.json"
+
+
+def output(document: str, generation: int, digest: str, extension: str) -> str:
+    return f"documents/{document}/out/{generation:05d}/{digest[:16]}.{extension}"
+
+
+def statuses(document: str) -> str:
+    return f"documents/{document}/status/"
+
+
+def status(document: str, generation: int) -> str:
+    return f"{statuses(document)}{generation:05d}.json"
+
+
+def redis_ledger(document: str, generation: int) -> str:
+    return f"ocrfleet:ledger:{document}:{generation}"
+
+
+def redis_pages(document: str, generation: int) -> str:
+    return f"ocrfleet:pages:{document}:{generation}"
+
+
+def redis_faults(document: str, generation: int) -> str:
+    return f"ocrfleet:faults:{document}:{generation}"
+
+
+def redis_inflight(document: str, generation: int) -> str:
+    return f"ocrfleet:inflight:{document}:{generation}"
+
+
+def redis_worker(worker: str) -> str:
+    return f"ocrfleet:worker:{worker}"
+
+
+def queue_pages(queue: str, profile: str) -> str:
+    return f"pages.{queue}.{profile}"
+
+
+QUEUE_ASSEMBLY = "assembly"
+#: kombu's hash of leased messages by delivery tag, and its sorted set of the times at which their leases began
+UNACKED = "unacked"
+UNACKED_INDEX = "unacked_index"

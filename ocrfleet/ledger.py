@@ -1,0 +1,243 @@
+"""Progress and faults of active documents, in Redis: a hint that says when to look, never what a page is.
+
+A ledger that was never seeded, or that was lost, answers UNKNOWN; it is then seeded from a listing of the store.
+Seeding and marking only ever set bits, so both may be repeated and may race.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+
+import redis
+
+from ocrfleet import keys
+from ocrfleet.errors import TransientError
+
+#: Seconds that a document's keys outlive the last touch: longer than any lease or pause, so that nothing is left for ever.
+_TTL = 7 * 24 * 3600
+
+# KEYS: ledger, pages. ARGV: ttl, failed (0 or 1), page…
+_MARK = """
+local total = tonumber(redis.call('HGET', KEYS[1], 'total'))
+if not total then return 'unknown' end
+for i = 3, #ARGV do
+    if redis.call('SETBIT', KEYS[2], ARGV[i], 1) == 0 and ARGV[2] == '1' then
+        redis.call('HINCRBY', KEYS[1], 'failed', 1)
+    end
+end
+redis.call('EXPIRE', KEYS[1], ARGV[1])
+redis.call('EXPIRE', KEYS[2], ARGV[1])
+if redis.call('BITCOUNT', KEYS[2]) >= total then return 'last' end
+return 'open'
+"""
+
+# KEYS: ledger, pages. ARGV: ttl, total, failed, terminal page…
+# `published` starts at 0: whoever dispatches then publishes every page that has no record.
+_SEED = """
+for i = 4, #ARGV do redis.call('SETBIT', KEYS[2], ARGV[i], 1) end
+if redis.call('HSETNX', KEYS[1], 'total', ARGV[2]) == 1 then
+    redis.call('HSET', KEYS[1], 'failed', ARGV[3])
+    redis.call('HSETNX', KEYS[1], 'published', 0)
+end
+redis.call('EXPIRE', KEYS[1], ARGV[1])
+redis.call('EXPIRE', KEYS[2], ARGV[1])
+"""
+
+# KEYS: faults, inflight. ARGV: ttl, page, own worker, prefix of heartbeats
+# What another worker left in flight, and its heartbeat is gone: it died with this page in its hands.
+_INSPECT = """
+local held = redis.call('HGET', KEYS[2], ARGV[2])
+if held then
+    local worker, how = string.match(held, '^(.*) (%a+)$')
+    if worker ~= ARGV[3] and redis.call('EXISTS', ARGV[4] .. worker) == 0 then
+        redis.call('HDEL', KEYS[2], ARGV[2])
+        local field = how == 'alone' and ':deaths_alone' or ':deaths'
+        redis.call('HINCRBY', KEYS[1], ARGV[2] .. field, 1)
+        redis.call('EXPIRE', KEYS[1], ARGV[1])
+    end
+end
+return redis.call('HMGET', KEYS[1], ARGV[2] .. ':attempts', ARGV[2] .. ':deaths', ARGV[2] .. ':deaths_alone')
+"""
+
+
+# KEYS: ledger, pages. → total, last page published, failed, terminal, terminal up to the last page published
+_PROGRESS = """
+local total, published, failed = unpack(redis.call('HMGET', KEYS[1], 'total', 'published', 'failed'))
+if not total then return false end
+local queued = redis.call('BITCOUNT', KEYS[2], 0, published, 'BIT')
+return {total, published, failed, redis.call('BITCOUNT', KEYS[2]), queued}
+"""
+
+
+class Mark(StrEnum):
+    """What the ledger says after a page was marked."""
+
+    OPEN = "open"
+    #: every page is terminal: time to assemble. Said again at every repetition.
+    LAST = "last"
+    #: this ledger does not know its total: seed it, then mark again
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """How often a page failed by itself, and how often a worker died while it was in flight."""
+
+    attempts: int = 0
+    deaths: int = 0
+    deaths_alone: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a document is, in pages."""
+
+    total: int
+    #: number of the last page that was handed to the queue; the pages before it were handed over, too, or were terminal
+    published: int
+    failed: int
+    terminal: int
+    #: terminal pages up to the last one published
+    terminal_published: int
+
+    @property
+    def complete(self) -> bool:
+        return self.terminal >= self.total
+
+
+@contextmanager
+def _broker_errors() -> Iterator[None]:
+    try:
+        yield
+    except (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError, redis.OutOfMemoryError) as error:
+        raise TransientError(f"Redis can't be used: {error}") from error
+
+
+class Ledger:
+    """The ledgers of all documents on one Redis. Every call may raise TransientError and may then be repeated."""
+
+    def __init__(self, url: str) -> None:
+        self.redis: redis.Redis = redis.Redis.from_url(url, decode_responses=False, socket_connect_timeout=5)
+        self._mark = self.redis.register_script(_MARK)
+        self._seed = self.redis.register_script(_SEED)
+        self._progress = self.redis.register_script(_PROGRESS)
+        self._inspect = self.redis.register_script(_INSPECT)
+
+    def seed(self, document: str, generation: int, *, total: int, done: Iterable[int], failed: Iterable[int]) -> None:
+        """Tell the ledger its total and which pages a listing of the store showed to be terminal."""
+        done, failed = list(done), list(failed)
+        with _broker_errors():
+            self._seed(
+                keys=[keys.redis_ledger(document, generation), keys.redis_pages(document, generation)],
+                args=[_TTL, total, len(failed), *done, *failed],
+            )
+
+    def mark(self, document: str, generation: int, pages: Sequence[int], *, failed: bool = False) -> Mark:
+        """Note that these pages have a terminal record in the store. Call it after the record is written."""
+        with _broker_errors():
+            answer = self._mark(
+                keys=[keys.redis_ledger(document, generation), keys.redis_pages(document, generation)],
+                args=[_TTL, int(failed), *pages],
+            )
+        return Mark(answer.decode())
+
+    def terminal(self, document: str, generation: int) -> set[int] | None:
+        """Return the pages marked so far, or None when the ledger does not know its total."""
+        with _broker_errors():
+            pipe = self.redis.pipeline(transaction=False)
+            pipe.hexists(keys.redis_ledger(document, generation), "total")
+            pipe.get(keys.redis_pages(document, generation))
+            known, bitmap = pipe.execute()
+        if not known:
+            return None
+        return set(_bits(bitmap or b""))
+
+    def progress(self, documents: Sequence[tuple[str, int]]) -> list[Progress | None]:
+        """Return how far each (document, generation) is; None where the ledger does not know its total."""
+        if not documents:
+            return []
+        with _broker_errors():
+            pipe = self.redis.pipeline(transaction=False)
+            for document, generation in documents:
+                names = [keys.redis_ledger(document, generation), keys.redis_pages(document, generation)]
+                self._progress(keys=names, client=pipe)
+            answers = pipe.execute()
+        return [Progress(*map(int, answer)) if answer else None for answer in answers]
+
+    def published(self, document: str, generation: int, page: int) -> None:
+        """Note that the document's pages up to this one were handed to the queue."""
+        with _broker_errors():
+            self.redis.hset(keys.redis_ledger(document, generation), "published", str(page))
+
+    def forget(self, document: str, generation: int) -> None:
+        """Drop all that is known of a document; its terminal status is in the store."""
+        with _broker_errors():
+            self.redis.delete(
+                keys.redis_ledger(document, generation),
+                keys.redis_pages(document, generation),
+                keys.redis_faults(document, generation),
+                keys.redis_inflight(document, generation),
+            )
+
+    # ---- faults, counted outside the broker
+
+    def inspect(self, document: str, generation: int, page: int, *, worker: str) -> Faults:
+        """Return a page's faults, after counting the death of a worker that held it and whose heartbeat is gone."""
+        with _broker_errors():
+            answer = self._inspect(
+                keys=[keys.redis_faults(document, generation), keys.redis_inflight(document, generation)],
+                args=[_TTL, page, worker, keys.redis_worker("")],
+            )
+        return Faults(*(int(count or 0) for count in answer))
+
+    def hold(self, document: str, generation: int, page: int, *, worker: str, alone: bool) -> None:
+        """Note that a worker takes a page in hand, with others or alone."""
+        key = keys.redis_inflight(document, generation)
+        with _broker_errors():
+            pipe = self.redis.pipeline(transaction=False)
+            pipe.hset(key, str(page), f"{worker} {'alone' if alone else 'shared'}")
+            pipe.expire(key, _TTL)
+            pipe.execute()
+
+    def release(self, document: str, generation: int, page: int) -> None:
+        """Note that the page is in nobody's hand: it ended, or it was given back."""
+        with _broker_errors():
+            self.redis.hdel(keys.redis_inflight(document, generation), str(page))
+
+    def fault(self, document: str, generation: int, page: int) -> int:
+        """Count a fault of the page's own and return how many there are."""
+        key = keys.redis_faults(document, generation)
+        with _broker_errors():
+            pipe = self.redis.pipeline(transaction=False)
+            pipe.hincrby(key, f"{page}:attempts", 1)
+            pipe.expire(key, _TTL)
+            return int(pipe.execute()[0])
+
+    # ---- workers
+
+    def heartbeat(self, worker: str, seconds: float) -> None:
+        """Say that the worker lives, for so many seconds."""
+        with _broker_errors():
+            self.redis.set(keys.redis_worker(worker), b"", px=int(seconds * 1000))
+
+    def renew(self, tags: Sequence[str]) -> None:
+        """Set the lease time of these messages (kombu's delivery tags) to now, where they are still leased."""
+        now = time.time()
+        with _broker_errors():
+            self.redis.zadd(keys.UNACKED_INDEX, dict.fromkeys(tags, now), xx=True)
+
+    def leave(self, worker: str) -> None:
+        """Say that the worker is gone: whatever it still holds died with it."""
+        with _broker_errors():
+            self.redis.delete(keys.redis_worker(worker))
+
+
+def _bits(bitmap: bytes) -> Iterator[int]:
+    for index, byte in enumerate(bitmap):
+        for bit in range(8):
+            if byte & (0x80 >> bit):
+                yield index * 8 + bit

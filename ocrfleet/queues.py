@@ -1,0 +1,130 @@
+"""The Celery app: queues, routes, serializer, acknowledgement; publishing, and what is known of published messages.
+
+An acknowledgement always means that every page of the job has a terminal record in the store. A job that raises goes
+back to its queue; a job whose worker dies comes back when its lease ends (worker/lease.py renews the leases of live
+ones); a job that was lost all the same is published again by the sweep, which asks `published` what is on its way.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import redis
+from celery import Celery
+from kombu.entity import Queue as KombuQueue
+from kombu.exceptions import KombuError, OperationalError
+
+from ocrfleet import keys
+from ocrfleet.errors import PermanentError, TransientError
+from ocrfleet.jobs import PageJob, Queue
+
+if TYPE_CHECKING:
+    from ocrfleet.settings import Settings
+
+TASK_PAGES = "ocrfleet.pages"
+TASK_ASSEMBLE = "ocrfleet.assemble"
+
+
+def make_app(settings: Settings, *, consume: Iterable[str] = ()) -> Celery:
+    """Return the Celery app; a worker names the queues that it consumes."""
+    app = Celery("ocrfleet", set_as_current=False)
+    app.conf.update(
+        broker_url=_kombu_url(settings.redis_url),
+        broker_transport_options={
+            "visibility_timeout": settings.lease_seconds,
+            # kombu looks for expired leases every 10 s x 10; its lock would outlive a killed holder by 5 minutes.
+            "unacked_restore_interval": 1,
+            "unacked_restore_throttle": 1,
+            "unacked_mutex_expire": 5,
+            "socket_connect_timeout": 5,
+        },
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        task_serializer="json",
+        accept_content=["json"],
+        result_backend=None,
+        task_ignore_result=True,
+        task_acks_late=True,
+        task_acks_on_failure_or_timeout=False,
+        task_reject_on_worker_lost=True,
+        # A worker holds only what it runs: what it reserved would be invisible to the others.
+        worker_prefetch_multiplier=1,
+        worker_disable_prefetch=True,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        worker_enable_remote_control=False,
+        worker_send_task_events=False,
+        task_queues=[KombuQueue(name) for name in consume] or None,
+    )
+    return app
+
+
+def _kombu_url(url: str) -> str:
+    """Celery calls a Redis socket redis+socket://, redis-py calls it unix://."""
+    return url.replace("unix://", "redis+socket://", 1) if url.startswith("unix://") else url
+
+
+@contextmanager
+def _publish_errors() -> Iterator[None]:
+    try:
+        yield
+    except (OperationalError, KombuError, redis.RedisError, OSError) as error:
+        raise TransientError(f"jobs can't be published: {error}") from error
+
+
+def publish_pages(app: Celery, profile: str, jobs: Iterable[PageJob]) -> None:
+    """Put page jobs onto the queues of their class and profile.
+
+    Raises TransientError when it is uncertain whether they arrived: publishing is safe to repeat.
+    """
+    with _publish_errors(), app.producer_or_acquire() as producer, producer.batch(max_size=500):
+        for job in jobs:
+            _send(app, producer, TASK_PAGES, [job.model_dump(mode="json")], keys.queue_pages(job.queue, profile))
+
+
+def publish_assembly(app: Celery, document: str, generation: int) -> None:
+    """Ask for a document's assembly. Raises TransientError; safe to repeat."""
+    with _publish_errors(), app.producer_or_acquire() as producer:
+        _send(app, producer, TASK_ASSEMBLE, [document, generation], keys.QUEUE_ASSEMBLY)
+
+
+def _send(app: Celery, producer: Any, task: str, args: list[Any], queue: str) -> None:
+    # Names for humans (argsrepr) would double the message; a retry inside a batch would hide that it failed.
+    app.send_task(task, args=args, queue=queue, producer=producer, retry=False, argsrepr="", kwargsrepr="")
+
+
+def queue_names(profile: str) -> list[str]:
+    """Return the queues that a worker of this profile consumes."""
+    return [*(keys.queue_pages(queue, profile) for queue in Queue), keys.QUEUE_ASSEMBLY]
+
+
+class Published:
+    """What is on its way: on a queue, or leased to a worker. Reads kombu's own bookkeeping, and only here."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._redis = client
+
+    def jobs(self, queues: Iterable[str]) -> tuple[list[PageJob], set[tuple[str, int]]]:
+        """Return the page jobs and the (document, generation) of the assemblies that wait or are leased.
+
+        Queues are read before leases, so a message that is being taken is seen; one that is being given back may be
+        missed: ask twice before believing that something is gone.
+        """
+        pages: list[PageJob] = []
+        assemblies: set[tuple[str, int]] = set()
+        with _publish_errors():
+            bodies = [json.loads(message) for queue in queues for message in self._redis.lrange(queue, 0, -1)]
+            bodies += [json.loads(leased)[0] for leased in self._redis.hvals(keys.UNACKED)]
+        for message in bodies:
+            args = json.loads(base64.b64decode(message["body"]))[0]
+            if message["headers"]["task"] == TASK_PAGES:
+                with suppress(PermanentError):  # of another version: no job of ours, whatever becomes of it
+                    pages.append(PageJob.from_message(args[0]))
+            elif message["headers"]["task"] == TASK_ASSEMBLE:
+                assemblies.add((args[0], args[1]))
+        return pages, assemblies

@@ -1,0 +1,54 @@
+"""Settings: read once from OCRFLEET_* at an entry point, then passed down."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Everything that a person may set for a process, with the unit in the comment above it."""
+
+    model_config = SettingsConfigDict(env_prefix="OCRFLEET_", frozen=True, extra="ignore")
+
+    #: redis://, rediss:// or unix:// (a socket)
+    redis_url: str = "redis://127.0.0.1:6379/0"
+    #: the object store: a local folder
+    store: Path = Path("ocrfleet-store")
+    #: a file with one password a line, tried in turn on encrypted documents; only its path is ever passed on
+    password_file: Path | None = None
+
+    #: seconds after which a silent worker's jobs go to others; a live worker renews its leases ten times as often
+    lease_seconds: float = Field(default=60.0, ge=2.0)
+    #: seconds a job may be renewed for in all; then others may have it
+    job_deadline: float = Field(default=3600.0, ge=1.0)
+    #: pages on the queue at most; the rest waits in the object store
+    backlog_pages: int = Field(default=4096, ge=1)
+    #: seconds between two looks of the sweep at what should be on the queue
+    sweep_seconds: float = Field(default=60.0, gt=0)
+
+    #: times a page is tried before its own faults make it failed
+    page_attempts: int = Field(default=2, ge=1)
+    #: worker deaths after which a page that was in flight runs alone
+    suspect_deaths: int = Field(default=2, ge=1)
+    #: worker deaths of a page that ran alone after which it is quarantined
+    quarantine_deaths: int = Field(default=2, ge=1)
+
+    #: sandboxed processes that render, for each worker
+    renderers: int = Field(default=1, ge=1)
+    #: MiB that a renderer may use
+    render_memory_mb: int = Field(default=1024, ge=128)
+    #: seconds that one page may take to render
+    render_deadline: float = Field(default=60.0, gt=0)
+
+    #: debug, info, warning, error
+    log_level: str = "info"
+
+    def passwords(self) -> tuple[str, ...]:
+        """Return the lines of the password file; () when there is none. Raises OSError when it can't be read."""
+        if self.password_file is None:
+            return ()
+        lines = self.password_file.read_text(encoding="utf-8").splitlines()
+        return tuple(line for line in lines if line)

@@ -1,0 +1,143 @@
+"""From the paths that a person gave to what is to be read, and under which name."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from natsort import natsorted
+
+from ocrfleet.documents import sniff
+from ocrfleet.errors import OcrfleetError
+from ocrfleet.jobs import Kind
+
+#: What a file that isn't recognised by its bytes claims to be: it is reported as broken, not skipped.
+SUFFIXES = {
+    ".pdf": Kind.PDF,
+    ".png": Kind.PNG,
+    ".jpg": Kind.JPEG,
+    ".jpeg": Kind.JPEG,
+    ".jpe": Kind.JPEG,
+    ".tif": Kind.TIFF,
+    ".tiff": Kind.TIFF,
+    ".webp": Kind.WEBP,
+    ".bmp": Kind.BMP,
+    ".jp2": Kind.JPEG2000,
+    ".j2k": Kind.JPEG2000,
+    ".j2c": Kind.JPEG2000,
+    ".jpx": Kind.JPEG2000,
+    ".jpf": Kind.JPEG2000,
+}
+#: Bytes that tell what a file is; a PDF's header may stand anywhere in the first 1,024.
+_HEAD = 1024
+
+
+class UsageError(OcrfleetError):
+    """The command can't be carried out as it was given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A document to be: one file, or the images of a folder in order."""
+
+    #: relative path that its outputs are named by
+    name: str
+    files: tuple[Path, ...]
+    grouped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A file that is no document, and why."""
+
+    name: str
+    reason: str
+
+
+def discover(inputs: Sequence[Path], *, group_folders: bool, leave_out: Path | None) -> Iterator[Candidate | Skipped]:
+    """Yield what the inputs hold, folder by folder, files in natural order.
+
+    A file is named by its own name, a file in a folder by its path below that folder. `leave_out` (the output folder)
+    is not searched. Raises UsageError for an input that does not exist, and for two files that would share a name.
+    """
+    check_inputs(inputs)
+    names: dict[str, Path] = {}
+    for path in inputs:
+        found = (
+            _walk(path, group_folders=group_folders, leave_out=leave_out)
+            if path.is_dir()
+            else iter([_file(path, path.name)])
+        )
+        for item in found:
+            if isinstance(item, Candidate):
+                first = item.files[0].parent if item.grouped else item.files[0]
+                other = names.setdefault(item.name, first)
+                if other != first:
+                    if other.resolve() == first.resolve():
+                        continue
+                    raise UsageError(
+                        f"{other} and {first} would both be written to {item.name}.md; "
+                        "run them one by one with outputs of their own, or give the folder above them"
+                    )
+            yield item
+
+
+def check_inputs(inputs: Sequence[Path]) -> None:
+    """Raise UsageError for an input that does not exist."""
+    for path in inputs:
+        if not path.exists():
+            raise UsageError(f"there is no {path}")
+
+
+def _walk(root: Path, *, group_folders: bool, leave_out: Path | None) -> Iterator[Candidate | Skipped]:
+    for folder, subfolders, files in os.walk(root):
+        here = Path(folder)
+        subfolders[:] = natsorted(name for name in subfolders if not name.startswith(".") and here / name != leave_out)
+        if leave_out is not None and here.resolve() == leave_out.resolve():
+            subfolders.clear()
+            continue
+        below = here.relative_to(root)
+        items = [_file(here / name, str(below / name)) for name in natsorted(files) if not name.startswith(".")]
+        if group_folders:
+            yield from _grouped(items, name=str(below) if below.parts else root.resolve().name or "images")
+        else:
+            yield from items
+
+
+def _grouped(items: Sequence[Candidate | Skipped], *, name: str) -> Iterator[Candidate | Skipped]:
+    """Yield the images among a folder's files as one document, and the rest as they are."""
+    images = [item.files[0] for item in items if isinstance(item, Candidate) and not _is_pdf(item.files[0])]
+    if images:
+        yield Candidate(name, tuple(images), grouped=True)
+    for item in items:
+        if isinstance(item, Skipped) or item.files[0] not in images:
+            yield item
+
+
+def _is_pdf(path: Path) -> bool:
+    kind = kind_of(path)
+    return (kind or SUFFIXES.get(path.suffix.lower())) is Kind.PDF
+
+
+def _file(path: Path, name: str) -> Candidate | Skipped:
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return Skipped(name, "a broken link")
+    if not stat.S_ISREG(mode):
+        return Skipped(name, "not a regular file")
+    if path.suffix.lower() in SUFFIXES or kind_of(path) is not None:
+        return Candidate(name, (path,))
+    return Skipped(name, "neither a PDF nor an image of a kind that is read (PNG, JPEG, TIFF, WebP, BMP, JPEG 2000)")
+
+
+def kind_of(path: Path) -> Kind | None:
+    """Return what a file's first bytes say it is; None when they say nothing or can't be read."""
+    try:
+        with path.open("rb") as stream:
+            return sniff(stream.read(_HEAD))
+    except OSError:
+        return None

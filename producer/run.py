@@ -1,0 +1,333 @@
+"""`ocrfleet run`: a folder of scans in, text out, through the real queue, on this machine and with no server.
+
+Three things go on at once: a thread takes in and registers the inputs; the main loop dispatches, sweeps, watches over
+the processes and delivers what has ended; the workers work. All that must survive is in the store.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+from ocrfleet import keys
+from ocrfleet.errors import TransientError
+from ocrfleet.jobs import DocumentStatus, Queue, Status, digest_of
+from ocrfleet.ledger import Ledger
+from ocrfleet.queues import make_app
+from ocrfleet.storage import FolderStore
+from producer.deliver import deliver
+from producer.discover import Skipped, UsageError, discover
+from producer.dispatch import Dispatcher
+from producer.fleet import Fleet
+from producer.intake import Intake
+from producer.register import Registered, Registrar, Selection
+from producer.sweep import Sweep
+
+if TYPE_CHECKING:
+    from ocrfleet.profiles import Profile
+    from ocrfleet.settings import Settings
+    from producer.dispatch import Active
+
+log = structlog.get_logger(__name__)
+
+STATE_FOLDER = ".ocrfleet"
+#: Seconds between two rounds of the main loop, and between two looks of the sweep: one machine, a short backlog.
+_ROUND = 0.25
+_SWEEP = 3.0
+#: Pages ahead of the workers, for each of them: minutes of work for a CPU, and little to look after.
+_BACKLOG = 32
+#: Seconds of the lease of an embedded fleet: its workers are next door, a killed one is noticed soon.
+_LEASE = 10.0
+#: Seconds that workers get for the pages they have begun, when the run is interrupted.
+_GRACE = 20.0
+#: Seconds over which the speed is measured.
+_WINDOW = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a person asked for."""
+
+    inputs: tuple[Path, ...]
+    output: Path
+    profile: Profile
+    worker_arguments: tuple[str, ...]
+    selection: Selection = ()
+    group_folders: bool = False
+    retry_failed: bool = False
+    workers: int = 1
+
+    @property
+    def state(self) -> Path:
+        return self.output / STATE_FOLDER
+
+    @property
+    def collection(self) -> str:
+        """The same for the same order: so a second run finds what the first one left."""
+        asked = [str(path.absolute()) for path in self.inputs]
+        return "run-" + digest_of(*asked, str(self.selection), str(self.group_folders), self.profile.digest)[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A document that has ended and was delivered."""
+
+    name: str
+    document: str
+    status: DocumentStatus
+    total: int
+    done: int
+    #: (page or None for the whole document, reason, detail)
+    failures: tuple[tuple[int | None, str, str], ...]
+    files: tuple[Path, ...]
+
+
+@dataclass
+class Tally:
+    """How far the run is. Pages are counted once, however many names a document has."""
+
+    documents: int = 0
+    documents_ended: int = 0
+    pages: int = 0
+    done: int = 0
+    failed: int = 0
+    #: pages whose result was in the store already: not recognised again
+    reused: int = 0
+    discovering: bool = True
+    pages_per_second: float = 0.0
+    seconds: float = 0.0
+    _speed: deque[tuple[float, int]] = field(default_factory=deque)
+
+    @property
+    def waiting(self) -> int:
+        return max(0, self.pages - self.done - self.failed)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds until the last page at the present speed; None while it is unknown."""
+        return self.waiting / self.pages_per_second if self.pages_per_second else None
+
+    def measure(self, seconds: float, recognised: int) -> None:
+        """Note how many pages this run has finished so many seconds after its start."""
+        self.seconds = seconds
+        self._speed.append((seconds, recognised))
+        while len(self._speed) > 2 and self._speed[1][0] < seconds - _WINDOW:  # noqa: PLR2004 - a first and a last
+            self._speed.popleft()
+        (begun, before), (now, after) = self._speed[0], self._speed[-1]
+        self.pages_per_second = (after - before) / (now - begun) if now > begun else 0.0
+
+
+@dataclass
+class Report:
+    """What a run came to."""
+
+    tally: Tally
+    skipped: list[Skipped] = field(default_factory=list)
+    ended: list[Ended] = field(default_factory=list)
+    interrupted: int | None = None
+
+    @property
+    def succeeded(self) -> bool:
+        return self.interrupted is None and all(item.status is DocumentStatus.COMPLETED for item in self.ended)
+
+
+class AlreadyRunningError(UsageError):
+    """Another run works on the same output folder."""
+
+
+@contextmanager
+def locked(order: Order) -> Iterator[None]:
+    """Hold the output folder; the kernel lets go of it however this process ends. Raises AlreadyRunningError."""
+    order.state.mkdir(parents=True, exist_ok=True)
+    fd = os.open(order.state / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            other = os.pread(fd, 32, 0).decode() or "unknown"
+            raise AlreadyRunningError(f"another run (process {other}) is writing to {order.output}") from error
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, str(os.getpid()).encode(), 0)
+        yield
+    finally:
+        os.close(fd)
+
+
+class Run:
+    """One run of an order. `interrupt` may be called from a signal handler."""
+
+    def __init__(self, order: Order, settings: Settings) -> None:
+        self._order = order
+        self._store = FolderStore(order.state / "store")
+        self._store.clear_temporary()
+        self._settings = settings.model_copy(
+            update={
+                "store": order.state / "store",
+                "lease_seconds": _LEASE,
+                "sweep_seconds": _SWEEP,
+                "backlog_pages": _BACKLOG * order.workers,
+            }
+        )
+        self.report = Report(Tally())
+        self._lock = threading.Lock()
+        #: what was registered and is not delivered yet, with the names that want it
+        self._wanted: dict[str, tuple[Registered, list[str]]] = {}
+        #: wanted documents that have ended
+        self._ended: set[str] = set()
+        #: pages that this run recognised, of documents that have ended and are not delivered yet
+        self._fresh: dict[str, int] = {}
+        #: what has been delivered
+        self._totals = Tally()
+        self._failure: BaseException | None = None
+
+    def interrupt(self, number: int) -> None:
+        """Stop soon: begun pages are finished, all that is stored stays."""
+        self.report.interrupted = number
+
+    def run(self, progress: Callable[[Tally], None]) -> Report:
+        """Work until every document has ended and is delivered, or until interrupted; then stop what was started.
+
+        Raises UsageError when the inputs make no sense, FatalError when no worker can be started.
+        """
+        intake = threading.Thread(target=self._take_in, name="intake", daemon=True)
+        environment = {
+            "OCRFLEET_STORE": str(self._settings.store.absolute()),
+            "OCRFLEET_LEASE_SECONDS": str(self._settings.lease_seconds),
+        }
+        begun = time.monotonic()
+        with Fleet(
+            state=self._order.state,
+            workers=self._order.workers,
+            worker_arguments=self._order.worker_arguments,
+            environment=environment,
+        ) as fleet:
+            intake.start()
+            settings = self._settings.model_copy(update={"redis_url": fleet.redis_url})
+            app = make_app(settings)
+            ledger = Ledger(settings.redis_url)
+            dispatcher = Dispatcher(
+                self._store,
+                ledger,
+                app,
+                backlog_pages=settings.backlog_pages,
+                collections=[self._order.collection],
+            )
+            dispatcher.adopt()
+            sweep = Sweep(dispatcher, ledger, app)
+            swept = time.monotonic()
+            while self.report.interrupted is None and not self._finished(intake):
+                fleet.watch()
+                with suppress(TransientError):  # an embedded Valkey that died is being restarted
+                    self._note(dispatcher.tick())
+                    if dispatcher.active:
+                        fleet.start_workers()
+                    if time.monotonic() - swept > settings.sweep_seconds:
+                        sweep.run()
+                        swept = time.monotonic()
+                self._deliver()
+                self._count(dispatcher, time.monotonic() - begun)
+                progress(self.report.tally)
+                time.sleep(_ROUND)
+            fleet.stop(grace=_GRACE if self.report.interrupted is not None else 0)
+            app.close()
+        if self._failure is not None:
+            raise self._failure
+        return self.report
+
+    def _take_in(self) -> None:
+        """Register the inputs, one after the other, while the first of them are being read."""
+        intake = Intake(self._settings, self._store)
+        registrar = Registrar(
+            self._store,
+            intake,
+            profile=self._order.profile,
+            queue=Queue.BULK,
+            collection=self._order.collection,
+            selection=self._order.selection,
+            retry_failed=self._order.retry_failed,
+        )
+        try:
+            for item in discover(
+                self._order.inputs, group_folders=self._order.group_folders, leave_out=self._order.output
+            ):
+                if self.report.interrupted is not None:
+                    return
+                if isinstance(item, Skipped):
+                    self.report.skipped.append(item)
+                else:
+                    self._want(registrar.register(item))
+        except BaseException as error:  # noqa: BLE001 - raised again by the main thread
+            self._failure = error
+        finally:
+            intake.close()
+            self.report.tally.discovering = False
+
+    def _want(self, registered: Registered) -> None:
+        with self._lock:
+            self.report.tally.documents += 1
+            if registered.document in self._wanted:
+                self._wanted[registered.document][1].append(registered.name)
+            else:
+                self._wanted[registered.document] = (registered, [registered.name])
+                self._totals.pages += registered.total
+        # Asked of the store after it was noted: a document that ends meanwhile is seen here or by the dispatcher.
+        if registered.ended or self._store.exists(keys.status(registered.document, registered.generation)):
+            with self._lock:
+                self._ended.add(registered.document)
+
+    def _note(self, ended: Sequence[Active]) -> None:
+        with self._lock:
+            for active in ended:
+                self._fresh[active.document] = active.manifest.total - active.stored
+                if active.document in self._wanted:
+                    self._ended.add(active.document)
+
+    def _finished(self, intake: threading.Thread) -> bool:
+        return self._failure is not None or not (intake.is_alive() or self._wanted)
+
+    def _deliver(self) -> None:
+        """Write the outputs of the documents that have ended to the names that were asked for."""
+        with self._lock:
+            ready = [self._wanted.pop(document) for document in sorted(self._ended)]
+            self._ended.clear()
+        for registered, names in ready:
+            status = Status.from_bytes(self._store.get(keys.status(registered.document, registered.generation)))
+            for name in names:
+                files = deliver(self._store, status, name=name, folder=self._order.output)
+                self.report.ended.append(ended_of(name, status, files))
+            total = self._totals
+            total.documents_ended += len(names)
+            total.done += status.done
+            total.failed += len(status.failures)
+            total.reused += status.total - self._fresh.pop(registered.document, 0)
+
+    def _count(self, dispatcher: Dispatcher, seconds: float) -> None:
+        """Bring the tally up to date: what was delivered, and how far the documents are that were not."""
+        total, tally = self._totals, self.report.tally
+        tally.documents_ended, tally.pages, tally.reused = total.documents_ended, total.pages, total.reused
+        tally.done, tally.failed = total.done, total.failed
+        for active in dispatcher.active.values():
+            if active.progress is not None and active.document in self._wanted:
+                tally.failed += active.progress.failed
+                tally.done += active.progress.terminal - active.progress.failed
+                tally.reused += active.stored
+        tally.measure(seconds, tally.done + tally.failed - tally.reused)
+
+
+def ended_of(name: str, status: Status, files: Sequence[Path]) -> Ended:
+    failures: list[tuple[int | None, str, str]] = [
+        (failure.page, failure.reason, failure.detail) for failure in status.failures
+    ]
+    if status.problem is not None:
+        failures.append((None, status.problem.reason, status.problem.detail))
+    return Ended(name, status.document, status.status, status.total, status.done, tuple(failures), tuple(files))

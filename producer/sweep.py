@@ -1,0 +1,76 @@
+"""The sweep: compares what should exist with what does, and publishes what is missing.
+
+A message can be lost between the queue and its lease, by a Redis that restarts without its last second, by a publish
+cut short. Work is proportional to active documents, which the backlog limit bounds.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from ocrfleet.queues import Published, publish_assembly, queue_names
+from producer.dispatch import publish_ranges
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from ocrfleet.ledger import Ledger
+    from producer.dispatch import Active, Dispatcher
+
+log = structlog.get_logger(__name__)
+
+#: Stands for a document's assembly among the page numbers that are missed.
+_ASSEMBLY = 0
+
+
+class Sweep:
+    """Looks after the documents of a dispatcher. What is missed at two looks running is published again."""
+
+    def __init__(self, dispatcher: Dispatcher, ledger: Ledger, app: Celery) -> None:
+        self._dispatcher = dispatcher
+        self._ledger = ledger
+        self._app = app
+        self._published = Published(ledger.redis)
+        self._missed: set[tuple[str, int, int]] = set()
+
+    def run(self) -> int:
+        """Look once; return how many pages and assemblies were published again. Raises TransientError."""
+        documents = list(self._dispatcher.active.values())
+        profiles = {active.marker.profile for active in documents}
+        jobs, assemblies = self._published.jobs(sorted({name for profile in profiles for name in queue_names(profile)}))
+        on_the_way = {
+            (job.document, job.generation, page) for job in jobs for page in range(job.first, job.last + 1)
+        } | {(document, generation, _ASSEMBLY) for document, generation in assemblies}
+        missed = {
+            (active.document, active.generation, page) for active in documents for page in self._due(active)
+        } - on_the_way
+        lost = missed & self._missed
+        self._missed = missed - lost
+        for active in documents:
+            pages = sorted(
+                page
+                for document, generation, page in lost
+                if (document, generation) == (active.document, active.generation)
+            )
+            if pages:
+                log.warning("published again", document=active.document, pages=len(pages))
+                self._publish_again(active, pages)
+        return len(lost)
+
+    def _due(self, active: Active) -> list[int]:
+        """Return the pages that were handed to the queue and have no record, or that assembly is due."""
+        (progress,) = self._ledger.progress([(active.document, active.generation)])
+        terminal = self._ledger.terminal(active.document, active.generation)
+        if progress is None or terminal is None:
+            return []  # the dispatcher rebuilds it at its next look
+        if progress.complete:
+            return [_ASSEMBLY]
+        return [page for page in active.manifest.pages() if page <= progress.published and page not in terminal]
+
+    def _publish_again(self, active: Active, pages: list[int]) -> None:
+        if pages == [_ASSEMBLY]:
+            publish_assembly(self._app, active.document, active.generation)
+        else:
+            publish_ranges(self._app, active, pages)

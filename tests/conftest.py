@@ -1,0 +1,26 @@
+"""What tests share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from servers import ROOT, Valkey, lacking
+
+
+@pytest.fixture(scope="session")
+def corpus() -> Path:
+    """The folder of real documents, beside the repository or where OCRFLEET_CORPUS says."""
+    folder = Path(os.environ.get("OCRFLEET_CORPUS", ROOT.parent / "shared" / "corpus"))
+    if not (folder / "manifest.csv").is_file():
+        lacking("the corpus of real documents")
+    return folder
+
+
+@pytest.fixture
+def valkey() -> Iterator[Valkey]:
+    server = Valkey()
+    yield server
+    server.close()

@@ -1,0 +1,82 @@
+"""Pages that carry a number in black and white squares, and an engine that reads it and misbehaves on request.
+
+The engine runs in real worker processes (`--engine numbered:NumberedEngine` with this folder on PYTHONPATH). What it does
+on which page stands in the JSON file that OCRFLEET_TEST_PLAN names: {"seconds": 0.01, "crash": [7], "hang": [8], ...}.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ocrfleet.errors import PageFaultError, Reason
+from ocrfleet.jobs import Line
+from worker.engines.base import PageImage, Recognition
+
+_BITS = 16
+_SQUARE = 16
+
+
+def draw(number: int) -> Image.Image:
+    """Return a small page (256 x 256 pixels) with its number in the squares of the first row, least bit first."""
+    page = Image.new("L", (_BITS * _SQUARE, _BITS * _SQUARE), 255)
+    for bit in range(_BITS):
+        if number >> bit & 1:
+            page.paste(0, (bit * _SQUARE, 0, (bit + 1) * _SQUARE, _SQUARE))
+    page.paste(0, (64, 128, 192, 144))  # a bar, so that page 0 is not blank
+    return page
+
+
+def read(image: PageImage) -> int:
+    centres = np.arange(_BITS) * _SQUARE + _SQUARE // 2
+    return sum(1 << bit for bit, x in enumerate(centres) if image.pixels[_SQUARE // 2, x, 0] < 128)
+
+
+def write_book(path: Path, numbers: list[int]) -> Path:
+    """Write a TIFF with one page for each number."""
+    first, *rest = [draw(number) for number in numbers]
+    first.save(path, save_all=True, append_images=rest, dpi=(72, 72))
+    return path
+
+
+class NumberedEngine:
+    version = "numbered 1"
+    concurrency = 1
+    interruptible = True
+
+    def __init__(self, profile: object) -> None:
+        pass
+
+    async def start(self) -> None:
+        plan = os.environ.get("OCRFLEET_TEST_PLAN")
+        self._plan = json.loads(Path(plan).read_text()) if plan else {}
+        self._log = self._plan.get("log")
+
+    async def recognise(self, image: PageImage, profile: object) -> Recognition:
+        number = read(image)
+        if self._log:
+            with Path(self._log).open("a") as out:
+                out.write(f"{number}\n")
+        if number in self._plan.get("crash", ()):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if number in self._plan.get("hang", ()):
+            await asyncio.sleep(3600)
+        if number in self._plan.get("block", ()):
+            time.sleep(3600)
+        if number in self._plan.get("fail", ()):
+            raise PageFaultError(Reason.ENGINE_FAILED, "it said no")
+        if number in self._plan.get("raise", ()):
+            raise ZeroDivisionError
+        await asyncio.sleep(self._plan.get("seconds", 0.01))
+        text = f"page number {number}"
+        return Recognition(text=text, lines=(Line(text=text, box=(64, 128, 192, 144), confidence=1.0),))
+
+    async def stop(self) -> None:
+        pass

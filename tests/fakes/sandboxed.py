@@ -1,0 +1,86 @@
+"""A child program for the sandbox's tests: does to itself what broken decoders do."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from ocrfleet.errors import PermanentError, Reason
+from ocrfleet.sandbox import serve
+
+if TYPE_CHECKING:
+    from mmap import mmap
+
+
+def misbehave(request: dict[str, Any], fd: int | None, shared: mmap | None) -> dict[str, Any]:
+    match request["do"]:
+        case "echo":
+            return {"echo": request["text"], "pid": os.getpid()}
+        case "read":
+            assert fd is not None
+            return {"content": os.pread(fd, 100, 0).decode(), "descriptors": len(os.listdir("/dev/fd"))}
+        case "write":
+            assert shared is not None
+            shared[:4] = b"page"
+            return {"size": len(shared)}
+        case "reveal":
+            return {
+                "environment": dict(os.environ),
+                "arguments": sys.argv,
+                "cwd": os.getcwd(),
+                "limits": [resource.getrlimit(number)[1] for number in (resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE)],
+                "network": os.readlink("/proc/self/ns/net"),
+                "ignored": [signal.getsignal(number) is signal.SIG_IGN for number in (signal.SIGINT, signal.SIGTERM)],
+            }
+        case "connect":
+            try:
+                socket.create_connection(("127.0.0.1", request["port"]), timeout=5).close()
+            except OSError:
+                return {"connected": False}
+            return {"connected": True}
+        case "descriptors":
+            opened = []
+            try:
+                while True:
+                    opened.append(os.open("/dev/null", os.O_RDONLY))
+            except OSError:
+                for number in opened:
+                    os.close(number)
+                return {"opened": len(opened)}
+        case "signal":
+            os.kill(os.getpid(), request["number"])
+        case "segfault":
+            ctypes.string_at(0)
+        case "exit":
+            os._exit(3)
+        case "hang":
+            ctypes.PyDLL(None).pause()  # in C code, holding the GIL
+        case "sleep":
+            time.sleep(request["seconds"])
+        case "memory":
+            return {"size": len(bytearray(1 << 40))}
+        case "leak":
+            hoard = []
+            while True:
+                hoard.append(bytearray(1 << 20))
+        case "permanent":
+            raise PermanentError(Reason.TOO_LARGE, "the page is larger than the sky")
+        case "bug":
+            raise KeyError(f"{object()}")
+        case "babble":
+            os.write(int(sys.argv[1]), b"\xff\xff\xff\xff nonsense")
+            time.sleep(60)
+        case "hang up":
+            os.close(int(sys.argv[1]))
+            time.sleep(60)
+    return {}
+
+
+if __name__ == "__main__":
+    serve(misbehave)

@@ -1,0 +1,267 @@
+"""Promises, on a real Valkey with real Celery workers: nothing is lost, nothing is done twice, one page harms no other."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import pytest
+from stage import Stage
+
+from ocrfleet import keys
+from ocrfleet.errors import Reason
+from ocrfleet.jobs import DocumentStatus, PageJob, Queue
+from ocrfleet.queues import Published, publish_pages
+
+
+def numbers(start: int, count: int) -> list[int]:
+    return list(range(start, start + count))
+
+
+def test_documents_are_read_once_and_in_order(stage: Stage) -> None:
+    # Given two documents and two workers
+    books = [stage.register("a", numbers(0, 20)), stage.register("b", numbers(100, 20), pages_per_job=8)]
+    # When they work
+    statuses = stage.finish(*books, workers=2)
+    # Then every page is done, once, in its place
+    assert [status.status for status in statuses] == [DocumentStatus.COMPLETED] * 2
+    assert sorted(stage.recognised()) == numbers(0, 20) + numbers(100, 20)
+    assert [stage.text(books[1], page) for page in (1, 20)] == ["page number 100", "page number 119"]
+    # And nothing is left: no marker, no message, no ledger
+    stage.await_(lambda: not list(stage.store.list(keys.ACTIVE)))
+    assert not list(stage.store.list(keys.WAITING))
+    stage.await_(lambda: stage.valkey.client.hlen(keys.UNACKED) == 0)
+    assert [name for name in stage.valkey.client.keys("ocrfleet:*") if b":worker:" not in name] == []
+
+
+def test_never_more_than_the_backlog_limit_is_queued(tmp_path, valkey) -> None:  # type: ignore[no-untyped-def]
+    stage = Stage(tmp_path, valkey, backlog_pages=10)
+    try:
+        # Given one document larger than the limit and some small ones, and nobody who works
+        stage.register("large", numbers(0, 30))
+        for number in range(5):
+            stage.register(f"small-{number}", [number])
+        queue = keys.queue_pages("bulk", stage.profile.name)
+        # When the dispatcher does what it can
+        for _ in range(5):
+            stage.dispatcher.tick()
+        # Then the queue holds the limit, and the rest waits in the store
+        assert valkey.client.llen(queue) == 10
+        assert len(list(stage.store.list(keys.WAITING))) >= 4
+    finally:
+        stage.close()
+
+
+def test_collections_take_turns_and_interactive_documents_come_first(tmp_path, valkey) -> None:  # type: ignore[no-untyped-def]
+    stage = Stage(tmp_path, valkey, backlog_pages=7)
+    try:
+        # Given a huge collection, a small one behind it, and an interactive document last
+        huge = [stage.register(f"huge-{number}", [number], collection="huge") for number in range(10)]
+        small = [stage.register(f"small-{number}", [100 + number], collection="small") for number in range(2)]
+        fast = stage.register("fast", [200], queue=Queue.INTERACTIVE, collection="small")
+        # When there is room for seven
+        stage.dispatcher.tick()
+        # Then the interactive one is there, both of the small collection, and the huge one has the rest
+        active = set(stage.dispatcher.active)
+        assert fast.document in active
+        assert {item.document for item in small} <= active
+        assert len(active & {item.document for item in huge}) == 4
+    finally:
+        stage.close()
+
+
+def test_a_wiped_redis_under_working_workers_costs_nothing(stage: Stage) -> None:
+    stage.plan["seconds"] = 0.1
+    book = stage.register("a", numbers(0, 40))
+    stage.keep_workers(2)
+    stage.await_(lambda: len(stage.stored(book)) >= 10)
+    # When Redis loses everything while pages are being read
+    stored = len(stage.stored(book))
+    stage.valkey.client.flushall()
+    (status,) = stage.finish(book, workers=2)
+    # Then all is done, and no page that was stored was read again
+    assert status.status is DocumentStatus.COMPLETED
+    again = len(stage.recognised()) - 40
+    assert again <= 8, "only pages that were in somebody's hands may be read twice"
+    assert stored >= 10
+    assert stage.recognised().count(stage.recognised()[0]) == 1
+
+
+def test_redis_restarted_under_a_working_worker(stage: Stage) -> None:
+    stage.plan["seconds"] = 0.1
+    book = stage.register("a", numbers(0, 40))
+    worker = stage.start_worker()
+    stage.await_(lambda: len(stage.stored(book)) >= 5)
+    # When the server is killed and comes back without its memory
+    stage.valkey.kill()
+    stage.valkey.start()
+    (status,) = stage.finish(book)
+    # Then the same worker process goes on
+    assert status.status is DocumentStatus.COMPLETED
+    assert worker.poll() is None
+
+
+def test_messages_that_vanish_are_published_again(stage: Stage) -> None:
+    book = stage.register("a", numbers(0, 6))
+    stage.dispatcher.tick()
+    # When the queue is lost, and only the queue
+    assert stage.valkey.client.delete(keys.queue_pages("bulk", stage.profile.name)) == 1
+    (status,) = stage.finish(book, workers=1)
+    assert status.status is DocumentStatus.COMPLETED
+
+
+def test_the_sweep_leaves_alone_what_is_on_its_way(stage: Stage) -> None:
+    stage.register("a", numbers(0, 6))
+    stage.dispatcher.tick()
+    assert [stage.sweep.run() for _ in range(3)] == [0, 0, 0]
+    jobs, _ = Published(stage.valkey.client).jobs([keys.queue_pages("bulk", stage.profile.name)])
+    assert sorted(job.first for job in jobs) == numbers(1, 6)
+
+
+def test_an_assembly_that_was_lost_is_asked_for_again(stage: Stage) -> None:
+    # Given a document whose pages are all stored, and whose worker died before it asked for assembly
+    book = stage.register("a", numbers(0, 2))
+    stage.finish(book, workers=1)
+    stage.workers[0].kill()
+    stage.workers[0].wait()
+    stage.store.delete(keys.status(book.document, 1))
+    again = stage.register("a", [])
+    stage.valkey.client.flushall()
+    assert again.generation == 1
+    # When somebody looks
+    (status,) = stage.finish(again, workers=1)
+    # Then it is assembled and nothing is read again
+    assert status.status is DocumentStatus.COMPLETED
+    assert len(stage.recognised()) == 2
+
+
+def test_a_job_published_twice_is_read_once(stage: Stage) -> None:
+    book = stage.register("a", numbers(0, 4))
+    stage.dispatcher.tick()
+    job = PageJob(document=book.document, generation=1, queue=Queue.BULK, first=1, last=4)
+    stage.start_worker()
+    stage.await_(lambda: len(stage.stored(book)) == 4)
+    publish_pages(stage.app, stage.profile.name, [job])
+    stage.finish(book)
+    stage.await_(lambda: stage.valkey.client.llen(keys.queue_pages("bulk", stage.profile.name)) == 0)
+    stage.await_(lambda: stage.valkey.client.hlen(keys.UNACKED) == 0)
+    assert len(stage.recognised()) == 4
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [("fail", Reason.ENGINE_FAILED), ("raise", Reason.INTERNAL_ERROR)],
+)
+def test_a_page_that_fails_by_itself_fails_alone(stage: Stage, how: str, reason: Reason) -> None:
+    stage.plan[how] = [4]
+    book = stage.register("a", numbers(0, 8), pages_per_job=8)
+    (status,) = stage.finish(book, workers=1)
+    assert status.status is DocumentStatus.PARTIAL
+    assert [(failure.page, failure.reason) for failure in status.failures] == [(5, reason)]
+    # It was tried as often as the settings say, the others once
+    assert stage.recognised().count(4) == 2
+    assert len(stage.recognised()) == 9
+
+
+def test_a_page_that_kills_its_worker_is_quarantined_and_no_other(stage: Stage) -> None:
+    stage.plan["crash"] = [13]
+    book = stage.register("a", numbers(0, 30), pages_per_job=4)
+    (status,) = stage.finish(book, workers=2, seconds=150)
+    assert status.status is DocumentStatus.PARTIAL
+    assert [(failure.page, failure.reason) for failure in status.failures] == [(14, Reason.WORKER_DIED)]
+    assert status.done == 29
+
+
+def test_a_page_that_was_quarantined_is_tried_again_on_demand_in_a_new_generation(stage: Stage) -> None:
+    stage.plan["fail"] = [1]
+    book = stage.register("a", numbers(0, 3))
+    stage.finish(book, workers=1)
+    # Given that the cause is gone
+    stage.workers[0].terminate()
+    stage.workers[0].wait()
+    stage.plan["fail"] = []
+    assert stage.register("a", []).ended
+    again = stage.register("a", [], retry_failed=True)
+    assert (again.generation, again.ended) == (2, False)
+    # When it is tried again
+    (status,) = stage.finish(again, workers=1)
+    # Then that page alone is read, and the first outcome stays as it was
+    assert status.status is DocumentStatus.COMPLETED
+    assert stage.recognised().count(0) == stage.recognised().count(2) == 1
+    assert stage.store.exists(keys.status(book.document, 1))
+
+
+def test_a_killed_workers_jobs_are_taken_over(stage: Stage) -> None:
+    stage.plan["seconds"] = 0.3
+    book = stage.register("a", numbers(0, 16))
+    first = stage.start_worker()
+    stage.await_(lambda: len(stage.stored(book)) >= 2)
+    first.kill()
+    (status,) = stage.finish(book, workers=1)
+    assert status.status is DocumentStatus.COMPLETED
+    assert len(stage.recognised()) <= 16 + 2
+
+
+def test_a_job_longer_than_its_lease_is_delivered_once(stage: Stage) -> None:
+    # Given a lease of three seconds and a page that takes ten, with an idle worker waiting for it
+    stage.plan["seconds"] = 10
+    book = stage.register("a", [7])
+    stage.keep_workers(2)
+    (status,) = stage.finish(book)
+    assert status.status is DocumentStatus.COMPLETED
+    assert stage.recognised() == [7]
+
+
+def test_leases_are_renewed_where_kombu_keeps_them(stage: Stage) -> None:
+    stage.plan["seconds"] = 6
+    stage.register("a", [7])
+    stage.start_worker()
+    stage.await_(lambda: stage.recognised() == [7])
+    # kombu's names and bookkeeping: one leased message, with a time that moves
+    (tag,) = stage.valkey.client.hkeys(keys.UNACKED)
+    before = stage.valkey.client.zscore(keys.UNACKED_INDEX, tag)
+    assert before is not None
+    assert json.loads(stage.valkey.client.hget(keys.UNACKED, tag))[0]["properties"]["delivery_tag"] == tag.decode()
+    stage.await_(lambda: stage.valkey.client.zscore(keys.UNACKED_INDEX, tag) > before)
+
+
+def test_a_drained_worker_gives_back_what_it_did_not_begin(stage: Stage) -> None:
+    stage.plan["seconds"] = 0.5
+    book = stage.register("a", numbers(0, 12), pages_per_job=6)
+    worker = stage.start_worker()
+    stage.await_(lambda: len(stage.stored(book)) >= 1)
+    # When it is told to leave
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(timeout=15) == 0
+    # Then it ends well within its jobs' time, and holds nothing
+    begun = len(stage.recognised())
+    assert begun < 12
+    assert stage.valkey.client.hlen(keys.UNACKED) == 0
+    # And somebody else reads the rest, each page once
+    stage.finish(book, workers=1)
+    assert sorted(stage.recognised()) == numbers(0, 12)
+
+
+def test_a_stopped_worker_that_wakes_up_undoes_nothing(stage: Stage) -> None:
+    stage.plan["seconds"] = 0.3
+    book = stage.register("a", numbers(0, 10))
+    first = stage.start_worker()
+    stage.await_(lambda: len(stage.stored(book)) >= 2)
+    # When a worker is stopped for longer than its lease, another takes over, and the first wakes up
+    first.send_signal(signal.SIGSTOP)
+    (status,) = stage.finish(book, workers=2)
+    outputs = {key: stage.store.get(key) for key in stage.store.list(f"documents/{book.document}/")}
+    first.send_signal(signal.SIGCONT)
+    stage.await_(lambda: stage.valkey.client.hlen(keys.UNACKED) == 0)
+    assert status.status is DocumentStatus.COMPLETED
+    kept = [key for key in outputs if "/runs/" not in key]
+    assert {key: stage.store.get(key) for key in kept} == {key: outputs[key] for key in kept}
+
+
+def test_a_message_that_is_no_job_is_refused_and_the_worker_goes_on(stage: Stage) -> None:
+    queue = keys.queue_pages("bulk", stage.profile.name)
+    stage.app.send_task("ocrfleet.pages", args=[{"schema_version": 99, "document": "x"}], queue=queue)
+    book = stage.register("a", [1])
+    (status,) = stage.finish(book, workers=1)
+    assert status.status is DocumentStatus.COMPLETED
+    assert "message refused" in stage.logs()

@@ -1,0 +1,103 @@
+"""The ledger on a real Valkey: bits and faults."""
+
+from __future__ import annotations
+
+import pytest
+from servers import Valkey
+
+from ocrfleet.errors import TransientError
+from ocrfleet.ledger import Faults, Ledger, Mark
+
+DOCUMENT = "0" * 32
+
+
+@pytest.fixture
+def ledger(valkey: Valkey) -> Ledger:
+    return Ledger(valkey.url)
+
+
+def test_a_ledger_that_does_not_know_its_total_says_so_and_keeps_nothing(ledger: Ledger) -> None:
+    assert ledger.mark(DOCUMENT, 1, [1]) is Mark.UNKNOWN
+    assert ledger.terminal(DOCUMENT, 1) is None
+    assert ledger.progress([(DOCUMENT, 1)]) == [None]
+    assert ledger.redis.dbsize() == 0
+
+
+def test_the_last_page_is_told_and_told_again(ledger: Ledger) -> None:
+    ledger.seed(DOCUMENT, 1, total=3, done=[], failed=[])
+    assert ledger.mark(DOCUMENT, 1, [3]) is Mark.OPEN
+    assert ledger.mark(DOCUMENT, 1, [3]) is Mark.OPEN
+    assert ledger.mark(DOCUMENT, 1, [1, 2]) is Mark.LAST
+    assert ledger.mark(DOCUMENT, 1, []) is Mark.LAST
+
+
+def test_a_repeated_failure_counts_once_and_a_seed_only_adds(ledger: Ledger) -> None:
+    ledger.seed(DOCUMENT, 1, total=10, done=[2], failed=[5])
+    ledger.mark(DOCUMENT, 1, [7], failed=True)
+    ledger.mark(DOCUMENT, 1, [7], failed=True)
+    ledger.seed(DOCUMENT, 1, total=10, done=[2, 3], failed=[5])
+    (progress,) = ledger.progress([(DOCUMENT, 1)])
+    assert progress is not None
+    assert (progress.total, progress.terminal, progress.failed, progress.published) == (10, 4, 2, 0)
+    assert ledger.terminal(DOCUMENT, 1) == {2, 3, 5, 7}
+
+
+def test_progress_tells_published_pages_that_are_terminal_from_those_beyond(ledger: Ledger) -> None:
+    ledger.seed(DOCUMENT, 1, total=10, done=[1, 9], failed=[])
+    ledger.published(DOCUMENT, 1, 4)
+    (progress,) = ledger.progress([(DOCUMENT, 1)])
+    assert progress is not None
+    assert (progress.terminal, progress.terminal_published) == (2, 1)
+
+
+def test_generations_do_not_touch_each_other(ledger: Ledger) -> None:
+    ledger.seed(DOCUMENT, 1, total=1, done=[1], failed=[])
+    ledger.seed(DOCUMENT, 2, total=1, done=[], failed=[])
+    assert ledger.terminal(DOCUMENT, 2) == set()
+    ledger.forget(DOCUMENT, 1)
+    assert ledger.terminal(DOCUMENT, 1) is None
+    assert ledger.terminal(DOCUMENT, 2) == set()
+
+
+def test_every_key_of_a_document_expires(ledger: Ledger) -> None:
+    ledger.seed(DOCUMENT, 1, total=2, done=[], failed=[])
+    ledger.mark(DOCUMENT, 1, [1])
+    ledger.hold(DOCUMENT, 1, 2, worker="a", alone=False)
+    ledger.fault(DOCUMENT, 1, 2)
+    names = ledger.redis.keys("ocrfleet:*")
+    assert len(names) == 4
+    assert all(ledger.redis.ttl(name) > 0 for name in names)
+
+
+def test_a_worker_without_heartbeat_died_with_what_it_held(ledger: Ledger) -> None:
+    ledger.hold(DOCUMENT, 1, 5, worker="a", alone=False)
+    assert ledger.inspect(DOCUMENT, 1, 5, worker="b") == Faults(deaths=1)
+    # Counted once, however often somebody looks.
+    assert ledger.inspect(DOCUMENT, 1, 5, worker="b") == Faults(deaths=1)
+    ledger.hold(DOCUMENT, 1, 5, worker="b", alone=True)
+    assert ledger.inspect(DOCUMENT, 1, 5, worker="c") == Faults(deaths=1, deaths_alone=1)
+
+
+def test_a_living_worker_or_the_same_one_is_no_death(ledger: Ledger) -> None:
+    ledger.heartbeat("a", 30)
+    ledger.hold(DOCUMENT, 1, 5, worker="a", alone=False)
+    assert ledger.inspect(DOCUMENT, 1, 5, worker="b") == Faults()
+    ledger.leave("a")
+    assert ledger.inspect(DOCUMENT, 1, 5, worker="a") == Faults()
+    assert ledger.inspect(DOCUMENT, 1, 5, worker="b") == Faults(deaths=1)
+
+
+def test_a_released_page_is_in_nobodys_hand(ledger: Ledger) -> None:
+    ledger.hold(DOCUMENT, 1, 5, worker="a", alone=False)
+    ledger.release(DOCUMENT, 1, 5)
+    assert ledger.inspect(DOCUMENT, 1, 5, worker="b") == Faults()
+
+
+def test_own_faults_are_counted(ledger: Ledger) -> None:
+    assert [ledger.fault(DOCUMENT, 1, 5), ledger.fault(DOCUMENT, 1, 5), ledger.fault(DOCUMENT, 1, 6)] == [1, 2, 1]
+
+
+def test_a_server_that_is_away_is_a_transient_error(valkey: Valkey, ledger: Ledger) -> None:
+    valkey.kill()
+    with pytest.raises(TransientError):
+        ledger.mark(DOCUMENT, 1, [1])

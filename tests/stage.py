@@ -1,0 +1,153 @@
+"""A stage for integration tests: a real Valkey, a local store, real worker processes with an engine of the tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from numbered import write_book
+from servers import FAKES, Valkey
+
+from ocrfleet import keys
+from ocrfleet.errors import TransientError
+from ocrfleet.jobs import PageResult, Queue, Status
+from ocrfleet.ledger import Ledger
+from ocrfleet.profiles import resolve
+from ocrfleet.queues import make_app
+from ocrfleet.settings import Settings
+from ocrfleet.storage import FolderStore
+from producer.discover import Candidate
+from producer.dispatch import Dispatcher
+from producer.intake import Intake
+from producer.register import Registered, Registrar
+from producer.sweep import Sweep
+
+ENGINE = "numbered:NumberedEngine"
+
+
+class Stage:
+    def __init__(self, folder: Path, valkey: Valkey, **settings: object) -> None:
+        self.folder = folder
+        self.valkey = valkey
+        self.settings = Settings(store=folder / "store", redis_url=valkey.url, lease_seconds=3, **settings)
+        self.store = FolderStore(self.settings.store)
+        self.ledger = Ledger(valkey.url)
+        self.app = make_app(self.settings)
+        self.profile = resolve(ENGINE)
+        self.intake = Intake(self.settings, self.store)
+        self.plan: dict[str, object] = {"log": str(folder / "recognised.log")}
+        self.workers: list[subprocess.Popen[bytes]] = []
+        self.dispatcher = self.new_dispatcher()
+        self.sweep = Sweep(self.dispatcher, self.ledger, self.app)
+        self._swept = 0.0
+
+    def new_dispatcher(self) -> Dispatcher:
+        return Dispatcher(self.store, self.ledger, self.app, backlog_pages=self.settings.backlog_pages)
+
+    def register(
+        self,
+        name: str,
+        numbers: list[int],
+        *,
+        queue: Queue = Queue.BULK,
+        collection: str = "all",
+        retry_failed: bool = False,
+        pages_per_job: int = 1,
+    ) -> Registered:
+        path = self.folder / f"{name}.tif"
+        if not path.exists():
+            write_book(path, numbers)
+        registrar = Registrar(
+            self.store,
+            self.intake,
+            profile=self.profile.model_copy(update={"pages_per_job": pages_per_job}),
+            queue=queue,
+            collection=collection,
+            selection=(),
+            retry_failed=retry_failed,
+        )
+        return registrar.register(Candidate(name, (path,)))
+
+    def start_worker(self) -> subprocess.Popen[bytes]:
+        plan = self.folder / "plan.json"
+        plan.write_text(json.dumps(self.plan))
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(FAKES),
+            "OCRFLEET_TEST_PLAN": str(plan),
+            "OCRFLEET_REDIS_URL": self.valkey.url,
+            "OCRFLEET_STORE": str(self.settings.store),
+            "OCRFLEET_LEASE_SECONDS": str(self.settings.lease_seconds),
+            "OCRFLEET_JOB_DEADLINE": str(self.settings.job_deadline),
+        }
+        log = (self.folder / f"worker-{len(self.workers)}.log").open("ab")
+        with log:
+            worker = subprocess.Popen(
+                [sys.executable, "-m", "worker", "--engine", ENGINE],
+                env=environment,
+                stderr=log,
+                stdout=log,
+                start_new_session=True,
+            )
+        self.workers.append(worker)
+        return worker
+
+    def keep_workers(self, number: int) -> None:
+        """Be the supervisor: start as many workers as there should be."""
+        for _ in range(number - sum(worker.poll() is None for worker in self.workers)):
+            self.start_worker()
+
+    def finish(self, *registered: Registered, workers: int = 0, seconds: float = 90) -> list[Status]:
+        """Dispatch and sweep, as a producer process does, until the documents have ended; return their statuses."""
+        deadline = time.monotonic() + seconds
+        wanted = [keys.status(item.document, item.generation) for item in registered]
+        while not all(self.store.exists(key) for key in wanted):
+            assert time.monotonic() < deadline, f"not ended; logs:\n{self.logs()}"
+            if workers:
+                self.keep_workers(workers)
+            self.tick()
+            time.sleep(0.05)
+        return [Status.from_bytes(self.store.get(key)) for key in wanted]
+
+    def tick(self) -> None:
+        with suppress(TransientError):
+            self.dispatcher.tick()
+            if time.monotonic() - self._swept > 1.0:
+                self._swept = time.monotonic()
+                self.sweep.run()
+
+    def await_(self, condition: object, seconds: float = 30) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():  # type: ignore[operator]
+            assert time.monotonic() < deadline, f"it did not happen; logs:\n{self.logs()}"
+            self.tick()
+            time.sleep(0.02)
+
+    def recognised(self) -> list[int]:
+        """The numbers that the engines were given, in order."""
+        log = self.folder / "recognised.log"
+        return [int(line) for line in log.read_text().split()] if log.exists() else []
+
+    def stored(self, item: Registered) -> list[str]:
+        return [key.rpartition("/")[2] for key in self.store.list(keys.pages(item.document))]
+
+    def text(self, item: Registered, page: int) -> str:
+        return PageResult.from_bytes(self.store.get(keys.page_done(item.document, page))).text
+
+    def logs(self) -> str:
+        return "\n".join(path.read_text()[-3000:] for path in sorted(self.folder.glob("worker-*.log")))
+
+    def close(self) -> None:
+        for worker in self.workers:
+            if worker.poll() is None:
+                worker.send_signal(signal.SIGCONT)
+                worker.kill()
+            worker.wait()
+        self.intake.close()
+        self.app.close()

@@ -1,0 +1,192 @@
+"""What a file is, how many pages it has, and one clear reason why not."""
+
+from __future__ import annotations
+
+import io
+import os
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import pymupdf
+import pytest
+from PIL import Image
+
+from ocrfleet import documents
+from ocrfleet.documents import ImageDocument, PdfDocument, open_document, sniff
+from ocrfleet.errors import PermanentError, Reason
+from ocrfleet.jobs import Kind
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def encoded(image_format: str, mode: str = "RGB", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    Image.new(mode, (40, 30)).save(buffer, image_format, **options)
+    return buffer.getvalue()
+
+
+def pages(path: Path, kind: Kind, passwords: list[str] | None = None) -> int:
+    with path.open("rb") as file, closing(open_document(file.fileno(), kind, passwords or [])) as document:
+        return document.pages
+
+
+def problem(path: Path, kind: Kind, passwords: list[str] | None = None) -> PermanentError:
+    with pytest.raises(PermanentError) as caught:
+        pages(path, kind, passwords)
+    return caught.value
+
+
+def write_pdf(path: Path, count: int = 1, **options: Any) -> Path:
+    with pymupdf.open() as pdf:
+        for _ in range(count):
+            pdf.new_page()
+        pdf.save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("head", "kind"),
+    [
+        (b"%PDF-1.7\n", Kind.PDF),
+        (b"\x00" * 1019 + b"%PDF-", Kind.PDF),
+        (b"\x00" * 1020 + b"%PDF-", None),
+        (encoded("PNG"), Kind.PNG),
+        (encoded("JPEG"), Kind.JPEG),
+        (encoded("JPEG", comment=b"%PDF-1.7"), Kind.JPEG),
+        (encoded("TIFF"), Kind.TIFF),
+        (b"MM\x00*\x00\x00\x00\x08", Kind.TIFF),
+        (encoded("TIFF", big_tiff=True), Kind.TIFF),
+        (encoded("WEBP"), Kind.WEBP),
+        (encoded("BMP"), Kind.BMP),
+        (b"BMW is a maker of motor cars", None),
+        (encoded("JPEG2000"), Kind.JPEG2000),
+        (encoded("JPEG2000", no_jp2=True), Kind.JPEG2000),
+        (b"", None),
+        (b"<html>", None),
+    ],
+)
+def test_a_kind_is_told_by_its_bytes(head: bytes, kind: Kind | None) -> None:
+    assert sniff(head[: documents.SNIFF_BYTES]) == kind
+
+
+def test_a_pdf_gives_its_pages(tmp_path: Path) -> None:
+    path = write_pdf(tmp_path / "three.pdf", 3)
+    with path.open("rb") as file:
+        document = open_document(file.fileno(), Kind.PDF)
+    # The descriptor may be closed: the document has one of its own.
+    with closing(document):
+        assert isinstance(document, PdfDocument)
+        assert document.pages == 3
+        assert document.page(2).number == 2
+        with pytest.raises(PermanentError) as caught:
+            document.page(3)
+    assert (caught.value.reason, caught.value.detail) == (
+        Reason.NO_SUCH_PAGES,
+        "the file has 3 pages, none with number 4",
+    )
+
+
+def test_opening_leaves_the_files_position_alone(tmp_path: Path) -> None:
+    with write_pdf(tmp_path / "one.pdf").open("rb") as file:
+        open_document(file.fileno(), Kind.PDF).close()
+        assert os.lseek(file.fileno(), 0, os.SEEK_CUR) == 0
+
+
+def test_a_password_is_asked_for_and_never_told(tmp_path: Path) -> None:
+    path = write_pdf(
+        tmp_path / "locked.pdf", encryption=pymupdf.PDF_ENCRYPT_AES_256, user_pw="sesame", owner_pw="hunter2"
+    )
+    missing, wrong = problem(path, Kind.PDF), problem(path, Kind.PDF, ["abracadabra"])
+    assert missing.reason == wrong.reason == Reason.NEEDS_PASSWORD
+    assert missing.detail == "the PDF needs a password: put it in a file and pass --password-file"
+    assert wrong.detail.startswith("none of the given passwords opens the PDF")
+    assert "abracadabra" not in str(wrong)
+    assert pages(path, Kind.PDF, ["abracadabra", "sesame"]) == 1
+
+
+def test_an_owner_restricted_pdf_opens(tmp_path: Path) -> None:
+    path = write_pdf(
+        tmp_path / "restricted.pdf", encryption=pymupdf.PDF_ENCRYPT_AES_256, owner_pw="hunter2", permissions=0
+    )
+    assert pages(path, Kind.PDF) == 1
+
+
+def test_a_pdf_encrypted_for_another_program_is_unsupported(tmp_path: Path) -> None:
+    path = write_pdf(tmp_path / "drm.pdf", encryption=pymupdf.PDF_ENCRYPT_RC4_128, owner_pw="x")
+    path.write_bytes(path.read_bytes().replace(b"/Filter/Standard", b"/Filter/FOPN_foo"))
+    assert problem(path, Kind.PDF).reason == Reason.UNSUPPORTED
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "reason"),
+    [
+        (b"", Kind.PDF, Reason.EMPTY_FILE),
+        (b"", Kind.TIFF, Reason.EMPTY_FILE),
+        (b"%PDF-1.7\nnothing of it", Kind.PDF, Reason.UNREADABLE),
+        (b"%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj 2 0 obj<</Type/Pages/Kids[]/Count 0>>endobj "
+         b"trailer<</Root 1 0 R>>", Kind.PDF, Reason.NO_PAGES),
+        (b"\x89PNG\r\n\x1a\nnothing of it", Kind.PNG, Reason.UNREADABLE),
+        (b"\xff\xd8\xffnothing of it", Kind.JPEG, Reason.UNREADABLE),
+        (b"RIFF\x10\x00\x00\x00WEBPVP8 nothing of it", Kind.WEBP, Reason.UNREADABLE),
+    ],
+)  # fmt: skip
+def test_a_file_without_pages_has_one_reason(tmp_path: Path, content: bytes, kind: Kind, reason: Reason) -> None:
+    path = tmp_path / "document"
+    path.write_bytes(content)
+    error = problem(path, kind)
+    assert error.reason == reason
+    assert str(tmp_path) not in error.detail
+    assert "/dev" not in error.detail
+
+
+@pytest.mark.parametrize("kind", [Kind.PDF, Kind.TIFF])
+def test_a_file_of_too_many_pages_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Kind) -> None:
+    monkeypatch.setattr(documents, "MAX_PAGES", 2)
+    path = tmp_path / "document"
+    if kind is Kind.PDF:
+        write_pdf(path, 3)
+    else:
+        frames = [Image.new("L", (8, 8)) for _ in range(3)]
+        frames[0].save(path, "TIFF", save_all=True, append_images=frames[1:])
+    error = problem(path, kind)
+    assert (error.reason, error.detail) == (Reason.TOO_LARGE, "the file claims 3 pages, more than 2: split it")
+
+
+@pytest.mark.parametrize("big_tiff", [False, True])
+def test_the_frames_of_a_tiff_are_its_pages(tmp_path: Path, *, big_tiff: bool) -> None:
+    path = tmp_path / "frames.tif"
+    first, *others = [Image.new("L", (50 + number, 40)) for number in range(4)]
+    first.save(path, save_all=True, append_images=others, big_tiff=big_tiff)
+    with path.open("rb") as file, closing(open_document(file.fileno(), Kind.TIFF)) as document:
+        assert isinstance(document, ImageDocument)
+        assert [document.frame(index).width for index in (3, 0, 2, 1)] == [53, 50, 52, 51]
+
+
+def test_thumbnails_and_pyramid_levels_are_no_pages(tmp_path: Path) -> None:
+    path = tmp_path / "pyramid.tif"
+    levels = [Image.new("L", (size, size)) for size in (64, 32, 64, 16)]
+    for level, subfile_type in zip(levels, (0, 1, 2, 1), strict=True):
+        level.encoderinfo = {"tiffinfo": {254: subfile_type}}
+    levels[0].save(path, save_all=True, append_images=levels[1:])
+    with path.open("rb") as file, closing(open_document(file.fileno(), Kind.TIFF)) as document:
+        assert isinstance(document, ImageDocument)
+        assert [document.frame(index).width for index in range(document.pages)] == [64, 64]
+
+
+def test_a_second_picture_in_a_photograph_is_no_page(tmp_path: Path) -> None:
+    path = tmp_path / "phone.jpg"
+    Image.new("RGB", (40, 30)).save(path, "MPO", save_all=True, append_images=[Image.new("RGB", (8, 6))])
+    assert pages(path, Kind.JPEG) == 1
+
+
+def test_a_header_that_claims_too_many_pixels_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(documents, "MAX_IMAGE_PIXELS", 1199)
+    path = tmp_path / "large.png"
+    path.write_bytes(encoded("PNG"))
+    with path.open("rb") as file, closing(open_document(file.fileno(), Kind.PNG)) as document:
+        assert isinstance(document, ImageDocument)
+        with pytest.raises(PermanentError) as caught:
+            document.frame(0)
+    assert caught.value.reason == Reason.TOO_LARGE
+    assert "40 x 30" in caught.value.detail

@@ -1,0 +1,381 @@
+"""Pages become pixels: upright, on white, no larger than asked, and one bad page harms no other."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pymupdf
+import pytest
+from PIL import Image, ImageDraw
+
+from ocrfleet.errors import ConfigurationError, OcrfleetError, PageFaultError, PermanentError, Reason
+from ocrfleet.jobs import Kind
+from ocrfleet.profiles import Render
+from worker.rasterise import fit
+from worker.render import RenderPool
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from worker.engines.base import PageImage
+
+MAX_PIXELS = 4_000_000
+RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+KINDS = {
+    "PNG": Kind.PNG,
+    "JPEG": Kind.JPEG,
+    "TIFF": Kind.TIFF,
+    "WEBP": Kind.WEBP,
+    "BMP": Kind.BMP,
+    "JPEG2000": Kind.JPEG2000,
+}
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[RenderPool]:
+    pool = RenderPool(1, memory=512 << 20, max_pixels=MAX_PIXELS)
+    yield pool
+    pool.close()
+
+
+async def render_page(pool: RenderPool, path: Path, kind: Kind, page: int = 0, **options: Any) -> PageImage:
+    passwords = options.pop("passwords", ())
+    deadline = options.pop("deadline", 30)
+    settings = Render(**{"long_side": 400, "max_pixels": MAX_PIXELS, **options})
+    with path.open("rb") as file:
+        return await pool.render(str(path), file.fileno(), kind, page, settings, passwords=passwords, deadline=deadline)
+
+
+def render(pool: RenderPool, path: Path, kind: Kind, page: int = 0, **options: Any) -> PageImage:
+    return asyncio.run(render_page(pool, path, kind, page, **options))
+
+
+def corners(pixels: NDArray[np.uint8]) -> list[tuple[int, ...]]:
+    """Return the colours near the corners, clockwise from the top left, each channel rounded to 0 or 255."""
+    near = [pixels[10, 10], pixels[10, -10], pixels[-10, -10], pixels[-10, 10]]
+    return [tuple(255 if channel > 127 else 0 for channel in colour) for colour in near]
+
+
+def marked(width: int = 400, height: int = 300) -> Image.Image:
+    """Draw a page with red, green and blue corners, clockwise from the top left, and a white one."""
+    image = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(image)
+    draw.rectangle((0, 0, 60, 60), fill=RED)
+    draw.rectangle((width - 61, 0, width, 60), fill=GREEN)
+    draw.rectangle((width - 61, height - 61, width, height), fill=BLUE)
+    return image
+
+
+UPRIGHT = [RED, GREEN, BLUE, (255, 255, 255)]
+
+
+def pdf_of(path: Path, *images: Image.Image, rotation: int = 0, **options: Any) -> Path:
+    with pymupdf.open() as pdf:
+        for image in images:
+            buffer = io.BytesIO()
+            image.save(buffer, "PNG")
+            page = pdf.new_page(width=image.width, height=image.height)
+            page.insert_image(page.rect, stream=buffer.getvalue())
+            page.set_rotation(rotation)
+        pdf.save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+def test_a_pdf_page_is_rotated_as_it_says(pool: RenderPool, tmp_path: Path, rotation: int) -> None:
+    image = render(pool, pdf_of(tmp_path / "page.pdf", marked(), rotation=rotation), Kind.PDF)
+    turns = rotation // 90
+    assert corners(image.pixels) == UPRIGHT[-turns:] + UPRIGHT[:-turns]
+    sideways = rotation in (90, 270)
+    assert (image.width, image.height) == ((300, 400) if sideways else (400, 300))
+    assert (image.width_pt, image.height_pt) == ((300, 400) if sideways else (400, 300))
+    assert image.pixels.flags.c_contiguous
+    assert image.pixels.flags.owndata
+
+
+def test_annotations_are_drawn_and_what_is_cropped_is_not(pool: RenderPool, tmp_path: Path) -> None:
+    path = tmp_path / "page.pdf"
+    with pymupdf.open() as pdf:
+        page = pdf.new_page(width=200, height=200)
+        page.draw_rect((0, 0, 100, 200), fill=(1, 0, 0), color=None)
+        page.set_cropbox((100, 0, 200, 200))
+        annotation = page.add_rect_annot((20, 20, 80, 180))
+        annotation.set_colors(stroke=(0, 0, 1), fill=(0, 0, 1))
+        annotation.update()
+        pdf.save(path)
+    image = render(pool, path, Kind.PDF)
+    assert (image.width, image.height) == (200, 400)
+    assert tuple(image.pixels[200, 100]) == BLUE
+    assert (image.pixels[:, 10] == 255).all()
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize(
+    ("orientation", "turn"),
+    [
+        (1, None),
+        (2, Image.Transpose.FLIP_LEFT_RIGHT),
+        (3, Image.Transpose.ROTATE_180),
+        (4, Image.Transpose.FLIP_TOP_BOTTOM),
+        (5, Image.Transpose.TRANSPOSE),
+        (6, Image.Transpose.ROTATE_90),
+        (7, Image.Transpose.TRANSVERSE),
+        (8, Image.Transpose.ROTATE_270),
+    ],
+)
+def test_an_image_is_upright_however_the_camera_was_held(
+    pool: RenderPool, tmp_path: Path, image_format: str, orientation: int, turn: Image.Transpose | None
+) -> None:
+    # Given an image stored turned, with the tag that says how to turn it back
+    image = marked() if turn is None else marked().transpose(turn)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "photo"
+    image.save(path, image_format, exif=exif, dpi=(100, 100))
+    # When it is rendered, then it is as it was taken
+    page = render(pool, path, KINDS[image_format])
+    assert (page.width, page.height) == (400, 300)
+    assert corners(page.pixels) == UPRIGHT
+    dpi = 300 if image_format == "WEBP" else 100  # WebP has no resolution
+    assert page.width_pt == pytest.approx(400 * 72 / dpi, rel=1e-3)
+    assert page.height_pt == pytest.approx(300 * 72 / dpi, rel=1e-3)
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "TIFF", "WEBP", "BMP", "JPEG2000"])
+def test_a_large_image_is_scaled_down_and_a_small_one_left_alone(
+    pool: RenderPool, tmp_path: Path, image_format: str
+) -> None:
+    path = tmp_path / "image"
+    marked(2000, 1500).save(path, image_format)
+    page = render(pool, path, KINDS[image_format], long_side=501)
+    assert (page.width, page.height) == (501, 376)
+    assert corners(page.pixels) == UPRIGHT
+    assert render(pool, path, KINDS[image_format], long_side=3000).width == 2000
+    # A file that was decoded small can still be decoded large, and the other way round.
+    assert np.array_equal(render(pool, path, KINDS[image_format], long_side=501).pixels, page.pixels)
+
+
+def test_a_jpeg2000_with_few_levels_is_scaled_down_all_the_same(pool: RenderPool, tmp_path: Path) -> None:
+    path = tmp_path / "image.jp2"
+    marked(2000, 1500).save(path, num_resolutions=2)
+    assert corners(render(pool, path, Kind.JPEG2000, long_side=400).pixels) == UPRIGHT
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        (Image.new("1", (100, 80), 1), (255, 255, 255)),
+        (Image.new("L", (100, 80), 77), (77, 77, 77)),
+        (Image.new("P", (100, 80), 1), None),
+        (Image.new("LA", (100, 80), (0, 0)), (255, 255, 255)),
+        (Image.new("RGBA", (100, 80), (0, 0, 0, 127)), (128, 128, 128)),
+        (Image.new("I;16", (100, 80), 0x8080), (128, 128, 128)),
+        (Image.new("I;16", (100, 80), 0x0FFF), (255, 255, 255)),  # 12 bits in 16
+        (Image.new("CMYK", (100, 80), (0, 255, 255, 0)), (255, 0, 0)),
+        (Image.new("F", (100, 80), 1.0), None),
+        (Image.new("LAB", (100, 80), (255, 0, 0)), (255, 255, 255)),
+        (Image.new("YCbCr", (100, 80), (255, 128, 128)), (255, 255, 255)),
+    ],
+    ids=lambda value: value.mode if isinstance(value, Image.Image) else "",
+)
+def test_every_kind_of_pixel_becomes_rgb(
+    pool: RenderPool, tmp_path: Path, image: Image.Image, expected: tuple[int, int, int] | None
+) -> None:
+    path = tmp_path / "image.tif"
+    if image.mode == "P":
+        image.putpalette([0, 0, 0, 10, 200, 30])
+        expected = (10, 200, 30)
+    if image.mode == "F":
+        image.putpixel((99, 79), 3.0)
+        expected = (0, 0, 0)
+    image.save(path)
+    assert tuple(render(pool, path, Kind.TIFF).pixels[5, 5]) == expected
+
+
+def test_a_transparent_png_stands_on_white(pool: RenderPool, tmp_path: Path) -> None:
+    path = tmp_path / "image.png"
+    Image.new("P", (100, 80), 0).save(path, transparency=0)
+    assert (render(pool, path, Kind.PNG).pixels == 255).all()
+
+
+def test_the_frames_of_a_tiff_come_in_any_order(pool: RenderPool, tmp_path: Path) -> None:
+    path = tmp_path / "frames.tif"
+    first, *others = [Image.new("L", (100, 80), 50 * number) for number in range(4)]
+    first.save(path, save_all=True, append_images=others)
+    for frame in (3, 0, 0, 2):
+        assert (render(pool, path, Kind.TIFF, frame).pixels == 50 * frame).all()
+
+
+def test_a_fax_has_square_pixels_and_a_mistaken_resolution_is_not_believed(pool: RenderPool, tmp_path: Path) -> None:
+    fax, odd = tmp_path / "fax.tif", tmp_path / "odd.jpg"
+    Image.new("1", (1728, 1078)).save(fax, dpi=(204, 98))
+    page = render(pool, fax, Kind.TIFF, long_side=2000)
+    assert page.height / page.width == pytest.approx(page.height_pt / page.width_pt, rel=1e-3)
+    assert page.height_pt == pytest.approx(792)
+    Image.new("L", (300, 300)).save(odd, dpi=(1, 1))
+    assert render(pool, odd, Kind.JPEG).width_pt == 72
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "options", "expected"),
+    [
+        (595, 842, {"long_side": 1684}, (1190, 1684)),
+        (18_000, 36_000, {"long_side": 20_000, "max_pixels": 1_000_000}, (707, 1414)),
+        (10_000, 50, {"long_side": 1000, "min_side": 64}, (12_800, 64)),
+        (1e9, 1, {"long_side": 1000, "max_pixels": 4096}, (1000, 1)),
+        (1e9, 1, {"long_side": 20_000, "max_pixels": 4096}, (4096, 1)),
+    ],
+)
+def test_a_page_fits_its_bounds(width: float, height: float, options: Any, expected: tuple[int, int]) -> None:
+    assert fit(width, height, Render(**options), enlarge=True) == expected
+
+
+def test_pixels_are_capped(pool: RenderPool, tmp_path: Path) -> None:
+    path = pdf_of(tmp_path / "page.pdf", marked(14_000, 14_000).resize((400, 400)))
+    page = render(pool, path, Kind.PDF, long_side=20_000, max_pixels=250_000)
+    assert (page.width, page.height) == (500, 500)
+    with pytest.raises(ConfigurationError):
+        render(pool, path, Kind.PDF, max_pixels=MAX_PIXELS + 1)
+
+
+def test_preprocessing_as_the_profile_asks(pool: RenderPool, tmp_path: Path) -> None:
+    path, pdf = tmp_path / "grey.png", tmp_path / "grey.pdf"
+    image = Image.new("L", (100, 80), 150)
+    image.paste(100, (0, 0, 50, 80))
+    image.save(path)
+    pdf_of(pdf, image)
+    for source, kind in ((path, Kind.PNG), (pdf, Kind.PDF)):
+        stretched = render(pool, source, kind, contrast=True).pixels
+        assert (stretched.min(), stretched.max()) == (0, 255)
+        sharpened = render(pool, source, kind, long_side=100, sharpen=200).pixels
+        assert sharpened.min() < 90
+        assert sharpened.max() > 160
+    assert render(pool, path, Kind.PNG, min_side=160).pixels.shape == (160, 200, 3)
+
+
+def test_an_encrypted_page_is_drawn_with_its_password(pool: RenderPool, tmp_path: Path) -> None:
+    path = pdf_of(tmp_path / "locked.pdf", marked(), encryption=pymupdf.PDF_ENCRYPT_AES_256, user_pw="sesame")
+    with pytest.raises(PermanentError) as caught:
+        render(pool, path, Kind.PDF)
+    assert caught.value.reason == Reason.NEEDS_PASSWORD
+    assert corners(render(pool, path, Kind.PDF, passwords=["sesame"]).pixels) == UPRIGHT
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "TIFF", "WEBP", "BMP", "JPEG2000"])
+def test_a_truncated_image_says_so(pool: RenderPool, tmp_path: Path, image_format: str) -> None:
+    path = tmp_path / "image"
+    noise = Image.effect_noise((300, 300), 90)
+    noise.save(path, image_format, **({"compression": "tiff_lzw"} if image_format == "TIFF" else {}))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(PermanentError) as caught:
+        render(pool, path, KINDS[image_format])
+    assert (caught.value.reason, caught.value.detail) == (
+        Reason.UNREADABLE,
+        "the image is truncated, its file ends too early: copy, scan or export it again",
+    )
+
+
+def test_a_scan_that_can_not_be_decoded_is_no_empty_page(pool: RenderPool, tmp_path: Path) -> None:
+    path = tmp_path / "scan.pdf"
+    buffer = io.BytesIO()
+    Image.effect_noise((300, 300), 90).save(buffer, "JPEG2000")
+    with pymupdf.open() as pdf:
+        page = pdf.new_page()
+        page.insert_image(page.rect, stream=buffer.getvalue())
+        xref = page.get_images()[0][0]
+        pdf.update_stream(xref, buffer.getvalue()[:500], compress=False)
+        pdf.xref_set_key(xref, "Filter", "/JPXDecode")
+        pdf.save(path)
+    with pytest.raises(PermanentError) as caught:
+        render(pool, path, Kind.PDF)
+    assert caught.value.reason == Reason.UNREADABLE
+
+
+def test_a_cyclic_page_tree_is_reported_for_the_page(pool: RenderPool, tmp_path: Path) -> None:
+    path = tmp_path / "cyclic.pdf"
+    path.write_bytes(
+        b"%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n"
+        b"2 0 obj<</Type/Pages/Kids[2 0 R]/Count 2>>endobj\ntrailer<</Root 1 0 R>>"
+    )
+    with pytest.raises(PermanentError) as caught:
+        render(pool, path, Kind.PDF)
+    assert caught.value.reason in (Reason.UNREADABLE, Reason.NO_PAGES)
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG2000", "WEBP"])
+def test_an_image_that_needs_too_much_memory_harms_no_other(tmp_path: Path, image_format: str) -> None:
+    huge, small = tmp_path / "huge", tmp_path / "small"
+    # A JPEG 2000 of one resolution can't be decoded at less than its size.
+    options = {"WEBP": {"quality": 1}, "JPEG2000": {"num_resolutions": 1}}.get(image_format, {})
+    Image.new("RGB", (12_000, 10_000)).save(huge, image_format, **options)
+    marked().save(small, "PNG")
+    pool = RenderPool(1, memory=32 << 20, max_pixels=MAX_PIXELS)
+    try:
+        with pytest.raises(PageFaultError) as caught:
+            render(pool, huge, KINDS[image_format])
+        assert (caught.value.reason, caught.value.detail) == (
+            Reason.RENDER_MEMORY,
+            "decoding needed more than 32 MiB of memory",
+        )
+        assert corners(render(pool, small, Kind.PNG).pixels) == UPRIGHT
+    finally:
+        pool.close()
+
+
+def test_a_cancelled_render_leaves_the_pool_usable(tmp_path: Path) -> None:
+    path = pdf_of(tmp_path / "page.pdf", *[marked()] * 4)
+    pool = RenderPool(2, memory=256 << 20, max_pixels=MAX_PIXELS)
+
+    async def main() -> None:
+        # Given more pages than processes, all of them cancelled at different moments
+        for seconds in (0, 0.001, 0.01, 0.05, 0.3):
+            tasks = [asyncio.create_task(render_page(pool, path, Kind.PDF, page)) for page in range(4)]
+            await asyncio.sleep(seconds)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        # Then the next ones are whole
+        for image in await asyncio.gather(*(render_page(pool, path, Kind.PDF, page) for page in range(4))):
+            assert corners(image.pixels) == UPRIGHT
+
+    asyncio.run(main())
+    pool.close()
+
+
+def test_a_document_sticks_to_a_process_but_never_waits_for_it(tmp_path: Path) -> None:
+    paths = [pdf_of(tmp_path / f"{number}.pdf", *[marked()] * 4) for number in range(2)]
+    pool = RenderPool(2, memory=256 << 20, max_pixels=MAX_PIXELS)
+
+    async def main() -> None:
+        # When two documents take turns, each keeps its process
+        for page in range(4):
+            for path in paths:
+                await render_page(pool, path, Kind.PDF, page)
+        assert {renderer.document for renderer in pool._all} == {str(path) for path in paths}
+        # When two pages of one document come at once, both processes work on it
+        await asyncio.gather(*(render_page(pool, paths[0], Kind.PDF, page) for page in range(2)))
+        assert {renderer.document for renderer in pool._all} == {str(paths[0])}
+
+    asyncio.run(main())
+    pool.close()
+
+
+def test_closing_ends_what_is_being_rendered(tmp_path: Path) -> None:
+    path = pdf_of(tmp_path / "page.pdf", *[marked()] * 4)
+    pool = RenderPool(1, memory=256 << 20, max_pixels=MAX_PIXELS)
+
+    async def main() -> None:
+        tasks = [asyncio.create_task(render_page(pool, path, Kind.PDF, page)) for page in range(4)]
+        await asyncio.sleep(0)
+        await asyncio.to_thread(pool.close)
+        for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+            assert isinstance(outcome, OcrfleetError | asyncio.CancelledError)
+
+    asyncio.run(main())
+    pool.close()

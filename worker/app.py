@@ -1,0 +1,121 @@
+"""A worker process: one engine, its renderers, and a Celery consumer of its profile's queues.
+
+Ends with 0 after a drain (SIGTERM), 70 when it broke while working (restart it), 78 when it can't start as configured.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+import uuid
+from typing import Annotated, Any
+
+import structlog
+import typer
+from celery import signals
+from celery.worker import state
+
+from ocrfleet import logs
+from ocrfleet.errors import ConfigurationError, FatalError, OcrfleetError
+from ocrfleet.ledger import Ledger
+from ocrfleet.profiles import PROFILES, RAPIDOCR, resolve
+from ocrfleet.queues import make_app, queue_names
+from ocrfleet.settings import Settings
+from ocrfleet.storage import FolderStore
+from worker import engines
+from worker.lease import Leases
+from worker.pipeline import Pipeline
+from worker.render import RenderPool
+from worker.tasks import Acknowledgement, register_tasks
+
+log = structlog.get_logger(__name__)
+
+EXIT_BROKEN = 70  # EX_SOFTWARE of sysexits.h
+EXIT_CONFIGURATION = 78  # EX_CONFIG
+#: Seconds that a broken worker may take to give back its jobs before it ends all the same.
+_BROKEN_GRACE = 15.0
+
+
+def main(
+    engine: Annotated[str, typer.Option(help=f"What reads the pages: {', '.join(PROFILES)}.")] = RAPIDOCR.name,
+    language: Annotated[
+        str | None, typer.Option(help="Languages for engines that must be told, e.g. deu+Fraktur.")
+    ] = None,
+) -> None:
+    """Consume page jobs from Redis (OCRFLEET_REDIS_URL) and store their text (OCRFLEET_STORE)."""
+    settings = Settings()
+    logs.configure(settings.log_level)
+    try:
+        code = work(settings, engine=engine, language=language)
+    except ConfigurationError as error:
+        log.error("worker can't start", error=str(error))  # noqa: TRY400 - one clear line
+        code = EXIT_CONFIGURATION
+    except OcrfleetError as error:
+        log.error("worker broke", error=str(error))  # noqa: TRY400
+        code = EXIT_BROKEN
+    sys.stderr.flush()
+    # Not sys.exit: a thread that hangs in native code would keep a broken process alive for ever.
+    os._exit(code)
+
+
+def work(settings: Settings, *, engine: str, language: str | None) -> int:
+    """Work until told to stop or broken; return the exit code. Raises FatalError when the engine can't be loaded."""
+    profile = resolve(engine, language=language)
+    worker = f"{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
+    store = FolderStore(settings.store)
+    ledger = Ledger(settings.redis_url)
+    pipeline = Pipeline(
+        settings=settings,
+        profile=profile,
+        engine=engines.create(profile),
+        renderers=RenderPool(
+            settings.renderers, memory=settings.render_memory_mb << 20, max_pixels=profile.render.max_pixels
+        ),
+        store=store,
+        ledger=ledger,
+        worker=worker,
+    )
+    pipeline.start()
+    leases = Leases(ledger, worker=worker, lease_seconds=settings.lease_seconds, job_deadline=settings.job_deadline)
+    leases.start()
+    app = make_app(settings, consume=queue_names(profile.name))
+    fatal: list[FatalError] = []
+
+    def broken(error: FatalError) -> None:
+        if not fatal:
+            log.error("worker broken: it gives back its jobs and ends", error=str(error))
+            fatal.append(error)
+            pipeline.drain()
+            state.should_stop = EXIT_BROKEN
+            timer = threading.Timer(_BROKEN_GRACE, os._exit, [EXIT_BROKEN])
+            timer.daemon = True
+            timer.start()
+
+    register_tasks(app, Acknowledgement(leases, broken), pipeline=pipeline, store=store, ledger=ledger)
+
+    @signals.worker_shutting_down.connect(weak=False)
+    def drain(**_: Any) -> None:
+        pipeline.drain()
+
+    consumer = app.Worker(
+        hostname=f"{profile.name}@{worker}",
+        pool="threads",
+        concurrency=pipeline.jobs_at_once,
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+        quiet=True,
+    )
+    log.info("worker ready", worker=worker, profile=profile.name, engine=pipeline.engine_version)
+    consumer.start()
+    leases.stop()
+    if fatal:
+        return EXIT_BROKEN
+    pipeline.stop()
+    return 0
+
+
+def run() -> None:
+    typer.run(main)

@@ -1,0 +1,109 @@
+"""Assembly: from stored pages, in order, to outputs and the status that names them.
+
+Reads the store and nothing else. The same stored pages give the same bytes; outputs are named by their content and the
+status is created once, so two assemblies at once, or a late one, change nothing that a reader has seen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+from ocrfleet import keys
+from ocrfleet.jobs import DocumentStatus, Failure, Manifest, Output, PageResult, PageStatus, Status
+from ocrfleet.results import StoredPages, stored_pages
+from worker.formats import WRITERS
+
+if TYPE_CHECKING:
+    from ocrfleet.ledger import Ledger
+    from ocrfleet.storage import ObjectStore
+
+log = structlog.get_logger(__name__)
+
+
+def assemble(store: ObjectStore, ledger: Ledger, document: str, generation: int) -> Status | None:
+    """Write a document's outputs and its status; return None when pages have no record.
+
+    The ledger then starts anew from what the store has, so the dispatcher publishes those pages again: a missing page
+    is never papered over. Raises NotFoundError for a document that is gone, TransientError when the store or Redis is
+    away. May be repeated.
+    """
+    if store.exists(keys.status(document, generation)):
+        status = Status.from_bytes(store.get(keys.status(document, generation)))
+    else:
+        manifest = Manifest.from_bytes(store.get(keys.manifest(document)))
+        stored = stored_pages(store, document, generation)
+        missing = sum(1 for page in manifest.pages() if page not in stored.terminal)
+        if missing:
+            log.warning("pages without a record are published again", document=document, pages=missing)
+            ledger.forget(document, generation)
+            ledger.seed(document, generation, total=manifest.total, done=stored.done, failed=stored.failed)
+            return None
+        status = _write(store, manifest, stored, generation)
+        if not store.create(keys.status(document, generation), status.to_bytes()):
+            status = Status.from_bytes(store.get(keys.status(document, generation)))
+    store.delete(keys.active(document))
+    ledger.forget(document, generation)
+    log.info("document ended", document=document, status=status.status, pages=status.total, failed=len(status.failures))
+    return status
+
+
+def _write(store: ObjectStore, manifest: Manifest, stored: StoredPages, generation: int) -> Status:
+    """Write every format in one pass over the pages; at no time more than one page is in memory."""
+    done = sum(1 for page in manifest.pages() if page in stored.done)
+    outcome = _outcome(done, manifest.total)
+    failures: list[Failure] = []
+    blank = 0
+    with tempfile.TemporaryDirectory(prefix="ocrfleet-") as folder, ExitStack() as stack:
+        paths = {extension: Path(folder, extension) for extension in WRITERS}
+        files = {extension: stack.enter_context(path.open("w+b")) for extension, path in paths.items()}
+        writers = [make(files[extension]) for extension, make in WRITERS.items()]
+        for writer in writers:
+            writer.begin(manifest, outcome)
+        for result in _pages(store, manifest, stored, generation):
+            blank += result.blank
+            if result.status is PageStatus.FAILED and result.reason is not None:
+                failures.append(Failure(page=result.page, reason=result.reason, detail=result.detail or ""))
+            for writer in writers:
+                writer.page(result)
+        outputs = {}
+        for (extension, file), writer in zip(files.items(), writers, strict=True):
+            writer.end()
+            size = file.tell()
+            file.seek(0)  # flushes, too
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            key = keys.output(manifest.document, generation, digest, extension)
+            store.create_from(key, paths[extension])
+            outputs[extension] = Output(key=key, sha256=digest, size=size)
+    return Status(
+        document=manifest.document,
+        generation=generation,
+        status=outcome,
+        total=manifest.total,
+        done=done,
+        blank=blank,
+        failures=tuple(failures),
+        problem=manifest.problem,
+        outputs=outputs,
+    )
+
+
+def _pages(store: ObjectStore, manifest: Manifest, stored: StoredPages, generation: int) -> Iterator[PageResult]:
+    for page in manifest.pages():
+        if page in stored.done:
+            key = keys.page_done(manifest.document, page)
+        else:
+            key = keys.page_failed(manifest.document, page, generation)
+        yield PageResult.from_bytes(store.get(key))
+
+
+def _outcome(done: int, total: int) -> DocumentStatus:
+    if total and done == total:
+        return DocumentStatus.COMPLETED
+    return DocumentStatus.PARTIAL if done else DocumentStatus.FAILED

@@ -1,0 +1,28 @@
+"""The engines: what reads pages. Each is imported only in a worker that uses it, for each brings its own libraries."""
+
+from __future__ import annotations
+
+import importlib
+from typing import cast
+
+from ocrfleet.errors import ConfigurationError
+from ocrfleet.profiles import Profile
+from worker.engines.base import Engine
+
+_ENGINES = {
+    "rapidocr": "worker.engines.rapidocr:RapidOcrEngine",
+    "tesseract": "worker.engines.tesseract:TesseractEngine",
+}
+
+
+def create(profile: Profile) -> Engine:
+    """Return the engine of a profile, not yet started: one of ours, or `package.module:Class` of the user's.
+
+    Raises ConfigurationError when there is none of that name.
+    """
+    module, _, name = _ENGINES.get(profile.engine, profile.engine).partition(":")
+    try:
+        engine = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(f"the engine {profile.engine!r} can't be loaded: {error}") from error
+    return cast("Engine", engine(profile))

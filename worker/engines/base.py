@@ -1,0 +1,68 @@
+"""What an engine is: a page image goes in, a recognition comes out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ocrfleet.jobs import Line
+    from ocrfleet.profiles import Profile
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PageImage:
+    """A page as the engine sees it: upright, on white, RGB."""
+
+    #: uint8, shape (height, width, 3), C-contiguous
+    pixels: NDArray[np.uint8]
+    #: the page as displayed, in points (1/72 inch)
+    width_pt: float
+    height_pt: float
+
+    @property
+    def width(self) -> int:
+        return int(self.pixels.shape[1])
+
+    @property
+    def height(self) -> int:
+        return int(self.pixels.shape[0])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recognition:
+    """What an engine read. `lines` stand in reading order; `text` has empty lines between paragraphs."""
+
+    text: str
+    lines: tuple[Line, ...] = ()
+    #: stop, length or abort; None from engines that don't generate
+    finish_reason: str | None = None
+    #: tokens written; None from engines that don't generate
+    tokens: int | None = None
+
+
+class Engine(Protocol):
+    """One engine, loaded once in a worker process and shared by all its jobs."""
+
+    #: name and version of what reads, e.g. "tesseract 5.3.0": part of each page's result
+    version: str
+    #: pages that it takes at the same time
+    concurrency: int
+    #: whether a cancelled call frees the engine; one that can't be interrupted is broken when a page hangs in it
+    interruptible: bool
+
+    async def start(self) -> None:
+        """Load the model. Raises ConfigurationError when it can never load here."""
+
+    async def recognise(self, image: PageImage, profile: Profile) -> Recognition:
+        """Read one page.
+
+        Raises PageFaultError when this page can't be read, TransientError when another attempt should be made, and
+        FatalError when the engine is broken. A caller that stops waiting cancels the call.
+        """
+
+    async def stop(self) -> None:
+        """Let go of everything. May be called twice."""

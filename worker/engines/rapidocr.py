@@ -1,0 +1,220 @@
+"""RapidOCR: PP-OCRv6 on a CPU, with the models that are in RapidOCR's wheel. Nothing is downloaded."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import math
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ocrfleet.errors import ConfigurationError, PageFaultError, Reason
+from ocrfleet.jobs import Line
+from worker import reading_order
+from worker.engines.base import Recognition
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ocrfleet.profiles import Profile
+    from worker.engines.base import PageImage
+
+#: What is in the wheel, by a profile's model: detection, recognition.
+_MODELS = {"PP-OCRv6-small": ("PP-OCRv6_det_small.onnx", "PP-OCRv6_rec_small.onnx")}
+_PARAMETERS = {
+    "Global.log_level": "critical",
+    # The classifier of upside-down lines turns upright ones: 18 % more character errors on the benchmark's pages.
+    "Global.use_cls": False,
+    # Boxes are in the page's pixels as they are: no margins above and below a flat image.
+    "Global.use_vertical_padding": False,
+    "EngineConfig.onnxruntime.intra_op_num_threads": 1,
+    "EngineConfig.onnxruntime.inter_op_num_threads": 1,
+    # Lines are found in a smaller image and read from the full one: more words right in three quarters of the time.
+    "Det.limit_type": "max",
+    "Det.limit_side_len": 1280,
+    "Det.unclip_ratio": 1.4,
+    # In a batch each line is padded to the longest: a quarter slower, and what a line reads as depends on its neighbours.
+    "Rec.rec_batch_num": 1,
+}
+#: What is read with less confidence is mostly not text.
+_MIN_CONFIDENCE = 0.5
+#: Only lines of this many times their height may reach over a gutter: they would be two columns of fourteen letters.
+_CUTTABLE = 14.0
+#: A gutter is at least this wide, in heights of a line's box (10 points in LaTeX's standard classes are 0.9).
+_GAP = 0.6
+#: Columns of pixels that differ from the line's ground by less than this share of its contrast are empty.
+_EMPTY = 0.3
+#: Lines are scaled to this height, in pixels, before empty columns are sought: averages the grain of paper away.
+_PROFILE_HEIGHT = 32
+
+
+class RapidOcrEngine:
+    """One set of models and one thread. A page that hangs can't be interrupted."""
+
+    concurrency = 1
+    interruptible = False
+
+    def __init__(self, profile: Profile) -> None:
+        self.version = f"rapidocr {profile.revision.removeprefix('rapidocr-')}"
+        self._profile = profile
+        self._ocr: Any = None
+        # A thread of its own: the event loop goes on, and the models see one page at a time.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="rapidocr")
+
+    async def start(self) -> None:
+        """Load the models. Raises ConfigurationError when this RapidOCR isn't the profile's, or has no such model."""
+        self._ocr = await asyncio.get_running_loop().run_in_executor(self._thread, self._load)
+
+    async def recognise(self, image: PageImage, profile: Profile) -> Recognition:  # noqa: ARG002 - it reads all alike
+        """Read one page. Raises PageFaultError when the models fail on it."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, self._read, image.pixels)
+        except Exception as error:  # RapidOCR, OpenCV and ONNX Runtime each raise their own, mostly plain Exceptions
+            last = (str(error).strip() or type(error).__name__).splitlines()[-1]
+            raise PageFaultError(Reason.ENGINE_FAILED, f"RapidOCR failed on this page: {last}") from error
+
+    async def stop(self) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._ocr = None
+
+    def _load(self) -> Any:
+        wanted = self._profile.revision
+        try:
+            found = f"rapidocr-{importlib.metadata.version('rapidocr')}"
+        except importlib.metadata.PackageNotFoundError:
+            found = "none"
+        remedy = f"pip install {wanted.replace('-', '==')}"
+        if found != wanted:
+            raise ConfigurationError(
+                f"the profile {self._profile.name!r} was made with {wanted} and {found} is installed, which may write "
+                f"another text; {remedy}"
+            )
+        if self._profile.model not in _MODELS:
+            raise ConfigurationError(
+                f"{self._profile.model} is not in RapidOCR's wheel and nothing is downloaded; there is: {', '.join(_MODELS)}"
+            )
+        import cv2  # noqa: PLC0415 - these three take a second and 150 MB
+        import rapidocr  # noqa: PLC0415
+
+        cv2.setNumThreads(1)
+        # Given by path, a model is never downloaded.
+        paths = [Path(rapidocr.__file__).parent / "models" / name for name in _MODELS[self._profile.model]]
+        missing = [path.name for path in paths if not path.is_file()]
+        if missing:
+            raise ConfigurationError(f"{', '.join(missing)} is missing from RapidOCR; {remedy} --force-reinstall")
+        models = {"Det.model_path": str(paths[0]), "Rec.model_path": str(paths[1])}
+        ocr = rapidocr.RapidOCR(params=_PARAMETERS | models)
+        # Models are loaded at first use: use them.
+        blank = np.full((64, 640, 3), 255, dtype=np.uint8)
+        _detect(ocr, blank)
+        ocr.recognize_txt([blank])
+        return ocr
+
+    def _read(self, pixels: NDArray[np.uint8]) -> Recognition:
+        crops, quads = _detect(self._ocr, np.ascontiguousarray(pixels[:, :, ::-1]))  # trained on BGR
+        if not len(quads):
+            return Recognition(text="")
+        angle = _skew(quads)
+        crops, quads = _cut_at_gutters(crops, quads, angle)
+        read = self._ocr.recognize_txt(crops)
+        lines = [
+            Line(text=text.strip(), box=_around(quad), confidence=round(float(score), 4))
+            for quad, text, score in zip(quads, read.txts, read.scores, strict=True)
+            if text.strip() and score >= _MIN_CONFIDENCE
+        ]
+        paragraphs = reading_order.order(lines, angle=angle)
+        return Recognition(
+            text=reading_order.text_of(paragraphs),
+            lines=tuple(line for rows in paragraphs for row in rows for line in row),
+        )
+
+
+def _detect(ocr: Any, pixels: NDArray[np.uint8]) -> tuple[list[NDArray[np.uint8]], NDArray[np.float64]]:
+    """Return the images of the lines, upright, and their corners, shape (n, 4, 2), clockwise from the top left."""
+    from rapidocr.main import RapidOCRError  # noqa: PLC0415 - see _load
+
+    try:
+        crops, found = ocr.detect_and_crop(pixels, {})
+    except RapidOCRError:  # no text
+        return [], np.empty((0, 4, 2))
+    return crops, found.boxes.astype(np.float64)
+
+
+def _extents(quads: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the lines' widths and heights, along their own edges."""
+    width = np.linalg.norm(quads[:, 1] - quads[:, 0], axis=1)
+    height = np.linalg.norm(quads[:, 3] - quads[:, 0], axis=1)
+    return width, np.maximum(height, 1.0)
+
+
+def _skew(quads: NDArray[np.float64]) -> float:
+    """Return the page's skew in degrees: the median of its longer lines, as a short one's corners say little."""
+    width, height = _extents(quads)
+    along = (quads[:, 1] - quads[:, 0])[width > 3 * height]
+    if not len(along):
+        return 0.0
+    return math.degrees(float(np.median(np.arctan2(along[:, 1], along[:, 0]))))
+
+
+def _around(quad: NDArray[np.float64]) -> tuple[float, float, float, float]:
+    (x0, y0), (x1, y1) = quad.min(axis=0).tolist(), quad.max(axis=0).tolist()
+    return round(x0, 1), round(y0, 1), round(x1, 1), round(y1, 1)
+
+
+def _cut_at_gutters(
+    crops: list[NDArray[np.uint8]], quads: NDArray[np.float64], angle: float
+) -> tuple[list[NDArray[np.uint8]], NDArray[np.float64]]:
+    """Cut the lines that the detector drew across a gutter; it does so where a gutter is hardly wider than a letter.
+
+    Each long line is first cut at all its wide gaps. Where the reading order sees a gutter between two pieces, the cut
+    stands; elsewhere it was a wide space.
+    """
+    width, height = _extents(quads)
+    # A piece is a line's number and where it begins and ends in it.
+    pieces: list[tuple[int, float, float]] = []
+    for number, crop in enumerate(crops):
+        wide = _gaps(crop) if width[number] > _CUTTABLE * height[number] else []
+        ends = [0.0, *(end for gap in wide for end in gap), 1.0]
+        pieces += [(number, first, last) for first, last in zip(ends[::2], ends[1::2], strict=True)]
+    if len(pieces) == len(crops):
+        return crops, quads
+    boxes = [_around(_part(quads[number], first, last)) for number, first, last in pieces]
+    parted = reading_order.parted(np.array(boxes), angle=angle)
+    kept = [pieces[0]]
+    for index, (number, first, last) in enumerate(pieces[1:]):
+        if number != kept[-1][0] or parted[index, index + 1]:
+            kept.append((number, first, last))
+        else:
+            kept[-1] = (number, kept[-1][1], last)
+    cut_crops = []
+    for number, first, last in kept:
+        crop, margin = crops[number], _GAP / 3 * height[number] / width[number]  # of white, as lines have it
+        begin, end = max(first - margin, 0.0), min(last + margin, 1.0)
+        cut_crops.append(crop[:, round(begin * crop.shape[1]) : round(end * crop.shape[1])])
+    return cut_crops, np.array([_part(quads[number], first, last) for number, first, last in kept])
+
+
+def _part(quad: NDArray[np.float64], first: float, last: float) -> NDArray[np.float64]:
+    """Return the corners of the part of a line from `first` to `last`, as shares of its width."""
+    top, bottom = quad[1] - quad[0], quad[2] - quad[3]
+    return np.array([quad[0] + first * top, quad[0] + last * top, quad[3] + last * bottom, quad[3] + first * bottom])
+
+
+def _gaps(crop: NDArray[np.uint8]) -> list[tuple[float, float]]:
+    """Return where the image of a line is empty for long: (first, last) as shares of its width."""
+    import cv2  # noqa: PLC0415 - see _load
+
+    width = max(round(crop.shape[1] * _PROFILE_HEIGHT / crop.shape[0]), 1)
+    grey = cv2.resize(cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY), (width, _PROFILE_HEIGHT), interpolation=cv2.INTER_AREA)
+    grey = grey[_PROFILE_HEIGHT // 8 : -_PROFILE_HEIGHT // 8].astype(np.float32)  # without its neighbours' letters
+    ground = np.median(grey)
+    contrast = np.abs(np.percentile(grey, (2, 98)) - ground).max()
+    empty = np.abs(grey - ground).max(axis=0) < _EMPTY * contrast
+    # Where the mask changes, a run begins or ends; those at the line's own ends are no gaps.
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], empty, [False])).astype(np.int8)))
+    runs = edges.reshape(-1, 2)
+    inner = (runs[:, 0] > 0) & (runs[:, 1] < width) & (runs[:, 1] - runs[:, 0] > _GAP * _PROFILE_HEIGHT)
+    return [(first / width, last / width) for first, last in runs[inner].tolist()]

@@ -1,0 +1,158 @@
+"""Tesseract, as the program that is installed: one process a page, the page through its standard input."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import os
+from contextlib import suppress
+from itertools import groupby
+from typing import TYPE_CHECKING, NamedTuple
+
+from ocrfleet.errors import ConfigurationError, PageFaultError, Reason, TransientError
+from ocrfleet.jobs import Line
+from worker.engines.base import Recognition
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ocrfleet.profiles import Profile
+    from worker.engines.base import PageImage
+
+_PROGRAM = "tesseract"
+#: The level of TSV rows that are words; the others repeat the words' boxes as lines, paragraphs and blocks.
+_WORD_LEVEL = "5"
+#: What `--list-langs` names that reads no text.
+_NO_LANGUAGES = frozenset({"osd", "equ", "snum"})
+_POINTS_PER_INCH = 72
+#: The resolutions that Tesseract takes (kMinCredibleResolution and kMaxCredibleResolution in its publictypes.h).
+_DPI = (70, 2400)
+
+
+class _Word(NamedTuple):
+    paragraph: tuple[int, int]  # numbers of block and paragraph
+    line: int
+    box: tuple[int, int, int, int]
+    confidence: float
+    text: str
+
+
+class TesseractEngine:
+    """A process for each page: a cancelled call ends it, and nothing is left that could be broken."""
+
+    concurrency = 1
+    interruptible = True
+
+    def __init__(self, profile: Profile) -> None:
+        self.version = _PROGRAM
+        self._language = profile.language or "eng"
+
+    async def start(self) -> None:
+        """Read the version. Raises ConfigurationError when the program or one of the profile's languages is missing."""
+        try:
+            self.version = (await _run("--version")).partition("\n")[0].strip()
+            installed = set((await _run("--list-langs")).splitlines()[1:])  # the first line is a heading
+        except PageFaultError as error:
+            raise ConfigurationError(f"the installed Tesseract does not work: {error.detail}") from error
+        wanted = [_installed_name(language, installed) for language in self._language.split("+")]
+        missing = [language for language in wanted if language not in installed]
+        if missing:
+            there = ", ".join(sorted(installed - _NO_LANGUAGES)) or "none"
+            raise ConfigurationError(
+                f"Tesseract lacks the language {', '.join(missing)} (there is: {there}); "
+                f"install it with `apt install {' '.join(map(_package, missing))}`"
+            )
+        self._language = "+".join(wanted)
+
+    async def recognise(self, image: PageImage, profile: Profile) -> Recognition:  # noqa: ARG002 - known from the start
+        """Read one page. Raises PageFaultError with Tesseract's last words when it fails."""
+        # A PNM is the pixels after a line of text. It tells no resolution, and Tesseract would guess one.
+        pnm = b"P6 %d %d 255\n" % (image.width, image.height) + image.pixels.tobytes()
+        dpi = min(max(round(image.width * _POINTS_PER_INCH / image.width_pt), _DPI[0]), _DPI[1])
+        output = await _run("stdin", "stdout", "-l", self._language, "--dpi", str(dpi), "tsv", given=pnm)
+        return _recognition(_words(output))
+
+    async def stop(self) -> None:
+        """Nothing to let go of: each call ends its own process."""
+
+
+async def _run(*arguments: str, given: bytes = b"") -> str:
+    """Run Tesseract and return what it writes. No process is left behind, however this ends."""
+    try:
+        process = await asyncio.create_subprocess_exec(
+            _PROGRAM,
+            *arguments,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            # Two of its threads on two busy cores are five times slower than one.
+            env=os.environ | {"OMP_THREAD_LIMIT": "1"},
+        )
+    except FileNotFoundError as error:
+        raise ConfigurationError(
+            "the program tesseract is not installed; install it with `apt install tesseract-ocr`"
+        ) from error
+    except OSError as error:
+        raise TransientError(f"tesseract could not be started: {error}") from error
+    try:
+        output, complaints = await process.communicate(given)
+    finally:
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+    if process.returncode:
+        last = (complaints.decode(errors="replace").strip().splitlines() or [f"exit code {process.returncode}"])[-1]
+        raise PageFaultError(Reason.ENGINE_FAILED, f"tesseract: {last}")
+    return output.decode(errors="replace")
+
+
+def _installed_name(language: str, installed: set[str]) -> str:
+    """Return how a language is called here: Debian lists `Fraktur`, the project itself `script/Fraktur`."""
+    names = (language, language.removeprefix("script/"), f"script/{language}")
+    return next((name for name in names if name in installed), language)
+
+
+def _package(language: str) -> str:
+    """Return Debian's name of the package that holds a language (deu, chi_sim) or script (Fraktur, script/Latin)."""
+    name = language.removeprefix("script/")
+    if name == "Fraktur":
+        return "tesseract-ocr-script-frak"
+    # Packages of scripts go by four-letter codes: for the other thirty, all of them.
+    return "tesseract-ocr-all" if name[:1].isupper() else f"tesseract-ocr-{name.lower().replace('_', '-')}"
+
+
+def _words(tsv: str) -> Iterator[_Word]:
+    """Parse Tesseract's table of words; they stand in its reading order."""
+    for row in csv.DictReader(tsv.split("\n"), delimiter="\t", quoting=csv.QUOTE_NONE):
+        if row["level"] != _WORD_LEVEL or not (row["text"] or "").strip():
+            continue
+        left, top = int(row["left"]), int(row["top"])
+        yield _Word(
+            paragraph=(int(row["block_num"]), int(row["par_num"])),
+            line=int(row["line_num"]),
+            box=(left, top, left + int(row["width"]), top + int(row["height"])),
+            confidence=float(row["conf"]),
+            text=row["text"],
+        )
+
+
+def _recognition(words: Iterator[_Word]) -> Recognition:
+    """Put words together to lines and paragraphs, keeping their order."""
+    paragraphs = [
+        [_line(list(line)) for _, line in groupby(paragraph, key=lambda word: word.line)]
+        for _, paragraph in groupby(words, key=lambda word: word.paragraph)
+    ]
+    return Recognition(
+        text="\n\n".join("\n".join(line.text for line in lines) for lines in paragraphs),
+        lines=tuple(line for lines in paragraphs for line in lines),
+    )
+
+
+def _line(words: list[_Word]) -> Line:
+    x0, y0, x1, y1 = zip(*(word.box for word in words), strict=True)
+    return Line(
+        text=" ".join(word.text for word in words),
+        box=(float(min(x0)), float(min(y0)), float(max(x1)), float(max(y1))),
+        confidence=round(sum(word.confidence for word in words) / len(words) / 100, 4),
+    )

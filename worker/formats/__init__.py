@@ -1,0 +1,28 @@
+"""Output formats: one file each, all fed by the same pass over a document's pages."""
+
+from __future__ import annotations
+
+from typing import BinaryIO, Protocol
+
+from ocrfleet.jobs import DocumentStatus, Manifest, PageResult
+from worker.formats import document_json, markdown
+
+
+class Writer(Protocol):
+    """Writes one document to the stream that it was made with."""
+
+    def begin(self, manifest: Manifest, status: DocumentStatus) -> None: ...
+
+    def page(self, result: PageResult) -> None: ...
+
+    def end(self) -> None: ...
+
+
+class WriterFactory(Protocol):
+    def __call__(self, out: BinaryIO) -> Writer: ...
+
+
+WRITERS: dict[str, WriterFactory] = {
+    markdown.EXTENSION: markdown.MarkdownWriter,
+    document_json.EXTENSION: document_json.JsonWriter,
+}

@@ -1,0 +1,56 @@
+"""Markdown: the text to read, page after page, with a marker for each page that people and tools can find.
+
+A page that is not done has its placeholder where its text would be: pages never shift.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import BinaryIO
+
+from ocrfleet.jobs import DocumentStatus, Manifest, PageResult, PageStatus
+
+EXTENSION = "md"
+
+# What CommonMark would take for markup inside a line, and at its beginning: a page's text is data.
+_INLINE = re.compile(r"[\\`*_\[\]<]|&(?=#?\w+;)")
+_LINE_START = re.compile(r"^(\s*)(?:(#{1,6}|[-+>]|[=~]+)(?=\s|$|[-+>=~])|(\d{1,9})([.)])(?=\s|$))")
+
+
+class MarkdownWriter:
+    """Writes one document to a stream, page by page."""
+
+    def __init__(self, out: BinaryIO) -> None:
+        self._out = out
+
+    def begin(self, manifest: Manifest, status: DocumentStatus) -> None:
+        if manifest.problem is not None:
+            reason, detail = manifest.problem.reason, manifest.problem.detail
+            self._write(
+                f"<!-- document {status}: {reason} -->\n\n> **This document could not be read:** {escape(detail)}\n"
+            )
+
+    def page(self, result: PageResult) -> None:
+        if result.status is PageStatus.FAILED:
+            self._write(f"<!-- page {result.page} failed: {result.reason} -->\n\n")
+            self._write(f"> **Page {result.page} is missing:** {escape(result.detail or '')}\n\n")
+        elif result.blank:
+            self._write(f"<!-- page {result.page} blank -->\n\n")
+        else:
+            self._write(f"<!-- page {result.page} -->\n\n")
+            if result.text:
+                self._write("\n".join(escape(line) for line in result.text.split("\n")) + "\n\n")
+
+    def end(self) -> None:
+        """Nothing follows the last page."""
+
+    def _write(self, text: str) -> None:
+        self._out.write(text.encode())
+
+
+def escape(line: str) -> str:
+    """Return a line of plain text as Markdown that reads the same and means nothing."""
+    line = _INLINE.sub(lambda match: "\\" + match[0] if match[0] != "&" else "&amp;", line)
+    return _LINE_START.sub(
+        lambda match: f"{match[1]}\\{match[2]}" if match[2] else f"{match[1]}{match[3]}\\{match[4]}", line
+    )

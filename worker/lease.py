@@ -1,0 +1,72 @@
+"""Leases: a worker that lives says so, so that nobody else takes its jobs, however long a page takes.
+
+kombu writes a message's time into `unacked_index` once, at delivery, and hands the message to somebody else when that
+time is older than the visibility timeout. Renewing writes the time again while the job is worked on.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import structlog
+
+from ocrfleet.errors import TransientError
+from ocrfleet.ledger import Ledger
+
+log = structlog.get_logger(__name__)
+
+
+class Leases:
+    """Renews the leases of the jobs in hand, and the worker's heartbeat, in a thread of its own.
+
+    A job is renewed for `job_deadline` seconds at most: one that hangs for ever must come to others in the end.
+    """
+
+    def __init__(self, ledger: Ledger, *, worker: str, lease_seconds: float, job_deadline: float) -> None:
+        self._ledger = ledger
+        self._worker = worker
+        self._lease = lease_seconds
+        self._deadline = job_deadline
+        self._held: dict[str, float] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the renewals and say that the worker is gone: what it still holds counts as having died with it."""
+        self._stop.set()
+        self._thread.join()
+        self._ledger.leave(self._worker)
+
+    @contextmanager
+    def held(self, tag: str) -> Iterator[None]:
+        """Renew the lease of the message with this delivery tag until the block ends."""
+        self._held[tag] = time.monotonic()
+        try:
+            yield
+        finally:
+            del self._held[tag]
+
+    def beat(self) -> None:
+        """Renew once.
+
+        The heartbeat ends before the leases do: whoever takes over a job must find its former worker dead.
+        """
+        self._ledger.heartbeat(self._worker, self._lease * 0.8)
+        now = time.monotonic()
+        alive = [tag for tag, since in self._held.copy().items() if now - since < self._deadline]
+        if alive:
+            self._ledger.renew(alive)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self.beat()
+            except TransientError as error:
+                log.warning("leases not renewed", error=str(error))
+            self._stop.wait(self._lease / 10)

@@ -1,0 +1,186 @@
+"""Put the lines of a page in reading order, for engines that find lines but no order.
+
+The method is Breuel's ("Two Geometric Algorithms for Layout Analysis", DAS 2002; "High Performance Document Layout
+Analysis", 2003): find the gutters, white strips with text on both sides; say for each pair of lines which is read
+first; sort topologically. Two things differ:
+
+- Breuel lets a line come before every line to its right. That puts "Dear Sir" before a date at the right above it, so
+  here left goes before right only across a gutter, or within a row; else what stands higher goes first.
+- The relation covers every pair, so the number of lines that go before a line is its place. On a contradictory
+  page (a cycle) this still gives one place to each line, where a topological sort finds none.
+
+A white strip with short text beside it is a table's, not a gutter: tables are read row by row.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from ocrfleet.jobs import Line
+
+#: Lines that follow each other in one row, left to right: fragments of a line, or cells of a table.
+Row = list["Line"]
+Paragraph = list[Row]
+
+# All lengths are in heights of a line, the page's median, which makes them independent of the resolution.
+
+#: Two lines are in one row when they share this much of the lower one's height.
+_SHARED = 0.5
+#: Rows with text on both sides that make a white strip a gutter. Two wide spaces above each other are chance.
+_GUTTER_ROWS = 3
+#: Text beside a gutter is this wide in the median, about fourteen letters; cells of tables are narrower.
+_COLUMN_WIDTH = 7.0
+#: A white band of this height across the page ends its gutters: running heads and feet stand beyond one.
+_BAND = 1.25
+#: A line's box may reach this far over a gutter's edge: boxes are a few pixels off.
+_SLACK = 0.3
+#: A paragraph begins after a gap that exceeds the page's median gap by this much, …
+_PARAGRAPH_GAP = 0.5
+#: … or with a row that begins this much further right than the rows above and below it.
+_INDENT = 0.8
+
+
+class _Boxes:
+    """The lines' boxes as arrays, turned upright."""
+
+    def __init__(self, box: NDArray[np.float64], angle: float) -> None:
+        turn = math.radians(angle)
+        x, y = (box[:, 0] + box[:, 2]) / 2, (box[:, 1] + box[:, 3]) / 2
+        width, height = box[:, 2] - box[:, 0], box[:, 3] - box[:, 1]
+        # The box around a skewed line is higher than the line by what the line climbs.
+        height = np.maximum(height - width * abs(math.tan(turn)), height / 4)
+        self.x = x * math.cos(turn) + y * math.sin(turn)
+        self.y = y * math.cos(turn) - x * math.sin(turn)
+        self.left, self.right = self.x - width / 2, self.x + width / 2
+        self.top, self.bottom = self.y - height / 2, self.y + height / 2
+        self.unit = max(float(np.median(height)), 1e-6)
+        shared = np.minimum.outer(self.bottom, self.bottom) - np.maximum.outer(self.top, self.top)
+        beside = self.right[:, None] <= self.left[None, :] + _SLACK * self.unit
+        beside &= self.x[:, None] < self.x[None, :]
+        #: [a, b]: a and b are in one row, a left of b
+        self.row_mate: NDArray[np.bool_] = beside & (shared > _SHARED * np.minimum.outer(height, height))
+
+
+def order(lines: Sequence[Line], *, angle: float = 0.0) -> list[Paragraph]:
+    """Return the page's paragraphs, each a list of rows, each a list of lines left to right; each line once.
+
+    `angle` is the page's skew in degrees, positive when lines sink to the right. The result depends on boxes and
+    angle alone: lines with equal boxes keep their order.
+    """
+    if not lines:
+        return []
+    boxes = _Boxes(np.array([line.box for line in lines], dtype=np.float64), angle)
+    across = _across_gutter(boxes)
+    same_row = boxes.row_mate & ~across
+    left_first = across | same_row
+    settled = left_first | left_first.T
+    # Ties of height go by x and then by the given order, so that of each pair exactly one goes first.
+    rank = np.empty(len(lines), dtype=np.intp)
+    rank[np.lexsort((boxes.x, boxes.y))] = np.arange(len(lines))
+    before = left_first | (~settled & (rank[:, None] < rank[None, :]))
+    places = np.lexsort((rank, before.sum(axis=0)))
+    rows: list[list[int]] = []
+    for place in places.tolist():
+        if rows and same_row[rows[-1][-1], place]:
+            rows[-1].append(place)
+        else:
+            rows.append([place])
+    return [[[lines[i] for i in row] for row in paragraph] for paragraph in _paragraphs(rows, boxes)]
+
+
+def parted(boxes: NDArray[np.float64], *, angle: float = 0.0) -> NDArray[np.bool_]:
+    """Return a matrix that is true at [a, b] where a gutter runs between boxes a and b, a left of it.
+
+    `boxes` has shape (n, 4): x0, y0, x1, y1 in pixels. For engines whose lines may reach over a gutter: offer the pieces
+    of each line, and cut where two pieces are parted.
+    """
+    if not len(boxes):
+        return np.zeros((0, 0), dtype=np.bool_)
+    return _across_gutter(_Boxes(boxes, angle))
+
+
+def text_of(paragraphs: Sequence[Paragraph]) -> str:
+    """Return the text: a row on a line, an empty line between paragraphs."""
+    return "\n\n".join("\n".join(" ".join(line.text for line in row) for row in rows) for rows in paragraphs)
+
+
+def _across_gutter(boxes: _Boxes) -> NDArray[np.bool_]:
+    """Return [a, b]: a gutter runs between a and b, and a is left of it."""
+    count = len(boxes.x)
+    # Each line with a neighbour on its left proposes a gutter just before its left edge: columns are flush left.
+    ends = np.where(boxes.row_mate, boxes.right[:, None], -np.inf)
+    right = np.flatnonzero(boxes.row_mate.any(axis=0))
+    left = ends[:, right].argmax(axis=0)
+    if not right.size:
+        return np.zeros((count, count), dtype=np.bool_)
+    gutter_x = boxes.left[right] - _SLACK * boxes.unit
+    seed_y = boxes.y[right]
+
+    # It runs up and down to the next line that lies across it, or to the white band that ends the page's body.
+    crosses = (boxes.left[None, :] < gutter_x[:, None]) & (
+        boxes.right[None, :] > gutter_x[:, None] + _SLACK * boxes.unit
+    )
+    above = boxes.y[None, :] < seed_y[:, None]
+    top = np.where(crosses & above, boxes.y[None, :], -np.inf).max(axis=1)
+    bottom = np.where(crosses & ~above, boxes.y[None, :], np.inf).min(axis=1)
+    band = _bands(boxes)
+    inside = (boxes.y[None, :] > top[:, None]) & (boxes.y[None, :] < bottom[:, None])
+    inside &= (band[None, :] == band[right][:, None]) & ~crosses
+
+    # It counts when enough rows have text on both sides, and that text is wide.
+    spanned = (boxes.right[left][None, :] <= gutter_x[:, None] + _SLACK * boxes.unit) & (
+        boxes.left[right][None, :] >= gutter_x[:, None]
+    )
+    support = spanned & inside[:, left] & inside[:, right]
+    width = (boxes.right - boxes.left) / boxes.unit
+    real = support.sum(axis=1) >= _GUTTER_ROWS
+    for gutter in np.flatnonzero(real):
+        pairs = support[gutter]
+        real[gutter] = min(np.median(width[left[pairs]]), np.median(width[right[pairs]])) >= _COLUMN_WIDTH
+    inside &= real[:, None]
+    on_left = inside & (boxes.x[None, :] < gutter_x[:, None])
+    on_right = inside & ~on_left
+    # [a, b] is true when any gutter has a on its left and b on its right: a product of matrices.
+    shared: NDArray[np.float32] = on_left.T.astype(np.float32) @ on_right.astype(np.float32)
+    return shared > 0
+
+
+def _bands(boxes: _Boxes) -> NDArray[np.intp]:
+    """Return for each line the number of the band it lies in: bands are parted by white across the whole page."""
+    down = np.argsort(boxes.top, kind="stable")
+    reached = np.maximum.accumulate(boxes.bottom[down])
+    fresh = boxes.top[down][1:] - reached[:-1] > _BAND * boxes.unit
+    band = np.empty(len(down), dtype=np.intp)
+    band[down] = np.concatenate(([0], np.cumsum(fresh)))
+    return band
+
+
+def _paragraphs(rows: list[list[int]], boxes: _Boxes) -> list[list[list[int]]]:
+    """Break the rows into paragraphs by gaps and first-line indents; a new column alone begins none."""
+    top = np.array([boxes.top[row].min() for row in rows])
+    bottom = np.array([boxes.bottom[row].max() for row in rows])
+    left = np.array([boxes.left[row].min() for row in rows])
+    right = np.array([boxes.right[row].max() for row in rows])
+    # Whether a row stands below the one before it in the same column; where not, their distance tells nothing.
+    below = (top[1:] > top[:-1]) & (left[1:] < right[:-1]) & (left[:-1] < right[1:])
+    gap = top[1:] - bottom[:-1]
+    usual = float(np.median(gap[below])) if below.any() else 0.0
+    wide = below & (gap > usual + _PARAGRAPH_GAP * boxes.unit)
+    step = np.where(below, left[1:] - left[:-1], np.inf)  # how far a row begins right of the row above it
+    further = np.append(left[1:-1] - left[2:], -np.inf)[: len(step)]  # … and of the row below it
+    indented = (np.minimum(step, further) > _INDENT * boxes.unit) & np.append(below[1:], False)[: len(step)]
+    paragraphs = [[rows[0]]]
+    for row, begins in zip(rows[1:], (wide | indented).tolist(), strict=True):
+        if begins:
+            paragraphs.append([row])
+        else:
+            paragraphs[-1].append(row)
+    return paragraphs

@@ -1,0 +1,130 @@
+"""Pages become images in sandboxed processes: the worker's side."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ocrfleet.errors import ConfigurationError, PageFaultError, Reason
+from ocrfleet.sandbox import Sandbox
+from worker.engines.base import PageImage
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ocrfleet.jobs import Kind
+    from ocrfleet.profiles import Render
+
+_BYTES_PER_PIXEL = 3
+
+
+@dataclass
+class _Renderer:
+    """A sandbox and the document that it has open."""
+
+    sandbox: Sandbox
+    document: str | None = None
+
+
+class RenderPool:
+    """Renders up to `size` pages at the same time, each in a process that may crash, hang or run out of `memory` (bytes).
+
+    No page image has more than `max_pixels`; the memory that each process shares with this one is bounded by that.
+    """
+
+    def __init__(self, size: int, *, memory: int, max_pixels: int) -> None:
+        self._max_pixels = max_pixels
+        self._lock = threading.Lock()
+        # As many threads as sandboxes: a running thread always finds a free one, and the executor's queue is the wait.
+        self._threads = ThreadPoolExecutor(size, thread_name_prefix="render")
+        shared = max_pixels * _BYTES_PER_PIXEL
+        self._all = [_Renderer(Sandbox("worker.rasterise", memory=memory, shared=shared)) for _ in range(size)]
+        #: longest unused first
+        self._free = list(self._all)
+
+    async def render(
+        self,
+        document_key: str,
+        fd: int,
+        kind: Kind,
+        page_index: int,
+        render: Render,
+        *,
+        passwords: Sequence[str] = (),
+        deadline: float,
+    ) -> PageImage:
+        """Render page `page_index`, from 0, of the file open as `fd`, within `deadline` seconds once it is its turn.
+
+        `document_key` names the file's content: a process keeps the file open for the next page under the same key.
+        Raises PermanentError, PageFaultError, or FatalError when no process can be started.
+        """
+        if render.max_pixels > self._max_pixels:
+            raise ConfigurationError(
+                f"the profile allows {render.max_pixels} pixels a page, this worker renders at most {self._max_pixels}"
+            )
+        request = {
+            "document": document_key,
+            "kind": kind,
+            "page": page_index,
+            "passwords": list(passwords),
+            "render": render.model_dump(mode="json"),
+        }
+        # A caller that is cancelled may close its descriptor, and the number may soon be another document's.
+        own_fd = os.dup(fd)
+        try:
+            future = self._threads.submit(self._render, document_key, request, own_fd, deadline)
+        except RuntimeError:
+            os.close(own_fd)
+            raise
+        future.add_done_callback(lambda _: os.close(own_fd))
+        return await asyncio.wrap_future(future)
+
+    def close(self) -> None:
+        """End the processes, at once; pages being rendered raise TransientError. Idempotent."""
+        for renderer in self._all:
+            renderer.sandbox.close()
+        self._threads.shutdown(cancel_futures=True)
+
+    def _render(self, document: str, request: dict[str, Any], fd: int, deadline: float) -> PageImage:
+        renderer = self._take(document)
+        try:
+            answer = renderer.sandbox.call(request, fd=fd, deadline=deadline)
+            return _page_image(answer, renderer.sandbox)
+        finally:
+            with self._lock:
+                self._free.append(renderer)
+
+    def _take(self, document: str) -> _Renderer:
+        """Take the process that has the document open if it is free, or else the one that was unused for longest."""
+        with self._lock:
+            renderer = next((free for free in self._free if free.document == document), self._free[0])
+            self._free.remove(renderer)
+        renderer.document = document
+        return renderer
+
+
+def _page_image(answer: dict[str, Any], sandbox: Sandbox) -> PageImage:
+    """Copy the pixels out of the shared memory, believing nothing of the answer."""
+    match answer:
+        case {
+            "width": int(width),
+            "height": int(height),
+            "width_pt": float(width_pt),
+            "height_pt": float(height_pt),
+        } if (
+            sandbox.shared is not None
+            and width > 0
+            and height > 0
+            and width * height * _BYTES_PER_PIXEL <= len(sandbox.shared)
+        ):
+            count = width * height * _BYTES_PER_PIXEL
+            pixels = np.frombuffer(sandbox.shared, np.uint8, count).reshape(height, width, _BYTES_PER_PIXEL).copy()
+            return PageImage(pixels=pixels, width_pt=width_pt, height_pt=height_pt)
+        case _:
+            raise PageFaultError(Reason.RENDER_CRASHED, "the decoder answered nonsense: the file is probably damaged")

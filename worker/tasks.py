@@ -1,0 +1,81 @@
+"""The two tasks: work on a range of pages, assemble a document. Thin: they know Celery, and the rest does not."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from celery.exceptions import Reject
+
+from ocrfleet.errors import FatalError, OcrfleetError, PermanentError
+from ocrfleet.jobs import PageJob
+from ocrfleet.queues import TASK_ASSEMBLE, TASK_PAGES, publish_assembly
+from ocrfleet.storage import NotFoundError
+from worker.assemble import assemble
+from worker.pipeline import DrainingError
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from ocrfleet.ledger import Ledger
+    from ocrfleet.storage import ObjectStore
+    from worker.lease import Leases
+    from worker.pipeline import Pipeline
+
+log = structlog.get_logger(__name__)
+
+#: Seconds that a job which has to be given back is kept first, so that it does not circle at full speed.
+_GIVE_BACK_DELAY = 1.0
+
+
+class Acknowledgement:
+    """Decides what becomes of a message: acknowledged when its work ended without an error, else given back."""
+
+    def __init__(self, leases: Leases, broken: Callable[[FatalError], None]) -> None:
+        self._leases = leases
+        self._broken = broken
+
+    @contextmanager
+    def after(self, request: Any) -> Iterator[None]:
+        """Keep the message of a task's request leased while the block works; raise Reject to give it back."""
+        try:
+            with self._leases.held(request.properties["delivery_tag"]):
+                yield
+        except NotFoundError as error:
+            log.warning("job of a document that is gone", error=str(error))
+        except DrainingError as error:
+            raise Reject(error, requeue=True) from error
+        except FatalError as error:
+            self._broken(error)
+            raise Reject(error, requeue=True) from error
+        except Exception as error:
+            if not isinstance(error, OcrfleetError):
+                log.exception("job raised")
+            time.sleep(_GIVE_BACK_DELAY)
+            raise Reject(error, requeue=True) from error
+
+
+def register_tasks(
+    app: Celery, acknowledgement: Acknowledgement, *, pipeline: Pipeline, store: ObjectStore, ledger: Ledger
+) -> None:
+    """Give the app its tasks."""
+
+    @app.task(name=TASK_PAGES, bind=True)
+    def pages(self: Any, message: Any) -> None:
+        try:
+            job = PageJob.from_message(message)
+        except PermanentError as error:
+            # Its pages are not lost: the sweep finds them without a record and publishes them in this version's words.
+            log.error("message refused", error=error.detail)  # noqa: TRY400 - the place in our code says nothing
+            return
+        with acknowledgement.after(self.request):
+            if pipeline.run(job, redelivered=bool(self.request.delivery_info.get("redelivered"))):
+                publish_assembly(app, job.document, job.generation)
+
+    @app.task(name=TASK_ASSEMBLE, bind=True)
+    def assemble_document(self: Any, document: str, generation: int) -> None:
+        with acknowledgement.after(self.request):
+            assemble(store, ledger, document, generation)
