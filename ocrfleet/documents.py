@@ -70,15 +70,13 @@ class PdfDocument:
     def __init__(self, path: str, passwords: Sequence[str]) -> None:
         with pdf_errors("the PDF is damaged beyond repair: export or download it again"):
             self._document = _open_pdf(path)
-            if self._document.needs_pass and not any(self._document.authenticate(word) for word in passwords):
-                raise PermanentError(
-                    Reason.NEEDS_PASSWORD,
-                    "none of the given passwords opens the PDF: put the right one into the file of --password-file"
-                    if passwords
-                    else "the PDF needs a password: put it in a file and pass --password-file",
-                )
-            self.pages: int = self._document.page_count
-        _check_pages(self.pages)
+            try:
+                self._unlock(passwords)
+                self.pages: int = self._document.page_count
+                _check_pages(self.pages)
+            except BaseException:
+                self._document.close()
+                raise
 
     def page(self, index: int) -> Any:
         """Return page `index`, from 0, as a pymupdf.Page. Raises PermanentError for a damaged page or none."""
@@ -89,6 +87,15 @@ class PdfDocument:
     def close(self) -> None:
         self._document.close()
 
+    def _unlock(self, passwords: Sequence[str]) -> None:
+        if self._document.needs_pass and not any(self._document.authenticate(word) for word in passwords):
+            raise PermanentError(
+                Reason.NEEDS_PASSWORD,
+                "none of the given passwords opens the PDF: put the right one into the file of --password-file"
+                if passwords
+                else "the PDF needs a password: put it in a file and pass --password-file",
+            )
+
 
 class ImageDocument:
     """An open image file; the pages of a TIFF are its frames. Raises PermanentError when it can't be opened."""
@@ -98,26 +105,26 @@ class ImageDocument:
         self._file: BinaryIO = open(path, "rb")  # noqa: PTH123, SIM115 - a descriptor, kept open for the pages
         try:
             # Pillow makes room for a WebP's canvas when it opens it, for other formats' when it decodes.
-            with image_errors(self, _webp_pixels(self._file.read(30)) if kind is Kind.WEBP else 0):
-                self._image = self._open()
+            self._canvas = _webp_pixels(self._file.read(30)) if kind is Kind.WEBP else 0
+            with image_errors(self, self._canvas):
+                self._image: Image | None = self._open()
                 self._frames = _tiff_pages(cast("TiffImageFile", self._image)) if kind is Kind.TIFF else [0]
+            self.pages = len(self._frames)
+            _check_pages(self.pages)
         except BaseException:
             self._file.close()
             raise
-        self.pages = len(self._frames)
-        _check_pages(self.pages)
 
     def frame(self, index: int) -> Image:
         """Return page `index`, from 0, not yet decoded. Raises PermanentError for a damaged frame, a huge one or none."""
         _check_index(index, self.pages)
-        with image_errors(self):
-            if self.pages > 1:
-                # The same object for all: finding a frame means reading the directories of those before it.
-                self._image.seek(self._frames[index])
-            else:
-                # A new object for each decoding, as one that was decoded at half its size stays so.
-                self._image = self._open()
-                self._image.seek(self._frames[index])
+        with image_errors(self, self._canvas):
+            if self.pages == 1:
+                # A new object for each decoding, as one that was decoded at half its size stays so; not two at a time.
+                self._image = None
+            # For several frames the same object: finding one means reading the directories of those before it.
+            self._image = self._image or self._open()
+            self._image.seek(self._frames[index])
             width, height = self._image.size
         if width * height > MAX_IMAGE_PIXELS:
             raise PermanentError(
@@ -146,7 +153,7 @@ class ImageDocument:
                 return False
 
     def close(self) -> None:
-        self._image.close()
+        self._image = None
         self._file.close()
 
     def _open(self) -> Image:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import stat
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -142,12 +143,23 @@ def carry_out(order: Order, settings: Settings) -> Report:
         def stop(number: int, _: FrameType | None) -> None:
             if job.report.interrupted is not None:
                 os.kill(os.getpid(), signal.SIGKILL)  # asked twice: the kernel takes our children with us
+            if number == signal.SIGHUP:
+                let_go_of_terminal()
             job.interrupt(number)
 
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, stop)
         with show.progress(Console(stderr=True, highlight=False)) as progress:
             return job.run(progress)
+
+
+def let_go_of_terminal() -> None:
+    """Send what is still printed to nowhere: writing to a terminal that was closed is an error."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for fd in (1, 2):
+        if stat.S_ISCHR(os.fstat(fd).st_mode):  # isatty(3) denies it once the terminal is gone
+            os.dup2(nowhere, fd)
+    os.close(nowhere)
 
 
 def exit_code(result: Report, order: Order) -> int:

@@ -13,7 +13,7 @@ from ocrfleet.storage import FolderStore
 from producer.discover import Skipped, discover
 from producer.intake import Intake
 from producer.register import latest_status, manifest_of
-from producer.show import duration, printable
+from producer.show import duration, printable, shown
 
 if TYPE_CHECKING:
     from ocrfleet.settings import Settings
@@ -58,9 +58,9 @@ def estimate(order: Order, settings: Settings, *, as_json: bool) -> int:
         return 0
     console = Console(highlight=False)
     for name, reason, detail in problems:
-        console.print(f"[red]{escape(name)}[/]: {reason}: {escape(detail)}")
+        console.print(f"[red]{shown(name)}[/]: {reason}: {escape(detail)}")
     for item in skipped:
-        console.print(f"[dim]skipped[/] {escape(item.name)}: {escape(item.reason)}")
+        console.print(f"[dim]skipped[/] {shown(item.name)}: {escape(item.reason)}")
     already = f", {stored} of them done already" if stored else ""
     console.print(
         f"{documents} documents, {pages} pages{already}; {len(problems)} documents with a problem, {len(skipped)} files "

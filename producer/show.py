@@ -99,20 +99,20 @@ def report(console: Console, result: Report, output: Path) -> None:
         style = _STYLE[item.status]
         text = next((str(path) for path in item.files if path.suffix == ".md"), "")
         pages = str(item.total) if item.done == item.total else f"{item.done}/{item.total}"
-        table.add_row(escape(item.name), pages, f"[{style}]{item.status}[/]", escape(text))
+        table.add_row(shown(item.name), pages, f"[{style}]{item.status}[/]", shown(text))
     if result.ended:
         console.print(table)
     _more(console, len(worst_first) - _ROWS, "documents")
     _failures(console, worst_first)
     for skipped in result.skipped[:_ROWS]:
-        console.print(f"[dim]skipped[/] {escape(skipped.name)}: {escape(skipped.reason)}")
+        console.print(f"[dim]skipped[/] {shown(skipped.name)}: {escape(skipped.reason)}")
     _more(console, len(result.skipped) - _ROWS, "skipped files")
     tally = result.tally
     reused = f" ({tally.reused} of them were in the store already)" if tally.reused else ""
     console.print(
         f"{tally.documents_ended} of {tally.documents} documents, "
         f"{tally.done} pages done{reused}, {tally.failed} failed, in {duration(tally.seconds)}. "
-        f"Text and JSON are in [bold]{escape(str(output))}[/]."
+        f"Text and JSON are in [bold]{shown(str(output))}[/]."
     )
     if result.interrupted is not None:
         console.print("[yellow]Interrupted.[/] Run the same command again: it goes on where it stopped.")
@@ -122,7 +122,7 @@ def report(console: Console, result: Report, output: Path) -> None:
 
 def _failures(console: Console, items: list[Ended]) -> None:
     lines = [
-        f"[red]{escape(item.name)}[/]{f' page {page}' if page else ''}: {reason}: {escape(detail)}"
+        f"[red]{shown(item.name)}[/]{f' page {page}' if page else ''}: {reason}: {escape(detail)}"
         for item in items
         for page, reason, detail in item.failures
     ]
@@ -167,6 +167,11 @@ def summary(result: Report) -> str:
     return json.dumps(facts, indent=1, ensure_ascii=False)
 
 
+def shown(name: str) -> str:
+    """Return a file name for rich's markup."""
+    return escape(printable(name))
+
+
 def printable(name: str) -> str:
-    """Return a file name as text, whatever its bytes are."""
-    return name.encode("utf-8", "backslashreplace").decode()
+    """Return a file name as text that a terminal only shows: control characters and stray bytes are escaped."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in name)

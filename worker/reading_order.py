@@ -40,6 +40,8 @@ _GUTTER_ROWS = 3
 _COLUMN_WIDTH = 7.0
 #: A white band of this height across the page ends its gutters: running heads and feet stand beyond one.
 _BAND = 1.25
+#: A line lies across a gutter when it reaches this far to both sides; what reaches less far is a box drawn too large.
+_ACROSS = 0.8
 #: A line's box may reach this far over a gutter's edge: boxes are a few pixels off.
 _SLACK = 0.3
 #: A paragraph begins after a gap that exceeds the page's median gap by this much, …
@@ -125,9 +127,8 @@ def _across_gutter(boxes: _Boxes) -> NDArray[np.bool_]:
     seed_y = boxes.y[right]
 
     # It runs up and down to the next line that lies across it, or to the white band that ends the page's body.
-    crosses = (boxes.left[None, :] < gutter_x[:, None]) & (
-        boxes.right[None, :] > gutter_x[:, None] + _SLACK * boxes.unit
-    )
+    reach = _ACROSS * boxes.unit
+    crosses = (boxes.left[None, :] < gutter_x[:, None] - reach) & (boxes.right[None, :] > gutter_x[:, None] + reach)
     above = boxes.y[None, :] < seed_y[:, None]
     top = np.where(crosses & above, boxes.y[None, :], -np.inf).max(axis=1)
     bottom = np.where(crosses & ~above, boxes.y[None, :], np.inf).min(axis=1)

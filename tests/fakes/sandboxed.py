@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ocrfleet.errors import PermanentError, Reason
@@ -18,13 +19,15 @@ if TYPE_CHECKING:
     from mmap import mmap
 
 
-def misbehave(request: dict[str, Any], fd: int | None, shared: mmap | None) -> dict[str, Any]:
+def misbehave(  # noqa: C901, PLR0911, PLR0912 - a list of misdeeds
+    request: dict[str, Any], fd: int | None, shared: mmap | None
+) -> dict[str, Any]:
     match request["do"]:
         case "echo":
             return {"echo": request["text"], "pid": os.getpid()}
         case "read":
             assert fd is not None
-            return {"content": os.pread(fd, 100, 0).decode(), "descriptors": len(os.listdir("/dev/fd"))}
+            return {"content": os.pread(fd, 100, 0).decode(), "descriptors": len(list(Path("/dev/fd").iterdir()))}
         case "write":
             assert shared is not None
             shared[:4] = b"page"
@@ -33,9 +36,9 @@ def misbehave(request: dict[str, Any], fd: int | None, shared: mmap | None) -> d
             return {
                 "environment": dict(os.environ),
                 "arguments": sys.argv,
-                "cwd": os.getcwd(),
+                "cwd": str(Path.cwd()),
                 "limits": [resource.getrlimit(number)[1] for number in (resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE)],
-                "network": os.readlink("/proc/self/ns/net"),
+                "network": str(Path("/proc/self/ns/net").readlink()),
                 "ignored": [signal.getsignal(number) is signal.SIG_IGN for number in (signal.SIGINT, signal.SIGTERM)],
             }
         case "connect":

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import signal
+from pathlib import Path
 
 import pytest
+from servers import Valkey
 from stage import Stage
 
 from ocrfleet import keys
@@ -34,7 +36,7 @@ def test_documents_are_read_once_and_in_order(stage: Stage) -> None:
     assert [name for name in stage.valkey.client.keys("ocrfleet:*") if b":worker:" not in name] == []
 
 
-def test_never_more_than_the_backlog_limit_is_queued(tmp_path, valkey) -> None:  # type: ignore[no-untyped-def]
+def test_never_more_than_the_backlog_limit_is_queued(tmp_path: Path, valkey: Valkey) -> None:
     stage = Stage(tmp_path, valkey, backlog_pages=10)
     try:
         # Given one document larger than the limit and some small ones, and nobody who works
@@ -52,7 +54,7 @@ def test_never_more_than_the_backlog_limit_is_queued(tmp_path, valkey) -> None: 
         stage.close()
 
 
-def test_collections_take_turns_and_interactive_documents_come_first(tmp_path, valkey) -> None:  # type: ignore[no-untyped-def]
+def test_collections_take_turns_and_interactive_documents_come_first(tmp_path: Path, valkey: Valkey) -> None:
     stage = Stage(tmp_path, valkey, backlog_pages=7)
     try:
         # Given a huge collection, a small one behind it, and an interactive document last

@@ -19,6 +19,13 @@ from ocrfleet.jobs import Kind
 if TYPE_CHECKING:
     from pathlib import Path
 
+#: pymupdf's own names for these, which type checkers don't see.
+PDF_ENCRYPT_RC4_128, PDF_ENCRYPT_AES_256 = 3, 5
+NO_PAGES = (
+    b"%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n"
+    b"2 0 obj<</Type/Pages/Kids[]/Count 0>>endobj\ntrailer<</Root 1 0 R>>"
+)
+
 
 def encoded(image_format: str, mode: str = "RGB", **options: Any) -> bytes:
     buffer = io.BytesIO()
@@ -94,9 +101,7 @@ def test_opening_leaves_the_files_position_alone(tmp_path: Path) -> None:
 
 
 def test_a_password_is_asked_for_and_never_told(tmp_path: Path) -> None:
-    path = write_pdf(
-        tmp_path / "locked.pdf", encryption=pymupdf.PDF_ENCRYPT_AES_256, user_pw="sesame", owner_pw="hunter2"
-    )
+    path = write_pdf(tmp_path / "locked.pdf", encryption=PDF_ENCRYPT_AES_256, user_pw="sesame", owner_pw="hunter2")
     missing, wrong = problem(path, Kind.PDF), problem(path, Kind.PDF, ["abracadabra"])
     assert missing.reason == wrong.reason == Reason.NEEDS_PASSWORD
     assert missing.detail == "the PDF needs a password: put it in a file and pass --password-file"
@@ -106,14 +111,12 @@ def test_a_password_is_asked_for_and_never_told(tmp_path: Path) -> None:
 
 
 def test_an_owner_restricted_pdf_opens(tmp_path: Path) -> None:
-    path = write_pdf(
-        tmp_path / "restricted.pdf", encryption=pymupdf.PDF_ENCRYPT_AES_256, owner_pw="hunter2", permissions=0
-    )
+    path = write_pdf(tmp_path / "restricted.pdf", encryption=PDF_ENCRYPT_AES_256, owner_pw="hunter2", permissions=0)
     assert pages(path, Kind.PDF) == 1
 
 
 def test_a_pdf_encrypted_for_another_program_is_unsupported(tmp_path: Path) -> None:
-    path = write_pdf(tmp_path / "drm.pdf", encryption=pymupdf.PDF_ENCRYPT_RC4_128, owner_pw="x")
+    path = write_pdf(tmp_path / "drm.pdf", encryption=PDF_ENCRYPT_RC4_128, owner_pw="x")
     path.write_bytes(path.read_bytes().replace(b"/Filter/Standard", b"/Filter/FOPN_foo"))
     assert problem(path, Kind.PDF).reason == Reason.UNSUPPORTED
 
@@ -124,13 +127,12 @@ def test_a_pdf_encrypted_for_another_program_is_unsupported(tmp_path: Path) -> N
         (b"", Kind.PDF, Reason.EMPTY_FILE),
         (b"", Kind.TIFF, Reason.EMPTY_FILE),
         (b"%PDF-1.7\nnothing of it", Kind.PDF, Reason.UNREADABLE),
-        (b"%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj 2 0 obj<</Type/Pages/Kids[]/Count 0>>endobj "
-         b"trailer<</Root 1 0 R>>", Kind.PDF, Reason.NO_PAGES),
+        (NO_PAGES, Kind.PDF, Reason.NO_PAGES),
         (b"\x89PNG\r\n\x1a\nnothing of it", Kind.PNG, Reason.UNREADABLE),
         (b"\xff\xd8\xffnothing of it", Kind.JPEG, Reason.UNREADABLE),
         (b"RIFF\x10\x00\x00\x00WEBPVP8 nothing of it", Kind.WEBP, Reason.UNREADABLE),
     ],
-)  # fmt: skip
+)
 def test_a_file_without_pages_has_one_reason(tmp_path: Path, content: bytes, kind: Kind, reason: Reason) -> None:
     path = tmp_path / "document"
     path.write_bytes(content)

@@ -123,7 +123,7 @@ def test_a_hang_in_c_code_ends_at_the_deadline(sandbox: Sandbox) -> None:
         sandbox.call({"do": "hang"}, deadline=0.3)
     assert (caught.value.reason, caught.value.detail) == (Reason.RENDER_DEADLINE, "decoding took longer than 0.3 s")
     assert time.monotonic() - started < 2
-    assert gone(pid, within=0) or gone(pid, within=1)
+    assert gone(pid, within=1)
     echo(sandbox)
 
 
@@ -152,7 +152,7 @@ def test_a_child_holds_few_descriptors(sandbox: Sandbox) -> None:
 
 def test_a_child_has_no_network_where_the_kernel_allows_it(sandbox: Sandbox) -> None:
     network = sandbox.call({"do": "reveal"}, deadline=10)["network"]
-    if network == os.readlink("/proc/self/ns/net"):
+    if network == str(Path("/proc/self/ns/net").readlink()):
         pytest.skip("this kernel lets us make no network namespace")
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -236,7 +236,7 @@ def test_a_child_that_can_not_start_is_the_workers_fault(monkeypatch: pytest.Mon
 
 def test_no_descriptor_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(FAKES)
-    before = len(os.listdir("/dev/fd"))
+    before = len(list(Path("/dev/fd").iterdir()))
     for _ in range(3):
         sandbox = Sandbox("sandboxed", memory=MEMORY, shared=SHARED)
         echo(sandbox)
@@ -245,4 +245,4 @@ def test_no_descriptor_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
         echo(sandbox)
         sandbox.close()
         del sandbox
-    assert len(os.listdir("/dev/fd")) == before
+    assert len(list(Path("/dev/fd").iterdir())) == before

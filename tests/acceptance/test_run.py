@@ -1,0 +1,327 @@
+"""`ocrfleet run` from outside: what it prints, how it ends, what survives when it is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from desk import COMMAND, NUMBERED, Desk
+from numbered import draw, write_book
+
+BOOKS = {"a.tif": range(10), "sub/b.tif": range(100, 120), "sub/c.tif": range(200, 210)}
+
+
+@pytest.fixture
+def books(desk: Desk) -> Desk:
+    (desk.scans / "sub").mkdir()
+    for name, numbers in BOOKS.items():
+        write_book(desk.scans / name, list(numbers))
+    return desk
+
+
+def test_a_folder_becomes_text(books: Desk) -> None:
+    # Given a folder with books and a file that is none
+    (books.scans / "notes.txt").write_text("not a scan")
+    # When it is run
+    result = books.run("run", "in", "-o", "out", *NUMBERED)
+    # Then the outputs mirror the input tree and the pages stand in order
+    assert result.returncode == 0, result.stderr
+    assert sorted(books.outputs()) == sorted(f"{name}.{kind}" for name in BOOKS for kind in ("md", "json"))
+    text = books.outputs()["sub/b.tif.md"].decode()
+    assert [line for line in text.split("\n") if line.startswith("page number")] == [
+        f"page number {n}" for n in BOOKS["sub/b.tif"]
+    ]
+    # And it says what was done, what was skipped and where to look
+    assert "40 pages done, 0 failed" in result.stdout
+    assert "notes.txt: neither a PDF nor an image" in result.stdout
+    assert "out/sub/b.tif.md" in result.stdout
+
+
+def test_the_json_says_all_of_a_page_and_nothing_of_the_run(books: Desk) -> None:
+    books.plan["fail"] = [105]
+    assert books.run("run", "in/sub", "-o", "out", *NUMBERED).returncode == 1
+    document = json.loads(books.outputs()["b.tif.json"])
+    assert document["status"] == "partial"
+    assert "pixels" in document["coordinates"]
+    assert [page["page"] for page in document["pages"]] == list(range(1, 21))
+    done, failed = document["pages"][0], document["pages"][5]
+    assert done["status"] == "done"
+    assert (done["engine"], done["revision"], done["profile"]) == (
+        "numbered:NumberedEngine",
+        "custom",
+        "numbered-numberedengine",
+    )
+    assert (done["width_px"], done["height_px"], done["width_pt"], done["height_pt"]) == (256, 256, 256.0, 256.0)
+    assert done["lines"] == [{"text": "page number 100", "box": [64, 128, 192, 144], "confidence": 1.0}]
+    assert (failed["status"], failed["reason"], failed["text"]) == ("failed", "engine_failed", "")
+    # A placeholder stands where the page would
+    text = books.outputs()["b.tif.md"].decode()
+    assert "> **Page 6 is missing:**" in text
+    assert text.index("page number 104") < text.index("Page 6 is missing") < text.index("page number 106")
+    # Attempts, seconds and worker are elsewhere
+    runs = books.out / ".ocrfleet" / "store" / "documents" / document["document"] / "runs"
+    (record,) = [json.loads(path.read_text()) for path in runs.rglob("000006-*.json")]
+    assert [attempt["outcome"] for attempt in record["attempts"]] == ["engine_failed", "engine_failed"]
+    assert record["worker"]
+    assert record["worker"] not in books.outputs()["b.tif.json"].decode()
+
+
+def test_failures_are_listed_and_stay_until_they_are_asked_for_again(books: Desk) -> None:
+    books.plan["fail"] = [105, 3]
+    result = books.run("run", "in", "-o", "out", *NUMBERED)
+    assert result.returncode == 1
+    assert "a.tif page 4: engine_failed: it said no" in result.stdout
+    assert "b.tif page 6: engine_failed: it said no" in result.stdout
+    # A second run of the same command redoes nothing and says the same
+    attempts = len(books.recognised())
+    assert books.run("run", "in", "-o", "out", *NUMBERED).returncode == 1
+    assert len(books.recognised()) == attempts
+    # Until the pages are asked for
+    books.plan["fail"] = []
+    assert books.run("run", "in", "-o", "out", *NUMBERED, "--retry-failed").returncode == 0
+    assert sorted(books.recognised()[attempts:]) == [3, 105]
+    assert "Page" not in books.outputs()["a.tif.md"].decode()
+
+
+def test_json_summary_is_all_that_is_printed(books: Desk) -> None:
+    result = books.run("run", "in", "-o", "out", *NUMBERED, "--json")
+    summary = json.loads(result.stdout)
+    assert (summary["documents"], summary["pages"], summary["pages_done"]) == (3, 40, 40)
+    assert {item["name"] for item in summary["results"]} == set(BOOKS)
+    assert all(Path(books.folder, file).is_file() for item in summary["results"] for file in item["files"])
+
+
+def test_a_dry_run_says_what_would_be_done_and_does_nothing(books: Desk) -> None:
+    (books.scans / "broken.pdf").write_bytes(b"")
+    (books.scans / "notes.txt").write_text("x")
+    result = books.run("run", "in", "-o", "out", *NUMBERED, "--dry-run", "--json")
+    facts = json.loads(result.stdout)
+    assert (facts["documents"], facts["pages"], facts["pages_done_already"]) == (4, 40, 0)
+    assert [problem["reason"] for problem in facts["problems"]] == ["empty_file"]
+    assert [item["name"] for item in facts["skipped"]] == ["notes.txt"]
+    assert not books.out.exists()
+    assert not books.recognised()
+
+
+def test_the_same_file_under_two_names_is_read_once_and_delivered_twice(desk: Desk) -> None:
+    write_book(desk.scans / "a.tif", [1, 2])
+    (desk.scans / "copy.tif").write_bytes((desk.scans / "a.tif").read_bytes())
+    assert desk.run("run", "in", "-o", "out", *NUMBERED).returncode == 0
+    assert sorted(desk.recognised()) == [1, 2]
+    assert desk.outputs()["a.tif.md"] == desk.outputs()["copy.tif.md"]
+
+
+def test_a_changed_file_is_done_again(desk: Desk) -> None:
+    write_book(desk.scans / "a.tif", [1, 2])
+    write_book(desk.scans / "b.tif", [8])
+    desk.run("run", "in", "-o", "out", *NUMBERED)
+    write_book(desk.scans / "a.tif", [1, 3])
+    assert desk.run("run", "in", "-o", "out", *NUMBERED).returncode == 0
+    assert sorted(desk.recognised()) == [1, 1, 2, 3, 8]
+    assert "page number 3" in desk.outputs()["a.tif.md"].decode()
+
+
+def test_a_file_that_changes_while_it_waits_is_said_to_have_changed(desk: Desk) -> None:
+    desk.plan["seconds"] = 0.3
+    write_book(desk.scans / "a.tif", list(range(12)))
+    process = desk.start("run", "in", "-o", "out", *NUMBERED, "--json")
+    desk.until(lambda: len(desk.recognised()) >= 2)
+    write_book(desk.scans / "a.tif", list(range(50, 62)))
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    (item,) = json.loads(out)["results"]
+    assert item["status"] == "partial"
+    assert {failure["reason"] for failure in item["failures"]} == {"source_changed"}
+    # The next run reads the new file
+    assert desk.run("run", "in", "-o", "out", *NUMBERED).returncode == 0
+    assert "page number 61" in desk.outputs()["a.tif.md"].decode()
+
+
+def test_the_images_of_a_folder_are_one_book_in_natural_order(desk: Desk) -> None:
+    (desk.scans / "book").mkdir()
+    for number in (1, 2, 10):
+        draw(number).save(desk.scans / "book" / f"page-{number}.png")
+    (desk.scans / "book" / "page-3.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    write_book(desk.scans / "apart.tif", [99])
+    result = desk.run("run", "in/book", "-o", "out", *NUMBERED, "--group", "folder")
+    # The broken image fails in its place: no page shifts
+    assert result.returncode == 1, result.stdout
+    text = desk.outputs()["book.md"].decode()
+    marks = ["page number 1\n", "page number 2\n", "Page 3 is missing", "page number 10\n"]
+    assert sorted(marks, key=text.index) == marks
+
+
+def test_pages_are_chosen_and_keep_their_numbers(desk: Desk) -> None:
+    write_book(desk.scans / "a.tif", list(range(1, 13)))
+    assert desk.run("run", "in", "-o", "out", *NUMBERED, "--pages", "3-4,11-").returncode == 0
+    assert [page["page"] for page in json.loads(desk.outputs()["a.tif.json"])["pages"]] == [3, 4, 11, 12]
+    assert sorted(desk.recognised()) == [3, 4, 11, 12]
+    result = desk.run("run", "in", "-o", "out", *NUMBERED, "--pages", "20-30")
+    assert result.returncode == 1
+    assert "no_such_pages: the document has 12 pages" in result.stdout
+
+
+def test_a_file_name_of_any_bytes(desk: Desk) -> None:
+    name = os.fsdecode(b"caf\xe9 <b>[x]\n.tif")
+    write_book(desk.scans / "plain.tif", [5])
+    (desk.scans / "plain.tif").rename(desk.scans / name)
+    result = desk.run("run", "in", "-o", "out", *NUMBERED)
+    assert result.returncode == 0, result.stderr
+    assert "page number 5" in (desk.out / (name + ".md")).read_text()
+    # It is shown so that no terminal obeys it
+    assert r"caf\udce9 <b>[x]\n.tif" in result.stdout
+
+
+# ---- killed, interrupted, left alone
+
+
+def undisturbed(desk: Desk) -> dict[str, bytes]:
+    plan = dict(desk.plan)
+    desk.plan = {}
+    assert desk.run("run", "in", "-o", "calm", *NUMBERED).returncode == 0
+    desk.plan = plan
+    return desk.outputs(desk.folder / "calm")
+
+
+@pytest.mark.parametrize("victim", ["command", "everything"])
+def test_killed_and_run_again_it_goes_on_and_the_outputs_are_the_same_bytes(books: Desk, victim: str) -> None:
+    expected = undisturbed(books)
+    books.plan["seconds"] = 0.15
+    # Given a run that was killed in the middle
+    process = books.start("run", "in", "-o", "out", *NUMBERED)
+    books.until(lambda: books.stored_pages() >= 8)
+    family = books.family(process)
+    process.kill()
+    if victim == "everything":
+        for one in family:
+            one.kill()
+    process.communicate()
+    # Then no process stays behind
+    assert books.gone()
+    stored, before = books.stored_pages(), len(books.recognised())
+    assert stored < 40
+    # When it is run again
+    begun = time.monotonic()
+    process = books.start("run", "in", "-o", "out", *NUMBERED, "--json")
+    books.until(lambda: len(books.recognised()) > before, seconds=15)
+    started = time.monotonic() - begun
+    out, err = process.communicate(timeout=60)
+    # Then it soon works, reads no page whose result was stored, and the outputs are those of a calm run
+    assert process.returncode == 0, err
+    assert started < 10
+    assert json.loads(out)["pages_reused"] == stored
+    assert len(books.recognised()) - before == 40 - stored
+    assert books.outputs() == expected
+
+
+@pytest.mark.parametrize("victim", ["valkey-server", "-m worker --engine", "worker.rasterise"])
+def test_a_member_that_is_killed_is_replaced(books: Desk, victim: str) -> None:
+    expected = undisturbed(books)
+    books.plan["seconds"] = 0.15
+    process = books.start("run", "in", "-o", "out", *NUMBERED)
+    books.until(lambda: books.stored_pages() >= 6)
+    books.member(process, victim).kill()
+    _, err = process.communicate(timeout=90)
+    assert process.returncode == 0, err
+    assert books.outputs() == expected
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_interrupted_it_stops_cleanly_and_goes_on_later(books: Desk, number: signal.Signals) -> None:
+    books.plan["seconds"] = 0.2
+    process = books.start("run", "in", "-o", "out", *NUMBERED)
+    books.until(lambda: books.stored_pages() >= 4)
+    books.family(process)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=25)
+    assert process.returncode == 128 + number, err
+    assert "Run the same command again" in out
+    assert books.gone(seconds=2)
+    # What was begun was finished and stored: nothing is read twice
+    assert len(books.recognised()) == books.stored_pages()
+    assert books.run("run", "in", "-o", "out", *NUMBERED).returncode == 0
+    assert len(books.recognised()) == 40
+
+
+def test_a_closed_terminal_leaves_no_process(books: Desk) -> None:
+    books.plan["seconds"] = 0.2
+    plan = books.folder / "plan.json"
+    plan.write_text(json.dumps(books.plan))
+    pid, terminal = os.forkpty()
+    if pid == 0:
+        os.chdir(books.folder)
+        from servers import FAKES  # noqa: PLC0415 - in the child
+
+        environment = {**os.environ, "PYTHONPATH": str(FAKES), "OCRFLEET_TEST_PLAN": str(plan), "TERM": "xterm"}
+        os.execve(COMMAND[0], [*COMMAND, "run", "in", "-o", "out", *NUMBERED], environment)  # noqa: S606
+    seen = b""
+    while b"pages" not in seen or books.stored_pages() < 4:
+        seen += os.read(terminal, 4096)
+    members = books.family(type("Process", (), {"pid": pid})())
+    assert len(members) >= 3
+    os.close(terminal)
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) in {128 + signal.SIGHUP, -signal.SIGHUP}
+    assert books.gone()
+
+
+def test_two_runs_on_one_output_folder_do_not_mix(books: Desk) -> None:
+    books.plan["seconds"] = 0.3
+    process = books.start("run", "in", "-o", "out", *NUMBERED)
+    books.until(lambda: books.stored_pages() >= 1)
+    result = books.run("run", "in", "-o", "out", *NUMBERED)
+    assert result.returncode == 2
+    assert f"another run (process {process.pid})" in result.stderr
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=25)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "nowhere", "-o", "out"], "there is no nowhere"),
+        (["run", "in"], "Missing option '--output'"),
+        (["run", "in", "-o", "out", "--pages", "x"], "write it like 3-10"),
+        (["run", "in", "-o", "out", "--engine", "magic"], "there is no engine 'magic'"),
+        (["run", "in", "-o", "out", "--language", "fra"], "needs no --language"),
+        (["run", "in", "-o", "out", "--group", "file"], "--group takes 'folder'"),
+        (["run", "in", "-o", "in/a.tif"], "must be a folder"),
+        (["run", "in", "-o", "out", "--password-file", "none"], "can't be read"),
+        (["run", "empty", "-o", "out"], "no document was found"),
+        (["run", "in", "in/a.tif", "twin", "-o", "out"], "would both be written to"),
+    ],
+)
+def test_a_wrong_use_is_one_clear_line(desk: Desk, arguments: list[str], words: str) -> None:
+    write_book(desk.scans / "a.tif", [1])
+    (desk.folder / "empty").mkdir()
+    (desk.folder / "twin").mkdir()
+    write_book(desk.folder / "twin" / "a.tif", [2])
+    result = desk.run(*arguments)
+    assert result.returncode == 2
+    assert words in " ".join(result.stderr.split())
+    assert "Traceback" not in result.stderr
+
+
+def test_an_engine_that_cannot_start_is_one_clear_line(desk: Desk) -> None:
+    write_book(desk.scans / "a.tif", [1])
+    result = desk.run("run", "in", "-o", "out", "--engine", "no.such.module:Engine")
+    assert result.returncode == 3
+    assert "the engine 'no.such.module:Engine' can't be loaded" in " ".join(result.stderr.split())
+
+
+def test_a_page_that_kills_workers_harms_no_other(books: Desk) -> None:
+    books.plan["crash"] = [110]
+    result = books.run("run", "in/sub", "-o", "out", *NUMBERED)
+    assert result.returncode == 1
+    assert "b.tif page 11: worker_died" in result.stdout
+    assert "29 pages done, 1 failed" in result.stdout
+
+
+def test_help_teaches_and_the_version_is_told(desk: Desk) -> None:
+    assert "Exit code: 0 every page done" in " ".join(desk.run("run", "--help").stdout.split())
+    assert desk.run("--version").stdout.startswith("ocrfleet 0.")
+    assert "OCRFLEET_REDIS_URL" in desk.run("worker", "--help").stdout
