@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from natsort import natsorted
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
@@ -94,7 +95,7 @@ def report(console: Console, result: Report, output: Path) -> None:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for heading, justify in (("document", "left"), ("pages", "right"), ("", "left"), ("text", "left")):
         table.add_column(heading, justify=justify, overflow="fold")  # type: ignore[arg-type]
-    worst_first = sorted(result.ended, key=lambda item: (item.status is DocumentStatus.COMPLETED, item.name))
+    worst_first = natsorted(result.ended, key=lambda item: (item.status is DocumentStatus.COMPLETED, item.name))
     for item in worst_first[:_ROWS]:
         style = _STYLE[item.status]
         text = next((str(path) for path in item.files if path.suffix == ".md"), "")

@@ -34,12 +34,16 @@ Paragraph = list[Row]
 
 #: Two lines are in one row when they share this much of the lower one's height.
 _SHARED = 0.5
-#: Rows with text on both sides that make a white strip a gutter. Two wide spaces above each other are chance.
-_GUTTER_ROWS = 3
+#: The lines of two columns stand beside each other when they share this much: their baselines may differ.
+_BESIDE = 0.25
+#: Rows with text on both sides that make a white strip between lines a gutter; …
+_GUTTER_ROWS = 4
+#: … and between pieces of lines, as rivers of wide spaces run through four rows of some old books.
+_PARTED_ROWS = 6
 #: Text beside a gutter is this wide in the median, about fourteen letters; cells of tables are narrower.
 _COLUMN_WIDTH = 7.0
-#: A white band of this height across the page ends its gutters: running heads and feet stand beyond one.
-_BAND = 1.25
+#: A white band of this height across the page ends a gutter with fewer than two rows beyond: running heads and feet.
+_BAND, _BAND_ROWS = 1.25, 2
 #: A line lies across a gutter when it reaches this far to both sides; what reaches less far is a box drawn too large.
 _ACROSS = 0.8
 #: A line's box may reach this far over a gutter's edge: boxes are a few pixels off.
@@ -65,10 +69,13 @@ class _Boxes:
         self.top, self.bottom = self.y - height / 2, self.y + height / 2
         self.unit = max(float(np.median(height)), 1e-6)
         shared = np.minimum.outer(self.bottom, self.bottom) - np.maximum.outer(self.top, self.top)
-        beside = self.right[:, None] <= self.left[None, :] + _SLACK * self.unit
-        beside &= self.x[:, None] < self.x[None, :]
+        lower = np.minimum.outer(height, height)
+        left_of = self.right[:, None] <= self.left[None, :] + _SLACK * self.unit
+        left_of &= self.x[:, None] < self.x[None, :]
+        #: [a, b]: a stands left of b, at least partly at its height
+        self.beside: NDArray[np.bool_] = left_of & (shared > _BESIDE * lower)
         #: [a, b]: a and b are in one row, a left of b
-        self.row_mate: NDArray[np.bool_] = beside & (shared > _SHARED * np.minimum.outer(height, height))
+        self.row_mate: NDArray[np.bool_] = left_of & (shared > _SHARED * lower)
 
 
 def order(lines: Sequence[Line], *, angle: float = 0.0) -> list[Paragraph]:
@@ -80,7 +87,7 @@ def order(lines: Sequence[Line], *, angle: float = 0.0) -> list[Paragraph]:
     if not lines:
         return []
     boxes = _Boxes(np.array([line.box for line in lines], dtype=np.float64), angle)
-    across = _across_gutter(boxes)
+    across = _across_gutter(boxes, rows=_GUTTER_ROWS)
     same_row = boxes.row_mate & ~across
     left_first = across | same_row
     settled = left_first | left_first.T
@@ -106,7 +113,7 @@ def parted(boxes: NDArray[np.float64], *, angle: float = 0.0) -> NDArray[np.bool
     """
     if not len(boxes):
         return np.zeros((0, 0), dtype=np.bool_)
-    return _across_gutter(_Boxes(boxes, angle))
+    return _across_gutter(_Boxes(boxes, angle), rows=_PARTED_ROWS)
 
 
 def text_of(paragraphs: Sequence[Paragraph]) -> str:
@@ -114,35 +121,41 @@ def text_of(paragraphs: Sequence[Paragraph]) -> str:
     return "\n\n".join("\n".join(" ".join(line.text for line in row) for row in rows) for rows in paragraphs)
 
 
-def _across_gutter(boxes: _Boxes) -> NDArray[np.bool_]:
-    """Return [a, b]: a gutter runs between a and b, and a is left of it."""
+def _across_gutter(boxes: _Boxes, *, rows: int) -> NDArray[np.bool_]:
+    """Return [a, b]: a gutter runs between a and b, and a is left of it. `rows` with text on both sides make a gutter."""
     count = len(boxes.x)
     # Each line with a neighbour on its left proposes a gutter just before its left edge: columns are flush left.
-    ends = np.where(boxes.row_mate, boxes.right[:, None], -np.inf)
-    right = np.flatnonzero(boxes.row_mate.any(axis=0))
+    ends = np.where(boxes.beside, boxes.right[:, None], -np.inf)
+    right = np.flatnonzero(boxes.beside.any(axis=0))
     left = ends[:, right].argmax(axis=0)
     if not right.size:
         return np.zeros((count, count), dtype=np.bool_)
     gutter_x = boxes.left[right] - _SLACK * boxes.unit
     seed_y = boxes.y[right]
 
-    # It runs up and down to the next line that lies across it, or to the white band that ends the page's body.
+    # It runs up and down to the next line that lies across it, …
     reach = _ACROSS * boxes.unit
     crosses = (boxes.left[None, :] < gutter_x[:, None] - reach) & (boxes.right[None, :] > gutter_x[:, None] + reach)
     above = boxes.y[None, :] < seed_y[:, None]
     top = np.where(crosses & above, boxes.y[None, :], -np.inf).max(axis=1)
     bottom = np.where(crosses & ~above, boxes.y[None, :], np.inf).min(axis=1)
-    band = _bands(boxes)
-    inside = (boxes.y[None, :] > top[:, None]) & (boxes.y[None, :] < bottom[:, None])
-    inside &= (band[None, :] == band[right][:, None]) & ~crosses
-
-    # It counts when enough rows have text on both sides, and that text is wide.
+    inside = (boxes.y[None, :] > top[:, None]) & (boxes.y[None, :] < bottom[:, None]) & ~crosses
     spanned = (boxes.right[left][None, :] <= gutter_x[:, None] + _SLACK * boxes.unit) & (
         boxes.left[right][None, :] >= gutter_x[:, None]
     )
     support = spanned & inside[:, left] & inside[:, right]
+    # … or to the last band of the page that has rows of it.
+    band = _bands(boxes)
+    bands = np.arange(band.max() + 1)
+    held = support.astype(np.float32) @ (band[right][:, None] == bands[None, :]) >= _BAND_ROWS
+    first = np.where(held, bands, len(bands)).min(axis=1)
+    last = np.where(held, bands, -1).max(axis=1)
+    inside &= (band[None, :] >= first[:, None]) & (band[None, :] <= last[:, None])
+    support &= inside[:, left] & inside[:, right]
+
+    # It counts when enough rows have text on both sides, and that text is wide.
     width = (boxes.right - boxes.left) / boxes.unit
-    real = support.sum(axis=1) >= _GUTTER_ROWS
+    real = support.sum(axis=1) >= rows
     for gutter in np.flatnonzero(real):
         pairs = support[gutter]
         real[gutter] = min(np.median(width[left[pairs]]), np.median(width[right[pairs]])) >= _COLUMN_WIDTH

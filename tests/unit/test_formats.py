@@ -153,7 +153,7 @@ MARKUP = [
     *("\\", "\\\\", "|", "| a | b |", "|-|-|", ":-:", ":-", "- | -", ":", "!", "\u00a0", "\u3000", "\u2028"),
     *("a", "word", "é", "ß", "第", "\n", "\n\n"),
 ]
-printed = st.characters(exclude_categories=("Cs", "Cc"))
+printed = st.characters(exclude_categories=["Cs", "Cc"])
 texts = st.one_of(
     st.lists(st.sampled_from(MARKUP), max_size=12).map("".join),
     st.text(st.one_of(printed, st.sampled_from("\n\n\t  #>-+=*_`[]()<>&;|~:\\!1.")), max_size=40),
@@ -199,11 +199,11 @@ FOUND = [
     ("a\r# b", "commonmark"),
     ("| a | b |\n|---|---|\n| c | d |", "with tables"),
     ("a | b\n:-- | --:", "with tables"),
-    ("~~struck~~ out~~~", "with tables"),
+    ("all ~~struck~~ out", "with tables"),
 ]
 
 
-@pytest.mark.xfail(strict=True, reason="escape() misses it; the report has expressions that do not")
+@pytest.mark.xfail(strict=True, reason="escape() misses it")
 @pytest.mark.parametrize(("text", "reader"), FOUND)
 def test_text_that_was_once_taken_for_markup(text: str, reader: str) -> None:
     assert understood(READERS[reader], page_text(text)) == paragraphs(text.replace("\r", "\n"))
@@ -354,7 +354,7 @@ def test_the_same_pages_give_the_same_bytes(extension: str) -> None:
     assert write(extension, pages) == write(extension, pages)
 
 
-@given(st.lists(st.text(printed, max_size=20), max_size=5))
+@given(st.lists(st.text(printed, max_size=20), min_size=1, max_size=5))
 def test_every_page_is_in_every_output(page_texts: list[str]) -> None:
     # Given pages of which every second failed
     pages = [failed(number) if number % 2 else result(number, text) for number, text in enumerate(page_texts, 1)]

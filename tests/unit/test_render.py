@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -318,8 +319,7 @@ def test_an_image_that_needs_too_much_memory_harms_no_other(tmp_path: Path, imag
     mode = "L" if image_format == "JPEG2000" else "RGB"
     Image.new(mode, (9_000, 7_000)).save(huge, image_format, **options)
     marked().save(small, "PNG")
-    pool = RenderPool(1, memory=32 << 20, max_pixels=MAX_PIXELS)
-    try:
+    with closing(RenderPool(1, memory=32 << 20, max_pixels=MAX_PIXELS)) as pool:
         with pytest.raises(PageFaultError) as caught:
             render(pool, huge, KINDS[image_format])
         assert (caught.value.reason, caught.value.detail) == (
@@ -327,8 +327,6 @@ def test_an_image_that_needs_too_much_memory_harms_no_other(tmp_path: Path, imag
             "decoding needed more than 32 MiB of memory",
         )
         assert corners(render(pool, small, Kind.PNG).pixels) == UPRIGHT
-    finally:
-        pool.close()
 
 
 def test_a_cancelled_render_leaves_the_pool_usable(tmp_path: Path) -> None:
@@ -347,8 +345,8 @@ def test_a_cancelled_render_leaves_the_pool_usable(tmp_path: Path) -> None:
         for image in await asyncio.gather(*(render_page(pool, path, Kind.PDF, page) for page in range(4))):
             assert corners(image.pixels) == UPRIGHT
 
-    asyncio.run(main())
-    pool.close()
+    with closing(pool):
+        asyncio.run(main())
 
 
 def test_a_document_sticks_to_a_process_but_never_waits_for_it(tmp_path: Path) -> None:
@@ -361,12 +359,12 @@ def test_a_document_sticks_to_a_process_but_never_waits_for_it(tmp_path: Path) -
             for path in paths:
                 await render_page(pool, path, Kind.PDF, page)
         assert {renderer.document for renderer in pool._all} == {str(path) for path in paths}
-        # When two pages of one document come at once, both processes work on it
-        await asyncio.gather(*(render_page(pool, paths[0], Kind.PDF, page) for page in range(2)))
+        # When four pages of one document come at once, both processes work on it
+        await asyncio.gather(*(render_page(pool, paths[0], Kind.PDF, page, long_side=2000) for page in range(4)))
         assert {renderer.document for renderer in pool._all} == {str(paths[0])}
 
-    asyncio.run(main())
-    pool.close()
+    with closing(pool):
+        asyncio.run(main())
 
 
 def test_closing_ends_what_is_being_rendered(tmp_path: Path) -> None:
@@ -380,5 +378,5 @@ def test_closing_ends_what_is_being_rendered(tmp_path: Path) -> None:
         for outcome in await asyncio.gather(*tasks, return_exceptions=True):
             assert isinstance(outcome, OcrfleetError | asyncio.CancelledError)
 
-    asyncio.run(main())
-    pool.close()
+    with closing(pool):
+        asyncio.run(main())

@@ -1,0 +1,440 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ocrfleet import keys
+from ocrfleet.errors import Reason, TransientError
+from ocrfleet.jobs import (
+    DocumentStatus,
+    Kind,
+    Manifest,
+    Marker,
+    PageResult,
+    PageStatus,
+    Problem,
+    Queue,
+    Source,
+    Status,
+)
+from ocrfleet.results import stored_pages
+from ocrfleet.storage import FolderStore, NotFoundError
+from worker.assemble import assemble
+
+if TYPE_CHECKING:
+    from ocrfleet.ledger import Ledger
+
+DOCUMENT = "0123456789abcdef" * 2
+
+
+class Notes:
+    """What assembly tells a ledger; the real one is tested against a real server."""
+
+    def __init__(self) -> None:
+        self.forgotten: list[tuple[str, int]] = []
+        self.seeds: list[dict[str, Any]] = []
+
+    def forget(self, document: str, generation: int) -> None:
+        self.forgotten.append((document, generation))
+
+    def seed(self, document: str, generation: int, *, total: int, done: Iterable[int], failed: Iterable[int]) -> None:
+        assert self.forgotten, "what the ledger knew before is wrong"
+        facts = {"total": total, "done": sorted(done), "failed": sorted(failed)}
+        self.seeds.append({"document": document, "generation": generation, **facts})
+
+
+class Archive:
+    """One document in a store, whose pages a test stores as workers do."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store = FolderStore(folder)
+        self.notes = Notes()
+
+    def register(self, *, pages: int = 3, selection: tuple[tuple[int, int], ...] | None = None) -> None:
+        source = Source(uri="file:///a.pdf", size=1, mtime_ns=1, sha256="ab" * 32, kind=Kind.PDF, pages=pages)
+        self._put(sources=(source,), selection=((1, pages),) if selection is None else selection)
+
+    def register_problem(self) -> None:
+        self._put(problem=Problem(reason=Reason.EMPTY_FILE, detail="no bytes"))
+
+    def _put(self, **facts: Any) -> None:
+        manifest = Manifest(
+            document=DOCUMENT, created="20261122T051000.123456Z", profile="p", profile_digest="cd" * 32, **facts
+        )
+        self.store.create(keys.manifest(DOCUMENT), manifest.to_bytes())
+        marker = Marker(generation=1, queue=Queue.BULK, collection="c", profile="p", pages_per_job=8)
+        self.store.put(keys.active(DOCUMENT), marker.to_bytes())
+
+    def done(self, *pages: int, blank: bool = False) -> None:
+        for page in pages:
+            self.store.create(keys.page_done(DOCUMENT, page), self._result(page, blank=blank).to_bytes())
+
+    def failed(self, *pages: int, generation: int = 1) -> None:
+        for page in pages:
+            result = self._result(
+                page, status=PageStatus.FAILED, reason=Reason.RENDER_CRASHED, detail=f"crash in {generation}"
+            )
+            self.store.create(keys.page_failed(DOCUMENT, page, generation), result.to_bytes())
+
+    def _result(
+        self, page: int, *, status: PageStatus = PageStatus.DONE, blank: bool = False, **facts: Any
+    ) -> PageResult:
+        text = f"text of {page}" if status is PageStatus.DONE and not blank else ""
+        known = {"profile": "p", "engine": "e", "model": "m", "revision": "r"}
+        return PageResult(page=page, status=status, blank=blank, text=text, **known, **facts)
+
+    def assemble(self, generation: int = 1) -> Status | None:
+        return assemble(self.store, cast("Ledger", self.notes), DOCUMENT, generation)
+
+    def ended(self, generation: int = 1) -> Status:
+        status = self.assemble(generation)
+        assert status is not None
+        return status
+
+    def output(self, status: Status, extension: str) -> str:
+        return self.store.get(status.outputs[extension].key).decode()
+
+    def objects(self) -> dict[str, bytes]:
+        return {key: self.store.get(key) for key in self.store.list(f"documents/{DOCUMENT}/")}
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Archive:
+    return Archive(tmp_path)
+
+
+# ---- how documents end
+
+
+def test_a_document_whose_pages_are_all_done_is_completed(archive: Archive) -> None:
+    # Given three pages, one of them blank
+    archive.register(pages=3)
+    archive.done(1, 3)
+    archive.done(2, blank=True)
+
+    # When they are assembled
+    status = archive.ended()
+
+    # Then the status says so, and names outputs with the text of all in order
+    assert (status.status, status.total, status.done, status.blank) == (DocumentStatus.COMPLETED, 3, 3, 1)
+    assert (status.failures, status.problem, status.generation) == ((), None, 1)
+    text = archive.output(status, "md")
+    assert text.index("text of 1") < text.index("<!-- page 2 blank -->") < text.index("text of 3")
+    assert [page["page"] for page in json.loads(archive.output(status, "json"))["pages"]] == [1, 2, 3]
+
+
+def test_a_document_with_done_and_failed_pages_is_partial(archive: Archive) -> None:
+    archive.register(pages=3)
+    archive.done(1, 3)
+    archive.failed(2)
+
+    status = archive.ended()
+
+    assert (status.status, status.total, status.done) == (DocumentStatus.PARTIAL, 3, 2)
+    assert [(failure.page, failure.reason, failure.detail) for failure in status.failures] == [
+        (2, Reason.RENDER_CRASHED, "crash in 1")
+    ]
+    assert "**Page 2 is missing:** crash in 1" in archive.output(status, "md")
+    assert json.loads(archive.output(status, "json"))["status"] == "partial"
+
+
+def test_a_document_whose_pages_all_failed_is_failed(archive: Archive) -> None:
+    archive.register(pages=2)
+    archive.failed(1, 2)
+
+    status = archive.ended()
+
+    assert (status.status, status.done, len(status.failures)) == (DocumentStatus.FAILED, 0, 2)
+    assert archive.output(status, "md").count("is missing") == 2
+
+
+def test_a_document_that_could_not_be_taken_in_is_failed_with_outputs_that_say_so(archive: Archive) -> None:
+    archive.register_problem()
+
+    status = archive.ended()
+
+    assert (status.status, status.total, status.failures) == (DocumentStatus.FAILED, 0, ())
+    assert status.problem is not None
+    assert status.problem.reason is Reason.EMPTY_FILE
+    assert "no bytes" in archive.output(status, "md")
+    assert json.loads(archive.output(status, "json"))["problem"]["reason"] == "empty_file"
+
+
+def test_only_the_pages_that_were_asked_for_count(archive: Archive) -> None:
+    # Given a document of which some pages were asked for, and a record of another
+    archive.register(pages=9, selection=((2, 3), (7, 7)))
+    archive.done(2, 3, 5, 7)
+
+    status = archive.ended()
+
+    assert (status.status, status.total, status.done) == (DocumentStatus.COMPLETED, 3, 3)
+    assert [page["page"] for page in json.loads(archive.output(status, "json"))["pages"]] == [2, 3, 7]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.sampled_from(["done", "blank", "failed"]), min_size=1, max_size=6))
+def test_every_page_ends_accounted_for(tmp_path_factory: pytest.TempPathFactory, ends: list[str]) -> None:
+    # Given pages that ended in any way
+    archive = Archive(tmp_path_factory.mktemp("store"))
+    archive.register(pages=len(ends))
+    for page, end in enumerate(ends, 1):
+        archive.failed(page) if end == "failed" else archive.done(page, blank=end == "blank")
+
+    # When they are assembled
+    status = archive.ended()
+
+    # Then each is done or has a reason, and is in its place in every output
+    failed = [page for page, end in enumerate(ends, 1) if end == "failed"]
+    assert [failure.page for failure in status.failures] == failed
+    assert status.done + len(status.failures) == status.total == len(ends)
+    assert status.blank == ends.count("blank")
+    markers = [line.split()[2] for line in archive.output(status, "md").splitlines() if line.startswith("<!-- page")]
+    assert markers == [str(page) for page in range(1, len(ends) + 1)]
+    assert len(json.loads(archive.output(status, "json"))["pages"]) == len(ends)
+
+
+# ---- a page without a record
+
+
+def test_a_page_without_a_record_is_never_papered_over(archive: Archive) -> None:
+    # Given a document that a ledger wrongly said to be complete
+    archive.register(pages=4)
+    archive.done(1)
+    archive.failed(3)
+
+    # When it is to be assembled
+    status = archive.assemble()
+
+    # Then there is neither a status nor an output, and it is still active
+    assert status is None
+    assert not archive.store.exists(keys.status(DOCUMENT, 1))
+    assert not any("/out/" in key for key in archive.objects())
+    assert archive.store.exists(keys.active(DOCUMENT))
+
+    # And the ledger starts anew from what there is, so that the rest is published again
+    assert archive.notes.seeds == [
+        {"document": DOCUMENT, "generation": 1, "total": 4, "done": [1], "failed": [3]},
+    ]
+
+
+def test_it_ends_as_soon_as_the_page_has_a_record(archive: Archive) -> None:
+    archive.register(pages=2)
+    archive.done(1)
+    assert archive.assemble() is None
+
+    archive.done(2)
+
+    assert archive.ended().status is DocumentStatus.COMPLETED
+
+
+def test_a_document_that_is_gone_is_no_document(archive: Archive) -> None:
+    with pytest.raises(NotFoundError):
+        archive.assemble()
+
+
+# ---- done, failed, and generations
+
+
+def test_done_beats_failed(archive: Archive) -> None:
+    # Given a page that failed in one worker's hands and was done in another's
+    archive.register(pages=2)
+    archive.failed(1, 2)
+    archive.done(1, 2)
+
+    status = archive.ended()
+
+    assert (status.status, status.failures) == (DocumentStatus.COMPLETED, ())
+
+
+def test_a_failure_of_another_generation_does_not_count(archive: Archive) -> None:
+    # Given a page that failed in the first generation, and nothing of it in the second
+    archive.register(pages=2)
+    archive.done(1)
+    archive.failed(2, generation=1)
+
+    # Then the second can't end with it
+    assert archive.assemble(2) is None
+
+    # And when it fails there, too, then it is what was seen there that counts
+    archive.failed(2, generation=2)
+    status = archive.ended(2)
+    assert [failure.detail for failure in status.failures] == ["crash in 2"]
+
+
+def test_a_retry_leaves_the_outputs_of_before(archive: Archive) -> None:
+    # Given a document that ended as partial
+    archive.register(pages=2)
+    archive.done(1)
+    archive.failed(2)
+    first = archive.ended(1)
+    before = archive.objects()
+
+    # When its failed page is done in the next generation
+    archive.done(2)
+    second = archive.ended(2)
+
+    # Then it is completed, and a reader of the first status still finds its outputs as they were
+    assert (first.status, second.status) == (DocumentStatus.PARTIAL, DocumentStatus.COMPLETED)
+    assert before.items() <= archive.objects().items()
+    assert archive.ended(1) == first
+
+
+# ---- once and for all
+
+
+def test_assembling_twice_gives_the_same_status(archive: Archive) -> None:
+    archive.register(pages=3)
+    archive.done(1, 2)
+    archive.failed(3)
+
+    first = archive.ended()
+    before = archive.objects()
+    again = archive.ended()
+
+    assert again == first
+    assert archive.objects() == before
+
+
+def test_what_comes_late_changes_nothing(archive: Archive) -> None:
+    # Given a document that has ended as partial
+    archive.register(pages=2)
+    archive.done(1)
+    archive.failed(2)
+    first = archive.ended()
+
+    # When a worker that was stopped for a while stores its page after all, and asks for assembly
+    archive.done(2)
+
+    # Then what readers have seen stands
+    assert archive.ended() == first
+
+
+def test_the_same_pages_give_the_same_bytes_in_another_store(tmp_path: Path) -> None:
+    statuses = []
+    for name in ("one", "other"):
+        archive = Archive(tmp_path / name)
+        archive.register(pages=3)
+        archive.done(*((3, 1) if name == "one" else (1, 3)))
+        archive.failed(2)
+        statuses.append(archive.ended())
+
+    assert statuses[0].to_bytes() == statuses[1].to_bytes()
+
+
+def test_two_that_assemble_at_once_agree(tmp_path: Path) -> None:
+    for attempt in range(10):
+        # Given a document that is complete, and two workers that were told so
+        archive = Archive(tmp_path / str(attempt))
+        archive.register(pages=5)
+        archive.done(1, 2, 3, 4)
+        archive.failed(5)
+        barrier = threading.Barrier(2)
+
+        def work(archive: Archive = archive, barrier: threading.Barrier = barrier) -> Status | None:
+            barrier.wait()
+            return archive.assemble()
+
+        # When both assemble it
+        with ThreadPoolExecutor(2) as threads:
+            one, other = [future.result() for future in [threads.submit(work) for _ in range(2)]]
+
+        # Then there is one status and one output of each format
+        assert one is not None
+        assert one == other
+        assert one.to_bytes() == archive.store.get(keys.status(DOCUMENT, 1))
+        assert sum("/out/" in key for key in archive.objects()) == len(one.outputs)
+
+
+# ---- outputs and status
+
+
+def test_a_status_names_its_outputs_with_their_hashes(archive: Archive) -> None:
+    archive.register(pages=2)
+    archive.done(1, 2)
+
+    status = archive.ended()
+
+    assert set(status.outputs) == {"md", "json"}
+    for output in status.outputs.values():
+        data = archive.store.get(output.key)
+        assert (hashlib.sha256(data).hexdigest(), len(data)) == (output.sha256, output.size)
+
+
+def test_a_document_that_has_ended_is_no_longer_active(archive: Archive) -> None:
+    archive.register(pages=1)
+    archive.done(1)
+
+    archive.ended()
+
+    assert not archive.store.exists(keys.active(DOCUMENT))
+    assert archive.notes.forgotten == [(DOCUMENT, 1)]
+
+
+def test_a_marker_that_outlived_its_document_is_removed_by_the_next_assembly(archive: Archive) -> None:
+    # Given a worker that died after it had written the status
+    archive.register(pages=1)
+    archive.done(1)
+    status = archive.ended()
+    archive.store.put(keys.active(DOCUMENT), b"{}")
+
+    # When the message comes again, then nothing is left to do but that
+    assert archive.ended() == status
+    assert not archive.store.exists(keys.active(DOCUMENT))
+
+
+class FullDisk(FolderStore):
+    """A store that has no room for more than a number of new outputs."""
+
+    room = 0
+
+    def create_from(self, key: str, path: Path) -> bool:
+        if self.room == 0:
+            raise TransientError("the store can't be written: No space left on device")
+        self.room -= 1
+        return super().create_from(key, path)
+
+
+@pytest.mark.parametrize("room", [0, 1])
+def test_a_status_exists_only_after_its_outputs(archive: Archive, tmp_path: Path, room: int) -> None:
+    # Given a disk that is full before all outputs are written
+    archive.register(pages=1)
+    archive.done(1)
+    archive.store = store = FullDisk(tmp_path)
+    store.room = room
+
+    # When the document is assembled
+    with pytest.raises(TransientError):
+        archive.assemble()
+
+    # Then it has not ended
+    assert not store.exists(keys.status(DOCUMENT, 1))
+    assert store.exists(keys.active(DOCUMENT))
+    assert archive.notes.forgotten == []
+
+    # And when there is room, it does
+    store.room = 2
+    assert archive.ended().status is DocumentStatus.COMPLETED
+
+
+# ---- listings
+
+
+def test_a_range_of_pages_is_listed_without_its_neighbours(archive: Archive) -> None:
+    # Given pages around a range, and failures of two generations in it
+    archive.register(pages=20)
+    archive.done(4, 5, 9, 10, 11)
+    archive.failed(4, 6, 9, 12, generation=2)
+    archive.failed(7, generation=1)
+
+    stored = stored_pages(archive.store, DOCUMENT, 2, first=5, last=10)
+
+    assert (stored.done, stored.failed, stored.terminal) == ({5, 9, 10}, {6}, {5, 6, 9, 10})
