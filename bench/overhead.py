@@ -35,7 +35,26 @@ CPU_TARGET, SPEED_TARGET = 1.15, 1.7
 
 def make_scans(path: Path, pages: int) -> None:
     """Write a PDF of scanned pages: prose drawn at 200 dpi, blurred, with noise, as grey JPEGs; each page differs."""
-    words = ["the", "archive", "keeps", "what", "the", "river", "would", "have", "taken", "and", "lends", "it", "to", "whoever", "asks", "with", "clean", "hands"]
+    words = [
+        "the",
+        "archive",
+        "keeps",
+        "what",
+        "the",
+        "river",
+        "would",
+        "have",
+        "taken",
+        "and",
+        "lends",
+        "it",
+        "to",
+        "whoever",
+        "asks",
+        "with",
+        "clean",
+        "hands",
+    ]
     random = np.random.default_rng(7)
     out = pymupdf.open()
     for _ in range(pages):

@@ -121,7 +121,7 @@ class Ledger:
     """The ledgers of all documents on one Redis. Every call may raise TransientError and may then be repeated."""
 
     def __init__(self, url: str) -> None:
-        self.redis: redis.Redis = redis.Redis.from_url(url, decode_responses=False, socket_connect_timeout=5)
+        self.redis: redis.Redis = redis.Redis.from_url(url, socket_connect_timeout=5, socket_timeout=30)
         self._mark = self.redis.register_script(_MARK)
         self._seed = self.redis.register_script(_SEED)
         self._progress = self.redis.register_script(_PROGRESS)

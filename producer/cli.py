@@ -42,6 +42,7 @@ app = typer.Typer(
 def main() -> None:
     """Run the command line; every error that we foresaw is one clear line and an exit code."""
     console = Console(stderr=True)
+    signal.signal(signal.SIGINT, lambda *_: sys.exit(128 + signal.SIGINT))
     try:
         app()
     except UsageError as error:
@@ -136,8 +137,9 @@ def carry_out(order: Order, settings: Settings) -> Report:
     check_inputs(order.inputs)
     if order.output.exists() and not order.output.is_dir():
         raise UsageError(f"--output {order.output} is a file; it must be a folder")
-    logs.configure("error")
     with locked(order):
+        (order.state / "logs").mkdir(exist_ok=True)
+        logs.configure(settings.log_level, order.state / "logs" / "run.log")
         job = Run(order, settings)
 
         def stop(number: int, _: FrameType | None) -> None:

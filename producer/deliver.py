@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import filecmp
 import shutil
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +29,7 @@ def deliver(store: ObjectStore, status: Status, *, name: str, folder: Path) -> l
         target = folder / f"{name}.{extension}"
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            aside = target.with_name(f".{uuid.uuid4().hex}.part")
+            aside = target.with_name(f".{target.name}.part")
             try:
                 with store.open(output.key) as source, aside.open("wb") as out:
                     shutil.copyfileobj(source, out, 1 << 20)

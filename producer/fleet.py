@@ -26,6 +26,8 @@ log = structlog.get_logger(__name__)
 _EXIT_CONFIGURATION = 78
 #: So many starts in a row that did not end in readiness, and the fleet gives up.
 _FAILED_STARTS = 3
+#: Bytes from a log's end in which its last line is looked for.
+_LAST_LINE = 4096
 #: Unix socket addresses hold 107 bytes.
 _LONGEST_SOCKET = 100
 
@@ -69,6 +71,17 @@ class Member:
     def alive(self) -> bool:
         return self.process is not None and self.process.poll() is None
 
+    def last_entry(self) -> dict[str, object]:
+        """Return the last line of the log, if it is a structured one."""
+        with self.log_file.open("rb") as lines:
+            lines.seek(max(0, lines.seek(0, os.SEEK_END) - _LAST_LINE))
+            last = lines.read().splitlines()[-1:]
+        try:
+            entry = json.loads(last[0]) if last else {}
+        except ValueError:
+            return {}
+        return entry if isinstance(entry, dict) else {}
+
     def last_error(self) -> str:
         """Return the last error that the process logged, for a person to read."""
         lines = self.log_file.read_text(errors="replace").splitlines() if self.log_file.exists() else []
@@ -94,8 +107,9 @@ class Fleet:
 
     def __enter__(self) -> Self:
         self._logs = self.state / "logs"
-        shutil.rmtree(self._logs, ignore_errors=True)
-        self._logs.mkdir(parents=True)
+        self._logs.mkdir(parents=True, exist_ok=True)
+        for old in (*self._logs.glob("valkey.log"), *self._logs.glob("worker-*.log")):
+            old.unlink()
         self._runtime = _runtime_folder(self.state)
         self.redis_url = f"unix://{self._runtime}/valkey.sock"
         try:
@@ -170,6 +184,14 @@ class Fleet:
             log.warning("restarting", member=member.name, exit_code=code)
             member.restarts += 1
             member.start()
+
+    def trouble(self) -> str | None:
+        """Return what a worker is waiting for, by the last line of its log; None while none waits."""
+        for member in self.members:
+            entry = member.last_entry()
+            if entry.get("event") == "waiting":
+                return str(entry.get("error"))
+        return None
 
     def stop(self, *, grace: float) -> None:
         """End everything: workers get `grace` seconds for the pages they have begun. May be called twice."""

@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +25,7 @@ from ocrfleet.jobs import DocumentStatus, Queue, Status, digest_of
 from ocrfleet.ledger import Ledger
 from ocrfleet.queues import make_app
 from ocrfleet.storage import FolderStore
-from producer.deliver import deliver
+from producer.deliver import DeliveryError, deliver
 from producer.discover import Skipped, UsageError, discover
 from producer.dispatch import Dispatcher
 from producer.fleet import Fleet
@@ -104,6 +104,8 @@ class Tally:
     #: pages whose result was in the store already: not recognised again
     reused: int = 0
     discovering: bool = True
+    #: what the run is waiting for beside its pages: a full disk, a server that is being restarted
+    trouble: str | None = None
     pages_per_second: float = 0.0
     seconds: float = 0.0
     _speed: deque[tuple[float, int]] = field(default_factory=deque)
@@ -138,7 +140,8 @@ class Report:
 
     @property
     def succeeded(self) -> bool:
-        return self.interrupted is None and all(item.status is DocumentStatus.COMPLETED for item in self.ended)
+        """Whether every page of every document is done and delivered."""
+        return self.interrupted is None and not any(item.failures for item in self.ended)
 
 
 class AlreadyRunningError(UsageError):
@@ -204,6 +207,8 @@ class Run:
             "OCRFLEET_STORE": str(self._settings.store.absolute()),
             "OCRFLEET_LEASE_SECONDS": str(self._settings.lease_seconds),
         }
+        if self._settings.password_file is not None:
+            environment["OCRFLEET_PASSWORD_FILE"] = str(self._settings.password_file.absolute())
         begun = time.monotonic()
         with Fleet(
             state=self._order.state,
@@ -227,13 +232,17 @@ class Run:
             swept = time.monotonic()
             while self.report.interrupted is None and not self._finished(intake):
                 fleet.watch()
-                with suppress(TransientError):  # an embedded Valkey that died is being restarted
+                self.report.tally.trouble = fleet.trouble()
+                try:
                     self._note(dispatcher.tick())
                     if dispatcher.active:
                         fleet.start_workers()
                     if time.monotonic() - swept > settings.sweep_seconds:
                         sweep.run()
                         swept = time.monotonic()
+                except TransientError as error:  # an embedded Valkey that died is being restarted; a full disk may pass
+                    log.warning("waiting", error=str(error))
+                    self.report.tally.trouble = str(error)
                 self._deliver()
                 self._count(dispatcher, time.monotonic() - begun)
                 progress(self.report.tally)
@@ -303,13 +312,26 @@ class Run:
         for registered, names in ready:
             status = Status.from_bytes(self._store.get(keys.status(registered.document, registered.generation)))
             for name in names:
-                files = deliver(self._store, status, name=name, folder=self._order.output)
-                self.report.ended.append(ended_of(name, status, files))
+                self.report.ended.append(self._deliver_to(name, status))
             total = self._totals
             total.documents_ended += len(names)
             total.done += status.done
             total.failed += len(status.failures)
             total.reused += status.total - self._fresh.pop(registered.document, 0)
+
+    def _deliver_to(self, name: str, status: Status) -> Ended:
+        """Deliver under one name; one that can't be written (too long, a full disk) is told, and harms no other."""
+        failures: list[tuple[int | None, str, str]] = [
+            (failure.page, failure.reason, failure.detail) for failure in status.failures
+        ]
+        if status.problem is not None:
+            failures.append((None, status.problem.reason, status.problem.detail))
+        files: list[Path] = []
+        try:
+            files = deliver(self._store, status, name=name, folder=self._order.output)
+        except DeliveryError as error:
+            failures.append((None, "not_delivered", str(error)))
+        return Ended(name, status.document, status.status, status.total, status.done, tuple(failures), tuple(files))
 
     def _count(self, dispatcher: Dispatcher, seconds: float) -> None:
         """Bring the tally up to date: what was delivered, and how far the documents are that were not."""
@@ -322,12 +344,3 @@ class Run:
                 tally.done += active.progress.terminal - active.progress.failed
                 tally.reused += active.stored
         tally.measure(seconds, tally.done + tally.failed - tally.reused)
-
-
-def ended_of(name: str, status: Status, files: Sequence[Path]) -> Ended:
-    failures: list[tuple[int | None, str, str]] = [
-        (failure.page, failure.reason, failure.detail) for failure in status.failures
-    ]
-    if status.problem is not None:
-        failures.append((None, status.problem.reason, status.problem.detail))
-    return Ended(name, status.document, status.status, status.total, status.done, tuple(failures), tuple(files))

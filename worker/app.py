@@ -118,4 +118,7 @@ def work(settings: Settings, *, engine: str, language: str | None) -> int:
 
 
 def run() -> None:
-    typer.run(main)
+    """Start a worker from the command line."""
+    command = typer.Typer(add_completion=False, rich_markup_mode="rich")
+    command.command()(main)
+    command(prog_name="ocrfleet worker")

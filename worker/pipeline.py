@@ -305,13 +305,17 @@ class Pipeline:
         wait = _FIRST_WAIT
         while True:
             try:
-                return await self._loop.run_in_executor(self._threads, function, *args)
+                answer = await self._loop.run_in_executor(self._threads, function, *args)
+                if wait > _FIRST_WAIT:
+                    log.warning("going on")
             except TransientError as error:
                 if self._draining:
                     raise
                 log.warning("waiting", error=str(error), seconds=round(wait, 1))
                 await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
                 wait = min(2 * wait, _LONGEST_WAIT)
+            else:
+                return answer
 
     async def _write_run_record(self, job: PageJob, attempts: list[Attempt]) -> None:
         if not attempts:

@@ -86,12 +86,13 @@ def order(lines: Sequence[Line], *, angle: float = 0.0) -> list[Paragraph]:
     """
     if not lines:
         return []
+    lines = sorted(lines, key=lambda line: line.box)  # so that every tie below is broken by geometry
     boxes = _Boxes(np.array([line.box for line in lines], dtype=np.float64), angle)
     across = _across_gutter(boxes, rows=_GUTTER_ROWS)
     same_row = boxes.row_mate & ~across
     left_first = across | same_row
     settled = left_first | left_first.T
-    # Ties of height go by x and then by the given order, so that of each pair exactly one goes first.
+    # Of each pair exactly one goes first.
     rank = np.empty(len(lines), dtype=np.intp)
     rank[np.lexsort((boxes.x, boxes.y))] = np.arange(len(lines))
     before = left_first | (~settled & (rank[:, None] < rank[None, :]))

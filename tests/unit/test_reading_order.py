@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ocrfleet.jobs import Line
@@ -201,6 +201,7 @@ class TestAnything:
         assert sorted(read, key=int) == [one.text for one in lines]
 
     @given(st.lists(boxes, max_size=30, unique=True), st.randoms(use_true_random=False))
+    @example([(0.0, 0.0, 0.0, 2.0), (0.0, 1.0, 0.0, 0.0)], random.Random(1))  # one centre, two boxes
     def test_the_order_of_the_input_does_not_matter(
         self, found: list[tuple[float, float, float, float]], shuffle: random.Random
     ) -> None:
