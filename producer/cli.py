@@ -46,13 +46,13 @@ def main() -> None:
     try:
         app()
     except UsageError as error:
-        console.print(f"[red]Error:[/] {escape(str(error))}", highlight=False)
+        console.print(f"[red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(EXIT_USAGE)
     except ConfigurationError as error:
-        console.print(f"[red]Can't start:[/] {escape(str(error))}", highlight=False)
+        console.print(f"[red]Can't start:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(EXIT_UNABLE)
     except OcrfleetError as error:
-        console.print(f"[red]Stopped:[/] {escape(str(error))}", highlight=False)
+        console.print(f"[red]Stopped:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(EXIT_UNABLE)
 
 

@@ -201,7 +201,7 @@ class TestAnything:
         assert sorted(read, key=int) == [one.text for one in lines]
 
     @given(st.lists(boxes, max_size=30, unique=True), st.randoms(use_true_random=False))
-    @example([(0.0, 0.0, 0.0, 2.0), (0.0, 1.0, 0.0, 0.0)], random.Random(1))  # one centre, two boxes
+    @example([(0.0, 0.0, 0.0, 2.0), (0.0, 1.0, 0.0, 0.0)], random.Random(1))  # noqa: S311 - one centre, two boxes
     def test_the_order_of_the_input_does_not_matter(
         self, found: list[tuple[float, float, float, float]], shuffle: random.Random
     ) -> None:
@@ -216,12 +216,13 @@ class TestAnything:
         lines = [one for page in range(5) for one in column(f"c{page}-", 100 + 630 * page, 100, 100)]
         order(lines)
 
-        seconds = min(timed(lines) for _ in range(3))
+        seconds = min(timed(lines) for _ in range(5))
 
         assert seconds < 0.05
 
 
 def timed(lines: list[Line]) -> float:
-    begun = time.process_time()
+    """Return the seconds of a core, whatever else the machine does."""
+    begun = time.thread_time()
     order(lines)
-    return time.process_time() - begun
+    return time.thread_time() - begun
