@@ -26,7 +26,7 @@ Generation = Annotated[int, Field(ge=1, le=99999)]
 class Record(BaseModel):
     """A frozen value that refuses unknown fields, so that a newer writer is noticed and not half understood."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def to_bytes(self) -> bytes:
         """Serialise as one line of JSON; the same value always gives the same bytes."""

@@ -101,8 +101,12 @@ def resolve(name: str, *, language: str | None = None) -> Profile:
         )
     if not re.fullmatch(r"[A-Za-z_]+(/[A-Za-z_]+)?(\+[A-Za-z_]+(/[A-Za-z_]+)?)*", language):
         raise ConfigurationError(f"{language!r} is no list of languages; examples: eng, Fraktur, deu+fra")
-    suffix = re.sub(r"[^a-z0-9]+", "-", language.lower()).strip("-")[:40]
-    return profile.model_copy(update={"name": f"{name}-{suffix}", "language": language})
+    # A name is a queue's: where the readable part says less than the language, a digest tells two apart.
+    slug = re.sub(r"[^a-z]+", "-", language.lower()).strip("-")[:40]
+    if slug.replace("-", "+") != language:
+        slug = f"{slug[:31]}-{digest_of(language)[:8]}".lstrip("-")
+    told = profile.model_dump() | {"name": f"{name}-{slug}", "language": language}
+    return Profile.model_validate(told)
 
 
 def _custom(name: str) -> Profile | None:
@@ -110,6 +114,8 @@ def _custom(name: str) -> Profile | None:
     if not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", name):
         return None
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[-60:].strip("-")
+    if not slug:
+        return None
     return Profile(
         name=slug, engine=name, model="custom", revision="custom", render=Render(long_side=2000), pages_per_job=1
     )

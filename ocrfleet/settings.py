@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -11,7 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 class Settings(BaseSettings):
     """Everything that a person may set for a process, with the unit in the comment above it."""
 
-    model_config = SettingsConfigDict(env_prefix="OCRFLEET_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="OCRFLEET_", frozen=True, extra="ignore", allow_inf_nan=False)
 
     #: redis://, rediss:// or unix:// (a socket)
     redis_url: str = "redis://127.0.0.1:6379/0"
@@ -44,11 +45,11 @@ class Settings(BaseSettings):
     render_deadline: float = Field(default=60.0, gt=0)
 
     #: debug, info, warning, error
-    log_level: str = "info"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     def passwords(self) -> tuple[str, ...]:
         """Return the lines of the password file; () when there is none. Raises OSError when it can't be read."""
         if self.password_file is None:
             return ()
-        lines = self.password_file.read_text(encoding="utf-8").splitlines()
+        lines = self.password_file.read_text(encoding="utf-8-sig").splitlines()
         return tuple(line for line in lines if line)

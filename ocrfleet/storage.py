@@ -7,6 +7,7 @@ import errno
 import os
 import re
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -68,15 +69,19 @@ class FolderStore:
             raise ConfigurationError(f"the store's folder {root} can't be made: {error.strerror}") from error
 
     def get(self, key: str) -> bytes:
-        with _reading(key), self._path(key).open("rb") as stream:
+        with self._reading(key), self._path(key).open("rb") as stream:
             return stream.read()
 
     def open(self, key: str) -> BinaryIO:
-        with _reading(key):
+        with self._reading(key):
             return self._path(key).open("rb")
 
     def exists(self, key: str) -> bool:
-        return self._path(key).is_file()
+        try:
+            with self._reading(key):
+                return stat.S_ISREG(self._path(key).stat().st_mode)
+        except NotFoundError:
+            return False
 
     def put(self, key: str, data: bytes) -> None:
         with _writing(key), self._aside() as temporary:
@@ -110,10 +115,11 @@ class FolderStore:
     def folders(self, prefix: str) -> Sequence[str]:
         folder = self._path(prefix.rstrip("/"))
         try:
-            names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
-        except FileNotFoundError:
+            with self._reading(prefix), os.scandir(folder) as entries:
+                names = sorted(entry.name for entry in entries if entry.is_dir() and _KEY.fullmatch(entry.name))
+                return [name for name in names if _has_files(folder / name)]
+        except NotFoundError:
             return []
-        return [name for name in names if _has_files(folder / name)]
 
     def clear_temporary(self) -> None:
         """Remove what killed writers left half-written. Only for somebody who knows that nobody else writes."""
@@ -124,10 +130,10 @@ class FolderStore:
     def _walk(self, prefix: str) -> Iterator[str]:
         folder = self._path(prefix.rstrip("/"))
         try:
-            with os.scandir(folder) as entries:
-                # A folder sorts as its keys do, with the slash: so the order is that of S3.
-                names = sorted(entry.name + "/" * entry.is_dir() for entry in entries)
-        except (FileNotFoundError, NotADirectoryError):
+            with self._reading(prefix), os.scandir(folder) as entries:
+                # A folder sorts as its keys do, with the slash: so the order is that of S3. What is no key is not ours.
+                names = sorted(entry.name + "/" * entry.is_dir() for entry in entries if _KEY.fullmatch(entry.name))
+        except NotFoundError:
             return
         for name in names:
             if name.endswith("/"):
@@ -152,6 +158,17 @@ class FolderStore:
             yield temporary
         finally:
             temporary.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _reading(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+            if not self._temporary.is_dir():
+                raise TransientError(f"the store's folder {self._root} is gone: is it mounted?") from error
+            raise NotFoundError(f"no object {key}") from error
+        except OSError as error:
+            raise TransientError(f"the store can't be read ({key}): {error.strerror}") from error
 
     @staticmethod
     def _link(temporary: Path, target: Path) -> bool:
@@ -182,16 +199,6 @@ def _write(path: Path, data: bytes) -> None:
         out.write(data)
         out.flush()
         os.fsync(out.fileno())
-
-
-@contextlib.contextmanager
-def _reading(key: str) -> Iterator[None]:
-    try:
-        yield
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise NotFoundError(f"no object {key}") from error
-    except OSError as error:
-        raise TransientError(f"the store can't be read ({key}): {error.strerror}") from error
 
 
 @contextlib.contextmanager

@@ -134,7 +134,7 @@ def run(
 
 def carry_out(order: Order, settings: Settings) -> Report:
     """Run an order with progress on stderr; Ctrl-C, SIGTERM and a closed terminal end it cleanly."""
-    check_inputs(order.inputs)
+    check_inputs(order.inputs, output=order.output)
     if order.output.exists() and not order.output.is_dir():
         raise UsageError(f"--output {order.output} is a file; it must be a folder")
     with locked(order):
@@ -219,7 +219,7 @@ def parse_pages(text: str) -> Selection:
     """Return the ranges of a page selection such as `3-10`, `1,5-` or `-4`. Raises UsageError."""
     ranges: list[tuple[int, int | None]] = []
     for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d{0,6})\s*(-?)\s*(\d{0,6})\s*", part)
+        match = re.fullmatch(r"\s*([0-9]{0,6})\s*(?:(-)\s*([0-9]{0,6})\s*)?", part)
         if match is None or not (match[1] or match[3]):
             raise UsageError(f"--pages {text!r}: write it like 3-10, or 1,5-8, or 20-")
         first = int(match[1] or 1)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import filecmp
+import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ocrfleet.errors import OcrfleetError
+from ocrfleet.jobs import digest_of
 
 if TYPE_CHECKING:
     from ocrfleet.jobs import Status
     from ocrfleet.storage import ObjectStore
+
+#: Bytes that Linux file systems allow in a name.
+_LONGEST_NAME = 255
 
 
 class DeliveryError(OcrfleetError):
@@ -26,10 +31,10 @@ def deliver(store: ObjectStore, status: Status, *, name: str, folder: Path) -> l
     """
     delivered = []
     for extension, output in status.outputs.items():
-        target = folder / f"{name}.{extension}"
+        target = folder / fitting(f"{name}.{extension}")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            aside = target.with_name(f".{target.name}.part")
+            aside = target.with_name(f".{digest_of(target.name)[:16]}.part")
             try:
                 with store.open(output.key) as source, aside.open("wb") as out:
                     shutil.copyfileobj(source, out, 1 << 20)
@@ -43,3 +48,12 @@ def deliver(store: ObjectStore, status: Status, *, name: str, folder: Path) -> l
             raise DeliveryError(f"{target} can't be written: {error.strerror}") from error
         delivered.append(target)
     return delivered
+
+
+def fitting(name: str) -> str:
+    """Return a relative path whose last part is no longer than file systems allow; a digest replaces what is cut."""
+    parent, slash, last = name.rpartition("/")
+    if len(os.fsencode(last)) <= _LONGEST_NAME:
+        return name
+    mark = f"~{digest_of(last)[:8]}{last[last.rindex('.') :]}"
+    return parent + slash + os.fsdecode(os.fsencode(last)[: _LONGEST_NAME - len(mark)]) + mark

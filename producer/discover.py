@@ -57,13 +57,13 @@ class Skipped:
     reason: str
 
 
-def discover(inputs: Sequence[Path], *, group_folders: bool, leave_out: Path | None) -> Iterator[Candidate | Skipped]:
+def discover(inputs: Sequence[Path], *, group_folders: bool, leave_out: Path) -> Iterator[Candidate | Skipped]:
     """Yield what the inputs hold, folder by folder, files in natural order.
 
     A file is named by its own name, a file in a folder by its path below that folder. `leave_out` (the output folder)
     is not searched. Raises UsageError for an input that does not exist, and for two files that would share a name.
     """
-    check_inputs(inputs)
+    check_inputs(inputs, output=leave_out)
     names: dict[str, Path] = {}
     for path in inputs:
         found = (
@@ -72,31 +72,38 @@ def discover(inputs: Sequence[Path], *, group_folders: bool, leave_out: Path | N
             else iter([_file(path, path.name)])
         )
         for item in found:
-            if isinstance(item, Candidate):
+            if isinstance(item, Candidate) and len(inputs) > 1:  # one folder can't name two files alike
                 first = item.files[0].parent if item.grouped else item.files[0]
-                other = names.setdefault(item.name, first)
-                if other != first:
+                other = names.get(item.name)
+                if other is not None:
                     if other.resolve() == first.resolve():
                         continue
                     raise UsageError(
                         f"{other} and {first} would both be written to {item.name}.md; "
                         "run them one by one with outputs of their own, or give the folder above them"
                     )
+                names[item.name] = first
             yield item
 
 
-def check_inputs(inputs: Sequence[Path]) -> None:
-    """Raise UsageError for an input that does not exist."""
+def check_inputs(inputs: Sequence[Path], *, output: Path) -> None:
+    """Raise UsageError for an input that does not exist or that the outputs would be mixed with."""
     for path in inputs:
         if not path.exists():
             raise UsageError(f"there is no {path}")
+        if path.resolve() == output.resolve():
+            raise UsageError(f"{path} is both input and output; write to another folder, which may lie in it")
 
 
-def _walk(root: Path, *, group_folders: bool, leave_out: Path | None) -> Iterator[Candidate | Skipped]:
-    for folder, subfolders, files in os.walk(root):
+def _walk(root: Path, *, group_folders: bool, leave_out: Path) -> Iterator[Candidate | Skipped]:
+    unreadable: list[OSError] = []
+    for folder, subfolders, files in os.walk(root, onerror=unreadable.append):
         here = Path(folder)
-        subfolders[:] = natsorted(name for name in subfolders if not name.startswith(".") and here / name != leave_out)
-        if leave_out is not None and here.resolve() == leave_out.resolve():
+        for name in natsorted(subfolders):
+            if (here / name).is_symlink() and not name.startswith("."):
+                yield Skipped(str(here.relative_to(root) / name), "a link to a folder; give the folder itself")
+        subfolders[:] = natsorted(name for name in subfolders if not name.startswith("."))
+        if here.resolve() == leave_out.resolve():
             subfolders.clear()
             continue
         below = here.relative_to(root)
@@ -105,11 +112,13 @@ def _walk(root: Path, *, group_folders: bool, leave_out: Path | None) -> Iterato
             yield from _grouped(items, name=str(below) if below.parts else root.resolve().name or "images")
         else:
             yield from items
+    for error in unreadable:
+        yield Skipped(str(Path(error.filename).relative_to(root)), f"the folder can't be read: {error.strerror}")
 
 
 def _grouped(items: Sequence[Candidate | Skipped], *, name: str) -> Iterator[Candidate | Skipped]:
     """Yield the images among a folder's files as one document, and the rest as they are."""
-    images = [item.files[0] for item in items if isinstance(item, Candidate) and not _is_pdf(item.files[0])]
+    images = {item.files[0]: None for item in items if isinstance(item, Candidate) and not _is_pdf(item.files[0])}
     if images:
         yield Candidate(name, tuple(images), grouped=True)
     for item in items:

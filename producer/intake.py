@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, ValidationError
 
@@ -32,7 +32,7 @@ _HEAD = 1024
 class Seen(Record):
     """What a file was when it had this path, size and time: spares reading it again."""
 
-    schema_version: int = 1
+    schema_version: Literal[1] = 1
     sha256: Digest
     kind: Kind
     pages: int = Field(ge=1)
@@ -70,6 +70,8 @@ class Intake:
                     raise PermanentError(Reason.SOURCE_CHANGED, "the file changed while it was read; run again")
                 if self._store is not None and time.time() - before.st_mtime > _RACY_SECONDS:
                     self._store.put(index, seen.to_bytes())
+        except OSError as error:
+            raise PermanentError(Reason.UNREADABLE, f"the file can't be read: {error.strerror}") from error
         finally:
             os.close(fd)
         return Source(
@@ -84,8 +86,10 @@ class Intake:
     def broken_page(self, path: Path) -> Source:
         """Return an image of a book that can't be read as a source of one page: the page fails, none shifts."""
         facts = path.stat() if path.exists() else None
+        kind = SUFFIXES.get(path.suffix.lower(), Kind.TIFF)
         try:
             with path.open("rb") as stream:
+                kind = sniff(stream.read(_HEAD)) or kind
                 sha256 = sha256_of(stream.fileno())
         except OSError:
             sha256 = digest_of("unreadable", uri_of(path))
@@ -94,7 +98,7 @@ class Intake:
             size=facts.st_size if facts else 0,
             mtime_ns=facts.st_mtime_ns if facts else 0,
             sha256=sha256,
-            kind=SUFFIXES.get(path.suffix.lower(), Kind.TIFF),
+            kind=kind,
             pages=1,
         )
 

@@ -26,7 +26,7 @@ from ocrfleet.ledger import Ledger
 from ocrfleet.queues import make_app
 from ocrfleet.storage import FolderStore
 from producer.deliver import DeliveryError, deliver
-from producer.discover import Skipped, UsageError, discover
+from producer.discover import Candidate, Skipped, UsageError, discover
 from producer.dispatch import Dispatcher
 from producer.fleet import Fleet
 from producer.intake import Intake
@@ -274,12 +274,23 @@ class Run:
                 if isinstance(item, Skipped):
                     self.report.skipped.append(item)
                 else:
-                    self._want(registrar.register(item))
+                    self._want(self._patiently(registrar, item))
         except BaseException as error:  # noqa: BLE001 - raised again by the main thread
             self._failure = error
         finally:
             intake.close()
             self.report.tally.discovering = False
+
+    def _patiently(self, registrar: Registrar, candidate: Candidate) -> Registered:
+        """Register a candidate, again and again while the store is full or away, until the run is interrupted."""
+        while True:
+            try:
+                return registrar.register(candidate)
+            except TransientError as error:
+                if self.report.interrupted is not None:
+                    raise
+                log.warning("waiting", error=str(error))
+                time.sleep(1)
 
     def _want(self, registered: Registered) -> None:
         with self._lock:

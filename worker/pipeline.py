@@ -143,6 +143,11 @@ class Pipeline:
     async def _job(self, job: PageJob, *, redelivered: bool) -> bool:
         with structlog.contextvars.bound_contextvars(document=job.document, generation=job.generation):
             manifest = await self._patiently(self._manifest, job.document)
+            if manifest.profile_digest != self._profile.digest:
+                raise OcrfleetError(
+                    f"document {job.document} was registered for another revision of profile {manifest.profile}: "
+                    "producers and workers must have the same version"
+                )
             terminal = await self._patiently(self._terminal, job, manifest, redelivered)
             selected = {page for first, last in manifest.selection for page in range(first, last + 1)}
             pages = [page for page in range(job.first, job.last + 1) if page in selected and page not in terminal]

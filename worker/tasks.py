@@ -52,7 +52,9 @@ class Acknowledgement:
             self._broken(error)
             raise Reject(error, requeue=True) from error
         except Exception as error:
-            if not isinstance(error, OcrfleetError):
+            if isinstance(error, OcrfleetError):
+                log.warning("job given back", error=str(error))
+            else:
                 log.exception("job raised")
             time.sleep(_GIVE_BACK_DELAY)
             raise Reject(error, requeue=True) from error

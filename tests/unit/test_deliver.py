@@ -126,7 +126,6 @@ def test_a_folder_that_can_not_be_written_is_an_error(store: FolderStore, tmp_pa
         deliver(store, status(store, md=b"x"), name="a", folder=out)
 
 
-@pytest.mark.xfail(strict=True, raises=DeliveryError, reason="255 bytes and .md are too many; the whole run then stops")
 def test_a_document_with_the_longest_name_is_delivered(store: FolderStore, tmp_path: Path) -> None:
     # Given a source whose name is as long as file systems allow
     name = "n" * 251 + ".pdf"

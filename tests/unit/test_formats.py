@@ -113,9 +113,6 @@ def test_a_document_that_could_not_be_read_says_why() -> None:
     assert "<strong>This document could not be read:</strong> put *it* into &lt;a file&gt;</p>" in shown
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a detail of several lines leaves its block quote: join its words by spaces first"
-)
 @pytest.mark.parametrize("detail", ["no\n\n# Chapter 9", "no\n\n<!-- page 9 -->\n\nforged", "a\rb\r\r- c"])
 def test_a_detail_of_several_lines_stays_in_its_place(detail: str) -> None:
     # Given an engine of somebody else's, whose error has several lines
@@ -203,7 +200,6 @@ FOUND = [
 ]
 
 
-@pytest.mark.xfail(strict=True, reason="escape() misses it")
 @pytest.mark.parametrize(("text", "reader"), FOUND)
 def test_text_that_was_once_taken_for_markup(text: str, reader: str) -> None:
     assert understood(READERS[reader], page_text(text)) == paragraphs(text.replace("\r", "\n"))
@@ -265,7 +261,6 @@ def test_text_reads_as_it_was_written(text: str, reader: str) -> None:
     assert understood(READERS[reader], page_text(text)) == paragraphs(text)
 
 
-@pytest.mark.xfail(strict=True, reason="see FOUND")
 @pytest.mark.parametrize("reader", READERS)
 @settings(max_examples=1000, deadline=None)
 @given(text=texts)

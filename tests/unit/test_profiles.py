@@ -61,7 +61,6 @@ def test_a_class_with_a_long_name_is_a_profile() -> None:
     assert own.name.endswith("-reader")
 
 
-@pytest.mark.xfail(strict=True, reason="the slug is empty: pydantic's ValidationError comes out of resolve()")
 def test_a_class_whose_name_gives_no_slug_is_refused() -> None:
     with pytest.raises(ConfigurationError):
         resolve("_:_")
@@ -100,9 +99,6 @@ def test_what_is_no_list_of_languages_is_refused(language: str) -> None:
         resolve("tesseract", language=language)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the slug folds case and separators and is cut at 40: another language's worker takes the jobs"
-)
 @pytest.mark.parametrize(
     ("one", "other"),
     [("Latin", "latin"), ("deu/fra", "deu+fra"), ("+".join(["aaa"] * 11), "+".join(["aaa"] * 12))],
@@ -149,9 +145,6 @@ def test_every_field_is_known_to_change_the_text_or_not_to() -> None:
     assert set(Render.model_fields) == {"long_side", "max_pixels", "min_side", "contrast", "sharpen"}
 
 
-@pytest.mark.xfail(
-    strict=True, reason="model_copy takes the cached digest along: a language then has the digest of English"
-)
 def test_a_language_has_a_digest_of_its_own_also_when_the_first_digest_was_asked_for() -> None:
     # Given a process that has used the default profile
     before = TESSERACT.digest

@@ -13,8 +13,9 @@ from ocrfleet.jobs import DocumentStatus, Manifest, PageResult, PageStatus
 EXTENSION = "md"
 
 # What CommonMark would take for markup inside a line, and at its beginning: a page's text is data.
-_INLINE = re.compile(r"[\\`*_\[\]<]|&(?=#?\w+;)")
-_LINE_START = re.compile(r"^(\s*)(?:(#{1,6}|[-+>]|[=~]+)(?=\s|$|[-+>=~])|(\d{1,9})([.)])(?=\s|$))")
+_INLINE = re.compile(r"[\\`*_\[\]<|~]|&(?=#?\w+;)")
+_LINE_START = re.compile(r"[0-9]{1,9}(?=[.)](?:[ \t]|$))|(?=#{1,6}(?:[ \t]|$)|[-+](?:[ \t:-]|$)|[>=]|:-)")
+_LINE_END = re.compile(r"\r\n?|\n")
 
 
 class MarkdownWriter:
@@ -27,19 +28,19 @@ class MarkdownWriter:
         if manifest.problem is not None:
             reason, detail = manifest.problem.reason, manifest.problem.detail
             self._write(
-                f"<!-- document {status}: {reason} -->\n\n> **This document could not be read:** {escape(detail)}\n"
+                f"<!-- document {status}: {reason} -->\n\n> **This document could not be read:** {escape(' '.join(detail.split()))}\n"
             )
 
     def page(self, result: PageResult) -> None:
         if result.status is PageStatus.FAILED:
             self._write(f"<!-- page {result.page} failed: {result.reason} -->\n\n")
-            self._write(f"> **Page {result.page} is missing:** {escape(result.detail or '')}\n\n")
+            self._write(f"> **Page {result.page} is missing:** {escape(' '.join((result.detail or '').split()))}\n\n")
         elif result.blank:
             self._write(f"<!-- page {result.page} blank -->\n\n")
         else:
             self._write(f"<!-- page {result.page} -->\n\n")
             if result.text:
-                self._write("\n".join(escape(line) for line in result.text.split("\n")) + "\n\n")
+                self._write("\n".join(escape(line) for line in _LINE_END.split(result.text)) + "\n\n")
 
     def end(self) -> None:
         """Nothing follows the last page."""
@@ -50,7 +51,6 @@ class MarkdownWriter:
 
 def escape(line: str) -> str:
     """Return a line of plain text as Markdown that reads the same and means nothing."""
-    line = _INLINE.sub(lambda match: "\\" + match[0] if match[0] != "&" else "&amp;", line)
-    return _LINE_START.sub(
-        lambda match: f"{match[1]}\\{match[2]}" if match[2] else f"{match[1]}{match[3]}\\{match[4]}", line
-    )
+    line = _INLINE.sub(lambda match: "\\" + match[0] if match[0] != "&" else "&amp;", line.strip())
+    start = _LINE_START.match(line)
+    return f"{line[: start.end()]}\\{line[start.end() :]}" if start else line
