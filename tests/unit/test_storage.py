@@ -363,13 +363,9 @@ class TestFolderStore:
             "open",
             "put",
             "delete",
-            pytest.param(
-                "exists", marks=pytest.mark.xfail(strict=True, reason="exists says that there is no such object")
-            ),
-            pytest.param("list", marks=pytest.mark.xfail(strict=True, raises=OSError, reason="list lets OSError out")),
-            pytest.param(
-                "folders", marks=pytest.mark.xfail(strict=True, raises=OSError, reason="folders lets OSError out")
-            ),
+            "exists",
+            "list",
+            "folders",
         ],
     )
     def test_a_share_that_went_away_is_nobodys_fault(self, tmp_path: Path, call: str) -> None:

@@ -16,6 +16,7 @@ from ocrfleet.errors import ConfigurationError, PageFaultError, Reason
 from ocrfleet.jobs import Line
 from worker import reading_order
 from worker.engines.base import Recognition
+from worker.orientation import Reading, read_upright
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -117,9 +118,15 @@ class RapidOcrEngine:
         return ocr
 
     def _read(self, pixels: NDArray[np.uint8]) -> Recognition:
-        crops, quads = _detect(self._ocr, np.ascontiguousarray(pixels[:, :, ::-1]))  # trained on BGR
+        bgr = np.ascontiguousarray(pixels[:, :, ::-1])  # what the models were trained on
+        reading = read_upright(bgr, self._read_as_it_is)
+        return Recognition(text=reading_order.text_of(reading.paragraphs), lines=tuple(reading.lines))
+
+    def _read_as_it_is(self, pixels: NDArray[np.uint8]) -> tuple[Reading, NDArray[np.float64]]:
+        crops, quads = _detect(self._ocr, pixels)
         if not len(quads):
-            return Recognition(text="")
+            return Reading([], 1.0), np.empty((0, 2))
+        sizes = np.ptp(quads, axis=1)
         angle = _skew(quads)
         crops, quads = _cut_at_gutters(crops, quads, angle)
         read = self._ocr.recognize_txt(crops)
@@ -128,11 +135,8 @@ class RapidOcrEngine:
             for quad, text, score in zip(quads, read.txts, read.scores, strict=True)
             if text.strip() and score >= _MIN_CONFIDENCE
         ]
-        paragraphs = reading_order.order(lines, angle=angle)
-        return Recognition(
-            text=reading_order.text_of(paragraphs),
-            lines=tuple(line for rows in paragraphs for row in rows for line in row),
-        )
+        confidence = float(np.average(read.scores, weights=_extents(quads)[0] + 1))
+        return Reading(reading_order.order(lines, angle=angle), confidence), sizes
 
 
 def _detect(ocr: Any, pixels: NDArray[np.uint8]) -> tuple[list[NDArray[np.uint8]], NDArray[np.float64]]:
