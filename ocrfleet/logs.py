@@ -34,6 +34,10 @@ def configure(level: str, file: Path | None = None) -> None:
             ],
         )
     )
+    logging.captureWarnings(capture=True)
+    # Two lines for each message that Celery takes and ends: a log that grows with the pages.
+    for chatty in ("celery.worker.strategy", "celery.app.trace"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

@@ -104,8 +104,8 @@ class Tally:
     #: pages whose result was in the store already: not recognised again
     reused: int = 0
     discovering: bool = True
-    #: what the run is waiting for beside its pages: a full disk, a server that is being restarted
-    trouble: str | None = None
+    #: what a person should know beside the numbers: a full disk, a server that is being restarted, the end
+    note: str | None = None
     pages_per_second: float = 0.0
     seconds: float = 0.0
     _speed: deque[tuple[float, int]] = field(default_factory=deque)
@@ -232,7 +232,7 @@ class Run:
             swept = time.monotonic()
             while self.report.interrupted is None and not self._finished(intake):
                 fleet.watch()
-                self.report.tally.trouble = fleet.trouble()
+                trouble = fleet.trouble()
                 try:
                     self._note(dispatcher.tick())
                     if dispatcher.active:
@@ -242,12 +242,16 @@ class Run:
                         swept = time.monotonic()
                 except TransientError as error:  # an embedded Valkey that died is being restarted; a full disk may pass
                     log.warning("waiting", error=str(error))
-                    self.report.tally.trouble = str(error)
+                    trouble = str(error)
+                self.report.tally.note = f"waiting: {trouble}" if trouble else None
                 self._deliver()
                 self._count(dispatcher, time.monotonic() - begun)
                 progress(self.report.tally)
                 time.sleep(_ROUND)
-            fleet.stop(grace=_GRACE if self.report.interrupted is not None else 0)
+            if self.report.interrupted is not None:
+                self.report.tally.note = "stopping: begun pages are finished (again to stop at once)"
+                progress(self.report.tally)
+                fleet.stop(grace=_GRACE)
             app.close()
         if self._failure is not None:
             raise self._failure

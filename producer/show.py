@@ -78,8 +78,8 @@ def line(tally: Tally) -> str:
         parts.append(f"{tally.pages_per_second:.2f} pages/s")
     if tally.seconds_left is not None and not tally.discovering:
         parts.append(f"{duration(tally.seconds_left)} left")
-    if tally.trouble:
-        parts.append(f"waiting: {printable(tally.trouble)}")
+    if tally.note:
+        parts.append(printable(tally.note))
     return " · ".join(parts)
 
 

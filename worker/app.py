@@ -99,6 +99,10 @@ def work(settings: Settings, *, engine: str, language: str | None) -> int:
     def drain(**_: Any) -> None:
         pipeline.drain()
 
+    @signals.setup_logging.connect(weak=False)
+    def keep_logging(**_: Any) -> None:
+        """Being connected is enough: Celery then leaves the log and its level alone."""
+
     consumer = app.Worker(
         hostname=f"{profile.name}@{worker}",
         pool="threads",

@@ -6,11 +6,13 @@ import json
 import os
 import signal
 import time
+from io import BytesIO
 from pathlib import Path
 
 import pytest
 from desk import COMMAND, NUMBERED, Desk
 from numbered import draw, write_book
+from PIL import Image
 
 BOOKS = {"a.tif": range(10), "sub/b.tif": range(100, 120), "sub/c.tif": range(200, 210)}
 
@@ -321,7 +323,58 @@ def test_a_page_that_kills_workers_harms_no_other(books: Desk) -> None:
     assert "29 pages done, 1 failed" in result.stdout
 
 
+def test_one_worker_that_is_killed_again_and_again_is_started_again_and_again(desk: Desk) -> None:
+    desk.plan["crash"] = [2]
+    write_book(desk.scans / "a.tif", [1, 2, 3])
+    result = desk.run("run", "in", "-o", "out", *NUMBERED, "--workers", "1")
+    assert result.returncode == 1, result.stderr
+    assert "a.tif page 2: worker_died" in result.stdout
+    assert "2 pages done, 1 failed" in result.stdout
+
+
 def test_help_teaches_and_the_version_is_told(desk: Desk) -> None:
     assert "Exit code: 0 every page done" in " ".join(desk.run("run", "--help").stdout.split())
     assert desk.run("--version").stdout.startswith("ocrfleet 0.")
     assert "OCRFLEET_REDIS_URL" in desk.run("worker", "--help").stdout
+
+
+def test_a_page_that_eats_its_renderer_or_is_torn_fails_alone_and_is_not_tried_for_ever(desk: Desk) -> None:
+    # Given a book with a bomb (a small file of 900 million pixels) and a torn page among good ones
+    book = desk.scans / "book"
+    book.mkdir()
+    for number in (1, 2, 3):
+        draw(number).save(book / f"{number}.png")
+    Image.new("1", (30000, 30000)).save(book / "4.png")
+    torn = BytesIO()
+    draw(5).resize((1200, 1200)).save(torn, "JPEG")
+    (book / "5.jpg").write_bytes(torn.getvalue()[:9000])
+    draw(6).save(book / "6.png")
+    # When it is read with little memory for a renderer
+    environment = {"OCRFLEET_RENDER_MEMORY_MB": "128"}
+    result = desk.run("run", "in", "-o", "out", *NUMBERED, "--group", "folder", "--json", environment=environment)
+    # Then those two pages fail with what was seen, and the others are done
+    assert result.returncode == 1, result.stderr
+    (item,) = json.loads(result.stdout)["results"]
+    assert {(failure["page"], failure["reason"]) for failure in item["failures"]} == {
+        (4, "render_memory"),
+        (5, "unreadable"),
+    }
+    assert sorted(desk.recognised()) == [1, 2, 3, 6]
+    # And what would be the same again was not tried again, what might not be was
+    runs = desk.out / ".ocrfleet" / "store" / "documents" / item["document"] / "runs"
+    attempts = {
+        page: [
+            a["outcome"] for path in runs.rglob(f"{page:06d}-*.json") for a in json.loads(path.read_text())["attempts"]
+        ]
+        for page in (4, 5)
+    }
+    assert attempts == {4: ["render_memory", "render_memory"], 5: ["unreadable"]}
+
+
+def test_a_renderer_that_takes_too_long_is_ended_and_says_so(desk: Desk) -> None:
+    write_book(desk.scans / "a.tif", [1])
+    environment = {"OCRFLEET_RENDER_DEADLINE": "0.001"}
+    result = desk.run("run", "in", "-o", "out", *NUMBERED, "--json", environment=environment)
+    assert result.returncode == 1
+    (item,) = json.loads(result.stdout)["results"]
+    assert [failure["reason"] for failure in item["failures"]] == ["render_deadline"]
