@@ -12,8 +12,15 @@ import ctypes
 import os
 import signal
 import sys
+from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
+
+
+def dying_with_us(*command: str) -> list[str]:
+    """Return the command line that runs a command (its program by full path) as long as this process lives."""
+    # -P: the current folder is somebody's, and no place to import from; -S: no site, for speed.
+    return [sys.executable, "-P", "-S", str(Path(__file__)), str(os.getpid()), *command]
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import mmap
 import os
+import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
 
@@ -219,6 +220,16 @@ def met_pdf_errors() -> bool:
     """Tell whether MuPDF, inside this `pdf_errors`, met errors that it went on after."""
     messages = mupdf().TOOLS.mupdf_warnings(reset=0)
     return "error" in messages or "truncated" in messages
+
+
+#: What MuPDF says when it went on although data was missing. A wrong checksum ("ignoring zlib error") is not among it:
+#: all the data is there.
+_LOST = re.compile(r"premature end|truncated|read error|library error|openjpeg error|jbig2dec error", re.IGNORECASE)
+
+
+def lost_pdf_content() -> bool:
+    """Tell whether MuPDF, inside this `pdf_errors`, left out part of what it drew because its data is torn."""
+    return _LOST.search(mupdf().TOOLS.mupdf_warnings(reset=0)) is not None
 
 
 @contextmanager

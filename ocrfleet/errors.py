@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+#: How a worker process ends when it broke while working: start it again (EX_SOFTWARE of sysexits.h).
+EXIT_BROKEN = 70
+#: How it ends when it can never start as it is configured: starting it again is of no use (EX_CONFIG).
+EXIT_CONFIGURATION = 78
+
 
 class Reason(StrEnum):
     """Why a page is not `done`, or why a document has no pages. Part of the outputs: never rename one."""
@@ -54,6 +59,10 @@ class TransientError(OcrfleetError):
 
 class FatalError(OcrfleetError):
     """The worker is broken: it must stop taking jobs, give back what it holds and exit non-zero."""
+
+
+class DamagedRecordError(OcrfleetError):
+    """A stored record can't be read: its bytes are damaged, or a newer version wrote it."""
 
 
 class ConfigurationError(FatalError):

@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ocrfleet.errors import PermanentError, Reason
+from ocrfleet.errors import DamagedRecordError, PermanentError, Reason
 
 SCHEMA_VERSION = 1
 
@@ -34,7 +34,16 @@ class Record(BaseModel):
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
-        return cls.model_validate_json(data)
+        """Read what `to_bytes` wrote. Raises DamagedRecordError."""
+        try:
+            return cls.model_validate_json(data)
+        except ValidationError as error:
+            raise DamagedRecordError(f"a stored {cls.__name__} can't be read: {_problems(error)}") from error
+
+
+def _problems(error: ValidationError) -> str:
+    """Say what is wrong with a record, without what stands in it."""
+    return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
 
 
 class Kind(StrEnum):
@@ -50,7 +59,7 @@ class Kind(StrEnum):
 
 
 class Queue(StrEnum):
-    """The class of a document: interactive ones overtake bulk ones."""
+    """The class of a document: interactive ones are dispatched before bulk ones, and have queues of their own."""
 
     INTERACTIVE = "interactive"
     BULK = "bulk"
@@ -113,7 +122,21 @@ class Manifest(Record):
         raise PermanentError(Reason.NO_SUCH_PAGES, f"page {page} is beyond the document's end")
 
 
-class PageJob(Record):
+class Message(Record):
+    """What a task gets as its only argument."""
+
+    @classmethod
+    def from_message(cls, message: Any) -> Self:
+        """Parse a task's argument. Raises PermanentError for anything that is no such message of this version."""
+        try:
+            return cls.model_validate(message)
+        except ValidationError as error:
+            raise PermanentError(
+                Reason.INTERNAL_ERROR, f"not a {cls.__name__} of schema {SCHEMA_VERSION}: {_problems(error)}"
+            ) from error
+
+
+class PageJob(Message):
     """What one message carries: a range of one document's pages, in one generation."""
 
     schema_version: Literal[1] = 1
@@ -129,18 +152,13 @@ class PageJob(Record):
             raise ValueError("a job's last page comes before its first")
         return self
 
-    @classmethod
-    def from_message(cls, message: Any) -> Self:
-        """Parse a message's only argument. Raises PermanentError for anything that is no job of this version."""
-        try:
-            return cls.model_validate(message)
-        except ValidationError as error:
-            problems = "; ".join(
-                f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False)
-            )
-            raise PermanentError(
-                Reason.INTERNAL_ERROR, f"not a page job of schema {SCHEMA_VERSION}: {problems}"
-            ) from error
+
+class AssemblyJob(Message):
+    """Ask for the assembly of a document, in one generation."""
+
+    schema_version: Literal[1] = 1
+    document: DocumentId
+    generation: Generation
 
 
 class PageStatus(StrEnum):

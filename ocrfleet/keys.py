@@ -18,7 +18,7 @@ Redis (a hint: all of it can be rebuilt from the store). Keys of a document expi
 
     ocrfleet:ledger:<id>:<generation>     hash    total, published, failed
     ocrfleet:pages:<id>:<generation>      bitmap  bit n: page n has a terminal record
-    ocrfleet:faults:<id>:<generation>     hash    <page>:attempts, <page>:deaths, <page>:deaths_alone
+    ocrfleet:faults:<id>:<generation>     hash    <page>:attempts, <page>:reason, <page>:deaths, <page>:deaths_alone
     ocrfleet:inflight:<id>:<generation>   hash    page → worker that holds it, and whether alone
     ocrfleet:worker:<worker>              string  heartbeat, expires with the worker's lease
     pages.<queue>.<profile>, assembly, unacked, unacked_index    the broker's own

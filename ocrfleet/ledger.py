@@ -60,7 +60,8 @@ if held then
         redis.call('EXPIRE', KEYS[1], ARGV[1])
     end
 end
-return redis.call('HMGET', KEYS[1], ARGV[2] .. ':attempts', ARGV[2] .. ':deaths', ARGV[2] .. ':deaths_alone')
+return redis.call('HMGET', KEYS[1], ARGV[2] .. ':attempts', ARGV[2] .. ':deaths', ARGV[2] .. ':deaths_alone',
+    ARGV[2] .. ':reason')
 """
 
 
@@ -90,6 +91,8 @@ class Faults:
     attempts: int = 0
     deaths: int = 0
     deaths_alone: int = 0
+    #: what the last fault of the page's own was
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +116,7 @@ class Progress:
 def _broker_errors() -> Iterator[None]:
     try:
         yield
-    except (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError, redis.OutOfMemoryError) as error:
+    except redis.RedisError as error:  # away, full, failing over, read-only: it may pass
         raise TransientError(f"Redis can't be used: {error}") from error
 
 
@@ -192,7 +195,8 @@ class Ledger:
                 keys=[keys.redis_faults(document, generation), keys.redis_inflight(document, generation)],
                 args=[_TTL, page, worker, keys.redis_worker("")],
             )
-        return Faults(*(int(count or 0) for count in answer))
+        attempts, deaths, deaths_alone = (int(count or 0) for count in answer[:3])
+        return Faults(attempts, deaths, deaths_alone, answer[3].decode() if answer[3] else None)
 
     def hold(self, document: str, generation: int, page: int, *, worker: str, alone: bool) -> None:
         """Note that a worker takes a page in hand, with others or alone."""
@@ -208,12 +212,13 @@ class Ledger:
         with _broker_errors():
             self.redis.hdel(keys.redis_inflight(document, generation), str(page))
 
-    def fault(self, document: str, generation: int, page: int) -> int:
+    def fault(self, document: str, generation: int, page: int, reason: str) -> int:
         """Count a fault of the page's own and return how many there are."""
         key = keys.redis_faults(document, generation)
         with _broker_errors():
             pipe = self.redis.pipeline(transaction=False)
             pipe.hincrby(key, f"{page}:attempts", 1)
+            pipe.hset(key, f"{page}:reason", reason)
             pipe.expire(key, _TTL)
             return int(pipe.execute()[0])
 

@@ -47,13 +47,15 @@ class Profile(Record):
     pages_per_job: int = Field(default=8, ge=1, le=1000)
     #: seconds after which a page that is being recognised counts as hung
     page_deadline: float = 300.0
+    #: words that the engine must find on the canary page (worker/canary.py), in small letters
+    canary: tuple[str, ...] = ()
     #: seconds a page takes on one core, for estimates before anything was measured (bench/accuracy.py)
     typical_seconds: float = 1.0
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 of what changes the text: neither how pages are batched nor how long they may take."""
-        operational = {"name", "pages_per_job", "page_deadline", "typical_seconds"}
+        operational = {"name", "pages_per_job", "page_deadline", "canary", "typical_seconds"}
         return digest_of(self.model_dump_json(exclude=operational))
 
 
@@ -64,7 +66,8 @@ RAPIDOCR = Profile(
     revision="rapidocr-3.10.0",
     render=Render(long_side=2500),
     # A page takes seconds on a CPU: short jobs spread a document over all cores and leave a short tail.
-    pages_per_job=2,
+    pages_per_job=1,
+    canary=("ferry", "nine"),
     typical_seconds=1.5,
 )
 
@@ -75,7 +78,8 @@ TESSERACT = Profile(
     revision="installed",
     language="eng",
     render=Render(long_side=2500),
-    pages_per_job=2,
+    pages_per_job=1,
+    canary=("ferry", "nine"),
     typical_seconds=1.5,
 )
 
@@ -105,7 +109,7 @@ def resolve(name: str, *, language: str | None = None) -> Profile:
     slug = re.sub(r"[^a-z]+", "-", language.lower()).strip("-")[:40]
     if slug.replace("-", "+") != language:
         slug = f"{slug[:31]}-{digest_of(language)[:8]}".lstrip("-")
-    told = profile.model_dump() | {"name": f"{name}-{slug}", "language": language}
+    told = profile.model_dump() | {"name": f"{name}-{slug}", "language": language, "canary": ()}
     return Profile.model_validate(told)
 
 

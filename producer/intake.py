@@ -7,11 +7,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from ocrfleet import keys
-from ocrfleet.documents import sniff
-from ocrfleet.errors import PageFaultError, PermanentError, Reason
+from ocrfleet.documents import SNIFF_BYTES, sniff
+from ocrfleet.errors import DamagedRecordError, PageFaultError, PermanentError, Reason
 from ocrfleet.jobs import Digest, Kind, Record, Source, digest_of
 from ocrfleet.sandbox import Sandbox
 from ocrfleet.sources import sha256_of, uri_of
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 _RACY_SECONDS = 2.0
 #: Seconds that counting a file's pages may take.
 _DEADLINE = 120.0
-_HEAD = 1024
 
 
 class Seen(Record):
@@ -89,7 +88,7 @@ class Intake:
         kind = SUFFIXES.get(path.suffix.lower(), Kind.TIFF)
         try:
             with path.open("rb") as stream:
-                kind = sniff(stream.read(_HEAD)) or kind
+                kind = sniff(stream.read(SNIFF_BYTES)) or kind
                 sha256 = sha256_of(stream.fileno())
         except OSError:
             sha256 = digest_of("unreadable", uri_of(path))
@@ -107,14 +106,14 @@ class Intake:
             return None
         try:
             return Seen.from_bytes(self._store.get(index))
-        except (NotFoundError, ValidationError):
+        except (NotFoundError, DamagedRecordError):
             return None
 
     def _look(self, fd: int, path: Path) -> Seen:
         size = os.fstat(fd).st_size
         if size == 0:
             raise PermanentError(Reason.EMPTY_FILE, "the file is empty (0 bytes); get it again from where it came")
-        head = os.pread(fd, _HEAD, 0)
+        head = os.pread(fd, SNIFF_BYTES, 0)
         kind = sniff(head)
         if kind is None:
             raise PermanentError(

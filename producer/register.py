@@ -6,12 +6,13 @@ Registering twice is harmless: the same bytes, pages and profile are the same do
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from ocrfleet import keys
-from ocrfleet.errors import PermanentError, Reason
+from ocrfleet.errors import DamagedRecordError, PermanentError, Reason
 from ocrfleet.jobs import (
     DocumentKey,
     DocumentStatus,
@@ -72,6 +73,8 @@ class Registrar:
         self._collection = collection
         self._selection = selection
         self._retry_failed = retry_failed
+        #: what this registrar had tried: under another name it is the same document, and not tried once more
+        self._opened: set[str] = set()
 
     def register(self, candidate: Candidate) -> Registered:
         """Write the document's manifest, the submission and the marker, in the order that survives a crash."""
@@ -105,27 +108,26 @@ class Registrar:
     def _open(self, manifest: Manifest) -> tuple[int, bool]:
         """Return the document's open generation and whether it has ended; write the marker of one that has not."""
         document = manifest.document
+        last = latest_status(self._store, document)
+        ended = last.generation if last is not None else 0
         waiting = keys.waiting(self._queue, self._collection, manifest.created, document)
         for key in (keys.active(document), waiting):
-            try:
-                return Marker.from_bytes(self._store.get(key)).generation, False
-            except NotFoundError:
-                continue
-        generation = 1
-        last = latest_status(self._store, document)
-        if last is not None:
-            if not self._worth_another_try(last):
-                return last.generation, True
-            generation = last.generation + 1
+            with suppress(NotFoundError, DamagedRecordError):
+                generation = Marker.from_bytes(self._store.get(key)).generation
+                if generation > ended:  # else it was left by somebody who was killed before he removed it
+                    return generation, False
+        if last is not None and (document in self._opened or not self._worth_another_try(last)):
+            return last.generation, True
+        self._opened.add(document)
         marker = Marker(
-            generation=generation,
+            generation=ended + 1,
             queue=self._queue,
             collection=self._collection,
             profile=manifest.profile,
             pages_per_job=self._profile.pages_per_job,
         )
         self._store.put(waiting, marker.to_bytes())
-        return generation, False
+        return ended + 1, False
 
     def _worth_another_try(self, status: Status) -> bool:
         if status.status in {DocumentStatus.COMPLETED, DocumentStatus.CANCELLED} or status.problem is not None:

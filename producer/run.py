@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING
 import structlog
 
 from ocrfleet import keys
-from ocrfleet.errors import TransientError
+from ocrfleet.errors import DamagedRecordError, TransientError
 from ocrfleet.jobs import DocumentStatus, Queue, Status, digest_of
 from ocrfleet.ledger import Ledger
 from ocrfleet.queues import make_app
-from ocrfleet.storage import FolderStore
+from ocrfleet.storage import FolderStore, NotFoundError
 from producer.deliver import DeliveryError, deliver
 from producer.discover import Candidate, Skipped, UsageError, discover
 from producer.dispatch import Dispatcher
@@ -151,8 +151,11 @@ class AlreadyRunningError(UsageError):
 @contextmanager
 def locked(order: Order) -> Iterator[None]:
     """Hold the output folder; the kernel lets go of it however this process ends. Raises AlreadyRunningError."""
-    order.state.mkdir(parents=True, exist_ok=True)
-    fd = os.open(order.state / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        order.state.mkdir(parents=True, exist_ok=True)
+        fd = os.open(order.state / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise UsageError(f"--output {order.output} can't be written: {error.strerror}") from error
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -189,6 +192,13 @@ class Run:
         self._ended: set[str] = set()
         #: pages that this run recognised, of documents that have ended and are not delivered yet
         self._fresh: dict[str, int] = {}
+        #: every document of this run: its pages count once, however many names it has
+        self._known: set[str] = set()
+        #: documents that the dispatcher was not told of yet
+        self._newcomers: deque[str] = deque()
+        self._adopted = False
+        self._swept = time.monotonic()
+        self._intake: Intake | None = None
         #: what has been delivered
         self._totals = Tally()
         self._failure: BaseException | None = None
@@ -202,6 +212,10 @@ class Run:
 
         Raises UsageError when the inputs make no sense, FatalError when no worker can be started.
         """
+        if len(self._order.inputs) > 1 or self._order.group_folders:
+            # Names can clash: better now than after hours of work.
+            for _ in self._discover():
+                pass
         intake = threading.Thread(target=self._take_in, name="intake", daemon=True)
         environment = {
             "OCRFLEET_STORE": str(self._settings.store.absolute()),
@@ -227,22 +241,10 @@ class Run:
                 backlog_pages=settings.backlog_pages,
                 collections=[self._order.collection],
             )
-            dispatcher.adopt()
             sweep = Sweep(dispatcher, ledger, app)
-            swept = time.monotonic()
             while self.report.interrupted is None and not self._finished(intake):
                 fleet.watch()
-                trouble = fleet.trouble()
-                try:
-                    self._note(dispatcher.tick())
-                    if dispatcher.active:
-                        fleet.start_workers()
-                    if time.monotonic() - swept > settings.sweep_seconds:
-                        sweep.run()
-                        swept = time.monotonic()
-                except TransientError as error:  # an embedded Valkey that died is being restarted; a full disk may pass
-                    log.warning("waiting", error=str(error))
-                    trouble = str(error)
+                trouble = self._dispatch(dispatcher, sweep, fleet) or fleet.trouble()
                 self.report.tally.note = f"waiting: {trouble}" if trouble else None
                 self._deliver()
                 self._count(dispatcher, time.monotonic() - begun)
@@ -251,15 +253,20 @@ class Run:
             if self.report.interrupted is not None:
                 self.report.tally.note = "stopping: begun pages are finished (again to stop at once)"
                 progress(self.report.tally)
+                if self._intake is not None:
+                    self._intake.close()
                 fleet.stop(grace=_GRACE)
             app.close()
         if self._failure is not None:
             raise self._failure
         return self.report
 
+    def _discover(self) -> Iterator[Candidate | Skipped]:
+        return discover(self._order.inputs, group_folders=self._order.group_folders, leave_out=self._order.output)
+
     def _take_in(self) -> None:
         """Register the inputs, one after the other, while the first of them are being read."""
-        intake = Intake(self._settings, self._store)
+        intake = self._intake = Intake(self._settings, self._store)
         registrar = Registrar(
             self._store,
             intake,
@@ -270,31 +277,38 @@ class Run:
             retry_failed=self._order.retry_failed,
         )
         try:
-            for item in discover(
-                self._order.inputs, group_folders=self._order.group_folders, leave_out=self._order.output
-            ):
+            for item in self._discover():
                 if self.report.interrupted is not None:
                     return
                 if isinstance(item, Skipped):
                     self.report.skipped.append(item)
                 else:
-                    self._want(self._patiently(registrar, item))
+                    self._register(registrar, item)
         except BaseException as error:  # noqa: BLE001 - raised again by the main thread
-            self._failure = error
+            if self.report.interrupted is None:  # else it is the intake that was closed
+                self._failure = error
         finally:
             intake.close()
             self.report.tally.discovering = False
 
-    def _patiently(self, registrar: Registrar, candidate: Candidate) -> Registered:
+    def _register(self, registrar: Registrar, candidate: Candidate) -> None:
         """Register a candidate, again and again while the store is full or away, until the run is interrupted."""
-        while True:
+        while self.report.interrupted is None:
             try:
-                return registrar.register(candidate)
+                self._want(registrar.register(candidate))
             except TransientError as error:
-                if self.report.interrupted is not None:
-                    raise
                 log.warning("waiting", error=str(error))
                 time.sleep(1)
+            except DamagedRecordError as error:
+                advice = f"{error}; delete {self._order.state} to have everything read again"
+                self.report.tally.documents += 1
+                self._totals.documents_ended += 1
+                self.report.ended.append(
+                    _undelivered(Registered(candidate.name, "", 0, 0, ended=True), candidate.name, advice)
+                )
+                return
+            else:
+                return
 
     def _want(self, registered: Registered) -> None:
         with self._lock:
@@ -303,17 +317,40 @@ class Run:
                 self._wanted[registered.document][1].append(registered.name)
             else:
                 self._wanted[registered.document] = (registered, [registered.name])
-                self._totals.pages += registered.total
+                self._newcomers.append(registered.document)
+                if registered.document not in self._known:
+                    self._totals.pages += registered.total
         # Asked of the store after it was noted: a document that ends meanwhile is seen here or by the dispatcher.
         if registered.ended or self._store.exists(keys.status(registered.document, registered.generation)):
             with self._lock:
                 self._ended.add(registered.document)
 
+    def _dispatch(self, dispatcher: Dispatcher, sweep: Sweep, fleet: Fleet) -> str | None:
+        """Do one round of dispatching and now and then of sweeping; return what it has to wait for, if anything."""
+        try:
+            if not self._adopted:
+                dispatcher.adopt()
+                self._adopted = True
+            while self._newcomers:  # an earlier run with other inputs may have left them active
+                dispatcher.want(self._newcomers[0])
+                self._newcomers.popleft()
+            self._note(dispatcher.tick())
+            if dispatcher.active:
+                fleet.start_workers()
+            if time.monotonic() - self._swept > self._settings.sweep_seconds:
+                sweep.run()
+                self._swept = time.monotonic()
+        except TransientError as error:  # an embedded Valkey that died is being restarted; a full disk may pass
+            log.warning("waiting", error=str(error))
+            return str(error)
+        return None
+
     def _note(self, ended: Sequence[Active]) -> None:
         with self._lock:
             for active in ended:
                 self._fresh[active.document] = active.manifest.total - active.stored
-                if active.document in self._wanted:
+                wanted = self._wanted.get(active.document)
+                if wanted is not None and wanted[0].generation == active.generation:
                     self._ended.add(active.document)
 
     def _finished(self, intake: threading.Thread) -> bool:
@@ -324,15 +361,22 @@ class Run:
         with self._lock:
             ready = [self._wanted.pop(document) for document in sorted(self._ended)]
             self._ended.clear()
+        total = self._totals
         for registered, names in ready:
-            status = Status.from_bytes(self._store.get(keys.status(registered.document, registered.generation)))
-            for name in names:
-                self.report.ended.append(self._deliver_to(name, status))
-            total = self._totals
             total.documents_ended += len(names)
-            total.done += status.done
-            total.failed += len(status.failures)
-            total.reused += status.total - self._fresh.pop(registered.document, 0)
+            try:
+                status = Status.from_bytes(self._store.get(keys.status(registered.document, registered.generation)))
+                for name in names:
+                    self.report.ended.append(self._deliver_to(name, status))
+            except (NotFoundError, DamagedRecordError) as error:
+                advice = f"{error}; delete {self._order.state} to have everything read again"
+                self.report.ended += [_undelivered(registered, name, advice) for name in names]
+                continue
+            if registered.document not in self._known:
+                self._known.add(registered.document)
+                total.done += status.done
+                total.failed += len(status.failures)
+                total.reused += status.total - self._fresh.pop(registered.document, 0)
 
     def _deliver_to(self, name: str, status: Status) -> Ended:
         """Deliver under one name; one that can't be written (too long, a full disk) is told, and harms no other."""
@@ -359,3 +403,8 @@ class Run:
                 tally.done += active.progress.terminal - active.progress.failed
                 tally.reused += active.stored
         tally.measure(seconds, tally.done + tally.failed - tally.reused)
+
+
+def _undelivered(registered: Registered, name: str, why: str) -> Ended:
+    failure = (None, "not_delivered", why)
+    return Ended(name, registered.document, DocumentStatus.FAILED, registered.total, 0, (failure,), ())

@@ -32,16 +32,17 @@ ENGINE = "numbered:NumberedEngine"
 
 
 class Stage:
-    def __init__(self, folder: Path, valkey: Valkey, **settings: object) -> None:
+    def __init__(self, folder: Path, valkey: Valkey, *, engine: str = ENGINE, **settings: object) -> None:
         self.folder = folder
         self.valkey = valkey
         self.settings = Settings(store=folder / "store", redis_url=valkey.url, lease_seconds=3, **settings)
         self.store = FolderStore(self.settings.store)
         self.ledger = Ledger(valkey.url)
         self.app = make_app(self.settings)
-        self.profile = resolve(ENGINE)
+        self.profile = resolve(engine)
+        self.engine = engine
         self.intake = Intake(self.settings, self.store)
-        self.plan: dict[str, object] = {"log": str(folder / "recognised.log")}
+        self.plan: dict[str, object] = {"log": str(folder / "recognised.log"), "overlaps": str(folder / "overlaps.log")}
         self.workers: list[subprocess.Popen[bytes]] = []
         self.dispatcher = self.new_dispatcher()
         self.sweep = Sweep(self.dispatcher, self.ledger, self.app)
@@ -85,11 +86,12 @@ class Stage:
             "OCRFLEET_STORE": str(self.settings.store),
             "OCRFLEET_LEASE_SECONDS": str(self.settings.lease_seconds),
             "OCRFLEET_JOB_DEADLINE": str(self.settings.job_deadline),
+            **({"OCRFLEET_PAGE_DEADLINE": str(self.settings.page_deadline)} if self.settings.page_deadline else {}),
         }
         log = (self.folder / f"worker-{len(self.workers)}.log").open("ab")
         with log:
             worker = subprocess.Popen(
-                [sys.executable, "-m", "worker", "--engine", ENGINE],
+                [sys.executable, "-m", "worker", "--engine", self.engine],
                 env=environment,
                 stderr=log,
                 stdout=log,
@@ -133,6 +135,11 @@ class Stage:
         """The numbers that the engines were given, in order."""
         log = self.folder / "recognised.log"
         return [int(line) for line in log.read_text().split()] if log.exists() else []
+
+    def overlaps(self) -> int:
+        """How often an engine was given a page while it was still at another."""
+        log = self.folder / "overlaps.log"
+        return len(log.read_text().split()) if log.exists() else 0
 
     def stored(self, item: Registered) -> list[str]:
         return [key.rpartition("/")[2] for key in self.store.list(keys.pages(item.document))]

@@ -18,7 +18,7 @@ from celery import signals
 from celery.worker import state
 
 from ocrfleet import logs
-from ocrfleet.errors import ConfigurationError, FatalError, OcrfleetError
+from ocrfleet.errors import EXIT_BROKEN, EXIT_CONFIGURATION, ConfigurationError, FatalError, OcrfleetError
 from ocrfleet.ledger import Ledger
 from ocrfleet.profiles import PROFILES, RAPIDOCR, resolve
 from ocrfleet.queues import make_app, queue_names
@@ -32,8 +32,6 @@ from worker.tasks import Acknowledgement, register_tasks
 
 log = structlog.get_logger(__name__)
 
-EXIT_BROKEN = 70  # EX_SOFTWARE of sysexits.h
-EXIT_CONFIGURATION = 78  # EX_CONFIG
 #: Seconds that a broken worker may take to give back its jobs before it ends all the same.
 _BROKEN_GRACE = 15.0
 
@@ -78,7 +76,13 @@ def work(settings: Settings, *, engine: str, language: str | None) -> int:
         worker=worker,
     )
     pipeline.start()
-    leases = Leases(ledger, worker=worker, lease_seconds=settings.lease_seconds, job_deadline=settings.job_deadline)
+    leases = Leases(
+        ledger,
+        worker=worker,
+        lease_seconds=settings.lease_seconds,
+        job_deadline=settings.job_deadline,
+        works=pipeline.responds,
+    )
     leases.start()
     app = make_app(settings, consume=queue_names(profile.name))
     fatal: list[FatalError] = []
@@ -112,6 +116,8 @@ def work(settings: Settings, *, engine: str, language: str | None) -> int:
         without_heartbeat=True,
         quiet=True,
     )
+    if settings.ready_file is not None:
+        settings.ready_file.touch()
     log.info("worker ready", worker=worker, profile=profile.name, engine=pipeline.engine_version)
     consumer.start()
     leases.stop()

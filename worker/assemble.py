@@ -48,7 +48,6 @@ def assemble(store: ObjectStore, ledger: Ledger, document: str, generation: int)
         status = _write(store, manifest, stored, generation)
         if not store.create(keys.status(document, generation), status.to_bytes()):
             status = Status.from_bytes(store.get(keys.status(document, generation)))
-    store.delete(keys.active(document))
     ledger.forget(document, generation)
     log.info("document ended", document=document, status=status.status, pages=status.total, failed=len(status.failures))
     return status

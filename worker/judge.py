@@ -1,4 +1,4 @@
-"""Judging pages: what is on the image, before and after an engine saw it."""
+"""Judging pages: what is on the image, before an engine sees it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ if TYPE_CHECKING:
 
 #: Side of the squares, in pixels, whose means are compared: averages a scanner's noise away and keeps a pen's stroke.
 _CELL = 4
-#: A square has ink when its grey differs from the paper's by this much, of 255.
-_CONTRAST = 24
+#: A square has ink when its grey differs from the paper's by this many times the page's own noise …
+_NOISES = 6.0
+#: … but by at least and at most so much, of 255: flat paper has hardly any noise, uneven light has too much.
+_FAINTEST, _PLAINEST = 6.0, 24.0
 #: A page with fewer inked squares is blank: one letter of 8 points covers 3 to 9 at 150 dpi.
 _MINIMUM = 3
 
@@ -32,5 +34,7 @@ def is_blank(image: PageImage) -> bool:
 def _has_ink(channel: NDArray[np.uint8]) -> bool:
     height, width = channel.shape
     cells = channel.reshape(height // _CELL, _CELL, width // _CELL, _CELL).mean(axis=(1, 3), dtype=np.float32)
-    inked = np.abs(cells - np.median(cells)) > _CONTRAST
+    distance = np.abs(cells - np.median(cells))
+    noise = 1.4826 * float(np.median(distance))  # the standard deviation, were it normal (median absolute deviation)
+    inked = distance > min(max(_NOISES * noise, _FAINTEST), _PLAINEST)
     return int(np.count_nonzero(inked)) >= _MINIMUM

@@ -6,14 +6,15 @@ time is older than the visibility timeout. Renewing writes the time again while 
 
 from __future__ import annotations
 
+import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import structlog
 
-from ocrfleet.errors import TransientError
+from ocrfleet.errors import EXIT_BROKEN, TransientError
 from ocrfleet.ledger import Ledger
 
 log = structlog.get_logger(__name__)
@@ -25,12 +26,22 @@ class Leases:
     A job is renewed for `job_deadline` seconds at most: one that hangs for ever must come to others in the end.
     """
 
-    def __init__(self, ledger: Ledger, *, worker: str, lease_seconds: float, job_deadline: float) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        worker: str,
+        lease_seconds: float,
+        job_deadline: float,
+        works: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._ledger = ledger
         self._worker = worker
         self._lease = lease_seconds
         self._deadline = job_deadline
-        self._held: dict[str, float] = {}
+        self._works = works
+        #: by a key of its own: the same message may come back to this worker while it is still at it
+        self._held: dict[object, tuple[str, float]] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
 
@@ -46,11 +57,12 @@ class Leases:
     @contextmanager
     def held(self, tag: str) -> Iterator[None]:
         """Renew the lease of the message with this delivery tag until the block ends."""
-        self._held[tag] = time.monotonic()
+        holding = object()
+        self._held[holding] = (tag, time.monotonic())
         try:
             yield
         finally:
-            del self._held[tag]
+            del self._held[holding]
 
     def beat(self) -> None:
         """Renew once.
@@ -59,14 +71,20 @@ class Leases:
         """
         self._ledger.heartbeat(self._worker, self._lease * 0.8)
         now = time.monotonic()
-        alive = [tag for tag, since in self._held.copy().items() if now - since < self._deadline]
+        alive = [tag for tag, since in self._held.copy().values() if now - since < self._deadline]
         if alive:
             self._ledger.renew(alive)
 
     def _run(self) -> None:
         while not self._stop.is_set():
+            if not self._works():
+                # Something blocks the event loop, for ever as it seems: only its end makes others take its jobs.
+                log.error("worker blocked: it ends")
+                os._exit(EXIT_BROKEN)
             try:
                 self.beat()
             except TransientError as error:
                 log.warning("leases not renewed", error=str(error))
+            except Exception:  # a worker whose leases nobody renews counts as dead
+                log.exception("leases not renewed")
             self._stop.wait(self._lease / 10)

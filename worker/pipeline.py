@@ -14,7 +14,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,13 +26,14 @@ from ocrfleet.jobs import Manifest, PageJob, PageResult, PageStatus, Record
 from ocrfleet.ledger import Ledger, Mark
 from ocrfleet.results import record_pages, stored_pages
 from ocrfleet.sources import opened
+from worker import canary
 from worker.judge import is_blank
 
 if TYPE_CHECKING:
     from ocrfleet.profiles import Profile
     from ocrfleet.settings import Settings
     from ocrfleet.storage import ObjectStore
-    from worker.engines.base import Engine
+    from worker.engines.base import Engine, PageImage, Recognition
     from worker.render import RenderPool
 
 log = structlog.get_logger(__name__)
@@ -98,10 +99,14 @@ class Pipeline:
         self._ledger = ledger
         self._worker = worker
         self._passwords = settings.passwords()
+        self._page_deadline = settings.page_deadline or profile.page_deadline
         # As many pages as the engine takes at once, and for each renderer one that is being made ready.
         self._capacity = engine.concurrency + settings.renderers
         self._slots = asyncio.Semaphore(self._capacity)
         self._gate = asyncio.Lock()
+        self._engine_slots = asyncio.Semaphore(engine.concurrency)
+        #: a page hangs in an engine that can't be interrupted: no other page may be given to it
+        self._stuck = False
         self._draining = False
         self._threads = ThreadPoolExecutor(8, thread_name_prefix="pipeline-io")
         self._loop = asyncio.new_event_loop()
@@ -120,7 +125,23 @@ class Pipeline:
     def start(self) -> None:
         """Load the engine. Raises FatalError when it can't be loaded."""
         self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._engine.start(), self._loop).result()
+        asyncio.run_coroutine_threadsafe(self._start_engine(), self._loop).result()
+
+    async def _start_engine(self) -> None:
+        await self._engine.start()
+        try:
+            async with asyncio.timeout(self._page_deadline):
+                await canary.sing(self._engine, self._profile)
+        except TimeoutError as error:
+            raise FatalError("the engine hangs in the canary page") from error
+
+    def responds(self) -> bool:
+        """Say whether the event loop turns within a lease's time; what blocks it blocks every page of this worker."""
+        try:
+            asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self._loop).result(timeout=self._settings.lease_seconds)
+        except TimeoutError:
+            return False
+        return True
 
     def run(self, job: PageJob, *, redelivered: bool) -> bool:
         """Work on a job until each of its pages has a terminal record; return True when its document may be assembled.
@@ -142,7 +163,7 @@ class Pipeline:
 
     async def _job(self, job: PageJob, *, redelivered: bool) -> bool:
         with structlog.contextvars.bound_contextvars(document=job.document, generation=job.generation):
-            manifest = await self._patiently(self._manifest, job.document)
+            manifest = await self._patiently(self._manifest, job.document, job.generation)
             if manifest.profile_digest != self._profile.digest:
                 raise OcrfleetError(
                     f"document {job.document} was registered for another revision of profile {manifest.profile}: "
@@ -161,7 +182,8 @@ class Pipeline:
             mark = await self._patiently(self._ledger.mark, job.document, job.generation, ())
             return mark is Mark.LAST
 
-    def _read_manifest(self, document: str) -> Manifest:
+    def _read_manifest(self, document: str, _generation: int) -> Manifest:
+        """Read a manifest, once for each generation: where its source lies may have changed in between."""
         return Manifest.from_bytes(self._store.get(keys.manifest(document)))
 
     def _terminal(self, job: PageJob, manifest: Manifest, redelivered: bool) -> set[int]:  # noqa: FBT001
@@ -188,6 +210,8 @@ class Pipeline:
                 log.warning("page failed", reason=result.reason, detail=result.detail)
             else:
                 log.debug("page done")
+            if self._stuck:
+                raise FatalError("the engine hangs in a page and can't be interrupted")
 
     async def _result(self, job: PageJob, manifest: Manifest, page: int, attempts: list[Attempt]) -> PageResult:  # noqa: C901 - one way out for each kind of error
         """Try a page until it is done or failed; its own faults are counted in the ledger, not in the message."""
@@ -201,6 +225,10 @@ class Pipeline:
                     "look at the page, then run again with --retry-failed"
                 )
                 return self._failed(page, Reason.WORKER_DIED, detail)
+            if faults.attempts >= self._settings.page_attempts:
+                # A worker died between counting the last fault and storing the failure.
+                detail = f"it failed {faults.attempts} times; the run records have its attempts"
+                return self._failed(page, Reason(faults.reason or Reason.INTERNAL_ERROR), detail)
             alone = faults.deaths >= self._settings.suspect_deaths or faults.deaths_alone > 0
             async with self._admitted(alone=alone):
                 if self._draining:
@@ -217,7 +245,7 @@ class Pipeline:
                     # The page stays in this worker's hand: the ledger will find that the worker died with it.
                     attempts.append(current.done("worker broken"))
                     raise
-                except TransientError:
+                except (TransientError, DrainingError):
                     await self._patiently(self._ledger.release, job.document, job.generation, page)
                     raise
                 except Exception as error:  # noqa: BLE001 - whatever it is, it harms this page alone
@@ -227,18 +255,20 @@ class Pipeline:
                     return result
             attempts.append(current.done(fault.reason))
             log.warning("page attempt failed", page=page, reason=fault.reason, detail=fault.detail)
-            count = await self._patiently(self._ledger.fault, job.document, job.generation, page)
-            if fault.reason is Reason.ENGINE_DEADLINE and not self._engine.interruptible:
-                await self._patiently(self._ledger.release, job.document, job.generation, page)
-                raise FatalError("the engine hangs in a page and can't be interrupted")
+            count = await self._patiently(self._ledger.fault, job.document, job.generation, page, fault.reason)
             if count >= self._settings.page_attempts:
                 return self._failed(page, fault.reason, fault.detail)
+            await self._patiently(self._ledger.release, job.document, job.generation, page)
+            if self._stuck:
+                raise FatalError("the engine hangs in a page and can't be interrupted")
 
     async def _attempt(self, manifest: Manifest, page: int, current: _Try) -> PageResult:
         index, inner = manifest.locate(page)
         source = manifest.sources[index]
         begun = time.perf_counter()
-        with opened(source) as fd:
+        with ExitStack() as stack:
+            # In a thread: a file that was touched is hashed again, which takes its time.
+            fd = await self._loop.run_in_executor(self._threads, stack.enter_context, opened(source))
             image = await self._renderers.render(
                 source.sha256,
                 fd,
@@ -257,15 +287,7 @@ class Pipeline:
         }
         if is_blank(image):
             return self._told(page, PageStatus.DONE, blank=True, **size)
-        begun = time.perf_counter()
-        try:
-            async with asyncio.timeout(self._profile.page_deadline):
-                recognition = await self._engine.recognise(image, self._profile)
-        except TimeoutError as error:
-            detail = f"the engine did not answer within {self._profile.page_deadline:g} seconds"
-            raise PageFaultError(Reason.ENGINE_DEADLINE, detail) from error
-        finally:
-            current.seconds["recognise_seconds"] = round(time.perf_counter() - begun, 3)
+        recognition = await self._recognise(image, current)
         return self._told(
             page,
             PageStatus.DONE,
@@ -275,6 +297,22 @@ class Pipeline:
             tokens=recognition.tokens,
             **size,
         )
+
+    async def _recognise(self, image: PageImage, current: _Try) -> Recognition:
+        """Give a page to the engine once it has room; only then its deadline begins."""
+        async with self._engine_slots:
+            if self._stuck:
+                raise DrainingError("the engine hangs in another page")
+            begun = time.perf_counter()
+            try:
+                async with asyncio.timeout(self._page_deadline):
+                    return await self._engine.recognise(image, self._profile)
+            except TimeoutError as error:
+                self._stuck = not self._engine.interruptible
+                detail = f"the engine did not answer within {self._page_deadline:g} seconds"
+                raise PageFaultError(Reason.ENGINE_DEADLINE, detail) from error
+            finally:
+                current.seconds["recognise_seconds"] = round(time.perf_counter() - begun, 3)
 
     def _told(self, page: int, status: PageStatus, **known: Any) -> PageResult:
         return PageResult(

@@ -15,6 +15,7 @@ from ocrfleet.documents import (
     ImageDocument,
     PdfDocument,
     image_errors,
+    lost_pdf_content,
     met_pdf_errors,
     mupdf,
     open_document,
@@ -95,6 +96,11 @@ def draw_pdf_page(document: PdfDocument, index: int, render: Render, into: mmap)
         if met_pdf_errors() and pixmap.is_unicolor:
             raise PermanentError(
                 Reason.UNREADABLE, "nothing of the page could be drawn: its content is damaged; export the PDF again"
+            )
+        # Half a page must not pass for a whole one.
+        if lost_pdf_content():
+            raise PermanentError(
+                Reason.UNREADABLE, "part of the page is torn and can't be drawn: copy, scan or export it again"
             )
     # MuPDF would keep up to 256 MB of fonts and images; half of them, the last used, serve the next page as well.
     pymupdf.TOOLS.store_shrink(50)

@@ -11,7 +11,7 @@ import structlog
 from celery.exceptions import Reject
 
 from ocrfleet.errors import FatalError, OcrfleetError, PermanentError
-from ocrfleet.jobs import PageJob
+from ocrfleet.jobs import AssemblyJob, PageJob
 from ocrfleet.queues import TASK_ASSEMBLE, TASK_PAGES, publish_assembly
 from ocrfleet.storage import NotFoundError
 from worker.assemble import assemble
@@ -46,6 +46,9 @@ class Acknowledgement:
                 yield
         except NotFoundError as error:
             log.warning("job of a document that is gone", error=str(error))
+        except PermanentError as error:
+            # Nothing is lost: the sweep finds pages without a record and publishes them in this version's words.
+            log.error("message refused", error=error.detail)  # noqa: TRY400 - the place in our code says nothing
         except DrainingError as error:
             raise Reject(error, requeue=True) from error
         except FatalError as error:
@@ -67,17 +70,13 @@ def register_tasks(
 
     @app.task(name=TASK_PAGES, bind=True)
     def pages(self: Any, message: Any) -> None:
-        try:
-            job = PageJob.from_message(message)
-        except PermanentError as error:
-            # Its pages are not lost: the sweep finds them without a record and publishes them in this version's words.
-            log.error("message refused", error=error.detail)  # noqa: TRY400 - the place in our code says nothing
-            return
         with acknowledgement.after(self.request):
+            job = PageJob.from_message(message)
             if pipeline.run(job, redelivered=bool(self.request.delivery_info.get("redelivered"))):
                 publish_assembly(app, job.document, job.generation)
 
     @app.task(name=TASK_ASSEMBLE, bind=True)
-    def assemble_document(self: Any, document: str, generation: int) -> None:
+    def assemble_document(self: Any, message: Any) -> None:
         with acknowledgement.after(self.request):
-            assemble(store, ledger, document, generation)
+            job = AssemblyJob.from_message(message)
+            assemble(store, ledger, job.document, job.generation)

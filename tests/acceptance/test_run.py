@@ -292,6 +292,8 @@ def test_two_runs_on_one_output_folder_do_not_mix(books: Desk) -> None:
         (["run", "in", "-o", "out", "--language", "fra"], "needs no --language"),
         (["run", "in", "-o", "out", "--group", "file"], "--group takes 'folder'"),
         (["run", "in", "-o", "in/a.tif"], "must be a folder"),
+        (["run", "in", "-o", "in/a.tif/out"], "can't be written"),
+        (["run", "in", "-o", "in"], "both input and output"),
         (["run", "in", "-o", "out", "--password-file", "none"], "can't be read"),
         (["run", "empty", "-o", "out"], "no document was found"),
         (["run", "in", "in/a.tif", "twin", "-o", "out"], "would both be written to"),
@@ -378,3 +380,69 @@ def test_a_renderer_that_takes_too_long_is_ended_and_says_so(desk: Desk) -> None
     assert result.returncode == 1
     (item,) = json.loads(result.stdout)["results"]
     assert [failure["reason"] for failure in item["failures"]] == ["render_deadline"]
+
+
+def test_an_interrupted_run_goes_on_when_more_inputs_are_given(books: Desk) -> None:
+    # Given a run that was interrupted in the middle of a document
+    books.plan["seconds"] = 0.2
+    process = books.start("run", "in/sub", "-o", "out", *NUMBERED)
+    books.until(lambda: books.stored_pages() >= 4)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=25)
+    # When another command wants the same documents and more
+    write_book(books.folder / "more.tif", [300])
+    result = books.run("run", "in/sub", "more.tif", "-o", "out", *NUMBERED, timeout=60)
+    # Then all of them are read, and no page twice
+    assert result.returncode == 0, result.stderr
+    assert sorted(books.recognised()) == [*range(100, 120), *range(200, 210), 300]
+    # And the first command finds everything done
+    assert books.run("run", "in/sub", "-o", "out", *NUMBERED, timeout=60).returncode == 0
+    assert len(books.recognised()) == 31
+
+
+def test_failed_pages_of_a_file_with_two_names_are_tried_again_once(desk: Desk) -> None:
+    desk.plan["fail"] = [2]
+    write_book(desk.scans / "a.tif", [1, 2])
+    (desk.scans / "z.tif").write_bytes((desk.scans / "a.tif").read_bytes())
+    desk.run("run", "in", "-o", "out", *NUMBERED)
+    before = len(desk.recognised())
+    result = desk.run("run", "in", "-o", "out", *NUMBERED, "--retry-failed", "--json")
+    assert len(desk.recognised()) - before == 2  # the two attempts of one generation
+    summary = json.loads(result.stdout)
+    assert (summary["documents"], summary["pages"], summary["pages_failed"]) == (2, 2, 1)
+
+
+def test_an_engine_that_fails_every_page_stops_the_run_and_blames_no_page(books: Desk) -> None:
+    result = books.run("run", "in", "-o", "out", "--engine", "numbered:BrokenEngine")
+    assert result.returncode == 3
+    assert "no memory on the device" in result.stderr
+    assert books.stored_pages() == 0
+
+
+def test_what_lies_in_the_current_folder_is_not_imported(books: Desk) -> None:
+    for name in ("worker.py", "ocrfleet.py", "json.py", "redis.py"):
+        (books.folder / name).write_text("raise SystemExit('imported from the current folder')")
+    assert books.run("run", "in/a.tif", "-o", "out", *NUMBERED).returncode == 0
+
+
+def test_a_damaged_record_harms_one_document(books: Desk) -> None:
+    books.run("run", "in", "-o", "out", *NUMBERED)
+    status = next((books.out / ".ocrfleet" / "store").rglob("status/00001.json"))
+    status.write_bytes(b"{}")
+    result = books.run("run", "in", "-o", "out", *NUMBERED, "--json")
+    assert result.returncode == 1, result.stderr
+    broken = [item for item in json.loads(result.stdout)["results"] if item["failures"]]
+    assert [failure["reason"] for item in broken for failure in item["failures"]] == ["not_delivered"]
+    assert "have everything read again" in broken[0]["failures"][0]["detail"]
+
+
+def test_an_interrupt_during_intake_leaves_no_process(desk: Desk) -> None:
+    # Given a file whose pages take long to count
+    frames = Image.new("1", (8, 8))
+    frames.save(desk.scans / "many.tif", save_all=True, append_images=[frames] * 20000)
+    process = desk.start("run", "in", "-o", "out", *NUMBERED)
+    desk.until(lambda: any("producer.probe" in " ".join(one.cmdline()) for one in desk.family(process)))
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=25)
+    assert process.returncode == 130
+    assert desk.gone(seconds=3)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ocrfleet.errors import PageFaultError, Reason
+from ocrfleet.errors import FatalError, PageFaultError, Reason
 from ocrfleet.jobs import Line
 from worker.engines.base import PageImage, Recognition
 
@@ -47,12 +47,14 @@ def write_book(path: Path, numbers: list[int]) -> Path:
 
 
 class NumberedEngine:
+    """What it does on which page stands in the plan."""
+
     version = "numbered 1"
     concurrency = 1
     interruptible = True
 
     def __init__(self, profile: object) -> None:
-        pass
+        self._busy = 0
 
     async def start(self) -> None:
         plan = os.environ.get("OCRFLEET_TEST_PLAN")
@@ -60,7 +62,19 @@ class NumberedEngine:
         self._log = self._plan.get("log")
 
     async def recognise(self, image: PageImage, profile: object) -> Recognition:
+        if image.width != _BITS * _SQUARE:
+            return Recognition(text="the canary")
         number = read(image)
+        if self._busy and "overlaps" in self._plan:
+            with Path(self._plan["overlaps"]).open("a") as out:
+                out.write(f"{number}\n")
+        self._busy += 1
+        try:
+            return await self._recognise(number)
+        finally:
+            self._busy -= 1
+
+    async def _recognise(self, number: int) -> Recognition:
         if self._log:
             with Path(self._log).open("a") as out:
                 out.write(f"{number}\n")
@@ -80,3 +94,16 @@ class NumberedEngine:
 
     async def stop(self) -> None:
         pass
+
+
+class StubbornEngine(NumberedEngine):
+    """One that hangs in a thread of its own, where nothing can interrupt it."""
+
+    interruptible = False
+
+
+class BrokenEngine(NumberedEngine):
+    """One that starts, and then fails every page at once."""
+
+    async def recognise(self, image: PageImage, profile: object) -> Recognition:
+        raise FatalError("no memory on the device")

@@ -267,3 +267,75 @@ def test_a_message_that_is_no_job_is_refused_and_the_worker_goes_on(stage: Stage
     (status,) = stage.finish(book, workers=1)
     assert status.status is DocumentStatus.COMPLETED
     assert "message refused" in stage.logs()
+
+
+@pytest.mark.parametrize("engine", ["numbered:NumberedEngine", "numbered:StubbornEngine"])
+def test_a_page_that_hangs_in_the_engine_fails_and_its_neighbours_do_not(
+    tmp_path: Path, valkey: Valkey, engine: str
+) -> None:
+    # Given an engine that hangs in one page, one that can be interrupted and one that can't
+    stage = Stage(tmp_path, valkey, engine=engine, page_deadline=1.5)
+    try:
+        stage.plan["hang"] = [3]
+        book = stage.register("a", numbers(0, 8), pages_per_job=8)
+        (status,) = stage.finish(book, workers=1)
+        # Then that page fails by its deadline, after as many attempts as the settings say
+        assert [(failure.page, failure.reason) for failure in status.failures] == [(4, Reason.ENGINE_DEADLINE)]
+        assert stage.recognised().count(3) == 2
+        # And no other page was blamed, or seen by the engine at the same time
+        assert sorted(set(stage.recognised())) == numbers(0, 8)
+        assert stage.overlaps() == 0
+    finally:
+        stage.close()
+
+
+def test_a_page_that_blocks_the_whole_worker_is_quarantined_and_no_other(stage: Stage) -> None:
+    stage.plan["block"] = [3]
+    book = stage.register("a", numbers(0, 6))
+    (status,) = stage.finish(book, workers=1, seconds=150)
+    assert [(failure.page, failure.reason) for failure in status.failures] == [(4, Reason.WORKER_DIED)]
+
+
+def test_an_engine_is_given_no_more_pages_at_once_than_it_takes(stage: Stage) -> None:
+    stage.plan["seconds"] = 0.05
+    book = stage.register("a", numbers(0, 20), pages_per_job=10)
+    stage.finish(book, workers=1)
+    assert stage.overlaps() == 0
+
+
+def test_a_worker_reads_a_source_where_it_is_now(stage: Stage) -> None:
+    # Given a document that failed because its source was gone
+    book = stage.register("a", [1, 2])
+    path = stage.folder / "a.tif"
+    path.rename(stage.folder / "elsewhere.tif")
+    (status,) = stage.finish(book, workers=1)
+    assert {failure.reason for failure in status.failures} == {Reason.SOURCE_MISSING}
+    # When it is registered again from where it is, and the same worker gets it
+    (stage.folder / "elsewhere.tif").rename(stage.folder / "b.tif")
+    again = stage.register("b", [])
+    assert (again.document, again.generation) == (book.document, 2)
+    (status,) = stage.finish(again, workers=1)
+    assert status.status is DocumentStatus.COMPLETED
+
+
+def test_documents_without_pages_count_towards_the_backlog(tmp_path: Path, valkey: Valkey) -> None:
+    stage = Stage(tmp_path, valkey, backlog_pages=5)
+    try:
+        for number in range(20):
+            (stage.folder / f"{number}.tif").write_bytes(b"")
+            stage.register(str(number), [])
+        for _ in range(3):
+            stage.dispatcher.tick()
+        assert len(stage.dispatcher.active) == 5
+    finally:
+        stage.close()
+
+
+def test_an_assembly_message_that_is_none_is_refused(stage: Stage) -> None:
+    stage.app.send_task("ocrfleet.assemble", args=[{"document": "../x"}], queue=keys.QUEUE_ASSEMBLY)
+    stage.app.send_task("ocrfleet.assemble", args=["x", 1, 2], queue=keys.QUEUE_ASSEMBLY)
+    book = stage.register("a", [1])
+    stage.finish(book, workers=1)
+    stage.await_(
+        lambda: stage.valkey.client.hlen(keys.UNACKED) == 0 and not stage.valkey.client.llen(keys.QUEUE_ASSEMBLY)
+    )

@@ -63,7 +63,7 @@ def test_every_key_of_a_document_expires(ledger: Ledger) -> None:
     ledger.seed(DOCUMENT, 1, total=2, done=[], failed=[])
     ledger.mark(DOCUMENT, 1, [1])
     ledger.hold(DOCUMENT, 1, 2, worker="a", alone=False)
-    ledger.fault(DOCUMENT, 1, 2)
+    ledger.fault(DOCUMENT, 1, 2, "engine_failed")
     names = ledger.redis.keys("ocrfleet:*")
     assert len(names) == 4
     assert all(ledger.redis.ttl(name) > 0 for name in names)
@@ -94,7 +94,8 @@ def test_a_released_page_is_in_nobodys_hand(ledger: Ledger) -> None:
 
 
 def test_own_faults_are_counted(ledger: Ledger) -> None:
-    assert [ledger.fault(DOCUMENT, 1, 5), ledger.fault(DOCUMENT, 1, 5), ledger.fault(DOCUMENT, 1, 6)] == [1, 2, 1]
+    assert [ledger.fault(DOCUMENT, 1, page, "engine_failed") for page in (5, 5, 6)] == [1, 2, 1]
+    assert ledger.inspect(DOCUMENT, 1, 5, worker="a") == Faults(attempts=2, reason="engine_failed")
 
 
 def test_a_server_that_is_away_is_a_transient_error(valkey: Valkey, ledger: Ledger) -> None:

@@ -132,11 +132,23 @@ def test_files_and_folders_come_in_natural_order(tmp_path: Path) -> None:
     assert names(found(tmp_path)) == ["1.pdf", "9.pdf", "10.pdf", "vol 9/1.pdf", "vol 10/1.pdf"]
 
 
-def test_hidden_files_and_folders_are_left_alone(tmp_path: Path) -> None:
-    for name in (".a.pdf", "._b.pdf", ".cache/c.pdf", "d.pdf"):
+def test_hidden_files_and_folders_are_left_alone_and_said_to_be(tmp_path: Path) -> None:
+    for name in (".a.pdf", "._b.pdf", ".cache/c.pdf", "d.pdf", ".DS_Store"):
         pdf(tmp_path / name)
 
-    assert found(tmp_path) == [Candidate("d.pdf", (tmp_path / "d.pdf",))]
+    items = found(tmp_path)
+    assert [item for item in items if isinstance(item, Candidate)] == [Candidate("d.pdf", (tmp_path / "d.pdf",))]
+    assert {item.name for item in items if isinstance(item, Skipped)} == {".a.pdf", "._b.pdf", ".cache"}
+
+
+def test_two_books_with_one_name_are_told_apart_or_refused(tmp_path: Path) -> None:
+    # Given images in a folder and in a folder of the same name within it: both would be called after it
+    for place in ("scans", "scans/scans"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+
+    with pytest.raises(UsageError, match="would both be written"):
+        found(tmp_path / "scans", group_folders=True)
 
 
 def test_a_hidden_file_that_was_named_itself_is_read(tmp_path: Path) -> None:

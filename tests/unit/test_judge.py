@@ -118,3 +118,11 @@ def test_an_image_too_small_to_tell_goes_to_the_engine(height: int, width: int) 
 @pytest.mark.parametrize(("height", "width"), [(4, 4), (5, 7), (1241, 877)])
 def test_sizes_that_are_no_multiple_of_a_square_are_looked_at(height: int, width: int) -> None:
     assert is_blank(page(paper(height=height, width=width)))
+
+
+def test_faint_text_is_not_blank() -> None:
+    # Given text of grey 230 on white, which an engine reads well
+    page = Image.new("RGB", (1000, 1400), "white")
+    ImageDraw.Draw(page).text((100, 100), "barely visible", fill=(230, 230, 230), font=ImageFont.load_default(30))
+
+    assert not is_blank(PageImage(pixels=np.asarray(page).copy(), width_pt=500, height_pt=700))

@@ -300,6 +300,26 @@ def test_a_scan_that_can_not_be_decoded_is_no_empty_page(pool: RenderPool, tmp_p
     assert caught.value.reason == Reason.UNREADABLE
 
 
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_scan_that_is_torn_inside_its_pdf_is_no_whole_page(
+    pool: RenderPool, tmp_path: Path, *, progressive: bool
+) -> None:
+    # Given a PDF whose scan lacks the second half of its bytes
+    jpeg = io.BytesIO()
+    Image.effect_noise((600, 800), 90).save(jpeg, "JPEG", progressive=progressive)
+    with pymupdf.open() as pdf:
+        page = pdf.new_page()
+        scan = page.insert_image(page.rect, stream=jpeg.getvalue())
+        pdf.update_stream(scan, jpeg.getvalue()[: len(jpeg.getvalue()) // 2], compress=False)
+        pdf.xref_set_key(scan, "Filter", "/DCTDecode")
+        pdf.save(tmp_path / "torn.pdf")
+
+    # Then it is not drawn as if it were all there
+    with pytest.raises(PermanentError, match="torn") as caught:
+        render(pool, tmp_path / "torn.pdf", Kind.PDF)
+    assert caught.value.reason is Reason.UNREADABLE
+
+
 def test_a_cyclic_page_tree_is_reported_for_the_page(pool: RenderPool, tmp_path: Path) -> None:
     path = tmp_path / "cyclic.pdf"
     path.write_bytes(

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import csv
 import os
+import shutil
 from contextlib import suppress
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
+from ocrfleet.child import dying_with_us
 from ocrfleet.errors import ConfigurationError, PageFaultError, Reason, TransientError
 from ocrfleet.jobs import Line
 from worker.engines.base import Recognition
@@ -78,9 +80,13 @@ class TesseractEngine:
 
 async def _run(*arguments: str, given: bytes = b"") -> str:
     """Run Tesseract and return what it writes. No process is left behind, however this ends."""
+    program = shutil.which(_PROGRAM)
+    if program is None:
+        raise ConfigurationError("the program tesseract is not installed; install it with `apt install tesseract-ocr`")
     try:
+        # The event loop's thread lives as long as the worker, and Tesseract no longer.
         process = await asyncio.create_subprocess_exec(
-            _PROGRAM,
+            *dying_with_us(program),
             *arguments,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
@@ -88,10 +94,6 @@ async def _run(*arguments: str, given: bytes = b"") -> str:
             # Two of its threads on two busy cores are five times slower than one.
             env=os.environ | {"OMP_THREAD_LIMIT": "1"},
         )
-    except FileNotFoundError as error:
-        raise ConfigurationError(
-            "the program tesseract is not installed; install it with `apt install tesseract-ocr`"
-        ) from error
     except OSError as error:
         raise TransientError(f"tesseract could not be started: {error}") from error
     try:

@@ -1,0 +1,39 @@
+"""The canary: a page that a worker must read before it takes any job. A worker that fails every page fast is the worst."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from ocrfleet.errors import FatalError
+from worker.engines.base import Engine, PageImage
+
+if TYPE_CHECKING:
+    from ocrfleet.profiles import Profile
+
+TEXT = "The ferry left at nine"
+#: Pixels: like a line of 20 points at 200 dpi.
+_SIZE, _FONT_SIZE = (800, 200), 56
+
+
+def draw() -> PageImage:
+    """Return the canary page: one line of large print."""
+    page = Image.new("RGB", _SIZE, "white")
+    ImageDraw.Draw(page).text((40, 60), TEXT, fill="black", font=ImageFont.load_default(_FONT_SIZE))
+    return PageImage(pixels=np.asarray(page).copy(), width_pt=288.0, height_pt=72.0)
+
+
+async def sing(engine: Engine, profile: Profile) -> None:
+    """Have the engine read the canary. Raises FatalError when it fails, or does not read the words that it should."""
+    try:
+        recognition = await engine.recognise(draw(), profile)
+    except FatalError:
+        raise
+    except Exception as error:
+        raise FatalError(f"the engine fails on the canary page: {error or type(error).__name__}") from error
+    found = recognition.text.lower()
+    missing = [word for word in profile.canary if word not in found]
+    if missing:
+        raise FatalError(f"the engine misreads the canary page: {recognition.text!r} lacks {', '.join(missing)}")
