@@ -439,7 +439,7 @@ def test_a_damaged_record_harms_one_document(books: Desk) -> None:
 def test_an_interrupt_during_intake_leaves_no_process(desk: Desk) -> None:
     # Given a file whose pages take long to count
     frames = Image.new("1", (8, 8))
-    frames.save(desk.scans / "many.tif", save_all=True, append_images=[frames] * 20000)
+    frames.save(desk.scans / "many.tif", save_all=True, append_images=[frames] * 2000)
     process = desk.start("run", "in", "-o", "out", *NUMBERED)
     desk.until(lambda: any("producer.probe" in " ".join(one.cmdline()) for one in desk.family(process)))
     process.send_signal(signal.SIGINT)
