@@ -25,7 +25,8 @@ from producer import show
 from producer.discover import UsageError, check_inputs
 from producer.estimate import estimate
 from producer.register import Selection
-from producer.run import Order, Report, Run, locked
+from producer.report import Report
+from producer.run import Order, Run, locked
 from producer.samples import write_samples
 
 EXIT_DONE, EXIT_INCOMPLETE, EXIT_USAGE, EXIT_UNABLE = 0, 1, 2, 3

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from producer.run import Ended, Report, Tally
+    from producer.report import Ended, Report, Tally
 
 #: Seconds between two lines when nobody watches.
 _LINE_EVERY = 10.0
