@@ -8,7 +8,6 @@ says that one has ended.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -78,11 +77,7 @@ class Dispatcher:
     def adopt(self) -> None:
         """Take over the documents that were active when a dispatcher ended."""
         for key in self._store.list(keys.ACTIVE):
-            document = key.removeprefix(keys.ACTIVE)
-            try:
-                self._adopt(document, only_ours=True)
-            except DamagedRecordError as error:
-                log.error("active document left alone", document=document, error=str(error))  # noqa: TRY400
+            self._adopt(key.removeprefix(keys.ACTIVE), only_ours=True)
 
     def want(self, document: str) -> None:
         """Take over one document if it is active, whatever its collection: somebody asks for it again."""
@@ -91,12 +86,16 @@ class Dispatcher:
     def _adopt(self, document: str, *, only_ours: bool) -> None:
         if document in self.active:
             return
-        with suppress(NotFoundError):
+        try:
             marker = Marker.from_bytes(self._store.get(keys.active(document)))
             if self._store.exists(keys.status(document, marker.generation)):
                 self._store.delete(keys.active(document))  # it ended, and whoever looked after it was killed
             elif not only_ours or not self._collections or marker.collection in self._collections:
                 self._enter(document, marker)
+        except NotFoundError:
+            return
+        except DamagedRecordError as error:
+            log.error("active document left alone", document=document, error=str(error))  # noqa: TRY400
 
     def tick(self) -> list[Active]:
         """Publish what there is room for; return the documents that have ended since the last call."""

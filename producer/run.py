@@ -292,7 +292,8 @@ class Run:
     def _deliver(self) -> None:
         """Write the outputs of the documents that have ended to the names that were asked for."""
         with self._lock:
-            ready = [self._wanted.pop(document) for document in sorted(self._ended)]
+            # Intake and dispatcher may both have seen that it ended, one of them after it was delivered.
+            ready = [self._wanted.pop(document) for document in sorted(self._ended & self._wanted.keys())]
             self._ended.clear()
         total = self._totals
         for registered, names in ready:

@@ -17,7 +17,7 @@ import pytest
 from desk import Desk
 from servers import lacking
 
-from producer.samples import SAMPLES, expected_words
+from producer.sample_texts import SAMPLES, expected_words
 
 #: What becomes of each broken or unusual file of the corpus; all others complete.
 PROBLEMS = {

@@ -14,6 +14,7 @@ from ocrfleet import keys
 from ocrfleet.errors import Reason
 from ocrfleet.jobs import DocumentStatus, PageJob, Queue
 from ocrfleet.queues import Published, publish_pages
+from producer.sweep import Sweep
 
 
 def numbers(start: int, count: int) -> list[int]:
@@ -339,3 +340,20 @@ def test_an_assembly_message_that_is_none_is_refused(stage: Stage) -> None:
     stage.await_(
         lambda: stage.valkey.client.hlen(keys.UNACKED) == 0 and not stage.valkey.client.llen(keys.QUEUE_ASSEMBLY)
     )
+
+
+def test_a_damaged_marker_harms_no_other_document(stage: Stage) -> None:
+    # Given two documents that were active when a producer was killed, one with a torn marker
+    torn, whole = stage.register("a", [1]), stage.register("b", [2])
+    stage.dispatcher.tick()
+    stage.store.put(keys.active(torn.document), b"{")
+    again = stage.new_dispatcher()
+    # When another takes over and is asked for both
+    again.adopt()
+    again.want(torn.document)
+    # Then the whole one is looked after, and the torn one is registered anew
+    assert list(again.active) == [whole.document]
+    stage.dispatcher = again
+    stage.sweep = Sweep(again, stage.ledger, stage.app)
+    assert stage.register("a", []).ended is False
+    assert [status.status for status in stage.finish(torn, whole, workers=1)] == [DocumentStatus.COMPLETED] * 2

@@ -9,7 +9,8 @@ import pytest
 from natsort import natsorted
 from PIL import Image, ImageOps
 
-from producer.samples import LEDGER, SAMPLES, expected_words, write_samples
+from producer.sample_texts import LEDGER, SAMPLES, expected_words
+from producer.samples import write_samples
 
 if TYPE_CHECKING:
     from pathlib import Path
