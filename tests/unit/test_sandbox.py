@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -236,7 +237,8 @@ def test_a_child_that_can_not_start_is_the_workers_fault(monkeypatch: pytest.Mon
 
 def test_no_descriptor_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(FAKES)
-    before = len(list(Path("/dev/fd").iterdir()))
+    gc.collect()  # what earlier tests left to the collector would be closed in between
+    before = set(Path("/dev/fd").iterdir())
     for _ in range(3):
         sandbox = Sandbox("sandboxed", memory=MEMORY, shared=SHARED)
         echo(sandbox)
@@ -245,4 +247,4 @@ def test_no_descriptor_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
         echo(sandbox)
         sandbox.close()
         del sandbox
-    assert len(list(Path("/dev/fd").iterdir())) == before
+    assert set(Path("/dev/fd").iterdir()) <= before
