@@ -30,6 +30,7 @@ from rapidfuzz.distance import Levenshtein
 
 from ocrfleet.jobs import Kind
 from ocrfleet.profiles import RAPIDOCR, TESSERACT, Profile, Render
+from ocrfleet.settings import Settings
 from worker import engines
 from worker.render import RenderPool
 
@@ -163,7 +164,7 @@ async def read(pool: RenderPool, engine: Engine, profile: Profile, truth: Truth)
 async def measure(corpus: Path) -> dict[str, dict[str, Score]]:
     """Return for each truth the scores of `ours`, `eng` and `chosen`."""
     pool = RenderPool(1, memory=2 << 30, max_pixels=MAX_PIXELS)
-    ours = engines.create(RAPIDOCR)
+    ours = engines.create(RAPIDOCR, Settings())
     await ours.start()
     scores: dict[str, dict[str, Score]] = {}
     try:
@@ -171,7 +172,7 @@ async def measure(corpus: Path) -> dict[str, dict[str, Score]]:
             scores[truth.name] = {"ours": await read(pool, ours, RAPIDOCR, truth)}
             for label, language in (("eng", "eng"), ("chosen", CHOSEN[truth.name])):
                 profile = TESSERACT.model_copy(update={"language": language})
-                tesseract = engines.create(profile)
+                tesseract = engines.create(profile, Settings())
                 await tesseract.start()
                 scores[truth.name][label] = await read(pool, tesseract, profile, truth)
             print(f"{truth.name}: done", file=sys.stderr)

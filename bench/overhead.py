@@ -76,6 +76,7 @@ def bare(path: Path) -> None:
     """Recognise every page in a loop and print the CPU seconds: run as a process of its own."""
     from ocrfleet.jobs import Kind  # noqa: PLC0415 - the child's business
     from ocrfleet.profiles import RAPIDOCR  # noqa: PLC0415
+    from ocrfleet.settings import Settings  # noqa: PLC0415
     from worker import engines  # noqa: PLC0415
     from worker.render import RenderPool  # noqa: PLC0415
 
@@ -88,7 +89,7 @@ def bare(path: Path) -> None:
                     await pool.render("bench", stream.fileno(), Kind.PDF, number, RAPIDOCR.render, deadline=60)
                 )
         pool.close()
-        engine = engines.create(RAPIDOCR)
+        engine = engines.create(RAPIDOCR, Settings())
         await engine.start()
         await engine.recognise(images[0], RAPIDOCR)  # warm
         before = cpu(resource.RUSAGE_SELF)

@@ -136,6 +136,13 @@ class Message(Record):
             ) from error
 
 
+class Routed(Record):
+    """The profile that a rule of a document's own profile sends a page to."""
+
+    profile: str
+    profile_digest: Digest
+
+
 class PageJob(Message):
     """What one message carries: a range of one document's pages, in one generation."""
 
@@ -145,6 +152,8 @@ class PageJob(Message):
     queue: Queue
     first: PageNumber
     last: PageNumber
+    #: who reads these pages instead of the document's own profile
+    routed: Routed | None = None
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -175,6 +184,17 @@ class Line(Record):
     confidence: float | None = None
 
 
+class Block(Record):
+    """A part of a page's layout, as the model sees it."""
+
+    #: the model's own word: title, text, table, image, …
+    label: str
+    #: as a line's box; a block may lie in several places
+    boxes: tuple[tuple[float, float, float, float], ...]
+    #: Markdown
+    text: str = ""
+
+
 class PageResult(Record):
     """What became of a page. Holds nothing that differs from run to run: seconds, attempts and workers are in run records."""
 
@@ -202,6 +222,7 @@ class PageResult(Record):
     #: lines parted by newlines, paragraphs by empty lines, in reading order
     text: str = ""
     lines: tuple[Line, ...] = ()
+    blocks: tuple[Block, ...] = ()
 
 
 class DocumentStatus(StrEnum):
@@ -251,6 +272,27 @@ class Marker(Record):
     profile: str
     #: pages that one message carries
     pages_per_job: int = Field(ge=1)
+    #: other profiles that its pages may be routed to
+    routes: tuple[str, ...] = ()
+
+
+class WorkerState(Record):
+    """What a worker says of itself at each heartbeat."""
+
+    schema_version: Literal[1] = 1
+    worker: str
+    profile: str
+    profile_digest: Digest
+    #: since it was ready
+    seconds: float = 0.0
+    #: that the engine has read
+    pages: int = 0
+    #: that the engine has written
+    tokens: int = 0
+    #: with at least one page with the engine
+    busy_seconds: float = 0.0
+    #: with fewer pages with the engine than it takes, while others were being made ready
+    starved_seconds: float = 0.0
 
 
 class Submission(Record):

@@ -20,7 +20,8 @@ Redis (a hint: all of it can be rebuilt from the store). Keys of a document expi
     ocrfleet:pages:<id>:<generation>      bitmap  bit n: page n has a terminal record
     ocrfleet:faults:<id>:<generation>     hash    <page>:attempts, <page>:reason, <page>:deaths, <page>:deaths_alone
     ocrfleet:inflight:<id>:<generation>   hash    page → worker that holds it, and whether alone
-    ocrfleet:worker:<worker>              string  heartbeat, expires with the worker's lease
+    ocrfleet:worker:<worker>              string  heartbeat: what it says of itself; expires with the worker's lease
+    ocrfleet:workers                      set     workers that have, or had, a heartbeat
     pages.<queue>.<profile>, assembly, unacked, unacked_index    the broker's own
 """
 
@@ -113,6 +114,9 @@ def redis_inflight(document: str, generation: int) -> str:
 
 def redis_worker(worker: str) -> str:
     return f"ocrfleet:worker:{worker}"
+
+
+REDIS_WORKERS = "ocrfleet:workers"
 
 
 def queue_pages(queue: str, profile: str) -> str:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import cast
 
 import redis
 
 from ocrfleet import keys
-from ocrfleet.errors import TransientError
+from ocrfleet.errors import DamagedRecordError, TransientError
+from ocrfleet.jobs import WorkerState
 
 #: Seconds that a document's keys outlive the last touch: longer than any lease or pause, so that nothing is left for ever.
 _TTL = 7 * 24 * 3600
@@ -224,10 +226,30 @@ class Ledger:
 
     # ---- workers
 
-    def heartbeat(self, worker: str, seconds: float) -> None:
-        """Say that the worker lives, for so many seconds."""
+    def heartbeat(self, state: WorkerState, seconds: float) -> None:
+        """Say that the worker lives, for so many seconds, and how it does."""
         with _broker_errors():
-            self.redis.set(keys.redis_worker(worker), b"", px=int(seconds * 1000))
+            pipe = self.redis.pipeline(transaction=False)
+            pipe.set(keys.redis_worker(state.worker), state.to_bytes(), px=int(seconds * 1000))
+            pipe.sadd(keys.REDIS_WORKERS, state.worker)
+            pipe.execute()
+
+    def workers(self) -> list[WorkerState]:
+        """Return what the living workers say of themselves, by name; forget the dead."""
+        with _broker_errors():
+            names = sorted(cast("bytes", name).decode() for name in self.redis.smembers(keys.REDIS_WORKERS))
+            if not names:
+                return []
+            said = self.redis.mget([keys.redis_worker(name) for name in names])
+            dead = [name for name, state in zip(names, said, strict=True) if state is None]
+            if dead:
+                self.redis.srem(keys.REDIS_WORKERS, *dead)
+        states = []
+        for state in said:
+            with suppress(DamagedRecordError):  # another version's: it lives, but nothing is known of it
+                if state is not None:
+                    states.append(WorkerState.from_bytes(cast("bytes", state)))
+        return states
 
     def renew(self, tags: Sequence[str]) -> None:
         """Set the lease time of these messages (kombu's delivery tags) to now, where they are still leased."""
@@ -239,6 +261,7 @@ class Ledger:
         """Say that the worker is gone: whatever it still holds died with it."""
         with _broker_errors():
             self.redis.delete(keys.redis_worker(worker))
+            self.redis.srem(keys.REDIS_WORKERS, worker)
 
 
 def _bits(bitmap: bytes) -> Iterator[int]:

@@ -1,20 +1,25 @@
-"""Profiles: which engine reads a page, with which model, from which image. Data, and part of a document's identity.
+"""Profiles: which engine reads a page, with which model, prompt and image. Data, and part of a document's identity.
 
 They stand in the contract and not beside the engines because a producer needs a profile's digest to name a document.
+Adding a model is adding one: here, in `models.py` for a family with prompts and modes, or in a JSON file of your own.
 """
 
 from __future__ import annotations
 
 import re
-from functools import cached_property
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ocrfleet.errors import ConfigurationError
-from ocrfleet.jobs import Record, digest_of
+from ocrfleet.jobs import Kind, Record, digest_of
 
 #: Raised whenever our own code changes the text that the same engine gives for the same page (rendering, reading order).
 TEXT_VERSION = 1
+
+ProfileName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
 
 
 class Render(Record):
@@ -32,31 +37,143 @@ class Render(Record):
     sharpen: int = Field(default=0, ge=0, le=500)
 
 
+class Parser(StrEnum):
+    """What an engine's output is made of."""
+
+    #: text, to be taken as it is
+    TEXT = "text"
+    #: DeepSeek's layout tags around blocks of Markdown
+    GROUNDING = "grounding"
+
+
+class Sampling(Record):
+    """How a model writes."""
+
+    #: tokens that a page may take, with room left for the prompt and the image in the model's context
+    max_tokens: int = Field(ge=1)
+    temperature: float = Field(default=0.0, ge=0.0, le=2.0)
+    #: no run of so many tokens comes twice within the window: the published guard against loops; None is off
+    ngram_size: int | None = Field(default=None, ge=1)
+    ngram_window: int = Field(default=90, ge=1)
+    #: tokens that may repeat all the same
+    ngram_whitelist: tuple[int, ...] = ()
+
+
+class Mode(Record):
+    """A resolution mode of a model: how its processor cuts a page image."""
+
+    name: str
+    #: side of the square that the whole page is fitted into, in pixels
+    base_size: int = Field(ge=64)
+    #: side of the square tiles that a larger page is cut into as well, in pixels
+    image_size: int = Field(ge=64)
+    #: whether there are tiles
+    tiles: bool
+    #: whether the page is padded to a square first, where the processor would distort it
+    pad: bool = False
+    #: tokens that the page image takes at most
+    image_tokens: int = Field(ge=1)
+
+
+class Rung(Record):
+    """What is changed when a page is tried again after a fault of its own; what is None stays as it is."""
+
+    temperature: float | None = Field(default=None, ge=0.0, le=2.0)
+    prompt: str | None = None
+
+
+class Canary(Record):
+    """What must come back from the canary page (worker/canary.py) before a worker is ready."""
+
+    #: words that must be read, in small letters
+    words: tuple[str, ...] = ()
+    #: read it twice: the texts must be the same, and not empty
+    twice: bool = False
+    #: asked with this prompt where the profile's own does not ask for the text
+    prompt: str | None = None
+
+
+class Route(Record):
+    """Sends a page to another profile, where a worker serves that: the first route of a profile that fits decides.
+
+    What is None fits every page.
+    """
+
+    to: ProfileName
+    #: inches of the page's longer side
+    min_inches: float | None = Field(default=None, gt=0)
+    max_inches: float | None = Field(default=None, gt=0)
+    #: share of the page image that is ink, 0..1
+    min_ink: float | None = Field(default=None, ge=0, le=1)
+    max_ink: float | None = Field(default=None, ge=0, le=1)
+    #: kinds of source
+    kinds: tuple[Kind, ...] | None = None
+
+    @model_validator(mode="after")
+    def _rules_something(self) -> Self:
+        rules = (self.min_inches, self.max_inches, self.min_ink, self.max_ink, self.kinds)
+        if all(rule is None for rule in rules):
+            raise ValueError("a route needs a rule: min_inches, max_inches, min_ink, max_ink or kinds")
+        return self
+
+    def fits(self, *, inches: float, ink: float, kind: Kind) -> bool:
+        """Say whether a page of this size, ink and kind of source takes this route."""
+        return (
+            (self.min_inches is None or inches >= self.min_inches)
+            and (self.max_inches is None or inches <= self.max_inches)
+            and (self.min_ink is None or ink >= self.min_ink)
+            and (self.max_ink is None or ink <= self.max_ink)
+            and (self.kinds is None or kind in self.kinds)
+        )
+
+
 class Profile(Record):
     """One engine in one mode. A worker serves one profile, and a profile has queues of its own."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")
+    name: ProfileName
     engine: str
     model: str
     revision: str
+    #: where the model's files lie, for models that are not fetched by name
+    model_path: Path | None = None
     #: languages or scripts that the engine must be told, in its own words
     language: str | None = None
+    #: what a model is asked, for engines that are asked
+    prompt: str | None = None
+    sampling: Sampling | None = None
+    mode: Mode | None = None
+    parser: Parser = Parser.TEXT
     render: Render
+    #: what is changed at the second attempt at a page, at the third, and so on
+    ladder: tuple[Rung, ...] = ()
+    #: pages that go elsewhere
+    routes: tuple[Route, ...] = ()
     text_version: int = TEXT_VERSION
     #: pages that one message carries
     pages_per_job: int = Field(default=8, ge=1, le=1000)
     #: seconds after which a page that is being recognised counts as hung
-    page_deadline: float = 300.0
-    #: words that the engine must find on the canary page (worker/canary.py), in small letters
-    canary: tuple[str, ...] = ()
+    page_deadline: float = Field(default=300.0, gt=0)
+    canary: Canary = Canary()
     #: seconds a page takes on one core, for estimates before anything was measured (bench/accuracy.py)
     typical_seconds: float = 1.0
 
-    @cached_property
+    @property
     def digest(self) -> str:
         """SHA-256 of what changes the text: neither how pages are batched nor how long they may take."""
-        operational = {"name", "pages_per_job", "page_deadline", "canary", "typical_seconds"}
+        operational = {"name", "model_path", "pages_per_job", "page_deadline", "canary", "typical_seconds"}
         return digest_of(self.model_dump_json(exclude=operational))
+
+    def at(self, attempt: int) -> Profile:
+        """Return the profile as it is for a page's attempt of this number, from 1."""
+        if attempt < 2 or not self.ladder:  # noqa: PLR2004 - the second is the first with a rung
+            return self
+        rung = self.ladder[min(attempt - 2, len(self.ladder) - 1)]
+        changes: dict[str, Any] = {}
+        if rung.prompt is not None:
+            changes["prompt"] = rung.prompt
+        if rung.temperature is not None and self.sampling is not None:
+            changes["sampling"] = self.sampling.model_copy(update={"temperature": rung.temperature})
+        return self.model_copy(update=changes)
 
 
 RAPIDOCR = Profile(
@@ -67,7 +184,7 @@ RAPIDOCR = Profile(
     render=Render(long_side=2500),
     # A page takes seconds on a CPU: short jobs spread a document over all cores and leave a short tail.
     pages_per_job=1,
-    canary=("ferry", "nine"),
+    canary=Canary(words=("ferry", "nine")),
     typical_seconds=1.5,
 )
 
@@ -79,7 +196,7 @@ TESSERACT = Profile(
     language="eng",
     render=Render(long_side=2500),
     pages_per_job=1,
-    canary=("ferry", "nine"),
+    canary=Canary(words=("ferry", "nine")),
     typical_seconds=1.5,
 )
 
@@ -87,14 +204,15 @@ PROFILES = {profile.name: profile for profile in (RAPIDOCR, TESSERACT)}
 
 
 def resolve(name: str, *, language: str | None = None) -> Profile:
-    """Return the profile called `name`, for a language if one is given.
+    """Return the profile of a CPU engine or of a class of the user's, for a language if one is given.
 
     Raises ConfigurationError when there is no such profile, or when its engine takes no language.
     """
     profile = PROFILES.get(name) or _custom(name)
     if profile is None:
         raise ConfigurationError(
-            f"there is no engine {name!r}; there are: {', '.join(sorted(PROFILES))}, or package.module:Class of your own"
+            f"there is no engine {name!r}; there are: {', '.join(sorted(PROFILES))}, vllm, openai, "
+            "or package.module:Class of your own"
         )
     if language is None or language == profile.language:
         return profile
@@ -109,7 +227,7 @@ def resolve(name: str, *, language: str | None = None) -> Profile:
     slug = re.sub(r"[^a-z]+", "-", language.lower()).strip("-")[:40]
     if slug.replace("-", "+") != language:
         slug = f"{slug[:31]}-{digest_of(language)[:8]}".lstrip("-")
-    told = profile.model_dump() | {"name": f"{name}-{slug}", "language": language, "canary": ()}
+    told = profile.model_dump() | {"name": f"{name}-{slug}", "language": language, "canary": Canary()}
     return Profile.model_validate(told)
 
 

@@ -87,6 +87,20 @@ def publish_pages(app: Celery, profile: str, jobs: Iterable[PageJob]) -> None:
             _send(app, producer, TASK_PAGES, job, keys.queue_pages(job.queue, profile))
 
 
+def ranges(pages: Iterable[int], size: int) -> Iterator[tuple[int, int]]:
+    """Yield ascending page numbers as inclusive ranges of neighbours, `size` pages long at most."""
+    first = last = 0
+    for page in pages:
+        if first and page == last + 1 and page - first < size:
+            last = page
+            continue
+        if first:
+            yield first, last
+        first = last = page
+    if first:
+        yield first, last
+
+
 def publish_assembly(app: Celery, document: str, generation: int) -> None:
     """Ask for a document's assembly. Raises TransientError; safe to repeat."""
     with _publish_errors(), app.producer_or_acquire() as producer:
@@ -110,6 +124,14 @@ class Published:
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
+
+    def waiting(self, profiles: Iterable[str]) -> dict[str, int]:
+        """Return how many page jobs wait on the queues of each profile; those leased to workers are not among them."""
+        with _publish_errors():
+            return {
+                profile: sum(int(self._redis.llen(keys.queue_pages(queue, profile))) for queue in Queue)
+                for profile in profiles
+            }
 
     def jobs(self, queues: Iterable[str]) -> tuple[list[PageJob], set[tuple[str, int]]]:
         """Return the page jobs and the (document, generation) of the assemblies that wait or are leased.

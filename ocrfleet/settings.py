@@ -5,8 +5,49 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class VllmSettings(BaseSettings):
+    """OCRFLEET_VLLM_*: vLLM's own arguments, as vLLM names them; what is None follows from the GPU's memory."""
+
+    model_config = SettingsConfigDict(env_prefix="OCRFLEET_VLLM_", frozen=True, extra="ignore", allow_inf_nan=False)
+
+    #: share of the GPU's memory for weights and KV cache
+    gpu_memory_utilization: float | None = Field(default=None, gt=0, le=1)
+    #: tokens of prompt, image and answer together
+    max_model_len: int | None = Field(default=None, ge=256)
+    #: pages that are written at the same time
+    max_num_seqs: int | None = Field(default=None, ge=1)
+    dtype: str = "auto"
+    quantization: str | None = None
+    tensor_parallel_size: int = Field(default=1, ge=1)
+    enforce_eager: bool = False
+    #: threads that turn page images into tensors, in the worker's process
+    renderer_num_workers: int = Field(default=2, ge=1)
+    #: seconds without a single token, while pages wait for some, after which the engine counts as dead: vLLM doesn't notice
+    silence_seconds: float = Field(default=120.0, gt=0)
+
+
+class OpenAiSettings(BaseSettings):
+    """OCRFLEET_OPENAI_*: a server that speaks OpenAI's protocol."""
+
+    model_config = SettingsConfigDict(env_prefix="OCRFLEET_OPENAI_", frozen=True, extra="ignore", allow_inf_nan=False)
+
+    #: e.g. http://127.0.0.1:8000/v1
+    base_url: str | None = None
+    api_key: SecretStr | None = None
+    #: pages asked for at the same time
+    concurrency: int = Field(default=16, ge=1, le=1024)
+    #: seconds until a server must have begun to answer, and between two pieces of an answer
+    timeout: float = Field(default=120.0, gt=0)
+    #: times a request is sent again after 429, 5xx or a broken connection
+    retries: int = Field(default=6, ge=0)
+    #: pages after which this worker asks for no more: a limit to what may be spent
+    max_pages: int | None = Field(default=None, ge=1)
+    #: tokens, read and written, after which this worker asks for no more
+    max_tokens: int | None = Field(default=None, ge=1)
 
 
 class Settings(BaseSettings):
@@ -39,12 +80,20 @@ class Settings(BaseSettings):
     #: worker deaths of a page that ran alone after which it is quarantined
     quarantine_deaths: int = Field(default=2, ge=1)
 
-    #: sandboxed processes that render, for each worker
-    renderers: int = Field(default=1, ge=1)
+    #: sandboxed processes that render, for each worker; by default one for a CPU engine, and as many as there are cores
+    #: for each GPU, eight at most, for others
+    renderers: int | None = Field(default=None, ge=1)
+    #: million pixels of page images that a worker holds at most, rendered or in its engine (3 bytes each)
+    pixels_in_flight: int = Field(default=600, ge=1)
+    #: seconds that begun pages get when a worker is told to stop; then they are given back
+    drain_seconds: float = Field(default=60.0, ge=0)
     #: MiB that a renderer may use
     render_memory_mb: int = Field(default=1024, ge=128)
     #: seconds that one page may take to render
     render_deadline: float = Field(default=60.0, gt=0)
+
+    vllm: VllmSettings = Field(default_factory=VllmSettings)
+    openai: OpenAiSettings = Field(default_factory=OpenAiSettings)
 
     #: a file that a worker makes once it is ready: for whoever supervises it
     ready_file: Path | None = None

@@ -1,35 +1,56 @@
-"""The command line: `ocrfleet run`, `ocrfleet worker`, `ocrfleet samples`."""
+"""The command line: one function for each command."""
 
 from __future__ import annotations
 
+import json
 import os
-import re
 import signal
 import stat
 import sys
+import tempfile
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
 
 from ocrfleet import logs
 from ocrfleet.errors import ConfigurationError, OcrfleetError
-from ocrfleet.profiles import PROFILES, RAPIDOCR, Profile, resolve
 from ocrfleet.settings import Settings
 from producer import show
+from producer.catalogue import show_models
 from producer.discover import UsageError, check_inputs
 from producer.estimate import estimate
-from producer.register import Selection
+from producer.options import (
+    BaseUrlOption,
+    EngineOption,
+    LanguageOption,
+    ModelOption,
+    ModeOption,
+    ProfileOption,
+    PromptOption,
+    parse_pages,
+    read_group,
+    read_profile,
+    read_settings,
+)
 from producer.report import Report
 from producer.run import Order, Run, locked
 from producer.samples import write_samples
+from producer.speed import show_speed, speed
+from producer.status import show_status
+from producer.supervise import supervise
+from producer.workers import default_workers, read_gpus
 
 EXIT_DONE, EXIT_INCOMPLETE, EXIT_USAGE, EXIT_UNABLE = 0, 1, 2, 3
+
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(min=1, max=256, help="Worker processes; by default one for each GPU, or for each core without one."),
+]
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -78,10 +99,13 @@ def run(
             "--output", "-o", help="Folder for the text; its .ocrfleet keeps the state that makes a run resumable."
         ),
     ],
-    engine: Annotated[str, typer.Option(help=f"What reads the pages: {', '.join(PROFILES)}.")] = RAPIDOCR.name,
-    language: Annotated[
-        str | None, typer.Option(help="Languages for engines that must be told, e.g. [b]deu+Fraktur[/].")
-    ] = None,
+    engine: EngineOption = None,
+    model: ModelOption = None,
+    mode: ModeOption = None,
+    prompt: PromptOption = None,
+    profile: ProfileOption = None,
+    language: LanguageOption = None,
+    base_url: BaseUrlOption = None,
     group: Annotated[
         str | None,
         typer.Option(
@@ -94,9 +118,7 @@ def run(
     password_file: Annotated[
         Path | None, typer.Option(help="File with one password a line, tried on encrypted PDFs.")
     ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, max=256, help="OCR processes; one for each core by default.")
-    ] = None,
+    workers: WorkersOption = None,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try pages again that failed in an earlier run.")
     ] = False,
@@ -112,16 +134,16 @@ def run(
 
     Exit code: 0 every page done; 1 some document partial or failed; 2 usage; 3 could not run; 130 interrupted.
     """
-    settings = read_settings(password_file)
+    settings = read_settings(password_file, base_url)
+    chosen = read_profile(engine=engine, profile=profile, model=model, mode=mode, prompt=prompt, language=language)
     order = Order(
         inputs=tuple(inputs),
         output=output,
-        profile=read_profile(engine, language),
-        worker_arguments=("--engine", engine, *(["--language", language] if language else [])),
+        profile=chosen,
         selection=parse_pages(pages) if pages else (),
         group_folders=read_group(group),
         retry_failed=retry_failed,
-        workers=workers or len(os.sched_getaffinity(0)),
+        workers=workers or default_workers(chosen),
     )
     if dry_run:
         sys.exit(estimate(order, settings, as_json=as_json))
@@ -174,10 +196,87 @@ def exit_code(result: Report, order: Order) -> int:
     return EXIT_DONE if result.succeeded else EXIT_INCOMPLETE
 
 
-@app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def worker(context: typer.Context) -> None:
-    """Serve page jobs from a shared Redis ([b]OCRFLEET_REDIS_URL[/]) into a shared store ([b]OCRFLEET_STORE[/])."""
-    os.execv(sys.executable, [sys.executable, "-m", "worker", *context.args])  # noqa: S606
+@app.command()
+def worker(
+    *,
+    engine: EngineOption = None,
+    model: ModelOption = None,
+    mode: ModeOption = None,
+    prompt: PromptOption = None,
+    profile: ProfileOption = None,
+    language: LanguageOption = None,
+    base_url: BaseUrlOption = None,
+    gpus: Annotated[
+        str | None, typer.Option(help="[b]all[/], or numbers such as [b]0,2[/]: a worker process for each.")
+    ] = None,
+    processes: Annotated[
+        int, typer.Option(min=1, max=256, help="Worker processes, where they don't follow from --gpus.")
+    ] = 1,
+) -> None:
+    """Serve page jobs from a shared Redis ([b]OCRFLEET_REDIS_URL[/]) into a shared store ([b]OCRFLEET_STORE[/]).
+
+    Each worker holds one engine and serves one profile. It is started again when its engine dies, and drains on SIGTERM
+    or Ctrl-C: begun pages get [b]OCRFLEET_DRAIN_SECONDS[/]. Told again, it ends at once.
+
+    [b]ocrfleet worker --profile deepseek-ocr-2 --gpus all[/]
+
+    Exit code: 0 drained; 2 usage; 3 it can never start as it is configured; 130 or 143 told again.
+    """
+    settings = read_settings(base_url=base_url)
+    chosen = read_profile(engine=engine, profile=profile, model=model, mode=mode, prompt=prompt, language=language)
+    devices = read_gpus(gpus)
+    if devices and processes > 1:
+        raise UsageError("--processes and --gpus don't go together: each GPU has one worker process")
+    sys.exit(supervise(chosen, settings, devices=devices or [None] * processes))
+
+
+@app.command()
+def models(*, as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False) -> None:
+    """List the models with their prompts and modes, and the profiles that are made of them."""
+    show_models(as_json=as_json)
+
+
+@app.command()
+def bench(
+    inputs: Annotated[list[Path], typer.Argument(help="Documents, as for [b]ocrfleet run[/]; the more, the better.")],
+    *,
+    engine: EngineOption = None,
+    model: ModelOption = None,
+    mode: ModeOption = None,
+    prompt: PromptOption = None,
+    profile: ProfileOption = None,
+    language: LanguageOption = None,
+    base_url: BaseUrlOption = None,
+    workers: WorkersOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Measure how fast this machine reads documents: pages a day, tokens a page, seconds the engine waited for us.
+
+    Runs the whole fleet on the documents, in a folder that is removed afterwards.
+
+    [b]ocrfleet bench --profile deepseek-ocr scans/[/]
+    """
+    settings = read_settings(base_url=base_url)
+    chosen = read_profile(engine=engine, profile=profile, model=model, mode=mode, prompt=prompt, language=language)
+    with tempfile.TemporaryDirectory(prefix="ocrfleet-bench-") as folder:
+        order = Order(
+            inputs=tuple(inputs),
+            output=Path(folder),
+            profile=chosen,
+            workers=workers or default_workers(chosen),
+            measured=True,
+        )
+        result = carry_out(order, settings)
+    code = exit_code(result, order)
+    speeds = speed(result)
+    typer.echo(json.dumps(speeds, indent=1)) if as_json else show_speed(speeds)
+    sys.exit(code)
+
+
+@app.command()
+def status(*, as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False) -> None:
+    """Show the workers of a shared Redis, what waits for each profile, and what nobody serves."""
+    show_status(read_settings(), as_json=as_json)
 
 
 @app.command()
@@ -185,47 +284,3 @@ def samples(folder: Annotated[Path, typer.Argument(help="Where to write them; ma
     """Draw a few sample documents: born-digital, scanned, two columns, a TIFF, a photo, a book of page images."""
     for path in write_samples(folder):
         typer.echo(path)
-
-
-def read_settings(password_file: Path | None) -> Settings:
-    """Read OCRFLEET_* and the options that stand for one of them. Raises UsageError."""
-    try:
-        settings = Settings() if password_file is None else Settings(password_file=password_file.absolute())
-    except ValidationError as error:
-        problems = "; ".join(f"OCRFLEET_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
-        raise UsageError(problems) from error
-    try:
-        settings.passwords()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the password file {settings.password_file} can't be read: {error}") from error
-    return settings
-
-
-def read_profile(engine: str, language: str | None) -> Profile:
-    """Return the profile that the options name. Raises UsageError."""
-    try:
-        return resolve(engine, language=language)
-    except ConfigurationError as error:
-        raise UsageError(str(error)) from error
-
-
-def read_group(group: str | None) -> bool:
-    """Say whether the images of a folder are one document. Raises UsageError."""
-    if group not in {None, "folder"}:
-        raise UsageError(f"--group takes 'folder', not {group!r}")
-    return group == "folder"
-
-
-def parse_pages(text: str) -> Selection:
-    """Return the ranges of a page selection such as `3-10`, `1,5-` or `-4`. Raises UsageError."""
-    ranges: list[tuple[int, int | None]] = []
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*([0-9]{0,6})\s*(?:(-)\s*([0-9]{0,6})\s*)?", part)
-        if match is None or not (match[1] or match[3]):
-            raise UsageError(f"--pages {text!r}: write it like 3-10, or 1,5-8, or 20-")
-        first = int(match[1] or 1)
-        last = first if not match[2] else int(match[3]) if match[3] else None
-        if first < 1 or (last is not None and last < first):
-            raise UsageError(f"--pages {text!r}: pages count from 1, and a range goes upwards")
-        ranges.append((first, last))
-    return ranges

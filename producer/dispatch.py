@@ -17,7 +17,7 @@ import structlog
 from ocrfleet import keys
 from ocrfleet.errors import DamagedRecordError
 from ocrfleet.jobs import Manifest, Marker, PageJob, Queue
-from ocrfleet.queues import publish_assembly, publish_pages
+from ocrfleet.queues import publish_assembly, publish_pages, ranges
 from ocrfleet.results import stored_pages
 from ocrfleet.storage import NotFoundError
 
@@ -211,17 +211,3 @@ def publish_ranges(app: Celery, active: Active, pages: Iterable[int]) -> None:
         for first, last in ranges(pages, marker.pages_per_job)
     )
     publish_pages(app, marker.profile, jobs)
-
-
-def ranges(pages: Iterable[int], size: int) -> Iterator[tuple[int, int]]:
-    """Yield ascending page numbers as inclusive ranges of neighbours, `size` pages long at most."""
-    first = last = 0
-    for page in pages:
-        if first and page == last + 1 and page - first < size:
-            last = page
-            continue
-        if first:
-            yield first, last
-        first = last = page
-    if first:
-        yield first, last

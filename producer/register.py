@@ -125,6 +125,7 @@ class Registrar:
             collection=self._collection,
             profile=manifest.profile,
             pages_per_job=self._profile.pages_per_job,
+            routes=tuple(sorted({route.to for route in self._profile.routes})),
         )
         self._store.put(waiting, marker.to_bytes())
         return ended + 1, False

@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ocrfleet.jobs import DocumentStatus
+from ocrfleet.jobs import DocumentStatus, WorkerState
 from producer.discover import Skipped
 
 #: Seconds over which the speed is measured.
@@ -72,6 +72,8 @@ class Report:
     skipped: list[Skipped] = field(default_factory=list)
     ended: list[Ended] = field(default_factory=list)
     interrupted: int | None = None
+    #: what the workers said of themselves in the end, where it was wanted
+    workers: list[WorkerState] = field(default_factory=list)
 
     @property
     def succeeded(self) -> bool:

@@ -45,10 +45,13 @@ STATE_FOLDER = ".ocrfleet"
 #: Seconds between two rounds of the main loop, and between two looks of the sweep: one machine, a short backlog.
 _ROUND = 0.25
 _SWEEP = 3.0
-#: Pages ahead of the workers, for each of them: minutes of work for a CPU, and little to look after.
-_BACKLOG = 32
+#: Pages ahead of the workers, for each of them: minutes of work, and little to look after.
+_CPU_BACKLOG = 32
+_BACKLOG = {"vllm": 1024, "openai": 256}
 #: Seconds of the lease of an embedded fleet: its workers are next door, a killed one is noticed soon.
 _LEASE = 10.0
+#: Seconds in which each worker has told of itself once more (worker/lease.py), with room for a busy machine.
+_BEAT = _LEASE / 10 * 2
 #: Seconds that workers get for the pages they have begun, when the run is interrupted.
 _GRACE = 20.0
 
@@ -60,11 +63,12 @@ class Order:
     inputs: tuple[Path, ...]
     output: Path
     profile: Profile
-    worker_arguments: tuple[str, ...]
     selection: Selection = ()
     group_folders: bool = False
     retry_failed: bool = False
     workers: int = 1
+    #: what the workers say of themselves is wanted, up to the last page
+    measured: bool = False
 
     @property
     def state(self) -> Path:
@@ -114,7 +118,7 @@ class Run:
                 "store": order.state / "store",
                 "lease_seconds": _LEASE,
                 "sweep_seconds": _SWEEP,
-                "backlog_pages": _BACKLOG * order.workers,
+                "backlog_pages": _BACKLOG.get(order.profile.engine, _CPU_BACKLOG) * order.workers,
             }
         )
         self.report = Report(Tally())
@@ -153,14 +157,18 @@ class Run:
         environment = {
             "OCRFLEET_STORE": str(self._settings.store.absolute()),
             "OCRFLEET_LEASE_SECONDS": str(self._settings.lease_seconds),
+            # A little less than they get: what is left is given back, and the next run finds it at once.
+            "OCRFLEET_DRAIN_SECONDS": str(_GRACE / 2),
         }
+        if self._settings.openai.base_url is not None:
+            environment["OCRFLEET_OPENAI_BASE_URL"] = self._settings.openai.base_url
         if self._settings.password_file is not None:
             environment["OCRFLEET_PASSWORD_FILE"] = str(self._settings.password_file.absolute())
         begun = time.monotonic()
         with Fleet(
             state=self._order.state,
             workers=self._order.workers,
-            worker_arguments=self._order.worker_arguments,
+            profile=self._order.profile,
             environment=environment,
         ) as fleet:
             intake.start()
@@ -183,6 +191,9 @@ class Run:
                 self._count(dispatcher, time.monotonic() - begun)
                 progress(self.report.tally)
                 time.sleep(_ROUND)
+            if self._order.measured:
+                time.sleep(_BEAT)
+                self.report.workers = ledger.workers()
             if self.report.interrupted is not None:
                 self.report.tally.note = "stopping: begun pages are finished (again to stop at once)"
                 progress(self.report.tally)

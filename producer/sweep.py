@@ -38,7 +38,7 @@ class Sweep:
     def run(self) -> int:
         """Look once; return how many pages and assemblies were published again. Raises TransientError."""
         documents = list(self._dispatcher.active.values())
-        profiles = {active.marker.profile for active in documents}
+        profiles = {name for active in documents for name in (active.marker.profile, *active.marker.routes)}
         jobs, assemblies = self._published.jobs(sorted({name for profile in profiles for name in queue_names(profile)}))
         on_the_way = {
             (job.document, job.generation, page) for job in jobs for page in range(job.first, job.last + 1)

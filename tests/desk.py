@@ -32,7 +32,9 @@ class Desk:
         self._seen: dict[tuple[int, float], psutil.Process] = {}
         self._started: list[subprocess.Popen[str]] = []
 
-    def start(self, *arguments: object, environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
+    def start(
+        self, *arguments: object, environment: dict[str, str] | None = None, start_new_session: bool = False
+    ) -> subprocess.Popen[str]:
         plan = self.folder / "plan.json"
         plan.write_text(json.dumps(self.plan))
         process = subprocess.Popen(
@@ -46,6 +48,7 @@ class Desk:
                 **(environment or {}),
             },
             stdin=subprocess.DEVNULL,
+            start_new_session=start_new_session,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

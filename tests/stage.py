@@ -17,9 +17,9 @@ from servers import FAKES, Valkey
 from ocrfleet import keys
 from ocrfleet.errors import TransientError
 from ocrfleet.jobs import PageResult, Queue, Status
-from ocrfleet.ledger import Ledger
-from ocrfleet.profiles import resolve
-from ocrfleet.queues import make_app
+from ocrfleet.ledger import Faults, Ledger
+from ocrfleet.profiles import Profile, resolve
+from ocrfleet.queues import Published, make_app
 from ocrfleet.settings import Settings
 from ocrfleet.storage import FolderStore
 from producer.discover import Candidate
@@ -32,15 +32,22 @@ ENGINE = "numbered:NumberedEngine"
 
 
 class Stage:
-    def __init__(self, folder: Path, valkey: Valkey, *, engine: str = ENGINE, **settings: object) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        valkey: Valkey,
+        *,
+        engine: str = ENGINE,
+        profile: Profile | None = None,
+        **settings: object,
+    ) -> None:
         self.folder = folder
         self.valkey = valkey
         self.settings = Settings(store=folder / "store", redis_url=valkey.url, lease_seconds=3, **settings)
         self.store = FolderStore(self.settings.store)
         self.ledger = Ledger(valkey.url)
         self.app = make_app(self.settings)
-        self.profile = resolve(engine)
-        self.engine = engine
+        self.profile = profile or resolve(engine)
         self.intake = Intake(self.settings, self.store)
         self.plan: dict[str, object] = {"log": str(folder / "recognised.log"), "overlaps": str(folder / "overlaps.log")}
         self.workers: list[subprocess.Popen[bytes]] = []
@@ -75,23 +82,25 @@ class Stage:
         )
         return registrar.register(Candidate(name, (path,)))
 
-    def start_worker(self) -> subprocess.Popen[bytes]:
+    def start_worker(self, profile: Profile | None = None, **environ: str) -> subprocess.Popen[bytes]:
         plan = self.folder / "plan.json"
         plan.write_text(json.dumps(self.plan))
         environment = {
             **os.environ,
             "PYTHONPATH": str(FAKES),
             "OCRFLEET_TEST_PLAN": str(plan),
+            "OCRFLEET_PROFILE": (profile or self.profile).model_dump_json(),
             "OCRFLEET_REDIS_URL": self.valkey.url,
             "OCRFLEET_STORE": str(self.settings.store),
             "OCRFLEET_LEASE_SECONDS": str(self.settings.lease_seconds),
             "OCRFLEET_JOB_DEADLINE": str(self.settings.job_deadline),
             **({"OCRFLEET_PAGE_DEADLINE": str(self.settings.page_deadline)} if self.settings.page_deadline else {}),
+            **environ,
         }
         log = (self.folder / f"worker-{len(self.workers)}.log").open("ab")
         with log:
             worker = subprocess.Popen(
-                [sys.executable, "-m", "worker", "--engine", self.engine],
+                [sys.executable, "-m", "worker"],
                 env=environment,
                 stderr=log,
                 stdout=log,
@@ -144,8 +153,23 @@ class Stage:
     def stored(self, item: Registered) -> list[str]:
         return [key.rpartition("/")[2] for key in self.store.list(keys.pages(item.document))]
 
+    def result(self, item: Registered, page: int) -> PageResult:
+        return PageResult.from_bytes(self.store.get(keys.page_done(item.document, page)))
+
     def text(self, item: Registered, page: int) -> str:
-        return PageResult.from_bytes(self.store.get(keys.page_done(item.document, page))).text
+        return self.result(item, page).text
+
+    def faults(self, item: Registered) -> dict[int, Faults]:
+        """What the ledger has against each page, as a worker that gets it now would learn."""
+        return {
+            page: self.ledger.inspect(item.document, item.generation, page, worker="nobody")
+            for page in range(1, item.total + 1)
+        }
+
+    def leased(self) -> set[tuple[str, int]]:
+        """The pages of the leased messages."""
+        jobs, _ = Published(self.valkey.client).jobs([])
+        return {(job.document, page) for job in jobs for page in range(job.first, job.last + 1)}
 
     def logs(self) -> str:
         return "\n".join(path.read_text()[-3000:] for path in sorted(self.folder.glob("worker-*.log")))

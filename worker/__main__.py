@@ -2,4 +2,5 @@
 
 from worker.app import run
 
-run()
+if __name__ == "__main__":  # a process that an engine spawns imports this module, too
+    run()

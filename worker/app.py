@@ -10,7 +10,7 @@ import socket
 import sys
 import threading
 import uuid
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import structlog
 import typer
@@ -20,15 +20,18 @@ from celery.worker import state
 from ocrfleet import logs
 from ocrfleet.errors import EXIT_BROKEN, EXIT_CONFIGURATION, ConfigurationError, FatalError, OcrfleetError
 from ocrfleet.ledger import Ledger
-from ocrfleet.profiles import PROFILES, RAPIDOCR, resolve
+from ocrfleet.models import find
 from ocrfleet.queues import make_app, queue_names
 from ocrfleet.settings import Settings
 from ocrfleet.storage import FolderStore
-from worker import engines
+from worker import engines, gate
 from worker.lease import Leases
 from worker.pipeline import Pipeline
 from worker.render import RenderPool
 from worker.tasks import Acknowledgement, register_tasks
+
+if TYPE_CHECKING:
+    from ocrfleet.profiles import Profile
 
 log = structlog.get_logger(__name__)
 
@@ -37,16 +40,16 @@ _BROKEN_GRACE = 15.0
 
 
 def main(
-    engine: Annotated[str, typer.Option(help=f"What reads the pages: {', '.join(PROFILES)}.")] = RAPIDOCR.name,
-    language: Annotated[
-        str | None, typer.Option(help="Languages for engines that must be told, e.g. deu+Fraktur.")
-    ] = None,
+    profile: Annotated[
+        str,
+        typer.Option(envvar="OCRFLEET_PROFILE", help="What reads the pages: a profile's name, a JSON file, or JSON."),
+    ],
 ) -> None:
     """Consume page jobs from Redis (OCRFLEET_REDIS_URL) and store their text (OCRFLEET_STORE)."""
     settings = Settings()
     logs.configure(settings.log_level)
     try:
-        code = work(settings, engine=engine, language=language)
+        code = work(settings, find(profile))
     except ConfigurationError as error:
         log.error("worker can't start", error=str(error))  # noqa: TRY400 - one clear line
         code = EXIT_CONFIGURATION
@@ -58,18 +61,19 @@ def main(
     os._exit(code)
 
 
-def work(settings: Settings, *, engine: str, language: str | None) -> int:
+def work(settings: Settings, profile: Profile) -> int:
     """Work until told to stop or broken; return the exit code. Raises FatalError when the engine can't be loaded."""
-    profile = resolve(engine, language=language)
     worker = f"{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
     store = FolderStore(settings.store)
     ledger = Ledger(settings.redis_url)
     pipeline = Pipeline(
         settings=settings,
         profile=profile,
-        engine=engines.create(profile),
+        engine=engines.create(profile, settings),
         renderers=RenderPool(
-            settings.renderers, memory=settings.render_memory_mb << 20, max_pixels=profile.render.max_pixels
+            settings.renderers or _renderers(profile),
+            memory=settings.render_memory_mb << 20,
+            max_pixels=profile.render.max_pixels,
         ),
         store=store,
         ledger=ledger,
@@ -78,24 +82,34 @@ def work(settings: Settings, *, engine: str, language: str | None) -> int:
     pipeline.start()
     leases = Leases(
         ledger,
-        worker=worker,
+        state=pipeline.state,
         lease_seconds=settings.lease_seconds,
         job_deadline=settings.job_deadline,
         works=pipeline.responds,
     )
     leases.start()
     app = make_app(settings, consume=queue_names(profile.name))
+    gate.install(app, pipeline)
     fatal: list[FatalError] = []
+    breaking = threading.Lock()
 
     def broken(error: FatalError) -> None:
-        if not fatal:
+        with breaking:
+            if fatal:
+                return
+            code = _exit_code(error)
             log.error("worker broken: it gives back its jobs and ends", error=str(error))
             fatal.append(error)
-            pipeline.drain()
-            state.should_stop = EXIT_BROKEN
-            timer = threading.Timer(_BROKEN_GRACE, os._exit, [EXIT_BROKEN])
+            grace = _BROKEN_GRACE + (settings.drain_seconds if code == EXIT_CONFIGURATION else 0)
+            timer = threading.Timer(grace, os._exit, [code])
             timer.daemon = True
             timer.start()
+            state.should_stop = code
+            pipeline.drain()
+            if code != EXIT_CONFIGURATION:
+                # Before any job is given back: whoever takes it must find that this worker died with its pages.
+                # One that may not go on, as by a limit of spending, ends what it has begun.
+                leases.stop()
 
     register_tasks(app, Acknowledgement(leases, broken), pipeline=pipeline, store=store, ledger=ledger)
 
@@ -120,11 +134,22 @@ def work(settings: Settings, *, engine: str, language: str | None) -> int:
         settings.ready_file.touch()
     log.info("worker ready", worker=worker, profile=profile.name, engine=pipeline.engine_version)
     consumer.start()
-    leases.stop()
-    if fatal:
-        return EXIT_BROKEN
-    pipeline.stop()
-    return 0
+    code = _exit_code(fatal[0]) if fatal else 0
+    if code != EXIT_BROKEN:
+        leases.stop()
+        pipeline.stop()
+    return code
+
+
+def _exit_code(error: FatalError) -> int:
+    return EXIT_CONFIGURATION if isinstance(error, ConfigurationError) else EXIT_BROKEN
+
+
+def _renderers(profile: Profile) -> int:
+    """Return how many renderers keep an engine fed: a CPU engine needs its core for itself."""
+    if profile.engine not in {"vllm", "openai"}:
+        return 1
+    return max(1, min(8, len(os.sched_getaffinity(0))))
 
 
 def run() -> None:

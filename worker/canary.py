@@ -26,14 +26,24 @@ def draw() -> PageImage:
 
 
 async def sing(engine: Engine, profile: Profile) -> None:
-    """Have the engine read the canary. Raises FatalError when it fails, or does not read the words that it should."""
+    """Have the engine read the canary. Raises FatalError when it fails, or does not read what the profile says."""
+    canary = profile.canary
+    asked = profile if canary.prompt is None else profile.model_copy(update={"prompt": canary.prompt})
+    text = await _read(engine, asked)
+    found = text.lower()
+    missing = [word for word in canary.words if word not in found]
+    if missing:
+        raise FatalError(f"the engine misreads the canary page: {text[:200]!r} lacks {', '.join(missing)}")
+    if canary.twice:
+        again = await _read(engine, asked)
+        if not text.strip() or text != again:
+            raise FatalError(f"the engine reads the canary page as {text[:200]!r}, and then as {again[:200]!r}")
+
+
+async def _read(engine: Engine, profile: Profile) -> str:
     try:
-        recognition = await engine.recognise(draw(), profile)
+        return (await engine.recognise(draw(), profile)).text
     except FatalError:
         raise
     except Exception as error:
         raise FatalError(f"the engine fails on the canary page: {error or type(error).__name__}") from error
-    found = recognition.text.lower()
-    missing = [word for word in profile.canary if word not in found]
-    if missing:
-        raise FatalError(f"the engine misreads the canary page: {recognition.text!r} lacks {', '.join(missing)}")

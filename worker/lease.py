@@ -10,11 +10,12 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import structlog
 
 from ocrfleet.errors import EXIT_BROKEN, TransientError
+from ocrfleet.jobs import WorkerState
 from ocrfleet.ledger import Ledger
 
 log = structlog.get_logger(__name__)
@@ -30,13 +31,13 @@ class Leases:
         self,
         ledger: Ledger,
         *,
-        worker: str,
+        state: Callable[[], WorkerState],
         lease_seconds: float,
         job_deadline: float,
         works: Callable[[], bool] = lambda: True,
     ) -> None:
         self._ledger = ledger
-        self._worker = worker
+        self._state = state
         self._lease = lease_seconds
         self._deadline = job_deadline
         self._works = works
@@ -52,7 +53,8 @@ class Leases:
         """End the renewals and say that the worker is gone: what it still holds counts as having died with it."""
         self._stop.set()
         self._thread.join()
-        self._ledger.leave(self._worker)
+        with suppress(TransientError):  # it expires by itself
+            self._ledger.leave(self._state().worker)
 
     @contextmanager
     def held(self, tag: str) -> Iterator[None]:
@@ -69,7 +71,7 @@ class Leases:
 
         The heartbeat ends before the leases do: whoever takes over a job must find its former worker dead.
         """
-        self._ledger.heartbeat(self._worker, self._lease * 0.8)
+        self._ledger.heartbeat(self._state(), self._lease * 0.8)
         now = time.monotonic()
         alive = [tag for tag, since in self._held.copy().values() if now - since < self._deadline]
         if alive:

@@ -1,80 +1,57 @@
-"""The way of a page through a worker: fetch, render, judge, recognise, store, mark.
+"""The jobs of a worker: their pages are read, stored and marked; what can't be done here is given back.
 
 All pages of a worker are coroutines on one event loop in a thread of its own; a job is a thread that hands over its
-pages and waits. Pages are admitted by number in flight, not by jobs, so one slow page of a job leaves no slot idle.
+pages and waits. Pages are admitted by number and size, not by jobs, so one slow page of a job leaves no slot idle.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
-import random
 import threading
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from ocrfleet import keys
-from ocrfleet.errors import FatalError, OcrfleetError, PageFaultError, PermanentError, Reason, TransientError
-from ocrfleet.jobs import Manifest, PageJob, PageResult, PageStatus, Record
+from ocrfleet.errors import FatalError, OcrfleetError, TransientError
+from ocrfleet.jobs import Manifest, PageJob, PageStatus, Routed
 from ocrfleet.ledger import Ledger, Mark
 from ocrfleet.results import record_pages, stored_pages
-from ocrfleet.sources import opened
 from worker import canary
-from worker.judge import is_blank
+from worker.attempts import Attempt, RunRecord
+from worker.page import DrainingError, PageReader
+from worker.patience import Patience
+from worker.routing import RoutedError
 
 if TYPE_CHECKING:
+    from ocrfleet.jobs import WorkerState
     from ocrfleet.profiles import Profile
     from ocrfleet.settings import Settings
     from ocrfleet.storage import ObjectStore
-    from worker.engines.base import Engine, PageImage, Recognition
+    from worker.engines.base import Engine
     from worker.render import RenderPool
 
 log = structlog.get_logger(__name__)
-T = TypeVar("T")
 
-#: Seconds between two tries when the store or Redis is away: doubled each time, up to the second number.
-_FIRST_WAIT, _LONGEST_WAIT = 0.2, 10.0
-
-
-class DrainingError(OcrfleetError):
-    """The worker is leaving: the page was not begun and goes to somebody else."""
+#: Seconds that an engine may take to end: vLLM gives its processes five, then kills them.
+_STOP_DEADLINE = 30.0
+#: Threads that wait for the store and for Redis.
+_THREADS = 8
 
 
-class Attempt(Record):
-    """One try at a page, for the run record."""
+@dataclass(frozen=True, slots=True)
+class Worked:
+    """What is to be done after a job."""
 
-    page: int
-    outcome: str
-    render_seconds: float | None = None
-    recognise_seconds: float | None = None
-
-
-class RunRecord(Record):
-    """What it took to work on a job: differs from run to run, and is no part of any output."""
-
-    schema_version: int = 1
-    job: PageJob
-    worker: str
-    finished: float
-    attempts: tuple[Attempt, ...]
-
-
-@dataclass
-class _Try:
-    """An attempt while it is made."""
-
-    page: int
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    def done(self, outcome: str) -> Attempt:
-        return Attempt(page=self.page, outcome=outcome, **self.seconds)
+    #: every page of the document has a record: time to assemble it
+    assemble: bool
+    #: pages that go to other profiles; the job may be acknowledged once they are on those queues
+    routed: dict[Routed, list[int]]
 
 
 class Pipeline:
@@ -98,29 +75,16 @@ class Pipeline:
         self._store = store
         self._ledger = ledger
         self._worker = worker
-        self._passwords = settings.passwords()
-        self._page_deadline = settings.page_deadline or profile.page_deadline
-        # As many pages as the engine takes at once, and for each renderer one that is being made ready.
-        self._capacity = engine.concurrency + settings.renderers
-        self._slots = asyncio.Semaphore(self._capacity)
-        self._gate = asyncio.Lock()
-        self._engine_slots = asyncio.Semaphore(engine.concurrency)
-        #: a page hangs in an engine that can't be interrupted: no other page may be given to it
-        self._stuck = False
-        self._draining = False
-        self._threads = ThreadPoolExecutor(8, thread_name_prefix="pipeline-io")
+        self._patience = Patience(_THREADS)
+        self._jobs = self._pages = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        #: begun pages are given back, too
+        self._cut_short = False
+        #: told when there may be room for another job
+        self.on_room: Callable[[], None] = lambda: None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="pipeline", daemon=True)
         self._manifest = functools.lru_cache(maxsize=64)(self._read_manifest)
-
-    @property
-    def jobs_at_once(self) -> int:
-        """How many jobs fill the slots even when each has a single page left."""
-        return self._capacity
-
-    @property
-    def engine_version(self) -> str:
-        return self._engine.version
 
     def start(self) -> None:
         """Load the engine. Raises FatalError when it can't be loaded."""
@@ -129,11 +93,46 @@ class Pipeline:
 
     async def _start_engine(self) -> None:
         await self._engine.start()
+        deadline = self._settings.page_deadline or self._profile.page_deadline
         try:
-            async with asyncio.timeout(self._page_deadline):
+            async with asyncio.timeout(deadline):
                 await canary.sing(self._engine, self._profile)
         except TimeoutError as error:
             raise FatalError("the engine hangs in the canary page") from error
+        # Only now: an engine may learn from its device how many pages it takes.
+        self._reader = PageReader(
+            settings=self._settings,
+            profile=self._profile,
+            engine=self._engine,
+            renderers=self._renderers,
+            ledger=self._ledger,
+            patience=self._patience,
+            worker=self._worker,
+        )
+
+    @property
+    def engine_version(self) -> str:
+        return self._engine.version
+
+    @property
+    def jobs_at_once(self) -> int:
+        """How many jobs fill the slots even when each has a single page left."""
+        return self._reader.capacity
+
+    @property
+    def jobs_in_hand(self) -> int:
+        return self._jobs
+
+    def room(self, *, jobs_to_come: int) -> bool:
+        """Say whether the worker should take another job, when so many are on their way to `run`."""
+        return (
+            not self._reader.leaving
+            and self._pages + jobs_to_come * self._profile.pages_per_job < self._reader.capacity
+        )
+
+    def state(self) -> WorkerState:
+        """Return what the worker says of itself."""
+        return self._reader.feed.state()
 
     def responds(self) -> bool:
         """Say whether the event loop turns within a lease's time; what blocks it blocks every page of this worker."""
@@ -143,44 +142,88 @@ class Pipeline:
             return False
         return True
 
-    def run(self, job: PageJob, *, redelivered: bool) -> bool:
-        """Work on a job until each of its pages has a terminal record; return True when its document may be assembled.
+    def run(self, job: PageJob, *, redelivered: bool) -> Worked:
+        """Work on a job until each of its pages has a terminal record or goes to another profile.
 
         Raises TransientError or DrainingError when it must be given back, FatalError when this worker is broken.
         """
         return asyncio.run_coroutine_threadsafe(self._job(job, redelivered=redelivered), self._loop).result()
 
     def drain(self) -> None:
-        """Begin no more pages; those that were begun end as usual."""
-        self._draining = True
+        """Begin no more pages; those that were begun end as usual, or are given back after `drain_seconds`."""
+        if self._reader.draining:
+            return
+        self._reader.draining = True
+        self._patience.end()
+        self._loop.call_soon_threadsafe(self._loop.call_later, self._settings.drain_seconds, self._give_back)
+
+    def _give_back(self) -> None:
+        if self._tasks:
+            log.warning("grace time over: begun pages are given back", pages=len(self._tasks))
+        self._cut_short = True
+        for task in self._tasks:
+            task.cancel()
 
     def stop(self) -> None:
-        asyncio.run_coroutine_threadsafe(self._engine.stop(), self._loop).result(timeout=10)
+        asyncio.run_coroutine_threadsafe(self._engine.stop(), self._loop).result(timeout=_STOP_DEADLINE)
         self._renderers.close()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
-        self._threads.shutdown()
+        self._patience.close()
 
-    async def _job(self, job: PageJob, *, redelivered: bool) -> bool:
-        with structlog.contextvars.bound_contextvars(document=job.document, generation=job.generation):
-            manifest = await self._patiently(self._manifest, job.document, job.generation)
-            if manifest.profile_digest != self._profile.digest:
-                raise OcrfleetError(
-                    f"document {job.document} was registered for another revision of profile {manifest.profile}: "
-                    "producers and workers must have the same version"
-                )
-            terminal = await self._patiently(self._terminal, job, manifest, redelivered)
+    async def _job(self, job: PageJob, *, redelivered: bool) -> Worked:
+        self._jobs += 1
+        try:
+            with structlog.contextvars.bound_contextvars(document=job.document, generation=job.generation):
+                return await self._work_on(job, redelivered=redelivered)
+        finally:
+            self._jobs -= 1
+            self.on_room()
+
+    async def _work_on(self, job: PageJob, *, redelivered: bool) -> Worked:
+        at_most = job.last - job.first + 1
+        self._pages += at_most  # until it is known how many are left to do
+        try:
+            manifest = await self._patience.call(self._manifest, job.document, job.generation)
+            self._check_profile(job, manifest)
+            terminal = await self._patience.call(self._terminal, job, manifest, redelivered)
             selected = {page for first, last in manifest.selection for page in range(first, last + 1)}
             pages = [page for page in range(job.first, job.last + 1) if page in selected and page not in terminal]
             attempts: list[Attempt] = []
-            ends = await asyncio.gather(
-                *(self._page(job, manifest, page, attempts) for page in pages), return_exceptions=True
+            tasks = [self._begin(self._page(job, manifest, page, attempts)) for page in pages]
+        finally:
+            self._pages -= at_most
+        ends = await asyncio.gather(*tasks, return_exceptions=True)
+        await self._write_run_record(job, attempts)
+        routed: dict[Routed, list[int]] = {}
+        for page, end in zip(pages, ends, strict=True):
+            if isinstance(end, RoutedError):
+                routed.setdefault(end.to, []).append(page)
+        _raise_worst([end for end in ends if not isinstance(end, RoutedError)])
+        # A job with nothing left to do may be the repetition of one whose worker died before it asked for assembly.
+        mark = await self._patience.call(self._ledger.mark, job.document, job.generation, ())
+        return Worked(mark is Mark.LAST, routed)
+
+    def _begin(self, page: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Start a page, which counts as in hand until it has ended."""
+        task = self._loop.create_task(page)
+        self._pages += 1
+        self._tasks.add(task)
+        task.add_done_callback(self._end)
+        return task
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._pages -= 1
+        self.on_room()
+
+    def _check_profile(self, job: PageJob, manifest: Manifest) -> None:
+        wanted = manifest.profile_digest if job.routed is None else job.routed.profile_digest
+        if wanted != self._profile.digest:
+            raise OcrfleetError(
+                f"document {job.document} was registered for another revision of profile {self._profile.name}: "
+                "producers and workers must have the same version"
             )
-            await self._write_run_record(job, attempts)
-            _raise_worst(ends)
-            # A job with nothing left to do may be the repetition of one whose worker died before it asked for assembly.
-            mark = await self._patiently(self._ledger.mark, job.document, job.generation, ())
-            return mark is Mark.LAST
 
     def _read_manifest(self, document: str, _generation: int) -> Manifest:
         """Read a manifest, once for each generation: where its source lies may have changed in between."""
@@ -201,179 +244,31 @@ class Pipeline:
         return known
 
     async def _page(self, job: PageJob, manifest: Manifest, page: int, attempts: list[Attempt]) -> None:
-        """Bring one page to its terminal record."""
+        """Bring one page to its terminal record. Raises RoutedError when it goes elsewhere."""
+        at = job.document, job.generation, page
         with structlog.contextvars.bound_contextvars(page=page):
-            result = await self._result(job, manifest, page, attempts)
-            await self._patiently(record_pages, self._store, self._ledger, job, manifest, result)
-            await self._patiently(self._ledger.release, job.document, job.generation, page)
+            try:
+                result = await self._reader.read(job, manifest, page, attempts)
+                await self._patience.call(record_pages, self._store, self._ledger, job, manifest, result)
+                await self._patience.call(self._ledger.release, *at)
+            except asyncio.CancelledError:
+                if not self._cut_short:
+                    raise
+                await self._patience.call(self._ledger.release, *at)
+                raise DrainingError("the worker is leaving") from None
             if result.status is PageStatus.FAILED:
                 log.warning("page failed", reason=result.reason, detail=result.detail)
             else:
                 log.debug("page done")
-            if self._stuck:
+            if self._reader.stuck:
                 raise FatalError("the engine hangs in a page and can't be interrupted")
-
-    async def _result(self, job: PageJob, manifest: Manifest, page: int, attempts: list[Attempt]) -> PageResult:  # noqa: C901 - one way out for each kind of error
-        """Try a page until it is done or failed; its own faults are counted in the ledger, not in the message."""
-        while True:
-            faults = await self._patiently(
-                functools.partial(self._ledger.inspect, worker=self._worker), job.document, job.generation, page
-            )
-            if faults.deaths_alone >= self._settings.quarantine_deaths:
-                detail = (
-                    f"the worker died {faults.deaths_alone} times while it worked on this page alone; "
-                    "look at the page, then run again with --retry-failed"
-                )
-                return self._failed(page, Reason.WORKER_DIED, detail)
-            if faults.attempts >= self._settings.page_attempts:
-                # A worker died between counting the last fault and storing the failure.
-                detail = f"it failed {faults.attempts} times; the run records have its attempts"
-                return self._failed(page, Reason(faults.reason or Reason.INTERNAL_ERROR), detail)
-            alone = faults.deaths >= self._settings.suspect_deaths or faults.deaths_alone > 0
-            async with self._admitted(alone=alone):
-                if self._draining:
-                    raise DrainingError("the worker is leaving")
-                hold = functools.partial(self._ledger.hold, worker=self._worker, alone=alone)
-                await self._patiently(hold, job.document, job.generation, page)
-                current = _Try(page)
-                try:
-                    result = await self._attempt(manifest, page, current)
-                except PermanentError as error:
-                    attempts.append(current.done(error.reason))
-                    return self._failed(page, error.reason, error.detail)
-                except FatalError:
-                    # The page stays in this worker's hand: the ledger will find that the worker died with it.
-                    attempts.append(current.done("worker broken"))
-                    raise
-                except (TransientError, DrainingError):
-                    await self._patiently(self._ledger.release, job.document, job.generation, page)
-                    raise
-                except Exception as error:  # noqa: BLE001 - whatever it is, it harms this page alone
-                    fault = _fault_of(error)
-                else:
-                    attempts.append(current.done("done"))
-                    return result
-            attempts.append(current.done(fault.reason))
-            log.warning("page attempt failed", page=page, reason=fault.reason, detail=fault.detail)
-            count = await self._patiently(self._ledger.fault, job.document, job.generation, page, fault.reason)
-            if count >= self._settings.page_attempts:
-                return self._failed(page, fault.reason, fault.detail)
-            await self._patiently(self._ledger.release, job.document, job.generation, page)
-            if self._stuck:
-                raise FatalError("the engine hangs in a page and can't be interrupted")
-
-    async def _attempt(self, manifest: Manifest, page: int, current: _Try) -> PageResult:
-        index, inner = manifest.locate(page)
-        source = manifest.sources[index]
-        begun = time.perf_counter()
-        with ExitStack() as stack:
-            # In a thread: a file that was touched is hashed again, which takes its time.
-            fd = await self._loop.run_in_executor(self._threads, stack.enter_context, opened(source))
-            image = await self._renderers.render(
-                source.sha256,
-                fd,
-                source.kind,
-                inner,
-                self._profile.render,
-                passwords=self._passwords,
-                deadline=self._settings.render_deadline,
-            )
-        current.seconds["render_seconds"] = round(time.perf_counter() - begun, 3)
-        size = {
-            "width_px": image.width,
-            "height_px": image.height,
-            "width_pt": round(image.width_pt, 2),
-            "height_pt": round(image.height_pt, 2),
-        }
-        if is_blank(image):
-            return self._told(page, PageStatus.DONE, blank=True, **size)
-        recognition = await self._recognise(image, current)
-        return self._told(
-            page,
-            PageStatus.DONE,
-            text=recognition.text,
-            lines=recognition.lines,
-            finish_reason=recognition.finish_reason,
-            tokens=recognition.tokens,
-            **size,
-        )
-
-    async def _recognise(self, image: PageImage, current: _Try) -> Recognition:
-        """Give a page to the engine once it has room; only then its deadline begins."""
-        async with self._engine_slots:
-            if self._stuck:
-                raise DrainingError("the engine hangs in another page")
-            begun = time.perf_counter()
-            try:
-                async with asyncio.timeout(self._page_deadline):
-                    return await self._engine.recognise(image, self._profile)
-            except TimeoutError as error:
-                self._stuck = not self._engine.interruptible
-                detail = f"the engine did not answer within {self._page_deadline:g} seconds"
-                raise PageFaultError(Reason.ENGINE_DEADLINE, detail) from error
-            finally:
-                current.seconds["recognise_seconds"] = round(time.perf_counter() - begun, 3)
-
-    def _told(self, page: int, status: PageStatus, **known: Any) -> PageResult:
-        return PageResult(
-            page=page,
-            status=status,
-            profile=self._profile.name,
-            engine=self._profile.engine,
-            engine_version=self._engine.version,
-            model=self._profile.model,
-            revision=self._profile.revision,
-            **known,
-        )
-
-    def _failed(self, page: int, reason: Reason, detail: str) -> PageResult:
-        return self._told(page, PageStatus.FAILED, reason=reason, detail=detail)
-
-    @asynccontextmanager
-    async def _admitted(self, *, alone: bool) -> AsyncIterator[None]:
-        """Wait for a slot, or for all of them; first come, first served, so that one who needs all is not starved."""
-        taken = 0
-        try:
-            async with self._gate:
-                for _ in range(self._capacity if alone else 1):
-                    await self._slots.acquire()
-                    taken += 1
-            yield
-        finally:
-            for _ in range(taken):
-                self._slots.release()
-
-    async def _patiently(self, function: Callable[..., T], *args: Any) -> T:
-        """Call a function of the store or the ledger in a thread, again and again while they are away."""
-        wait = _FIRST_WAIT
-        while True:
-            try:
-                answer = await self._loop.run_in_executor(self._threads, function, *args)
-                if wait > _FIRST_WAIT:
-                    log.warning("going on")
-            except TransientError as error:
-                if self._draining:
-                    raise
-                log.warning("waiting", error=str(error), seconds=round(wait, 1))
-                await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
-                wait = min(2 * wait, _LONGEST_WAIT)
-            else:
-                return answer
 
     async def _write_run_record(self, job: PageJob, attempts: list[Attempt]) -> None:
         if not attempts:
             return
         record = RunRecord(job=job, worker=self._worker, finished=time.time(), attempts=tuple(attempts))
         key = keys.run_record(job.document, job.generation, job.first, uuid.uuid4().hex[:12])
-        await self._patiently(self._store.put, key, record.to_bytes())
-
-
-def _fault_of(error: Exception) -> PageFaultError:
-    """Take an error that nobody foresaw for the page's own fault: it is tried again, then it fails alone."""
-    if isinstance(error, PageFaultError):
-        return error
-    log.error("page raised", exc_info=error)
-    return PageFaultError(Reason.INTERNAL_ERROR, f"{type(error).__name__} in ocrfleet; the worker's log has the place")
+        await self._patience.call(self._store.put, key, record.to_bytes())
 
 
 def _raise_worst(ends: list[BaseException | None]) -> None:

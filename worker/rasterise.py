@@ -1,12 +1,17 @@
 """The sandboxed program that turns pages into pixels: `python -m worker.rasterise`, started by a Sandbox.
 
-A PDF page is drawn by MuPDF straight into pixels, an image file is decoded by Pillow at no more than the size needed.
-Pixels go through the shared memory: uint8, height x width x 3, RGB, row after row.
+A PDF page is drawn by MuPDF straight into pixels, an image file is decoded by Pillow at no more than the size needed; so
+is a PDF page that is nothing but one JPEG, as MuPDF's decoder takes twice the time (bench/rendering.py). Pixels go through
+the shared memory: uint8, row after row, grey or RGB. The parent makes them RGB and takes the last few per cent off their
+size, with OpenCV: that has too many libraries for this process's limits.
 """
 
 from __future__ import annotations
 
+import ctypes
+import io
 import math
+import re
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -41,12 +46,45 @@ ASSUMED_DPI = 300.0
 #: EXIF's tag for how a camera or scanner was held, and its values with the first row at the left or right.
 _ORIENTATION = 0x0112
 _SIDEWAYS = frozenset({5, 6, 7, 8})
+#: How each is turned upright, in Pillow's words.
+_TURNS = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
+
+#: How much larger, each way, the parent may be handed an image: its filter looks at the nearest pixels only.
+_REST = 1.125
+
+#: What a page's content is that draws one image upright and does nothing else: its size, place (points) and name.
+_NUMBER, _ZERO = r"(-?\d*\.?\d+)", r"0(?:\.0*)?"
+_ONE_IMAGE = re.compile(
+    rf"\s*q\s+{_NUMBER}\s+{_ZERO}\s+{_ZERO}\s+{_NUMBER}\s+{_NUMBER}\s+{_NUMBER}\s+cm\s+/([\w.-]+)\s+Do\s+Q\s*".encode()
+)
+#: All that the dictionary of such an image may hold; masks, decode arrays, layers and the like change what is seen.
+_PLAIN_IMAGE = frozenset(
+    ("Type", "Subtype", "Name", "Width", "Height", "BitsPerComponent", "ColorSpace", "Filter", "Length")
+)
+_PLAIN_SPACES = {"/DeviceGray": "L", "/DeviceRGB": "RGB"}
+#: A profile's kind of colours, at this place of it (ICC.1:2022, 7.2): profiles themselves are not applied, see `mupdf`.
+_PROFILE_SPACES, _PROFILE_SPACE = {b"GRAY": "L", b"RGB ": "RGB"}, slice(16, 20)
+
+#: Names of two settings (glibc's malloc.h).
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Raster:
-    """What was drawn: its size in pixels, and the page's size as displayed in points."""
+    """What was drawn: its size in the memory and as it shall be, in pixels, and the page's size as displayed in points."""
 
+    stored_width: int
+    stored_height: int
+    #: 1 for grey, 3 for RGB
+    channels: int
     width: int
     height: int
     width_pt: float
@@ -90,6 +128,9 @@ def draw_pdf_page(document: PdfDocument, index: int, render: Render, into: mmap)
         width_pt, height_pt = page.rect.width, page.rect.height
         # What a PDF draws has no size of its own in pixels: it may be drawn at any.
         width, height = fit(width_pt, height_pt, render, enlarge=True)
+        scan = None if _enhances(render) else _only_scan(page, (width, height), len(into))
+        if scan is not None:
+            return _handed_over(scan, (width, height), width_pt, height_pt, into)
         matrix = pymupdf.Matrix(width / width_pt, height / height_pt)
         pixmap = page.get_pixmap(matrix=matrix, colorspace=pymupdf.csRGB, alpha=False, annots=True)
         # A scan whose only image can't be decoded would otherwise pass for an empty page.
@@ -105,12 +146,12 @@ def draw_pdf_page(document: PdfDocument, index: int, render: Render, into: mmap)
     # MuPDF would keep up to 256 MB of fonts and images; half of them, the last used, serve the next page as well.
     pymupdf.TOOLS.store_shrink(50)
     pixels = pixmap.samples_mv  # the pixmap's own memory: gone with it
-    if render.contrast or render.sharpen:
+    if _enhances(render):
         import PIL.Image  # noqa: PLC0415 - native code: under the limits
 
         pixels = _enhance(PIL.Image.frombuffer("RGB", (pixmap.width, pixmap.height), pixels), render).tobytes()
     into[: len(pixels)] = pixels
-    return Raster(width=pixmap.width, height=pixmap.height, width_pt=width_pt, height_pt=height_pt)
+    return _raster((pixmap.width, pixmap.height), 3, (pixmap.width, pixmap.height), width_pt, height_pt)
 
 
 def draw_image(document: ImageDocument, index: int, render: Render, into: mmap) -> Raster:
@@ -130,17 +171,39 @@ def draw_image(document: ImageDocument, index: int, render: Render, into: mmap) 
         image = _decode(document, index, image, size)
         orientation = _orientation(image)
         image = _continuous(image)
-        # Down by whole numbers first (BOX), then the rest by a short filter: 11 ms for a bilevel A4 page instead of 41.
-        shrinks = size[0] <= image.width
-        smooth = PIL.Image.Resampling.HAMMING if shrinks else PIL.Image.Resampling.LANCZOS
-        image = image.resize(size, smooth, reducing_gap=1.0)
-        image = _upright(_on_white(image), orientation)
-        image = _enhance(image, render).convert("RGB")
-    pixels = image.tobytes()
-    into[: len(pixels)] = pixels
+        upright = orientation not in _TURNS and not _enhances(render)
+        nearly = _nearly(image, size, len(into)) if upright else None
+        if nearly is None:
+            # Down by whole numbers first (BOX), then the rest by a short filter: 11 ms for a bilevel A4 page instead of 41.
+            shrinks = size[0] <= image.width
+            smooth = PIL.Image.Resampling.HAMMING if shrinks else PIL.Image.Resampling.LANCZOS
+            image = image.resize(size, smooth, reducing_gap=1.0)
+            image = _enhance(_upright(_on_white(image), orientation), render)
+            size = image.size
+        else:
+            image = nearly
     if orientation in _SIDEWAYS:
         width_pt, height_pt = height_pt, width_pt
-    return Raster(width=image.width, height=image.height, width_pt=width_pt, height_pt=height_pt)
+    return _handed_over(image, size, width_pt, height_pt, into)
+
+
+def _handed_over(image: Image, size: tuple[int, int], width_pt: float, height_pt: float, into: mmap) -> Raster:
+    """Put a grey or RGB image into the memory, for the parent to bring it to its size."""
+    pixels = image.tobytes()
+    into[: len(pixels)] = pixels
+    return _raster(image.size, len(image.mode), size, width_pt, height_pt)
+
+
+def _raster(stored: tuple[int, int], channels: int, size: tuple[int, int], width_pt: float, height_pt: float) -> Raster:
+    return Raster(
+        stored_width=stored[0],
+        stored_height=stored[1],
+        channels=channels,
+        width=size[0],
+        height=size[1],
+        width_pt=width_pt,
+        height_pt=height_pt,
+    )
 
 
 def fit(width: float, height: float, render: Render, *, enlarge: bool) -> tuple[int, int]:
@@ -160,6 +223,95 @@ def fit(width: float, height: float, render: Render, *, enlarge: bool) -> tuple[
     if round(width * scale) * round(height * scale) > render.max_pixels:
         return max(1, math.floor(width * scale)), max(1, math.floor(height * scale))
     return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _nearly(image: Image, size: tuple[int, int], room: int) -> Image | None:
+    """Return the image, shrunk by whole numbers, if the rest is a trifle and it has room in so many bytes; else None."""
+    if image.mode not in ("L", "RGB"):
+        return None
+    factors = image.width // size[0], image.height // size[1]
+    if 0 in factors:
+        return None  # it is to be enlarged
+    width, height = -(-image.width // factors[0]), -(-image.height // factors[1])
+    if width > size[0] * _REST or height > size[1] * _REST or width * height * len(image.mode) > room:
+        return None
+    return image if factors == (1, 1) else image.reduce(factors)
+
+
+def _only_scan(page: Any, size: tuple[int, int], room: int) -> Image | None:
+    """Decode the JPEG that is all of a PDF page, if that gives little more than `size` and at most `room` bytes.
+
+    None in any other case or doubt: then MuPDF draws the page, or says what is wrong with it.
+    """
+    try:
+        found = _only_image(page, size)
+        if found is None:
+            return None
+        xref, mode = found
+        return _decode_scan(page.parent, xref, mode, size, room)
+    except Exception:  # noqa: BLE001 - a wrong password, a torn file, no memory: MuPDF meets it again
+        return None
+
+
+def _only_image(page: Any, size: tuple[int, int]) -> tuple[int, str] | None:
+    """Return the number and Pillow's mode of the image that covers the page exactly, if the page draws nothing else."""
+    pymupdf = mupdf()
+    key = page.parent.xref_get_key
+    changing = ("Annots", "Group", "Resources/ColorSpace")
+    if page.rotation or any(key(page.xref, name)[0] != "null" for name in changing):
+        return None
+    match = _ONE_IMAGE.fullmatch(page.read_contents())
+    if match is None:
+        return None
+    across, down, left, bottom = (float(number) for number in match.groups()[:4])
+    placed = pymupdf.Rect(0, 0, 1, 1) * pymupdf.Matrix(across, 0, 0, down, left, bottom) * page.transformation_matrix
+    # Less than half a pixel: MuPDF as well would move it to the page's edge.
+    pixel = min(page.rect.width / size[0], page.rect.height / size[1])
+    if across <= 0 or down <= 0 or any(abs(a - b) >= pixel / 2 for a, b in zip(placed, page.rect, strict=True)):
+        return None
+    kind, reference = key(page.xref, f"Resources/XObject/{match[5].decode()}")
+    if kind != "xref":
+        return None
+    xref = int(reference.split()[0])
+    image = {name: key(xref, name) for name in page.parent.xref_get_keys(xref)}
+    if not image.keys() <= _PLAIN_IMAGE or image["Subtype"][1] != "/Image" or image["BitsPerComponent"][1] != "8":
+        return None
+    mode = _colours(page.parent, image["ColorSpace"])
+    return (xref, mode) if mode and image["Filter"][1] in ("/DCTDecode", "[/DCTDecode]") else None
+
+
+def _colours(pdf: Any, space: tuple[str, str]) -> str | None:
+    """Return Pillow's mode for a PDF's colour space (its type and text); None where the two may see other colours."""
+    kind, text = space
+    if kind == "xref":
+        text = pdf.xref_object(int(text.split()[0]), compressed=True)
+    if text in _PLAIN_SPACES:
+        return _PLAIN_SPACES[text]
+    profile = re.fullmatch(r"\[\s*/ICCBased\s+(\d+) 0 R\s*\]", text)
+    # An alternate may be a space of another kind.
+    if profile is None or pdf.xref_get_key(int(profile[1]), "Alternate")[1] not in ("null", *_PLAIN_SPACES):
+        return None
+    mode = _PROFILE_SPACES.get(pdf.xref_stream(int(profile[1]))[_PROFILE_SPACE])
+    return mode if mode and pdf.xref_get_key(int(profile[1]), "N")[1] == str(len(mode)) else None
+
+
+def _decode_scan(pdf: Any, xref: int, mode: str, size: tuple[int, int], room: int) -> Image | None:
+    """Decode a JPEG of a PDF; None if it is none that Pillow reads exactly as MuPDF does. Raises OSError for a torn one."""
+    import PIL.Image  # noqa: PLC0415 - native code: under the limits
+
+    data = pdf.xref_stream_raw(xref)
+    image = PIL.Image.open(io.BytesIO(data), formats=["JPEG"])
+    claimed = tuple(int(pdf.xref_get_key(xref, side)[1]) for side in ("Width", "Height"))
+    # Whether colours are YCbCr is beyond doubt with one of these markers, and if none says that they aren't.
+    info = image.info
+    known = mode == "L" or (("jfif" in info or "adobe" in info) and info.get("adobe_transform", 1) == 1)
+    if (image.format, image.mode, image.size) != ("JPEG", mode, claimed) or not known:
+        return None
+    image.draft(None, size)
+    if _nearly(image, size, room) is not image:
+        return None
+    image.load()
+    return None if mupdf().TOOLS.mupdf_warnings(reset=0) else image
 
 
 def _dpi(image: Image) -> tuple[float, float]:
@@ -239,16 +391,11 @@ def _on_white(image: Image) -> Image:
 def _upright(image: Image, orientation: int) -> Image:
     from PIL.Image import Transpose  # noqa: PLC0415 - as above
 
-    turns = {
-        2: Transpose.FLIP_LEFT_RIGHT,
-        3: Transpose.ROTATE_180,
-        4: Transpose.FLIP_TOP_BOTTOM,
-        5: Transpose.TRANSPOSE,
-        6: Transpose.ROTATE_270,
-        7: Transpose.TRANSVERSE,
-        8: Transpose.ROTATE_90,
-    }
-    return image.transpose(turns[orientation]) if orientation in turns else image
+    return image.transpose(Transpose[_TURNS[orientation]]) if orientation in _TURNS else image
+
+
+def _enhances(render: Render) -> bool:
+    return render.contrast or render.sharpen > 0
 
 
 def _enhance(image: Image, render: Render) -> Image:
@@ -262,5 +409,17 @@ def _enhance(image: Image, render: Render) -> Image:
     return image
 
 
+def _keep_freed_memory() -> None:
+    """Have the C library keep the memory of a page, up to 64 MB, for the next one.
+
+    Giving it back to the kernel and taking it anew, 4 KB at a time, is a third of a colour scan's time (bench/rendering.py).
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):  # glibc
+        libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # larger blocks are given back all the same; it allows no more
+        libc.mallopt(_M_TRIM_THRESHOLD, 64 << 20)
+
+
 if __name__ == "__main__":
+    _keep_freed_memory()
     serve(Rasteriser())

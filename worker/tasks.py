@@ -12,10 +12,10 @@ from celery.exceptions import Reject
 
 from ocrfleet.errors import FatalError, OcrfleetError, PermanentError
 from ocrfleet.jobs import AssemblyJob, PageJob
-from ocrfleet.queues import TASK_ASSEMBLE, TASK_PAGES, publish_assembly
+from ocrfleet.queues import TASK_ASSEMBLE, TASK_PAGES, publish_assembly, publish_pages, ranges
 from ocrfleet.storage import NotFoundError
 from worker.assemble import assemble
-from worker.pipeline import DrainingError
+from worker.page import DrainingError
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -72,7 +72,14 @@ def register_tasks(
     def pages(self: Any, message: Any) -> None:
         with acknowledgement.after(self.request):
             job = PageJob.from_message(message)
-            if pipeline.run(job, redelivered=bool(self.request.delivery_info.get("redelivered"))):
+            worked = pipeline.run(job, redelivered=bool(self.request.delivery_info.get("redelivered")))
+            for routed, numbers in worked.routed.items():
+                parts = (
+                    job.model_copy(update={"first": first, "last": last, "routed": routed})
+                    for first, last in ranges(numbers, job.last - job.first + 1)
+                )
+                publish_pages(app, routed.profile, parts)
+            if worked.assemble:
                 publish_assembly(app, job.document, job.generation)
 
     @app.task(name=TASK_ASSEMBLE, bind=True)

@@ -2,6 +2,8 @@
 
 The engine runs in real worker processes (`--engine numbered:NumberedEngine` with this folder on PYTHONPATH). What it does
 on which page stands in the JSON file that OCRFLEET_TEST_PLAN names: {"seconds": 0.01, "crash": [7], "hang": [8], ...}.
+Pages in "wait" are read once the file "until" is there, those in "break" break the engine with all that it has in hand,
+and after "limit" pages it may read no more.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ocrfleet.errors import FatalError, PageFaultError, Reason
+from ocrfleet.errors import ConfigurationError, FatalError, PageFaultError, Reason
 from ocrfleet.jobs import Line
 from worker.engines.base import PageImage, Recognition
 
@@ -51,10 +53,12 @@ class NumberedEngine:
 
     version = "numbered 1"
     concurrency = 1
+    ahead = 0
     interruptible = True
 
-    def __init__(self, profile: object) -> None:
-        self._busy = 0
+    def __init__(self, profile: object, settings: object) -> None:
+        self._busy = self._read = 0
+        self._broken = False
 
     async def start(self) -> None:
         plan = os.environ.get("OCRFLEET_TEST_PLAN")
@@ -88,9 +92,21 @@ class NumberedEngine:
             raise PageFaultError(Reason.ENGINE_FAILED, "it said no")
         if number in self._plan.get("raise", ()):
             raise ZeroDivisionError
-        await asyncio.sleep(self._plan.get("seconds", 0.01))
+        await self._take_time(number)
         text = f"page number {number}"
         return Recognition(text=text, lines=(Line(text=text, box=(64, 128, 192, 144), confidence=1.0),))
+
+    async def _take_time(self, number: int) -> None:
+        if self._read >= self._plan.get("limit", 1 << 16):
+            raise ConfigurationError("it may read no more")
+        self._read += 1
+        self._broken |= number in self._plan.get("break", ())
+        while number in self._plan.get("wait", ()) and not Path(self._plan["until"]).exists():
+            await asyncio.sleep(0.02)
+        if not self._broken:
+            await asyncio.sleep(self._plan.get("seconds", 0.01))
+        if self._broken:
+            raise FatalError("it broke")
 
     async def stop(self) -> None:
         pass
@@ -100,6 +116,17 @@ class StubbornEngine(NumberedEngine):
     """One that hangs in a thread of its own, where nothing can interrupt it."""
 
     interruptible = False
+
+
+class OtherEngine(NumberedEngine):
+    """Another profile's."""
+
+
+class WideEngine(NumberedEngine):
+    """One that takes several pages at once, and wants two more to make them ready by itself."""
+
+    concurrency = 4
+    ahead = 2
 
 
 class BrokenEngine(NumberedEngine):

@@ -34,7 +34,7 @@ def test_documents_are_read_once_and_in_order(stage: Stage) -> None:
     stage.await_(lambda: not list(stage.store.list(keys.ACTIVE)))
     assert not list(stage.store.list(keys.WAITING))
     stage.await_(lambda: stage.valkey.client.hlen(keys.UNACKED) == 0)
-    assert [name for name in stage.valkey.client.keys("ocrfleet:*") if b":worker:" not in name] == []
+    assert [name for name in stage.valkey.client.keys("ocrfleet:*") if b"ocrfleet:worker" not in name] == []
 
 
 def test_never_more_than_the_backlog_limit_is_queued(tmp_path: Path, valkey: Valkey) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from servers import Valkey
 
 from ocrfleet.errors import TransientError
+from ocrfleet.jobs import WorkerState
 from ocrfleet.ledger import Faults, Ledger, Mark
 
 DOCUMENT = "0" * 32
+DIGEST = "0" * 64
 
 
 @pytest.fixture
@@ -79,12 +83,23 @@ def test_a_worker_without_heartbeat_died_with_what_it_held(ledger: Ledger) -> No
 
 
 def test_a_living_worker_or_the_same_one_is_no_death(ledger: Ledger) -> None:
-    ledger.heartbeat("a", 30)
+    ledger.heartbeat(WorkerState(worker="a", profile="p", profile_digest=DIGEST), 30)
     ledger.hold(DOCUMENT, 1, 5, worker="a", alone=False)
     assert ledger.inspect(DOCUMENT, 1, 5, worker="b") == Faults()
     ledger.leave("a")
     assert ledger.inspect(DOCUMENT, 1, 5, worker="a") == Faults()
     assert ledger.inspect(DOCUMENT, 1, 5, worker="b") == Faults(deaths=1)
+
+
+def test_living_workers_say_what_they_serve_and_dead_ones_are_forgotten(ledger: Ledger) -> None:
+    ledger.heartbeat(WorkerState(worker="a", profile="p", profile_digest=DIGEST, pages=3), 30)
+    ledger.heartbeat(WorkerState(worker="b", profile="q", profile_digest=DIGEST), 0.05)
+    assert [(state.profile, state.pages) for state in ledger.workers()] == [("p", 3), ("q", 0)]
+    time.sleep(0.1)
+    assert [state.worker for state in ledger.workers()] == ["a"]
+    assert ledger.redis.smembers("ocrfleet:workers") == {b"a"}
+    ledger.leave("a")
+    assert ledger.workers() == []
 
 
 def test_a_released_page_is_in_nobodys_hand(ledger: Ledger) -> None:

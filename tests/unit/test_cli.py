@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocrfleet.profiles import RAPIDOCR
-from producer.cli import parse_pages, read_group, read_profile, read_settings
 from producer.discover import UsageError
+from producer.options import parse_pages, read_group, read_profile, read_settings
 
 # ---- --pages
 
@@ -191,14 +191,15 @@ def test_a_folder_is_no_password_file(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 
 def test_an_engine_is_a_profile() -> None:
-    assert read_profile("rapidocr", None) is RAPIDOCR
-    assert read_profile("tesseract", "deu").language == "deu"
+    assert read_profile() is RAPIDOCR
+    assert read_profile(engine="rapidocr") is RAPIDOCR
+    assert read_profile(engine="tesseract", language="deu").language == "deu"
 
 
 @pytest.mark.parametrize(("engine", "language"), [("abbyy", None), ("rapidocr", "deu"), ("tesseract", "$(id)")])
 def test_what_no_engine_can_do_is_a_matter_of_usage(engine: str, language: str | None) -> None:
     with pytest.raises(UsageError):
-        read_profile(engine, language)
+        read_profile(engine=engine, language=language)
 
 
 def test_group_takes_one_word() -> None:

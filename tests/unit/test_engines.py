@@ -11,52 +11,19 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
 import psutil
 import pytest
+from contract import PARAGRAPHS, EngineContract, Use, blank, crowded, page_image, printed
 from PIL import Image, ImageDraw, ImageFont
 from servers import lacking
 
 from ocrfleet.errors import ConfigurationError, PageFaultError, Reason
 from ocrfleet.profiles import RAPIDOCR, TESSERACT, Profile
+from ocrfleet.settings import Settings
 from worker import engines
-from worker.engines.base import Engine, PageImage, Recognition
+from worker.engines.base import Engine, Recognition
 
 T = TypeVar("T")
-
-PARAGRAPHS = (
-    ("The quick brown fox jumps over", "the lazy dog near the river bank."),
-    ("Another paragraph follows here,", "with numbers 1234 and a full stop."),
-)
-
-
-def page_image(image: Image.Image) -> PageImage:
-    pixels = np.asarray(image.convert("RGB"))
-    return PageImage(pixels=pixels, width_pt=image.width * 72 / 150, height_pt=image.height * 72 / 150)
-
-
-def printed(paragraphs: tuple[tuple[str, ...], ...] = PARAGRAPHS) -> PageImage:
-    image = Image.new("RGB", (1000, 700), "white")
-    draw, font, y = ImageDraw.Draw(image), ImageFont.load_default(32), 80
-    for paragraph in paragraphs:
-        for text in paragraph:
-            draw.text((120, y), text, fill="black", font=font)
-            y += 48
-        y += 80
-    return page_image(image)
-
-
-def blank() -> PageImage:
-    return page_image(Image.new("RGB", (1000, 700), "white"))
-
-
-def crowded() -> PageImage:
-    """Return a page that any engine needs more than a moment for."""
-    image = Image.new("RGB", (2000, 1000), "white")
-    draw, font = ImageDraw.Draw(image), ImageFont.load_default(26)
-    for row in range(25):
-        draw.text((60, 40 + 38 * row), f"{row} " + "sphinx of black quartz judge my vow " * 4, fill="black", font=font)
-    return page_image(image)
 
 
 def need_tesseract() -> None:
@@ -74,7 +41,7 @@ def profile(request: pytest.FixtureRequest) -> Profile:
 
 def with_engine(profile: Profile, use: Callable[[Engine], Awaitable[T]]) -> T:
     async def main() -> T:
-        engine = engines.create(profile)
+        engine = engines.create(profile, Settings())
         await engine.start()
         try:
             return await use(engine)
@@ -85,7 +52,11 @@ def with_engine(profile: Profile, use: Callable[[Engine], Awaitable[T]]) -> T:
     return asyncio.run(main())
 
 
-class TestEveryEngine:
+class TestCpuEngines(EngineContract):
+    @pytest.fixture
+    def use(self, profile: Profile) -> Use:
+        return lambda function: with_engine(profile, function)
+
     def test_reads_text_in_lines_and_paragraphs(self, profile: Profile) -> None:
         recognition = with_engine(profile, lambda engine: engine.recognise(printed(), profile))
 
@@ -103,42 +74,14 @@ class TestEveryEngine:
     def test_a_blank_page_has_no_text(self, profile: Profile) -> None:
         assert with_engine(profile, lambda engine: engine.recognise(blank(), profile)) == Recognition(text="")
 
-    def test_the_same_page_gives_the_same_text(self, profile: Profile) -> None:
-        async def twice(engine: Engine) -> tuple[Recognition, Recognition]:
-            return await engine.recognise(printed(), profile), await engine.recognise(printed(), profile)
-
-        first, second = with_engine(profile, twice)
-
-        assert first == second
-
-    def test_the_event_loop_goes_on_while_a_page_is_read(self, profile: Profile) -> None:
-        async def beats(engine: Engine) -> float:
-            reading = asyncio.create_task(engine.recognise(crowded(), profile))
-            longest, loop = 0.0, asyncio.get_running_loop()
-            while not reading.done():
-                begun = loop.time()
-                await asyncio.sleep(0.005)
-                longest = max(longest, loop.time() - begun)
-            await reading
-            return longest
-
-        assert with_engine(profile, beats) < 0.5
-
-    def test_a_cancelled_call_leaves_it_usable(self, profile: Profile) -> None:
-        async def cancel_and_read(engine: Engine) -> Recognition:
+    def test_a_cancelled_call_leaves_no_process(self, profile: Profile) -> None:
+        async def cancel(engine: Engine) -> None:
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.1):
                     await engine.recognise(crowded(), profile)
             assert running_tesseracts() == []
-            return await engine.recognise(printed(), profile)
 
-        assert with_engine(profile, cancel_and_read).lines[0].text == PARAGRAPHS[0][0]
-
-    def test_its_version_names_it(self, profile: Profile) -> None:
-        async def version(engine: Engine) -> str:
-            return engine.version
-
-        assert with_engine(profile, version).startswith(f"{profile.engine} ")
+        with_engine(profile, cancel)
 
 
 class TestRapidOcr:
@@ -164,13 +107,13 @@ class TestRapidOcr:
         other = RAPIDOCR.model_copy(update={"revision": "rapidocr-3.9.0"})
 
         with pytest.raises(ConfigurationError, match=r"pip install rapidocr==3\.9\.0"):
-            asyncio.run(engines.create(other).start())
+            asyncio.run(engines.create(other, Settings()).start())
 
     def test_a_model_outside_the_wheel_is_refused(self) -> None:
         other = RAPIDOCR.model_copy(update={"model": "PP-OCRv6-server"})
 
         with pytest.raises(ConfigurationError, match="PP-OCRv6-server is not in RapidOCR's wheel"):
-            asyncio.run(engines.create(other).start())
+            asyncio.run(engines.create(other, Settings()).start())
 
     def test_a_line_drawn_across_a_gutter_is_cut(self) -> None:
         image = Image.new("RGB", (1600, 900), "white")
@@ -196,7 +139,7 @@ class TestTesseract:
         other = TESSERACT.model_copy(update={"language": "eng+xyz_abc"})
 
         with pytest.raises(ConfigurationError, match="apt install tesseract-ocr-xyz-abc"):
-            asyncio.run(engines.create(other).start())
+            asyncio.run(engines.create(other, Settings()).start())
 
     def test_a_missing_script_is_refused_with_what_to_install(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -204,7 +147,7 @@ class TestTesseract:
         monkeypatch.setenv("TESSDATA_PREFIX", str(tmp_path))
 
         with pytest.raises(ConfigurationError, match="apt install tesseract-ocr-script-frak"):
-            asyncio.run(engines.create(TESSERACT.model_copy(update={"language": "script/Fraktur"})).start())
+            asyncio.run(engines.create(TESSERACT.model_copy(update={"language": "script/Fraktur"}), Settings()).start())
 
     def test_a_missing_program_is_refused_with_what_to_install(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -212,12 +155,12 @@ class TestTesseract:
         monkeypatch.setenv("PATH", str(tmp_path))
 
         with pytest.raises(ConfigurationError, match="apt install tesseract-ocr"):
-            asyncio.run(engines.create(TESSERACT).start())
+            asyncio.run(engines.create(TESSERACT, Settings()).start())
 
     @pytest.mark.usefixtures("failing")
     def test_a_failing_program_fails_the_page(self) -> None:
         async def main() -> None:
-            await engines.create(TESSERACT).recognise(printed(), TESSERACT)
+            await engines.create(TESSERACT, Settings()).recognise(printed(), TESSERACT)
 
         with pytest.raises(PageFaultError, match="the last word") as caught:
             asyncio.run(main())
@@ -234,7 +177,7 @@ class TestTesseract:
 class TestCreate:
     def test_an_engine_that_does_not_exist_is_refused(self) -> None:
         with pytest.raises(ConfigurationError, match="abacus"):
-            engines.create(RAPIDOCR.model_copy(update={"engine": "abacus"}))
+            engines.create(RAPIDOCR.model_copy(update={"engine": "abacus"}), Settings())
 
 
 def running_tesseracts() -> list[int]:

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from worker.engines.base import PageImage
-from worker.judge import is_blank
+from worker.judge import ink, is_blank
 
 #: A5 at 150 dpi
 HEIGHT, WIDTH = 1240, 874
@@ -126,3 +126,43 @@ def test_faint_text_is_not_blank() -> None:
     ImageDraw.Draw(page).text((100, 100), "barely visible", fill=(230, 230, 230), font=ImageFont.load_default(30))
 
     assert not is_blank(PageImage(pixels=np.asarray(page).copy(), width_pt=500, height_pt=700))
+
+
+@pytest.mark.parametrize("colour", [(0, 0, 0), (200, 0, 0), (0, 255, 0), (0, 0, 255)])
+def test_ink_is_the_share_of_squares_that_differ_from_the_paper(colour: tuple[int, int, int]) -> None:
+    # Given a quarter of the page in one colour, whose edges are edges of squares
+    pixels = paper(height=400, width=400)
+    pixels[:200, :200] = colour
+
+    # Then it is a quarter, in whatever channel it is seen
+    assert ink(page(pixels)) == pytest.approx(0.25)
+
+
+def test_more_text_is_more_ink_and_noise_is_none() -> None:
+    little, much = (ink(page(written("line\n" * lines, points=9) + noise(4))) for lines in (2, 20))
+
+    assert 0 < 5 * little < much < 0.1
+    assert ink(page(paper() + noise(8))) == 0
+
+
+def test_the_ink_of_white_text_on_black_is_the_text() -> None:
+    negative = ink(page(written("negative", points=8, ink=(255, 255, 255), on=0)))
+
+    assert negative == pytest.approx(ink(page(written("negative", points=8))), rel=0.1)
+
+
+def test_a_page_without_enough_ink_is_blank() -> None:
+    # Given two squares of ink, and three
+    two, three = paper(), paper()
+    two[400:404, 400:408] = 0
+    three[400:404, 400:412] = 0
+    squares = (HEIGHT // 4) * (WIDTH // 4)
+
+    # Then both measures agree on them
+    assert (round(ink(page(two)) * squares), is_blank(page(two))) == (2, True)
+    assert (round(ink(page(three)) * squares), is_blank(page(three))) == (3, False)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 500), (500, 3)])
+def test_an_image_too_small_to_tell_has_no_ink(height: int, width: int) -> None:
+    assert ink(page(paper(grey=0, height=height, width=width))) == 0

@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from ocrfleet.profiles import RAPIDOCR
+from ocrfleet.settings import Settings
 from worker import engines
 from worker.engines.base import PageImage, Recognition
 
@@ -31,7 +32,7 @@ def page() -> NDArray[np.uint8]:
 
 def read(pixels: NDArray[np.uint8]) -> Recognition:
     async def once() -> Recognition:
-        engine = engines.create(RAPIDOCR)
+        engine = engines.create(RAPIDOCR, Settings())
         await engine.start()
         try:
             image = PageImage(pixels=np.ascontiguousarray(pixels), width_pt=300, height_pt=420)

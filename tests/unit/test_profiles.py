@@ -142,7 +142,9 @@ def test_the_digest_does_not_change_with_how_the_work_is_done(changes: dict[str,
 def test_every_field_is_known_to_change_the_text_or_not_to() -> None:
     # A new field must be put into one of the two tests above.
     changes_text = {"engine", "model", "revision", "language", "render", "text_version"}
-    operational = {"name", "pages_per_job", "page_deadline", "canary", "typical_seconds"}
+    # (tests/unit/test_models.py has these, and model_path)
+    changes_text |= {"prompt", "sampling", "mode", "parser", "ladder", "routes"}
+    operational = {"name", "model_path", "pages_per_job", "page_deadline", "canary", "typical_seconds"}
     assert set(Profile.model_fields) == changes_text | operational
     assert set(Render.model_fields) == {"long_side", "max_pixels", "min_side", "contrast", "sharpen"}
 

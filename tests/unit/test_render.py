@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import io
+import mmap
 from contextlib import closing
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pymupdf
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image, ImageCms, ImageDraw
 
+from ocrfleet.documents import PdfDocument
 from ocrfleet.errors import ConfigurationError, OcrfleetError, PageFaultError, PermanentError, Reason
 from ocrfleet.jobs import Kind
 from ocrfleet.profiles import Render
-from worker.rasterise import fit
-from worker.render import RenderPool
+from worker.rasterise import Raster, draw_pdf_page, fit
+from worker.render import RenderPool, _page_image
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -318,6 +321,235 @@ def test_a_scan_that_is_torn_inside_its_pdf_is_no_whole_page(
     with pytest.raises(PermanentError, match="torn") as caught:
         render(pool, tmp_path / "torn.pdf", Kind.PDF)
     assert caught.value.reason is Reason.UNREADABLE
+
+
+#: Of a scan, and of the page that it becomes: half of it and a little less, as A4 at 300 dpi for a long side of 1684.
+SCAN, HALF, LONG_SIDE = (620, 876), (310, 438), 420
+
+
+def scan(mode: str = "L") -> Image.Image:
+    image = marked(*SCAN).convert(mode)
+    image.paste(Image.effect_noise((400, 600), 20).convert(mode), (100, 100))
+    return image
+
+
+def jpeg(image: Image.Image, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=90, **options)
+    return buffer.getvalue()
+
+
+def scanned(
+    path: Path,
+    data: bytes,
+    change: Callable[[pymupdf.Document, pymupdf.Page, int], object] | None = None,
+    **options: Any,
+) -> Path:
+    """Write a PDF whose only page is a JPEG, then changed."""
+    with pymupdf.open() as pdf:
+        page = pdf.new_page(width=SCAN[0] * 72 / 150, height=SCAN[1] * 72 / 150)
+        image = page.insert_image(page.rect, stream=data)
+        if change is not None:
+            change(pdf, page, image)
+        pdf.save(path, **options)
+    return path
+
+
+def replaced(pdf: pymupdf.Document, image: int, data: bytes) -> None:
+    pdf.update_stream(image, data, compress=False)
+    pdf.xref_set_key(image, "Filter", "/DCTDecode")
+
+
+def drawn(path: Path, **options: Any) -> Raster:
+    with mmap.mmap(-1, MAX_PIXELS * 3) as memory:
+        document = PdfDocument(str(path), ())
+        try:
+            return draw_pdf_page(document, 0, Render(long_side=LONG_SIDE, **options), memory)
+        finally:
+            document.close()
+
+
+def as_mupdf_draws_it(path: Path, page: PageImage) -> NDArray[np.uint8]:
+    with pymupdf.open(path) as pdf:
+        if pdf.needs_pass:
+            pdf.authenticate("sesame")
+        matrix = pymupdf.Matrix(page.width / page.width_pt, page.height / page.height_pt)
+        pixmap = pdf[0].get_pixmap(matrix=matrix, colorspace=pymupdf.csRGB)
+        return np.frombuffer(pixmap.samples, np.uint8).reshape(pixmap.height, pixmap.width, 3)
+
+
+def profile() -> bytes:
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("mode", "options", "change"),
+    [
+        ("L", {}, None),
+        ("RGB", {}, None),
+        ("RGB", {"icc_profile": profile()}, None),
+        ("RGB", {"subsampling": 0}, None),
+        ("L", {"progressive": True}, None),
+        ("RGB", {"restart_marker_rows": 1}, None),
+        ("L", {}, lambda pdf, _page, image: pdf.xref_set_key(image, "ColorSpace", "/DeviceGray")),
+        ("RGB", {}, lambda pdf, _page, image: pdf.xref_set_key(image, "ColorSpace", "/DeviceRGB")),
+        # A camera's tag is not for a page: the PDF alone says how its image stands.
+        ("L", {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x03\0\0\0\0\0\0"}, None),
+        ("L", {}, lambda _pdf, page, _image: page.set_cropbox(page.rect)),
+    ],
+)
+def test_a_page_that_is_one_jpeg_is_decoded_directly(
+    pool: RenderPool, tmp_path: Path, mode: str, options: Any, change: Any
+) -> None:
+    path = scanned(tmp_path / "scan.pdf", jpeg(scan(mode), **options), change)
+    raster = drawn(path)
+    assert (raster.stored_width, raster.stored_height, raster.channels) == (*HALF, len(mode))
+
+    # Then it looks as if MuPDF had drawn it
+    page = render(pool, path, Kind.PDF, long_side=LONG_SIDE)
+    assert (page.width, page.height) == (raster.width, raster.height)
+    assert page.pixels.flags.c_contiguous
+    assert page.pixels.flags.owndata
+    expected = as_mupdf_draws_it(path, page)
+    assert page.pixels.shape == expected.shape
+    assert np.abs(page.pixels.astype(int) - expected).mean() < 4
+    assert mode == "RGB" or (page.pixels[..., 0] == page.pixels[..., 2]).all()
+
+
+def test_an_encrypted_scan_is_decoded_as_well(pool: RenderPool, tmp_path: Path) -> None:
+    path = tmp_path / "locked.pdf"
+    scanned(path, jpeg(scan()), encryption=PDF_ENCRYPT_AES_256, user_pw="sesame")
+    page = render(pool, path, Kind.PDF, long_side=LONG_SIDE, passwords=["sesame"])
+    assert np.abs(page.pixels.astype(int) - as_mupdf_draws_it(path, page)).mean() < 4
+
+
+def content(pdf: pymupdf.Document, page: pymupdf.Page, change: Callable[[bytes], bytes]) -> None:
+    pdf.update_stream(page.get_contents()[0], change(page.read_contents()))
+
+
+def changed(key: str, value: str) -> Callable[[pymupdf.Document, pymupdf.Page, int], None]:
+    return lambda pdf, _page, image: pdf.xref_set_key(image, key, value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    {
+        "turned": lambda _pdf, page, _image: page.set_rotation(90),
+        "cropped": lambda _pdf, page, _image: page.set_cropbox((10, 10, 200, 200)),
+        "annotated": lambda _pdf, page, _image: page.add_rect_annot((20, 20, 80, 180)),
+        "written over": lambda _pdf, page, _image: page.insert_text((50, 50), "overlay"),
+        "drawn twice": lambda pdf, page, _image: content(pdf, page, lambda drawing: drawing * 2),
+        "under a clip": lambda pdf, page, _image: content(
+            pdf, page, lambda drawing: drawing.replace(b"q\n", b"q 0 0 9 9 re W n ", 1)
+        ),
+        "skewed": lambda pdf, page, _image: content(pdf, page, lambda drawing: drawing.replace(b" 0 0 ", b" 9 0 ", 1)),
+        "smaller": lambda pdf, page, _image: content(pdf, page, lambda drawing: drawing.replace(b"297.6", b"290", 1)),
+        "upside down": lambda pdf, page, _image: content(
+            pdf, page, lambda _: b"q 297.6 0 0 -420.48 0 420.48 cm /fzImg0 Do Q"
+        ),
+        "beside the page": lambda pdf, page, _image: content(
+            pdf, page, lambda _: b"q 297.6 0 0 420.48 3 0 cm /fzImg0 Do Q"
+        ),
+        "in a group": lambda pdf, page, _image: pdf.xref_set_key(
+            page.xref, "Group", "<</S/Transparency/CS/DeviceCMYK>>"
+        ),
+        "other colours by default": lambda pdf, page, _image: pdf.xref_set_key(
+            int(pdf.xref_get_key(page.xref, "Resources")[1].split()[0]),
+            "ColorSpace",
+            "<</DefaultGray[/CalGray<</WhitePoint[1 1 1]/Gamma 2>>]>>",
+        ),
+        "negative": changed("Decode", "[1 0]"),
+        "masked": changed("Mask", "[0 9]"),
+        "on a layer": changed("OC", "<</Type/OCG/Name(layer)>>"),
+        "with parameters": changed("DecodeParms", "<</ColorTransform 0>>"),
+        "of another size": changed("Height", "800"),
+        "of other colours": changed("ColorSpace", "[/Indexed/DeviceRGB 255 <00>]"),
+        "of four colours": lambda pdf, _page, image: replaced(pdf, image, jpeg(scan("CMYK"))),
+        "of other channels than it says": lambda pdf, _page, image: replaced(pdf, image, jpeg(scan("RGB"))),
+    }.items(),
+    ids=lambda change: change[0],
+)
+def test_a_page_that_is_more_or_other_than_one_jpeg_is_left_to_mupdf(tmp_path: Path, change: Any) -> None:
+    raster = drawn(scanned(tmp_path / "scan.pdf", jpeg(scan()), change[1]))
+    assert (raster.stored_width, raster.stored_height) == (raster.width, raster.height)
+    assert raster.channels == 3
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("long_side", [300, 439, 1000])
+def test_a_scan_that_is_much_larger_or_smaller_than_asked_is_left_to_mupdf(
+    tmp_path: Path, mode: str, long_side: int
+) -> None:
+    path = scanned(tmp_path / "scan.pdf", jpeg(scan(mode)))
+    with mmap.mmap(-1, MAX_PIXELS * 3) as memory:
+        raster = draw_pdf_page(PdfDocument(str(path), ()), 0, Render(long_side=long_side), memory)
+    assert (raster.stored_height, raster.channels) == (raster.height, 3)
+    assert drawn(path, contrast=True).channels == 3
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
+@pytest.mark.parametrize(
+    ("mode", "options"),
+    [
+        ("L", {}),
+        ("RGB", {}),
+        ("L", {"progressive": True}),
+        ("RGB", {"progressive": True}),
+        ("L", {"restart_marker_rows": 1}),
+    ],
+)
+def test_a_torn_scan_of_a_whole_page_is_no_page(
+    pool: RenderPool, tmp_path: Path, mode: str, options: Any, share: float
+) -> None:
+    whole = jpeg(scan(mode), **options)
+    path = scanned(
+        tmp_path / "torn.pdf", whole, lambda pdf, _page, image: replaced(pdf, image, whole[: int(len(whole) * share)])
+    )
+    with pytest.raises(PermanentError, match="torn") as caught:
+        render(pool, path, Kind.PDF, long_side=LONG_SIDE)
+    assert caught.value.reason is Reason.UNREADABLE
+
+
+def test_a_scan_as_a_file_and_as_a_page_of_a_pdf_is_the_same_image(pool: RenderPool, tmp_path: Path) -> None:
+    data = jpeg(scan(), dpi=(150, 150))
+    file = tmp_path / "scan.jpg"
+    file.write_bytes(data)
+    as_file = render(pool, file, Kind.JPEG, long_side=LONG_SIDE)
+    as_page = render(pool, scanned(tmp_path / "scan.pdf", data), Kind.PDF, long_side=LONG_SIDE)
+    assert np.array_equal(as_file.pixels, as_page.pixels)
+
+
+GREY = {
+    "stored_width": 4,
+    "stored_height": 3,
+    "channels": 1,
+    "width": 4,
+    "height": 3,
+    "width_pt": 4.0,
+    "height_pt": 3.0,
+}
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"stored_width": 13},
+        {"stored_height": -3},
+        {"channels": 2},
+        {"channels": 3, "stored_height": 4},
+        {"width": 0},
+        {"width": 1 << 40},
+        {"height": None},
+        {"width_pt": "4"},
+    ],
+)
+def test_a_process_that_lies_about_its_pixels_is_not_believed(lie: Any) -> None:
+    sandbox: Any = SimpleNamespace(shared=bytearray(range(36)))
+    grey = _page_image(GREY, sandbox).pixels
+    assert np.array_equal(grey, np.repeat(np.arange(12, dtype=np.uint8), 3).reshape(3, 4, 3))
+    with pytest.raises(PageFaultError) as caught:
+        _page_image(GREY | lie, sandbox)
+    assert caught.value.reason is Reason.RENDER_CRASHED
 
 
 def test_a_cyclic_page_tree_is_reported_for_the_page(pool: RenderPool, tmp_path: Path) -> None:

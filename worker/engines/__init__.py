@@ -7,15 +7,18 @@ from typing import cast
 
 from ocrfleet.errors import ConfigurationError
 from ocrfleet.profiles import Profile
+from ocrfleet.settings import Settings
 from worker.engines.base import Engine
 
 _ENGINES = {
     "rapidocr": "worker.engines.rapidocr:RapidOcrEngine",
     "tesseract": "worker.engines.tesseract:TesseractEngine",
+    "vllm": "worker.engines.vllm:VllmEngine",
+    "openai": "worker.engines.openai:OpenAiEngine",
 }
 
 
-def create(profile: Profile) -> Engine:
+def create(profile: Profile, settings: Settings) -> Engine:
     """Return the engine of a profile, not yet started: one of ours, or `package.module:Class` of the user's.
 
     Raises ConfigurationError when there is none of that name.
@@ -25,4 +28,4 @@ def create(profile: Profile) -> Engine:
         engine = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise ConfigurationError(f"the engine {profile.engine!r} can't be loaded: {error}") from error
-    return cast("Engine", engine(profile))
+    return cast("Engine", engine(profile, settings))

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ocrfleet.jobs import Line
+    from ocrfleet.jobs import Block, Line
     from ocrfleet.profiles import Profile
 
 
@@ -38,6 +38,7 @@ class Recognition:
 
     text: str
     lines: tuple[Line, ...] = ()
+    blocks: tuple[Block, ...] = ()
     #: stop, length or abort; None from engines that don't generate
     finish_reason: str | None = None
     #: tokens written; None from engines that don't generate
@@ -45,12 +46,14 @@ class Recognition:
 
 
 class Engine(Protocol):
-    """One engine, loaded once in a worker process and shared by all its jobs."""
+    """One engine, loaded once in a worker process and shared by all its jobs. Made as `Class(profile, settings)`."""
 
     #: name and version of what reads, e.g. "tesseract 5.3.0": part of each page's result
     version: str
-    #: pages that it takes at the same time
+    #: pages that it takes at the same time; may be known only once it has started
     concurrency: int
+    #: pages that it wants beyond those, to make them ready by itself
+    ahead: int
     #: whether a cancelled call frees the engine; one that can't be interrupted is broken when a page hangs in it
     interruptible: bool
 
@@ -58,10 +61,10 @@ class Engine(Protocol):
         """Load the model. Raises ConfigurationError when it can never load here."""
 
     async def recognise(self, image: PageImage, profile: Profile) -> Recognition:
-        """Read one page.
+        """Read one page, as `profile` says: the engine's own, or that with another prompt or temperature.
 
         Raises PageFaultError when this page can't be read, TransientError when another attempt should be made, and
-        FatalError when the engine is broken. A caller that stops waiting cancels the call.
+        FatalError when the engine is broken: it died, or it hangs. A caller that stops waiting cancels the call.
         """
 
     async def stop(self) -> None:

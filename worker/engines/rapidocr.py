@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ocrfleet.profiles import Profile
+    from ocrfleet.settings import Settings
     from worker.engines.base import PageImage
 
 #: What is in the wheel, by a profile's model: detection, recognition.
@@ -59,9 +60,10 @@ class RapidOcrEngine:
     """One set of models and one thread. A page that hangs can't be interrupted."""
 
     concurrency = 1
+    ahead = 0
     interruptible = False
 
-    def __init__(self, profile: Profile) -> None:
+    def __init__(self, profile: Profile, settings: Settings) -> None:  # noqa: ARG002 - nothing of it is its business
         self.version = f"rapidocr {profile.revision.removeprefix('rapidocr-')}"
         self._profile = profile
         self._ocr: Any = None

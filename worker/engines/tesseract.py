@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ocrfleet.profiles import Profile
+    from ocrfleet.settings import Settings
     from worker.engines.base import PageImage
 
 _PROGRAM = "tesseract"
@@ -43,9 +44,10 @@ class TesseractEngine:
     """A process for each page: a cancelled call ends it, and nothing is left that could be broken."""
 
     concurrency = 1
+    ahead = 0
     interruptible = True
 
-    def __init__(self, profile: Profile) -> None:
+    def __init__(self, profile: Profile, settings: Settings) -> None:  # noqa: ARG002 - nothing of it is its business
         self.version = _PROGRAM
         self._language = profile.language or "eng"
 

@@ -1,0 +1,55 @@
+"""`ocrfleet models`: what can be asked of which model, and what it needs."""
+
+from __future__ import annotations
+
+import json
+
+from rich.console import Console
+from rich.table import Table
+
+from ocrfleet.models import MODELS, Model, named
+from ocrfleet.profiles import PROFILES
+
+
+def show_models(*, as_json: bool) -> None:
+    """Print the models with prompts, modes, outputs and GPU memory, and the profiles by name."""
+    profiles = list(named())
+    if as_json:
+        facts = {
+            "models": [model.model_dump(mode="json") | {"gpu_memory_gib": gpu_memory_gib(model)} for model in MODELS],
+            "profiles": [profile.model_dump(mode="json", exclude_none=True) for profile in profiles],
+        }
+        print(json.dumps(facts, indent=1, ensure_ascii=False))  # noqa: T201 - the command's answer
+        return
+    console = Console(highlight=False)
+    for model in MODELS:
+        console.print(f"\n[bold]{model.name}[/]  {model.model} at {model.revision[:12]}")
+        console.print(
+            f"  GPU memory: {gpu_memory_gib(model):.0f} GiB at least ({model.weights_gib} of weights; "
+            f"{model.kv_kib:.0f} KiB a token in the cache). Not run on a GPU here: ocrfleet bench measures it on yours."
+        )
+        modes = Table("--mode", "page", "tiles", "image tokens at most", box=None, padding=(0, 2))
+        for mode in model.modes.values():
+            default = " (default)" if mode.name == model.mode else ""
+            tiles = f"up to 6 of {mode.image_size} px" if mode.tiles else "none"
+            modes.add_row(f"{mode.name}{default}", f"{mode.base_size} px", tiles, str(mode.image_tokens))
+        if model.routes:
+            modes.add_row("auto", "sends pages where they fit best", "", "")
+        console.print(modes)
+        prompts = Table("--prompt", "gives", "asks", box=None, padding=(0, 2))
+        for name, prompt in model.prompts.items():
+            default = " (default)" if name == model.prompt else ""
+            words = ":WORDS" if prompt.takes_words else ""
+            asks = prompt.text.removeprefix("<image>\n").replace("[", "\\[")
+            prompts.add_row(f"{name}{words}{default}", prompt.gives, asks)
+        console.print(prompts)
+    console.print("\n[bold]CPU engines[/] (--engine)")
+    for profile in PROFILES.values():
+        language = f", told the language ({profile.language})" if profile.language else ""
+        console.print(f"  {profile.name}  {profile.model}, {profile.revision}{language}")
+    console.print(f"\n{len(profiles)} profiles for --profile: {', '.join(profile.name for profile in profiles)}")
+
+
+def gpu_memory_gib(model: Model) -> float:
+    """Return the GiB of GPU memory for the weights, one page of full length, and 2 GiB for what is computed meanwhile."""
+    return model.weights_gib + model.context * model.kv_kib / 1024**2 + 2.0

@@ -1,0 +1,133 @@
+"""What the commands' options mean: from text to values, or a UsageError."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+
+from ocrfleet.errors import ConfigurationError
+from ocrfleet.models import MODELS, choose
+from ocrfleet.profiles import Profile
+from ocrfleet.settings import OpenAiSettings, Settings
+from producer.discover import UsageError
+from producer.register import Selection
+
+EngineOption = Annotated[
+    str | None,
+    typer.Option(
+        help="What reads the pages: [b]rapidocr[/] (the default), [b]tesseract[/], [b]vllm[/], [b]openai[/] (a server "
+        "that speaks its protocol), or package.module:Class of your own.",
+        rich_help_panel="What reads the pages",
+    ),
+]
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        help=f"For vllm and openai: {', '.join(model.model for model in MODELS)}; for vllm, a folder with such a model; "
+        "for openai, any name that the server knows.",
+        rich_help_panel="What reads the pages",
+    ),
+]
+ModeOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Resolution of a model that has several; [b]auto[/] sends pages where they fit best. See ocrfleet models.",
+        rich_help_panel="What reads the pages",
+    ),
+]
+PromptOption = Annotated[
+    str | None,
+    typer.Option(
+        help="What a model is asked: [b]markdown[/] (the default), [b]ocr[/], [b]fields:name,date[/], … (see ocrfleet "
+        "models), or your own words with <image> in them.",
+        rich_help_panel="What reads the pages",
+    ),
+]
+ProfileOption = Annotated[
+    str | None,
+    typer.Option(
+        help="All of that in one name (see ocrfleet models), or a JSON file of your own.",
+        rich_help_panel="What reads the pages",
+    ),
+]
+LanguageOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Languages for engines that must be told, e.g. [b]deu+Fraktur[/].", rich_help_panel="What reads the pages"
+    ),
+]
+BaseUrlOption = Annotated[
+    str | None,
+    typer.Option(
+        help="For openai: the server, e.g. http://127.0.0.1:8000/v1. Its key is OCRFLEET_OPENAI_API_KEY or OPENAI_API_KEY.",
+        rich_help_panel="What reads the pages",
+    ),
+]
+
+
+def read_settings(password_file: Path | None = None, base_url: str | None = None) -> Settings:
+    """Read OCRFLEET_* and the options that stand for one of them. Raises UsageError."""
+    told: dict[str, object] = {}
+    try:
+        if password_file is not None:
+            told["password_file"] = password_file.absolute()
+        if base_url is not None:
+            told["openai"] = OpenAiSettings(base_url=base_url)
+        settings = Settings.model_validate(Settings(**told)) if told else Settings()  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise UsageError(
+            "; ".join(f"{_variable(e['loc'], error.title)}: {e['msg']}" for e in error.errors())
+        ) from error
+    try:
+        settings.passwords()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the password file {settings.password_file} can't be read: {error}") from error
+    return settings
+
+
+def _variable(location: tuple[int | str, ...], settings: str) -> str:
+    """Return the environment variable that a setting is read from."""
+    prefix = {"VllmSettings": "VLLM_", "OpenAiSettings": "OPENAI_"}.get(settings, "")
+    return f"OCRFLEET_{prefix}{str(location[0]).upper()}"
+
+
+def read_profile(
+    *,
+    engine: str | None = None,
+    profile: str | None = None,
+    model: str | None = None,
+    mode: str | None = None,
+    prompt: str | None = None,
+    language: str | None = None,
+) -> Profile:
+    """Return the profile that the options name. Raises UsageError."""
+    try:
+        return choose(engine=engine, profile=profile, model=model, mode=mode, prompt=prompt, language=language)
+    except ConfigurationError as error:
+        raise UsageError(str(error)) from error
+
+
+def read_group(group: str | None) -> bool:
+    """Say whether the images of a folder are one document. Raises UsageError."""
+    if group not in {None, "folder"}:
+        raise UsageError(f"--group takes 'folder', not {group!r}")
+    return group == "folder"
+
+
+def parse_pages(text: str) -> Selection:
+    """Return the ranges of a page selection such as `3-10`, `1,5-` or `-4`. Raises UsageError."""
+    ranges: list[tuple[int, int | None]] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*([0-9]{0,6})\s*(?:(-)\s*([0-9]{0,6})\s*)?", part)
+        if match is None or not (match[1] or match[3]):
+            raise UsageError(f"--pages {text!r}: write it like 3-10, or 1,5-8, or 20-")
+        first = int(match[1] or 1)
+        last = first if not match[2] else int(match[3]) if match[3] else None
+        if first < 1 or (last is not None and last < first):
+            raise UsageError(f"--pages {text!r}: pages count from 1, and a range goes upwards")
+        ranges.append((first, last))
+    return ranges

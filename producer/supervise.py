@@ -1,0 +1,90 @@
+"""`ocrfleet worker`: keeps worker processes running, one for each device, and drains them when it is told to stop."""
+
+from __future__ import annotations
+
+import signal
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+from ocrfleet import logs
+from ocrfleet.errors import EXIT_CONFIGURATION, ConfigurationError
+from producer.member import Member, stop
+from producer.workers import COMMAND, environment_of
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from ocrfleet.profiles import Profile
+    from ocrfleet.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+#: Seconds between two looks at the processes.
+_ROUND = 0.2
+#: Seconds before a process that failed to start is started again: doubled each time, up to the second number.
+_FIRST_WAIT, _LONGEST_WAIT = 1.0, 60.0
+#: Seconds beyond the drain that a worker may take to end its engine.
+_END = 30.0
+#: Seconds after which being told again means: at once. Some tell us twice in one go, as timeout(1) does.
+_AGAIN = 0.5
+
+
+def supervise(profile: Profile, settings: Settings, *, devices: Sequence[str | None]) -> int:
+    """Run a worker process for each device until SIGTERM or SIGINT; return the exit code. Told again, kill them.
+
+    Raises ConfigurationError when a worker says that it can never start: the others are drained first.
+    """
+    logs.configure(settings.log_level)
+    asked: list[float] = []
+    hurried: list[int] = []
+
+    def ask(number: int, _: FrameType | None) -> None:
+        asked.append(time.monotonic())
+        if asked[-1] - asked[0] > _AGAIN:
+            hurried.append(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, ask)
+    told = {} if settings.openai.base_url is None else {"OCRFLEET_OPENAI_BASE_URL": settings.openai.base_url}
+    with tempfile.TemporaryDirectory(prefix="ocrfleet-workers-") as folder:
+        members = []
+        for index, device in enumerate(devices):
+            name = f"worker-{device or index}"
+            ready = Path(folder) / f"{name}.ready"
+            environment = environment_of(profile, device=device, told=told | {"OCRFLEET_READY_FILE": str(ready)})
+            members.append(Member(name, COMMAND, environment, ready))
+        due = dict.fromkeys(range(len(members)), 0.0)
+        try:
+            while not asked:
+                for index, member in enumerate(members):
+                    _look(member, index, due)
+                time.sleep(_ROUND)
+            log.info("draining", seconds=settings.drain_seconds)
+        finally:
+            stop(members, grace=settings.drain_seconds + _END, hurry=lambda: bool(hurried))
+    return 128 + hurried[0] if hurried else 0
+
+
+def _look(member: Member, index: int, due: dict[int, float]) -> None:
+    """Start a process that is due; note when one that has ended is."""
+    now = time.monotonic()
+    if index in due:
+        if now >= due[index]:
+            del due[index]
+            member.start_again()
+        return
+    code = member.died()
+    if code is None:
+        return
+    if code == EXIT_CONFIGURATION:
+        raise ConfigurationError(
+            f"{member.name} can't start, or go on, as it is configured; its last error above says why"
+        )
+    wait = min(_FIRST_WAIT * 2 ** max(0, member.failed_starts - 1), _LONGEST_WAIT) if member.failed_starts else 0.0
+    log.warning("restarting", member=member.name, exit_code=code, seconds=wait)
+    due[index] = now + wait

@@ -1,0 +1,128 @@
+"""What every engine promises: one suite, which each engine's tests inherit.
+
+A subclass has the fixtures `profile` and `use`: `use(function)` starts an engine of that profile (or takes one that runs),
+awaits the function with it on the engine's event loop, and returns what it returns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageFont
+
+from ocrfleet.profiles import Profile
+from worker.engines.base import Engine, PageImage, Recognition
+
+Use = Callable[[Callable[[Engine], Awaitable[Any]]], Any]
+
+PARAGRAPHS = (
+    ("The quick brown fox jumps over", "the lazy dog near the river bank."),
+    ("Another paragraph follows here,", "with numbers 1234 and a full stop."),
+)
+
+
+def page_image(image: Image.Image) -> PageImage:
+    pixels = np.asarray(image.convert("RGB"))
+    return PageImage(pixels=pixels, width_pt=image.width * 72 / 150, height_pt=image.height * 72 / 150)
+
+
+def printed(paragraphs: tuple[tuple[str, ...], ...] = PARAGRAPHS) -> PageImage:
+    image = Image.new("RGB", (1000, 700), "white")
+    draw, font, y = ImageDraw.Draw(image), ImageFont.load_default(32), 80
+    for paragraph in paragraphs:
+        for text in paragraph:
+            draw.text((120, y), text, fill="black", font=font)
+            y += 48
+        y += 80
+    return page_image(image)
+
+
+def blank() -> PageImage:
+    return page_image(Image.new("RGB", (1000, 700), "white"))
+
+
+def crowded() -> PageImage:
+    """Return a page that any engine needs more than a moment for."""
+    image = Image.new("RGB", (2000, 1000), "white")
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(26)
+    for row in range(25):
+        draw.text((60, 40 + 38 * row), f"{row} " + "sphinx of black quartz judge my vow " * 4, fill="black", font=font)
+    return page_image(image)
+
+
+class EngineContract:
+    #: seconds for which an engine may hold up the event loop
+    longest_block = 0.5
+
+    def test_the_same_page_gives_the_same_text(self, use: Use, profile: Profile) -> None:
+        async def twice(engine: Engine) -> tuple[Recognition, Recognition]:
+            return await engine.recognise(printed(), profile), await engine.recognise(printed(), profile)
+
+        first, second = use(twice)
+        assert first == second
+        assert first.text.strip()
+
+    def test_pages_that_are_read_at_once_are_not_mixed_up(self, use: Use, profile: Profile) -> None:
+        # Given what two pages read as, each by itself
+        async def alone_and_together(engine: Engine) -> tuple[list[str], list[str]]:
+            pages = [printed(), printed((("Entirely other words",),))]
+            alone = [(await engine.recognise(page, profile)).text for page in pages]
+            # When the engine has as many at once as it takes, and then some
+            many = [pages[number % 2] for number in range(min(engine.concurrency + 2, 16))]
+            together = await asyncio.gather(*(engine.recognise(page, profile) for page in many))
+            return alone, [recognition.text for recognition in together]
+
+        alone, together = use(alone_and_together)
+        # Then each page has its own text, the same as before
+        assert alone[0] != alone[1]
+        assert together == [alone[number % 2] for number in range(len(together))]
+
+    def test_the_event_loop_goes_on_while_a_page_is_read(self, use: Use, profile: Profile) -> None:
+        async def beats(engine: Engine) -> float:
+            reading = asyncio.create_task(engine.recognise(crowded(), profile))
+            longest, loop = 0.0, asyncio.get_running_loop()
+            while not reading.done():
+                begun = loop.time()
+                await asyncio.sleep(0.005)
+                longest = max(longest, loop.time() - begun)
+            await reading
+            return longest
+
+        assert use(beats) < self.longest_block
+
+    def test_a_cancelled_call_leaves_it_usable(self, use: Use, profile: Profile) -> None:
+        async def cancel_and_read(engine: Engine) -> tuple[Recognition, Recognition]:
+            before = await engine.recognise(printed(), profile)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.02):
+                    await engine.recognise(crowded(), profile)
+            return before, await engine.recognise(printed(), profile)
+
+        before, after = use(cancel_and_read)
+        assert before == after
+
+    def test_it_says_what_it_is_and_what_it_takes(self, use: Use, profile: Profile) -> None:
+        async def said(engine: Engine) -> tuple[str, int, int, bool]:
+            return engine.version, engine.concurrency, engine.ahead, engine.interruptible
+
+        version, concurrency, ahead, interruptible = use(said)
+        assert version.startswith(f"{profile.engine} ")
+        assert concurrency >= 1
+        assert ahead >= 0
+        assert interruptible in {True, False}
+
+    def test_one_that_generates_says_how_much_and_why_it_ended(self, use: Use, profile: Profile) -> None:
+        async def read(engine: Engine) -> Recognition:
+            return await engine.recognise(printed(), profile)
+
+        recognition = use(read)
+        if profile.sampling is None:
+            assert (recognition.tokens, recognition.finish_reason) == (None, None)
+        else:
+            assert recognition.finish_reason in {"stop", "length"}
+            assert recognition.tokens is not None
+            assert 0 < recognition.tokens <= profile.sampling.max_tokens

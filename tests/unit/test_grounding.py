@@ -1,0 +1,333 @@
+"""A page's Markdown and its blocks come out of whatever a model wrote, and nothing that it wrote is run."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from ocrfleet.jobs import Block, PageResult, PageStatus
+from worker.grounding import LABEL_LENGTH, LABELS, MAX_BOXES, parse
+
+END = "<｜end▁of▁sentence｜>"  # noqa: RUF001 - the token is written so
+TAGS = ("<|ref|>", "<|/ref|>", "<|det|>", "<|/det|>", "<|grounding|>", END)
+#: one pixel is one step of the model's coordinates
+SIDE = 999
+
+
+def read(text: str) -> tuple[str, list[Block]]:
+    markdown, blocks = parse(text, width_px=SIDE, height_px=SIDE)
+    return markdown, list(blocks)
+
+
+def block(label: str, text: str = "", *, box: str = "[[1, 2, 30, 40]]") -> str:
+    return f"<|ref|>{label}<|/ref|><|det|>{box}<|/det|>\n{text}"
+
+
+def texts(blocks: list[Block]) -> list[tuple[str, str]]:
+    return [(one.label, one.text) for one in blocks]
+
+
+class TestBlocks:
+    def test_a_page(self) -> None:
+        markdown, blocks = parse(
+            "<|ref|>title<|/ref|><|det|>[[111, 50, 888, 90]]<|/det|>\n# On tides  \n\n"
+            "<|ref|>text<|/ref|><|det|>[[111, 120, 888, 300], [0, 0, 999, 999]]<|/det|>\nThe moon *pulls*.\nTwice a day.\n\n"
+            f"<|ref|>table<|/ref|><|det|>[[10.5,400,20,500]]<|/det|>\n<table><tr><td>4 m</td></tr></table>{END}",
+            width_px=1998,
+            height_px=999,
+        )
+
+        assert markdown == "# On tides\n\nThe moon *pulls*.\nTwice a day.\n\n<table><tr><td>4 m</td></tr></table>"
+        assert blocks == (
+            Block(label="title", boxes=((222, 50, 1776, 90),), text="# On tides"),
+            Block(
+                label="text",
+                boxes=((222, 120, 1776, 300), (0, 0, 1998, 999)),
+                text="The moon *pulls*.\nTwice a day.",
+            ),
+            Block(label="table", boxes=((21, 400, 40, 500),), text="<table><tr><td>4 m</td></tr></table>"),
+        )
+
+    def test_boxes_are_rounded_to_a_tenth_of_a_pixel(self) -> None:
+        _, blocks = parse(block("text", "a", box="[[1, 1, 500, 998]]"), width_px=1190, height_px=1684)
+
+        assert blocks[0].boxes == ((1.2, 1.7, 595.6, 1682.3),)
+
+    def test_no_output(self) -> None:
+        assert read("") == read(END) == ("", [])
+
+    def test_text_before_the_first_tag_is_in_no_block(self) -> None:
+        markdown, blocks = read("Stray words. " + block("text", "Words."))
+
+        assert markdown == "Stray words.\n\nWords."
+        assert texts(blocks) == [("text", "Words.")]
+
+    def test_a_figure_has_a_block_and_no_text(self) -> None:
+        markdown, blocks = read(block("image") + block("image_caption", "Fig. 1"))
+
+        assert markdown == "Fig. 1"
+        assert texts(blocks) == [("image", ""), ("image_caption", "Fig. 1")]
+        assert blocks[0].boxes == ((1, 2, 30, 40),)
+
+    def test_tags_within_a_sentence_begin_a_block_all_the_same(self) -> None:
+        markdown, blocks = read("See " + block("text", "the moon") + block("marginalia", "and the sun"))
+
+        assert markdown == "See\n\nthe moon\n\nand the sun"
+        assert texts(blocks) == [("text", "the moon"), ("marginalia", "and the sun")]
+
+    def test_labels_are_tidied(self) -> None:
+        _, blocks = read(block(" sub_\n\t title ", "a") + block("x" * 63 + " y", "b") + block("", "c"))
+
+        assert texts(blocks) == [("sub_ title", "a"), ("x" * 63, "b"), ("", "c")]
+
+
+class TestBoxes:
+    @pytest.mark.parametrize(
+        "box",
+        [
+            "",
+            "[]",
+            "[[]]",
+            "none",
+            "[[a, b, c, d]]",
+            "[[1, 2, 3]]",
+            "[[1, 2, 3, 4, 5]]",
+            "[[1, 2, 3, 1000]]",
+            "[[1, 2, 999.1, 4]]",
+            "[[-1, 2, 3, 4]]",
+            "[[30, 2, 3, 4]]",
+            "[[3, 2, 3, 4]]",
+            "[[1, 4, 3, 4]]",
+            "[[1, 2, 3, 999.1]]",
+            "[[1e2, 2, 300, 4]]",
+            "[[nan, 2, 300, 4]]",
+            "[[0x1, 2, 300, 4]]",
+            "[[1_0, 2, 300, 4]]",
+            "[[٣, 4, 50, 60]]",
+            "[[1, 2, 3, 4",
+            "1, 2, 3, 4",
+            "__import__('os').abort()",
+        ],
+    )
+    def test_what_is_no_box_is_left_out_and_its_block_is_not(self, box: str) -> None:
+        markdown, blocks = read(block("text", "Words.", box=box))
+
+        assert markdown == "Words."
+        assert blocks == [Block(label="text", boxes=(), text="Words.")]
+
+    def test_the_other_boxes_of_the_block_stay(self) -> None:
+        _, blocks = read(block("text", "a", box="[[1, 2, 3, 4], [9, 9, 1, 1], [5,6,7,8], oh, [1, 2]]"))
+
+        assert blocks[0].boxes == ((1, 2, 3, 4), (5, 6, 7, 8))
+
+    @pytest.mark.parametrize("box", ["[1, 2, 3, 4]", "[[[1, 2, 3, 4]]]", " [ [1 ,2,\n3,4 ] ] "])
+    def test_brackets_may_differ(self, box: str) -> None:
+        assert read(block("text", "a", box=box))[1][0].boxes == ((1, 2, 3, 4),)
+
+    def test_a_block_has_no_more_boxes_than_a_page_can_want(self) -> None:
+        _, blocks = read(block("text", "a", box=f"[{'[1, 2, 3, 4], ' * (MAX_BOXES + 50)}]"))
+
+        assert len(blocks[0].boxes) == MAX_BOXES
+
+
+class TestDamage:
+    @pytest.mark.parametrize(
+        "remnant",
+        [
+            "<|ref|>", "<|ref|>sub_ti", "<|r", "<|ref|>text<|/re", "<|", "<|/det", "<|grounding|", END[:-1], END[:2],
+        ],
+    )  # fmt: skip
+    def test_a_tag_that_was_cut_off_is_lost_and_nothing_before_it(self, remnant: str) -> None:
+        markdown, blocks = read(block("text", "Words.") + remnant)
+
+        assert markdown == "Words."
+        assert texts(blocks) == [("text", "Words.")]
+
+    @pytest.mark.parametrize(
+        ("remnant", "boxes"),
+        [
+            ("<|/ref|>", ()),
+            ("<|/ref|><|de", ()),
+            ("<|/ref|><|det|>", ()),
+            ("<|/ref|><|det|>[[1, 2", ()),
+            ("<|/ref|><|det|>[[1, 2, 3, 4], [5, 6", ((1, 2, 3, 4),)),
+            ("<|/ref|><|det|>[[1, 2, 3, 4]]<|/", ((1, 2, 3, 4),)),
+        ],
+    )
+    def test_a_block_that_was_cut_off_keeps_what_was_whole(
+        self, remnant: str, boxes: tuple[tuple[float, ...], ...]
+    ) -> None:
+        markdown, blocks = read(block("text", "Words.") + "<|ref|>image" + remnant)
+
+        assert markdown == "Words."
+        assert texts(blocks) == [("text", "Words."), ("image", "")]
+        assert blocks[1].boxes == boxes
+
+    @pytest.mark.parametrize(
+        "tag", ["<|/ref|>", "<|det|>", "<|/det|>", "<|grounding|>", END, "<|det|>[[1, 2, 3, 4]]<|/det|>"]
+    )
+    def test_a_stray_tag_is_removed_and_the_text_around_it_stays(self, tag: str) -> None:
+        markdown, blocks = read(block("text", f"One {tag}two."))
+
+        assert markdown == "One two."
+        assert texts(blocks) == [("text", "One two.")]
+
+    def test_a_nested_label_is_text_but_for_the_innermost(self) -> None:
+        markdown, blocks = read("<|ref|>outer <|ref|>text<|/ref|><|det|>[[1, 2, 3, 4]]<|/det|>inner<|/ref|>")
+
+        assert markdown == "outer\n\ninner"
+        assert texts(blocks) == [("text", "inner")]
+
+    def test_a_label_without_boxes(self) -> None:
+        markdown, blocks = read("<|ref|>title<|/ref|># Tides\n<|ref|>text<|/ref|>The <|ref|>moon<|/ref|> pulls.")
+
+        assert markdown == "# Tides\n\nThe moon pulls."
+        assert texts(blocks) == [("title", "# Tides"), ("text", "The moon pulls.")]
+
+    def test_words_between_a_label_and_its_boxes_are_text(self) -> None:
+        markdown, blocks = read("<|ref|>text<|/ref|>The moon<|det|>[[1, 2, 3, 4]]<|/det|> pulls.")
+
+        assert markdown == "The moon pulls."
+        assert blocks == [Block(label="text", boxes=(), text="The moon pulls.")]
+
+    def test_a_forgotten_end_of_boxes(self) -> None:
+        markdown, blocks = read("<|ref|>text<|/ref|><|det|>[[1, 2, 3, 4]]\n12 moons.\n" + block("text", "Words."))
+
+        assert markdown == "12 moons.\n\nWords."
+        assert [one.boxes for one in blocks] == [((1, 2, 3, 4),), ((1, 2, 30, 40),)]
+
+    def test_a_forgotten_end_of_a_label_loses_no_page(self) -> None:
+        long = "All that the page says from here on, as the model never ended the label that it began."
+
+        assert read(block("text", "Words.") + f"<|ref|>{long}")[0] == f"Words.\n\n{long}"
+        assert read("<|ref|>text\nA moon.")[0] == "text\nA moon."
+
+    def test_removed_tags_leave_no_new_ones(self) -> None:
+        markdown, blocks = read("<|re<|grounding|>f|><|ground<|/det|>ing|>a<|/r<|/ref|>ef|>")
+
+        assert not any(tag in markdown for tag in TAGS)
+        assert "a" in markdown
+        assert blocks == []
+        assert read("a <|re<|r<|/det|>ef|>f|> b")[0] == "a <|re f|> b"
+
+    def test_half_a_character_can_be_stored_all_the_same(self) -> None:
+        markdown, blocks = read(block("te\ud800xt", "Wo\udfffrds."))
+        result = PageResult(
+            page=1, status=PageStatus.DONE, profile="p", engine="e", model="m", revision="r", text=markdown,
+            blocks=tuple(blocks),
+        )  # fmt: skip
+
+        assert PageResult.from_bytes(result.to_bytes()).text == "Wo?rds."
+
+
+class TestTextAsLabel:
+    """Asked with "OCR this image", the model writes the text itself where a label belongs, and nothing after it."""
+
+    def test_the_label_is_the_text(self) -> None:
+        long = "Spring tides follow the new moon,  and neap tides follow its first and last quarters."
+        assert len(long) > LABEL_LENGTH
+
+        markdown, blocks = read(block("Of tides") + block(long) + block("image"))
+
+        assert markdown == f"Of tides\n\n{long}"
+        assert texts(blocks) == [("text", "Of tides"), ("text", long), ("image", "")]
+        assert all(one.boxes for one in blocks)
+
+    def test_only_where_no_block_has_text(self) -> None:
+        markdown, blocks = read(block("Of tides") + block("text", "Words."))
+
+        assert markdown == "Words."
+        assert texts(blocks) == [("Of tides", ""), ("text", "Words.")]
+
+    def test_the_last_line_may_be_cut_off(self) -> None:
+        markdown, blocks = read(block("Of tides") + "<|ref|>and of moo")
+
+        assert markdown == "Of tides"
+        assert texts(blocks) == [("text", "Of tides")]
+
+    def test_a_line_whose_boxes_are_missing_is_not_lost(self) -> None:
+        assert read(block("Of tides") + "<|ref|>and of<|/ref|>" + block("moons"))[0] == "Of tides\n\nand of\n\nmoons"
+        assert read(block("text", "Of tides") + "<|ref|>and of<|/ref|>")[0] == "Of tides\n\nand of"
+
+    def test_an_empty_label_is_no_text(self) -> None:
+        assert read(block("  ")) == ("", [Block(label="", boxes=((1, 2, 30, 40),))])
+
+
+LAYOUT = TAGS[:4]
+words = st.integers(min_value=0, max_value=9999).map("w{:04}".format)
+numbers = st.one_of(st.integers(-5, 1200).map(str), st.floats(0, 999).map(str))
+pieces = st.one_of(
+    st.sampled_from(TAGS + LAYOUT + LAYOUT),
+    words,
+    numbers,
+    st.sampled_from(("[", "]", "[[", "]]", ",", ", ", "\n", "\n\n", " ", *sorted(LABELS))),
+    st.lists(numbers, min_size=3, max_size=5).map(lambda four: f"[[{', '.join(four)}]]"),
+    st.sampled_from((block("text"), block("image"), block("Of tides"), "<|ref|>text<|/ref|><|det|>")),
+)
+outputs = st.lists(pieces, max_size=40).map("".join)
+#: parts of tags as well, and any other character
+damaged = st.lists(st.one_of(pieces, st.sampled_from(TAGS).flatmap(lambda tag: st.sampled_from(
+    [tag[:cut] for cut in range(1, len(tag))] + [tag[cut:] for cut in range(1, len(tag))])), st.text(max_size=5)),
+    max_size=40).map("".join)  # fmt: skip
+sizes = st.integers(min_value=1, max_value=20000)
+
+
+class TestAnything:
+    @given(damaged, sizes, sizes)
+    @example("<|re<|ref|>f|>", 1, 1)
+    def test_no_tag_is_left_and_every_box_lies_within_the_image(self, text: str, width: int, height: int) -> None:
+        markdown, blocks = parse(text, width_px=width, height_px=height)
+
+        assert not any(tag in markdown for tag in TAGS)
+        for one in blocks:
+            assert not any(tag in one.label + one.text for tag in TAGS)
+            assert len(one.label) <= LABEL_LENGTH
+            assert one.label == " ".join(one.label.split())
+            assert all(0 <= x0 <= x1 <= width and 0 <= y0 <= y1 <= height for x0, y0, x1, y1 in one.boxes)
+
+    @given(damaged)
+    def test_the_blocks_stand_in_the_text_in_order(self, text: str) -> None:
+        markdown, blocks = read(text)
+
+        at = 0
+        for one in blocks:
+            assert markdown.find(one.text, at) >= 0
+            at = markdown.find(one.text, at) + len(one.text)
+
+    @given(outputs)
+    def test_no_word_outside_tags_is_lost(self, text: str) -> None:
+        markdown, _ = read(text)
+
+        # What an opening tag is followed by may be a label or boxes; all else is what stands on the page.
+        bare = text.replace(TAGS[4], "").replace(TAGS[5], "")
+        outside = re.sub(r"<\|(?:ref|det)\|>[^<]*", "", bare)
+        at = 0
+        for word in re.findall(r"w\d{4}", outside):
+            assert markdown.find(word, at) >= 0
+            at = markdown.find(word, at) + len(word)
+
+    @given(st.text().filter(lambda text: "<|" not in text and "<｜" not in text))  # noqa: RUF001 - half a token
+    def test_text_without_tags_stays_as_it_is(self, text: str) -> None:
+        assert read(text) == (text.strip(), [])
+
+    @pytest.mark.parametrize(
+        "unit",
+        [
+            *TAGS, "[", "]", "][", "[[1,", "[[1, 2, 3, 4], ", "1", " ", "\n", "<", "<|", "<|re",
+            "<|ref|>a", "<|det|>[[1,", "<|det|>[ ", "<|det|>] ,", "<|ref|><|/ref|>", "<|ref|><|/ref|><|det|>",
+            "<|ref|>a<|/ref|><|det|>[[1,2,3,4]]<|/det|>b", "<|ref|><|det|><|/ref|><|/det|>", "<|ground<|grounding|>",
+        ],
+    )  # fmt: skip
+    @pytest.mark.parametrize("before", ["", "<|det|>[", "<|ref|>a<|/ref|><|det|>[[1, 2"])
+    def test_a_million_characters_are_read_in_linear_time(self, before: str, unit: str) -> None:
+        text = before + unit * (1_000_000 // len(unit))
+
+        begun = time.thread_time()
+        read(text)
+
+        # Ten times what the slowest takes; anything quadratic takes hours.
+        assert time.thread_time() - begun < 5

@@ -1,0 +1,335 @@
+"""The vLLM engine: one AsyncLLM in the worker's process, fed page by page; batching is vLLM's own."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from ocrfleet.errors import ConfigurationError, FatalError, PageFaultError, PermanentError, Reason
+from worker.engines import vllm_plugin
+from worker.engines.base import Recognition
+from worker.engines.vllm_size import sizes
+
+if TYPE_CHECKING:
+    import PIL.Image
+
+    from ocrfleet.profiles import Profile, Sampling
+    from ocrfleet.settings import Settings
+    from worker.engines.base import PageImage
+    from worker.engines.vllm_size import Size
+
+log = structlog.get_logger(__name__)
+
+_GUARD = "vllm.model_executor.models.deepseek_ocr:NGramPerReqLogitsProcessor"
+#: What an engine's own process says when the device is too small for it (torch; vllm/v1/core/kv_cache_utils.py and
+#: vllm/v1/worker/utils.py).
+_NO_MEMORY = (
+    "out of memory",
+    "outofmemory",
+    "no available memory",
+    "larger than the available kv cache",
+    "is less than desired",
+)
+#: What is said of a model that is neither on the disk nor to be had (transformers, huggingface_hub).
+_NO_MODEL = (
+    "is not a valid model identifier",
+    "is not a local folder",
+    "LocalEntryNotFoundError",
+    "RepositoryNotFoundError",
+    "RevisionNotFoundError",
+    "can't load the configuration",
+    "couldn't connect to",
+    "Invalid repository ID",
+)
+#: Tokens between two pieces of a page's text: each piece costs the event loop some time.
+_STREAM_INTERVAL = 16
+#: Written by the model where it ends; vLLM leaves it away unless it is written twice.
+_END = "<｜end▁of▁sentence｜>"  # noqa: RUF001 - the model's own characters
+#: The colour that the models' processors pad with: half of white in each channel.
+_PADDING = (127, 127, 127)
+#: Some ordinary tokens, and one more than can be written with them without a pair coming twice.
+_FEW_TOKENS = (1000, 1001, 1002, 1003)
+_TOO_MANY = len(_FEW_TOKENS) ** 2 + 2
+
+
+class VllmEngine:
+    """One vLLM engine: one model in one mode, on the device that the worker was given."""
+
+    interruptible = True
+
+    def __init__(self, profile: Profile, settings: Settings) -> None:
+        if profile.prompt is None or profile.sampling is None:
+            raise ConfigurationError(f"the profile {profile.name} says neither what to ask nor how to write")
+        self.version = "vllm"
+        self.concurrency = 1
+        #: pages whose tensors are made while others are written
+        self.ahead = 2 * settings.vllm.renderer_num_workers
+        self._profile = profile
+        self._settings = settings.vllm
+        self._llm: Any = None
+        self._reading: set[asyncio.Task[Any]] = set()
+        self._heard = 0.0
+        self._silent = False
+        self._watch: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Start the engine in the largest size that fits, and make sure that its guard against loops is at work.
+
+        Raises ConfigurationError when it can never start here, FatalError when starting it again may help.
+        """
+        try:
+            os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+            os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+            # The worker has threads, and a fork of those may hang.
+            os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
+            import vllm  # noqa: PLC0415 - takes seconds, and is not installed with every worker
+        except ImportError as error:
+            raise ConfigurationError(f"vLLM can't be loaded ({error}); pip install 'ocrfleet[vllm]'") from error
+        self.version = f"vllm {vllm.__version__}"
+        path = self._profile.model_path
+        if path is not None and not (path / "config.json").is_file():
+            raise ConfigurationError(f"there is no model in {path}: it has no config.json")
+        if self._profile.mode is not None:
+            os.environ["OCRFLEET_VLLM_MODE"] = self._profile.mode.model_dump_json()
+            vllm_plugin.set_mode(self._profile.mode)  # vLLM asks its plugins once in a process
+        os.environ["OCRFLEET_VLLM_WORKER"] = str(os.getpid())
+        with tempfile.TemporaryDirectory(prefix="ocrfleet-vllm-") as folder:
+            self._llm = self._start_in_some_size(Path(folder) / "trouble")
+        self._watch = asyncio.create_task(self._watch_for_silence())
+        await self._check_guard()
+
+    async def recognise(self, image: PageImage, profile: Profile) -> Recognition:
+        """Read one page.
+
+        Raises PermanentError for a prompt that is too long, PageFaultError when vLLM fails on this page, and FatalError
+        when the engine has died or has fallen silent.
+        """
+        if profile.prompt is None or profile.sampling is None:
+            raise PermanentError(Reason.ENGINE_FAILED, f"the profile {profile.name} does not say what to ask")
+        return await self._write(profile.prompt, _picture(image, profile), _parameters(profile.sampling))
+
+    @property
+    def unfinished(self) -> int:
+        """Pages that vLLM still has, whether anybody waits for them or not."""
+        return int(self._llm.get_num_unfinished_requests())
+
+    async def stop(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+        if self._llm is not None:
+            self._llm.shutdown()
+            self._llm = None
+
+    def _start_in_some_size(self, trouble: Path) -> Any:
+        os.environ["OCRFLEET_VLLM_TROUBLE"] = str(trouble)
+        tried: list[Size] = []
+        for size in sizes(self._profile, self._settings, gpu_gib=_gpu_gib()):
+            if size in tried:
+                break  # all of it was set by the user
+            tried.append(size)
+            trouble.unlink(missing_ok=True)
+            try:
+                llm = self._start_in(size)
+            except (RuntimeError, ValueError, OSError) as error:
+                said = [*(trouble.read_text(encoding="utf-8").splitlines() if trouble.exists() else []), str(error)]
+                if not _lacks_memory(said):
+                    raise _start_error(said, self._profile) from error
+                log.warning("out of memory: trying a smaller engine", error=said[0], size=str(size))
+                continue
+            self.concurrency = size.max_num_seqs
+            log.info("engine started", size=str(size))
+            return llm
+        raise ConfigurationError(
+            f"{self._profile.model} does not fit into the device's memory, not even as {tried[-1]}; see ocrfleet models "
+            "for what it needs, and OCRFLEET_VLLM_* for what may be set"
+        )
+
+    def _start_in(self, size: Size) -> Any:
+        from vllm.engine.arg_utils import AsyncEngineArgs  # noqa: PLC0415 - see start
+        from vllm.v1.engine.async_llm import AsyncLLM  # noqa: PLC0415
+
+        path = self._profile.model_path
+        sampling, settings = self._profile.sampling, self._settings
+        guarded = sampling is not None and sampling.ngram_size is not None
+        return AsyncLLM.from_engine_args(
+            AsyncEngineArgs(
+                model=str(path or self._profile.model),
+                revision=None if path else self._profile.revision,
+                tokenizer_revision=None if path else self._profile.revision,
+                trust_remote_code=False,
+                gpu_memory_utilization=size.gpu_memory_utilization,
+                max_model_len=size.max_model_len,
+                max_num_seqs=size.max_num_seqs,
+                dtype=settings.dtype,
+                quantization=settings.quantization,
+                tensor_parallel_size=settings.tensor_parallel_size,
+                enforce_eager=settings.enforce_eager,
+                renderer_num_workers=settings.renderer_num_workers,
+                logits_processors=[_GUARD] if guarded else None,
+                limit_mm_per_prompt={"image": 1},
+                # No page comes twice: what would be kept of it is lost memory.
+                enable_prefix_caching=False,
+                mm_processor_cache_gb=0,
+                stream_interval=_STREAM_INTERVAL,
+                disable_log_stats=True,
+            )
+        )
+
+    async def _write(self, prompt: str, picture: PIL.Image.Image, parameters: Any) -> Recognition:
+        from vllm.exceptions import VLLMValidationError  # noqa: PLC0415 - see start
+        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError  # noqa: PLC0415
+
+        pieces, tokens, finish_reason = [], 0, None
+        with self._listened_to():
+            try:
+                async for output in self._llm.generate(
+                    await self.rendered(prompt, picture), parameters, uuid.uuid4().hex
+                ):
+                    self._heard = time.monotonic()
+                    written = output.outputs[0]
+                    pieces.append(written.text)
+                    tokens += len(written.token_ids)
+                    finish_reason = written.finish_reason
+            except asyncio.CancelledError:
+                if self._silent:
+                    raise FatalError(
+                        f"the engine hangs: no token for {self._settings.silence_seconds:g} seconds while pages wait"
+                    ) from None
+                raise
+            except EngineDeadError as error:
+                raise FatalError("the engine died") from error
+            except VLLMValidationError as error:
+                raise PermanentError(Reason.ENGINE_FAILED, f"vLLM refuses the page: {error}") from error
+            except EngineGenerateError as error:
+                cause = error.__cause__ or error
+                raise PageFaultError(Reason.ENGINE_FAILED, f"vLLM fails on this page: {cause}") from error
+        return Recognition(text="".join(pieces).removesuffix(_END), finish_reason=finish_reason, tokens=tokens)
+
+    async def rendered(self, prompt: str, picture: PIL.Image.Image) -> Any:
+        """Return the prompt's tokens and the page's tensors, made in vLLM's own threads."""
+        from vllm.renderers.inputs.preprocess import parse_model_prompt  # noqa: PLC0415 - see start
+
+        asked = {"prompt": prompt, "multi_modal_data": {"image": picture}}
+        parsed = parse_model_prompt(self._llm.model_config, asked)
+        try:
+            (rendered,) = await self._llm.renderer.render_cmpl_async([parsed])
+        except (ValueError, TypeError, OSError) as error:
+            raise PageFaultError(Reason.ENGINE_FAILED, f"vLLM can't take this page: {error}") from error
+        return rendered
+
+    @contextmanager
+    def _listened_to(self) -> Iterator[None]:
+        """Have the present task ended when the engine falls silent."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - for the type checker: this is a coroutine's
+        if not self._reading:
+            self._heard = time.monotonic()
+        self._reading.add(task)
+        try:
+            yield
+        finally:
+            self._reading.discard(task)
+
+    async def _watch_for_silence(self) -> None:
+        """End every page's waiting when no token has come for long: vLLM itself does not notice that its worker hangs."""
+        limit = self._settings.silence_seconds
+        while True:
+            await asyncio.sleep(min(1.0, limit / 10))
+            if self._reading and time.monotonic() - self._heard > limit:
+                self._silent = True
+                for task in self._reading:
+                    task.cancel()
+
+    async def _check_guard(self) -> None:
+        """Raise FatalError unless the guard against loops is at work: some versions of vLLM left it away.
+
+        With four tokens allowed, eighteen can't be written without a pair of them coming twice; the guard forbids pairs.
+        """
+        sampling = self._profile.sampling
+        if sampling is None or sampling.ngram_size is None:
+            return
+        from vllm import SamplingParams  # noqa: PLC0415 - see start
+        from vllm.sampling_params import RequestOutputKind  # noqa: PLC0415
+
+        parameters = SamplingParams(
+            temperature=0.0,
+            max_tokens=_TOO_MANY,
+            ignore_eos=True,
+            allowed_token_ids=list(_FEW_TOKENS),
+            extra_args={"ngram_size": 2, "window_size": _TOO_MANY},
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        with self._listened_to():
+            async for output in self._llm.generate({"prompt": "OCR"}, parameters, "guard"):
+                written = list(output.outputs[0].token_ids)
+        pairs = [pair for pair in itertools.pairwise(written) if set(pair) <= set(_FEW_TOKENS)]
+        if len(set(pairs)) < len(pairs):
+            raise FatalError(
+                f"{self.version} does not apply the n-gram guard against loops: use a version that does, or a profile "
+                "without ngram_size"
+            )
+
+
+def _picture(image: PageImage, profile: Profile) -> PIL.Image.Image:
+    import PIL.Image  # noqa: PLC0415 - only workers with this engine need it
+
+    picture = PIL.Image.fromarray(image.pixels)
+    if profile.mode is None or not profile.mode.pad or image.width == image.height:
+        return picture
+    # vLLM would stretch the page to a square; the models were trained on padded ones.
+    side = max(image.width, image.height)
+    square = PIL.Image.new("RGB", (side, side), _PADDING)
+    square.paste(picture, ((side - image.width) // 2, (side - image.height) // 2))
+    return square
+
+
+def _parameters(sampling: Sampling) -> Any:
+    from vllm import SamplingParams  # noqa: PLC0415 - see start
+    from vllm.sampling_params import RequestOutputKind  # noqa: PLC0415
+
+    guard = None  # an empty dictionary would be an error
+    if sampling.ngram_size is not None:
+        guard = {
+            "ngram_size": sampling.ngram_size,
+            "window_size": sampling.ngram_window,
+            "whitelist_token_ids": list(sampling.ngram_whitelist),
+        }
+    return SamplingParams(
+        temperature=sampling.temperature,
+        seed=0,
+        max_tokens=sampling.max_tokens,
+        skip_special_tokens=False,  # layout tags and table cells are such
+        extra_args=guard,
+        output_kind=RequestOutputKind.DELTA,
+    )
+
+
+def _gpu_gib() -> float | None:
+    """Return the GiB of the device's memory; None without a GPU."""
+    from vllm.platforms import current_platform  # noqa: PLC0415 - see start
+
+    if not current_platform.is_cuda_alike():
+        return None
+    return float(current_platform.get_device_total_memory()) / 1024**3
+
+
+def _lacks_memory(said: list[str]) -> bool:
+    text = " ".join(said).lower()
+    return any(words in text for words in _NO_MEMORY)
+
+
+def _start_error(said: list[str], profile: Profile) -> ConfigurationError | FatalError:
+    """Say in one line why an engine does not start: by what its own process said first."""
+    text = f"vLLM can't start {profile.model}: {said[0]}"
+    return ConfigurationError(text) if any(words in " ".join(said) for words in _NO_MODEL) else FatalError(text)

@@ -1,0 +1,56 @@
+"""How large a vLLM engine is made: by what the GPU has, or by what the user says; smaller where that does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ocrfleet.models import DEEPSEEK_OCR, MODELS
+
+if TYPE_CHECKING:
+    from ocrfleet.profiles import Profile
+    from ocrfleet.settings import VllmSettings
+
+#: Share of a GPU's memory for vLLM: its own default, which leaves room for the CUDA context and for fragments.
+_UTILISATION = 0.9
+#: GiB for what is computed meanwhile, and for CUDA graphs.
+_ACTIVATIONS_GIB = 2.0
+#: Tokens of a typical page, image and text: the published 200,000 pages a day at 2,500 tokens a second make 1,080 of text.
+_PAGE_TOKENS = 2_000
+#: Dense pages take several times that; when the cache is full, vLLM computes a page again. So half of what would fit.
+_CAUTION = 0.5
+#: More at once made no engine faster that anybody has published, and each waits longer for its own page.
+_MOST_PAGES = 256
+#: Without a GPU (tests): pages at once.
+_CPU_PAGES = 8
+#: Sizes that are tried after the first.
+_SMALLER = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What decides how much memory an engine takes."""
+
+    gpu_memory_utilization: float
+    max_model_len: int
+    max_num_seqs: int
+
+
+def sizes(profile: Profile, settings: VllmSettings, *, gpu_gib: float | None) -> Iterator[Size]:
+    """Yield the sizes to try, largest first: half as many pages each time, and a little less of the memory.
+
+    What the user has set stays as it is.
+    """
+    model = next((model for model in MODELS if model.model == profile.model), DEEPSEEK_OCR)
+    pages = _CPU_PAGES
+    if gpu_gib is not None:
+        cache_gib = gpu_gib * _UTILISATION - model.weights_gib - _ACTIVATIONS_GIB
+        pages = int(cache_gib * _CAUTION * 1024**2 / (_PAGE_TOKENS * model.kv_kib))
+    pages = max(1, min(pages, _MOST_PAGES))
+    for step in range(_SMALLER + 1):
+        yield Size(
+            gpu_memory_utilization=settings.gpu_memory_utilization or round(_UTILISATION - 0.05 * step, 2),
+            max_model_len=settings.max_model_len or model.context,
+            max_num_seqs=settings.max_num_seqs or max(1, pages >> step),
+        )

@@ -1,0 +1,81 @@
+"""How well the engine is fed: pages, tokens, and the seconds in which it had room while pages waited to be made ready."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from ocrfleet.jobs import WorkerState
+from ocrfleet.profiles import Profile
+
+
+class Feed:
+    """Counts for one worker. All calls come from one event loop, but for `state`.
+
+    The engine starves while fewer pages are with it than it takes and others are being made ready: fetched, rendered,
+    judged, or waiting for that. What waits on the queue is not seen, but a worker takes jobs as long as it has room.
+    """
+
+    def __init__(
+        self, *, worker: str, profile: Profile, slots: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._worker = worker
+        self._profile = profile
+        self._slots = slots
+        self._clock = clock
+        self._made_ready = 0
+        self._with_engine = 0
+        self._seen = self._begun = clock()
+        self._busy = self._starved = 0.0
+        self._pages = self._tokens = 0
+
+    @contextmanager
+    def making_ready(self) -> Iterator[None]:
+        """Have a page on its way to the engine while the block runs."""
+        self._turn()
+        self._made_ready += 1
+        try:
+            yield
+        finally:
+            self._turn()
+            self._made_ready -= 1
+
+    @contextmanager
+    def with_engine(self) -> Iterator[None]:
+        """Have a page with the engine while the block runs."""
+        self._turn()
+        self._with_engine += 1
+        try:
+            yield
+        finally:
+            self._turn()
+            self._with_engine -= 1
+
+    def read(self, tokens: int | None) -> None:
+        """Count a page that the engine has read."""
+        self._pages += 1
+        self._tokens += tokens or 0
+
+    def state(self) -> WorkerState:
+        """Return what has been counted so far."""
+        self._turn()
+        return WorkerState(
+            worker=self._worker,
+            profile=self._profile.name,
+            profile_digest=self._profile.digest,
+            seconds=round(self._clock() - self._begun, 3),
+            pages=self._pages,
+            tokens=self._tokens,
+            busy_seconds=round(self._busy, 3),
+            starved_seconds=round(self._starved, 3),
+        )
+
+    def _turn(self) -> None:
+        """Add the time since the last change to what it was."""
+        now = self._clock()
+        passed, self._seen = now - self._seen, now
+        if self._with_engine:
+            self._busy += passed
+        if self._with_engine < self._slots and self._made_ready:
+            self._starved += passed

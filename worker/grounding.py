@@ -1,0 +1,127 @@
+"""Read the layout tags of DeepSeek-OCR: where each block of a page lies, and the page's Markdown without them.
+
+A block is `<|ref|>label<|/ref|><|det|>[[x1, y1, x2, y2], …]<|/det|>` and then its text, up to the next block. What the
+model writes depends on what somebody printed, so none of it is evaluated, it is read in linear time, and nothing is
+too damaged to be read.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from itertools import islice
+
+from ocrfleet.jobs import Block
+
+#: The layout labels that the model writes. There is no official list: these stand in outputs that people published,
+#: as in https://github.com/deepseek-ai/DeepSeek-OCR/issues/166 and /295, or belong to the same family.
+LABELS = frozenset(
+    {"title", "sub_title", "text", "equation", "table", "table_caption", "table_footnote"}
+    | {"image", "image_caption", "image_footnote", "header", "footer", "page_number"}
+)
+#: longer ones are cut
+LABEL_LENGTH = 64
+#: of one block; what is more is left out
+MAX_BOXES = 100
+#: Coordinates run from 0 to here, whatever the image's size: the published script divides by it.
+SCALE = 999
+
+_LAYOUT_TAGS = _REF, _REF_END, _DET, _DET_END = "<|ref|>", "<|/ref|>", "<|det|>", "<|/det|>"
+_OTHER_TAGS = "<|grounding|>", "<｜end▁of▁sentence｜>"  # noqa: RUF001 - the token is written so
+_TAGS = *_LAYOUT_TAGS, *_OTHER_TAGS
+_LAYOUT = re.compile(f"({'|'.join(map(re.escape, _LAYOUT_TAGS))})")
+_OTHER = re.compile("|".join(map(re.escape, _OTHER_TAGS)))
+_ANY = re.compile("|".join(map(re.escape, _TAGS)))
+#: what is left of a tag when the output ends in it: no text ends in two of them; a mere "<" may well be text
+_REMNANTS = {tag[:end] for tag in _TAGS for end in range(2, len(tag))}
+
+# Both are linear: a possessive part never gives back what it took, and no box can begin inside another.
+_BOX = re.compile(r"\[" + ",".join([r"\s*+([0-9]{1,3}(?:\.[0-9]{1,6})?)\s*+"] * 4) + r"\]")
+_COORDINATES = re.compile(r"\s*+\[[-0-9\s.,\[]*+(?:\][\s,]*+\[[-0-9\s.,\[]*+)*+\]*+")
+
+
+@dataclass(kw_only=True, slots=True)
+class _Part:
+    """A block, or text that stands outside of any: then it has no label."""
+
+    label: str | None = None
+    #: what stands between the det tags; None when there are none
+    coordinates: str | None = None
+    pieces: list[str] = field(default_factory=list)
+
+
+def parse(text: str, *, width_px: int, height_px: int) -> tuple[str, tuple[Block, ...]]:
+    """Return the page's Markdown without any tag, and its blocks as written, with boxes in pixels (to 0.1) of the image.
+
+    Empty lines part the blocks. A box that is no box is left out, its block is not; a tag in the wrong place is
+    removed, the text around it is not. A page whose blocks all have no text is one asked with "OCR this image": there
+    a label that is no layout label is the text of its block.
+    """
+    parts = _parts(text)
+    bodies = [_tidy("".join(part.pieces)) for part in parts]
+    silent = not any(body for part, body in zip(parts, bodies, strict=True) if part.label is not None)
+    texts, blocks = [], []
+    for part, written in zip(parts, bodies, strict=True):
+        body = written
+        if part.label is not None:
+            words = _tidy(part.label)
+            label = " ".join(words.split())[:LABEL_LENGTH].rstrip()
+            if words and not body and label not in LABELS and (silent or part.coordinates is None):
+                body, label = words, "text"
+            boxes = _boxes(part.coordinates or "", width_px, height_px)
+            blocks.append(Block(label=label, boxes=boxes, text=body))
+        if body:
+            texts.append(body)
+    return "\n\n".join(texts), tuple(blocks)
+
+
+def _parts(text: str) -> list[_Part]:
+    """Take the output apart at its tags, in one pass; the first part is what stands before any block."""
+    whole = _OTHER.sub("", text.encode(errors="replace").decode())  # half a surrogate pair can't be stored
+    whole = whole.removesuffix(next(filter(whole.endswith, _REMNANTS), ""))
+    before, *found = _LAYOUT.split(whole)
+    # Each tag with the text that follows it. An empty tag is the end of the output.
+    pairs = [*zip(found[::2], found[1::2], strict=True), ("", ""), ("", "")]
+    parts = [_Part(pieces=[before])]
+    at = 0
+    while at < len(pairs) - 2:
+        (tag, words), (second, between), (third, inside) = pairs[at : at + 3]
+        named = tag == _REF and second == _REF_END
+        bare = not between.strip()
+        at += 1
+        if named and third == _DET and bare:
+            at += 2
+            coordinates, rest = (inside, "") if pairs[at][0] == _DET_END else _split(inside)
+            parts.append(_Part(label=words, coordinates=coordinates, pieces=[rest]))
+        elif named and (bare or _tidy(words) in LABELS):
+            at += 1
+            parts.append(_Part(label=words, pieces=[between]))
+        elif tag == _REF and not second:  # the output ends in a label, or the end of one was forgotten
+            remnant = len(words.strip()) <= LABEL_LENGTH and "\n" not in words.strip()
+            parts.append(_Part(pieces=[] if remnant else [words]))
+        else:
+            parts[-1].pieces.append(_split(words)[1] if tag == _DET else words)
+    return parts
+
+
+def _split(text: str) -> tuple[str, str]:
+    """Part the coordinates that a text begins with from the rest."""
+    match = _COORDINATES.match(text)
+    end = match.end() if match else 0
+    return text[:end], text[end:]
+
+
+def _tidy(text: str) -> str:
+    """Strip the text. Where tags were removed the rest may have become a tag: a space can't be part of one."""
+    return _ANY.sub(" ", text).strip()
+
+
+def _boxes(coordinates: str, width_px: int, height_px: int) -> tuple[tuple[float, float, float, float], ...]:
+    """Return the boxes among the coordinates that lie within the image and have an area."""
+    boxes = []
+    for match in islice(_BOX.finditer(coordinates), MAX_BOXES):
+        x0, y0, x1, y1 = map(float, match.groups())
+        if x0 < x1 <= SCALE and y0 < y1 <= SCALE:
+            x, y = width_px / SCALE, height_px / SCALE
+            boxes.append((round(x0 * x, 1), round(y0 * y, 1), round(x1 * x, 1), round(y1 * y, 1)))
+    return tuple(boxes)

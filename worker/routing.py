@@ -1,0 +1,61 @@
+"""Routing: pages that a rule of the profile sends to another one, where a worker serves that."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from ocrfleet.errors import OcrfleetError
+from ocrfleet.jobs import Routed
+
+if TYPE_CHECKING:
+    from ocrfleet.jobs import Kind
+    from ocrfleet.ledger import Ledger
+    from ocrfleet.profiles import Profile
+    from worker.engines.base import PageImage
+    from worker.patience import Patience
+
+#: Seconds that it is remembered which profiles are served.
+_REMEMBERED = 5.0
+_POINTS_PER_INCH = 72.0
+
+
+class RoutedError(OcrfleetError):
+    """The page goes to another profile: it has no record yet, and its job no more business with it."""
+
+    def __init__(self, to: Routed) -> None:
+        super().__init__(f"the page goes to profile {to.profile}")
+        self.to = to
+
+
+class Router:
+    """Knows a profile's rules, and which profiles are served."""
+
+    def __init__(self, profile: Profile, ledger: Ledger, patience: Patience) -> None:
+        self._routes = profile.routes
+        self._ledger = ledger
+        self._patience = patience
+        self._asked = -_REMEMBERED
+        self._served: dict[str, str] = {}
+
+    @property
+    def rules(self) -> bool:
+        return bool(self._routes)
+
+    async def check(self, image: PageImage, *, ink: float, kind: Kind) -> None:
+        """Raise RoutedError when a rule fits the page and somebody serves the profile that it names."""
+        inches = max(image.width_pt, image.height_pt) / _POINTS_PER_INCH
+        route = next((route for route in self._routes if route.fits(inches=inches, ink=ink, kind=kind)), None)
+        if route is None:
+            return
+        digest = (await self._profiles()).get(route.to)
+        if digest is not None:
+            raise RoutedError(Routed(profile=route.to, profile_digest=digest))
+
+    async def _profiles(self) -> dict[str, str]:
+        """Return the digests of the profiles that are served, by name."""
+        if time.monotonic() - self._asked >= _REMEMBERED:
+            workers = await self._patience.call(self._ledger.workers)
+            self._served = {state.profile: state.profile_digest for state in workers}
+            self._asked = time.monotonic()
+        return self._served
