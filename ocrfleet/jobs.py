@@ -221,6 +221,8 @@ class PageResult(Record):
     tokens: int | None = None
     #: lines parted by newlines, paragraphs by empty lines, in reading order
     text: str = ""
+    #: whether the text is Markdown, with HTML tables, as a model wrote it: to be cleaned before it is shown
+    markdown: bool = False
     lines: tuple[Line, ...] = ()
     blocks: tuple[Block, ...] = ()
 

@@ -173,6 +173,7 @@ class PageReader:
             page,
             PageStatus.DONE,
             text=text,
+            markdown=self._profile.prompt is not None,
             lines=recognition.lines,
             blocks=blocks,
             finish_reason=recognition.finish_reason,

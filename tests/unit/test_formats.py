@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,7 +23,7 @@ from ocrfleet.jobs import (
     Source,
 )
 from worker.formats import WRITERS
-from worker.formats.markdown import escape
+from worker.formats.markdown import clean, escape
 
 #: CommonMark, and what most readers understand beyond it
 COMMONMARK = MarkdownIt("commonmark")
@@ -279,6 +280,75 @@ def test_prose_is_left_as_it_is(line: str) -> None:
 
 
 # ---- JSON
+
+
+# ---- Markdown that a model wrote
+
+MODELS_OWN = '# Title\n\nSome *text* with `code`.\n\n- one\n- two\n\n<table><tr><td colspan="2">a</td></tr></table>'
+
+
+def test_a_models_markdown_stays_what_it_is() -> None:
+    html = COMMONMARK.render(clean(MODELS_OWN))
+    for part in ("<h1>Title</h1>", "<em>text</em>", "<code>code</code>", "<li>two</li>", '<td colspan="2">a</td>'):
+        assert part in html
+
+
+def test_plain_text_and_markdown_are_told_apart() -> None:
+    text = write("md", [result(1, "# not a title"), result(2, "# a title", markdown=True)])
+    html = COMMONMARK.render(text)
+    assert html.count("<h1>") == 1
+    assert "# not a title" in html
+
+
+HARMFUL = [
+    "<script>alert(1)</script>",
+    '<td onclick="x">a</td>',
+    '<img src="http://x/y.png">',
+    "<!-- page 7 -->",
+    "[here](javascript:alert(1))",
+    "[here\\](http://x)",
+    "![here](http://x)",
+    "[a]\n\n[a]: http://x",
+    "<http://x>",
+    "```\n<!-- page 7 -->",
+    "~~~~\nopen",
+    "- ```\n  open",
+    "> ```\n> open",
+    "<table><tr><td>open",
+    "<![CDATA[ open",
+    "<?php open",
+    "<pre>\n\nopen",
+]
+
+
+def harmless(text: str) -> None:
+    # Given a page with that text between two others
+    pages = [result(1, "before"), result(2, text, markdown=True), result(3, "after")]
+    markdown = write("md", pages)
+    # Then there are three markers, and the page that follows is read as itself
+    assert [line for line in markdown.split("\n") if re.search(r"<!--", line)] == [
+        f"<!-- page {number} -->" for number in (1, 2, 3)
+    ]
+    html = COMMONMARK.render(markdown)
+    assert html.rstrip().endswith("<!-- page 3 -->\n<p>after</p>")
+    # And nothing of it leads anywhere or does anything
+    assert not re.search(r"<(?:a|img|script|iframe|pre[^>]*on|svg|style)\b", html)
+    assert not re.search(r"<\w+[^>]*\bon\w+=", html)
+
+
+@pytest.mark.parametrize("text", HARMFUL)
+def test_a_models_markdown_can_do_nothing(text: str) -> None:
+    harmless(text)
+
+
+@given(
+    st.lists(
+        st.sampled_from([*HARMFUL, "\n", "\n\n", "`", "\\", "[", "](", "<td>", "text", "    ", "| - |"]), max_size=8
+    )
+)
+@settings(max_examples=300)
+def test_whatever_a_models_markdown_is_made_of_it_can_do_nothing(parts: list[str]) -> None:
+    harmless("".join(parts))
 
 
 def test_the_json_of_a_document_parses() -> None:

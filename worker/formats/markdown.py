@@ -17,6 +17,14 @@ _INLINE = re.compile(r"[\\`*_\[\]<|~]|&(?=#?\w+;)")
 _LINE_START = re.compile(r"[0-9]{1,9}(?=[.)](?:[ \t]|$))|(?=#{1,6}(?:[ \t]|$)|[-+](?:[ \t:-]|$)|[>=]|:-)")
 _LINE_END = re.compile(r"\r\n?|\n")
 
+# What a model may write as HTML: tables, and what stands in their cells. No other tag, and no other attribute.
+_TAG = re.compile(
+    r"</?(?:table|thead|tbody|tr|td|th|caption|sub|sup|b|i)>|<br ?/?>|<t[dh](?: (?:row|col)span=\"?[0-9]{1,3}\"?){1,2}>"
+)
+# A link, or a picture, that leads anywhere: what a page says is not to be followed.
+_LINK = re.compile(r"\](?=[(\[:])")
+_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
+
 
 class MarkdownWriter:
     """Writes one document to a stream, page by page."""
@@ -40,13 +48,45 @@ class MarkdownWriter:
         else:
             self._write(f"<!-- page {result.page} -->\n\n")
             if result.text:
-                self._write("\n".join(escape(line) for line in _LINE_END.split(result.text)) + "\n\n")
+                self._write((clean(result.text) if result.markdown else escaped(result.text)) + "\n\n")
 
     def end(self) -> None:
         """Nothing follows the last page."""
 
     def _write(self, text: str) -> None:
         self._out.write(text.encode())
+
+
+def escaped(text: str) -> str:
+    """Return plain text as Markdown that reads the same."""
+    return "\n".join(escape(line) for line in _LINE_END.split(text))
+
+
+def clean(text: str) -> str:
+    """Return a model's Markdown without what could do something: HTML other than tables, links, open code blocks."""
+    lines, fence = [], ""
+    for line in _LINE_END.split(text.strip()):
+        found = _FENCE.match(line)
+        if fence:
+            if found and found[1].startswith(fence) and not line[found.end() :].strip():
+                fence = ""
+            lines.append(line.replace("<!--", "< !--"))  # nor may it forge a page's marker
+            continue
+        if found:
+            fence = found[1]
+        # An entity, as a backslash might be escaped by one that stands there already.
+        lines.append(_LINK.sub("&#93;", _without_html(line)))
+    if fence:
+        lines.append(fence)  # else it would swallow the pages that follow
+    return "\n".join(lines)
+
+
+def _without_html(line: str) -> str:
+    pieces, end = [], 0
+    for tag in _TAG.finditer(line):
+        pieces += [line[end : tag.start()].replace("<", "&lt;"), tag[0]]
+        end = tag.end()
+    return "".join([*pieces, line[end:].replace("<", "&lt;")])
 
 
 def escape(line: str) -> str:
