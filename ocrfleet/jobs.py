@@ -291,7 +291,7 @@ class WorkerState(Record):
     pages: int = 0
     #: that the engine has written
     tokens: int = 0
-    #: with at least one page with the engine
+    #: with at least one page in hand
     busy_seconds: float = 0.0
     #: with fewer pages with the engine than it takes, while others were being made ready
     starved_seconds: float = 0.0

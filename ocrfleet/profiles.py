@@ -17,7 +17,7 @@ from ocrfleet.errors import ConfigurationError
 from ocrfleet.jobs import Kind, Record, digest_of
 
 #: Raised whenever our own code changes the text that the same engine gives for the same page (rendering, reading order).
-TEXT_VERSION = 1
+TEXT_VERSION = 2
 
 ProfileName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
 

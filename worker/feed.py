@@ -58,24 +58,27 @@ class Feed:
         self._tokens += tokens or 0
 
     def state(self) -> WorkerState:
-        """Return what has been counted so far."""
-        self._turn()
+        """Return what has been counted so far. May be called from any thread: it changes nothing."""
+        now, busy, starved = self._counted()
         return WorkerState(
             worker=self._worker,
             profile=self._profile.name,
             profile_digest=self._profile.digest,
-            seconds=round(self._clock() - self._begun, 3),
+            seconds=round(now - self._begun, 3),
             pages=self._pages,
             tokens=self._tokens,
-            busy_seconds=round(self._busy, 3),
-            starved_seconds=round(self._starved, 3),
+            busy_seconds=round(busy, 3),
+            starved_seconds=round(starved, 3),
         )
 
     def _turn(self) -> None:
-        """Add the time since the last change to what it was."""
+        """Note what was counted until now: something is about to change."""
+        self._seen, self._busy, self._starved = self._counted()
+
+    def _counted(self) -> tuple[float, float, float]:
+        """Return the time, and the seconds that were busy and starved until then."""
         now = self._clock()
-        passed, self._seen = now - self._seen, now
-        if self._with_engine:
-            self._busy += passed
-        if self._with_engine < self._slots and self._made_ready:
-            self._starved += passed
+        passed = now - self._seen
+        busy = self._busy + (passed if self._made_ready or self._with_engine else 0.0)
+        starving = self._made_ready and self._with_engine < self._slots
+        return now, busy, self._starved + (passed if starving else 0.0)

@@ -9,9 +9,7 @@ size, with OpenCV: that has too many libraries for this process's limits.
 from __future__ import annotations
 
 import ctypes
-import io
 import math
-import re
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -30,6 +28,7 @@ from ocrfleet.errors import PermanentError, Reason
 from ocrfleet.jobs import Kind
 from ocrfleet.profiles import Render
 from ocrfleet.sandbox import serve
+from worker.scans import nearly, only_scan
 
 if TYPE_CHECKING:
     from mmap import mmap
@@ -56,22 +55,6 @@ _TURNS = {
     7: "TRANSVERSE",
     8: "ROTATE_90",
 }
-
-#: How much larger, each way, the parent may be handed an image: its filter looks at the nearest pixels only.
-_REST = 1.125
-
-#: What a page's content is that draws one image upright and does nothing else: its size, place (points) and name.
-_NUMBER, _ZERO = r"(-?\d*\.?\d+)", r"0(?:\.0*)?"
-_ONE_IMAGE = re.compile(
-    rf"\s*q\s+{_NUMBER}\s+{_ZERO}\s+{_ZERO}\s+{_NUMBER}\s+{_NUMBER}\s+{_NUMBER}\s+cm\s+/([\w.-]+)\s+Do\s+Q\s*".encode()
-)
-#: All that the dictionary of such an image may hold; masks, decode arrays, layers and the like change what is seen.
-_PLAIN_IMAGE = frozenset(
-    ("Type", "Subtype", "Name", "Width", "Height", "BitsPerComponent", "ColorSpace", "Filter", "Length")
-)
-_PLAIN_SPACES = {"/DeviceGray": "L", "/DeviceRGB": "RGB"}
-#: A profile's kind of colours, at this place of it (ICC.1:2022, 7.2): profiles themselves are not applied, see `mupdf`.
-_PROFILE_SPACES, _PROFILE_SPACE = {b"GRAY": "L", b"RGB ": "RGB"}, slice(16, 20)
 
 #: Names of two settings (glibc's malloc.h).
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -128,7 +111,7 @@ def draw_pdf_page(document: PdfDocument, index: int, render: Render, into: mmap)
         width_pt, height_pt = page.rect.width, page.rect.height
         # What a PDF draws has no size of its own in pixels: it may be drawn at any.
         width, height = fit(width_pt, height_pt, render, enlarge=True)
-        scan = None if _enhances(render) else _only_scan(page, (width, height), len(into))
+        scan = None if _enhances(render) else only_scan(page, (width, height), len(into))
         if scan is not None:
             return _handed_over(scan, (width, height), width_pt, height_pt, into)
         matrix = pymupdf.Matrix(width / width_pt, height / height_pt)
@@ -172,8 +155,8 @@ def draw_image(document: ImageDocument, index: int, render: Render, into: mmap) 
         orientation = _orientation(image)
         image = _continuous(image)
         upright = orientation not in _TURNS and not _enhances(render)
-        nearly = _nearly(image, size, len(into)) if upright else None
-        if nearly is None:
+        shrunk = nearly(image, size, len(into)) if upright else None
+        if shrunk is None:
             # Down by whole numbers first (BOX), then the rest by a short filter: 11 ms for a bilevel A4 page instead of 41.
             shrinks = size[0] <= image.width
             smooth = PIL.Image.Resampling.HAMMING if shrinks else PIL.Image.Resampling.LANCZOS
@@ -181,7 +164,7 @@ def draw_image(document: ImageDocument, index: int, render: Render, into: mmap) 
             image = _enhance(_upright(_on_white(image), orientation), render)
             size = image.size
         else:
-            image = nearly
+            image = shrunk
     if orientation in _SIDEWAYS:
         width_pt, height_pt = height_pt, width_pt
     return _handed_over(image, size, width_pt, height_pt, into)
@@ -223,95 +206,6 @@ def fit(width: float, height: float, render: Render, *, enlarge: bool) -> tuple[
     if round(width * scale) * round(height * scale) > render.max_pixels:
         return max(1, math.floor(width * scale)), max(1, math.floor(height * scale))
     return max(1, round(width * scale)), max(1, round(height * scale))
-
-
-def _nearly(image: Image, size: tuple[int, int], room: int) -> Image | None:
-    """Return the image, shrunk by whole numbers, if the rest is a trifle and it has room in so many bytes; else None."""
-    if image.mode not in ("L", "RGB"):
-        return None
-    factors = image.width // size[0], image.height // size[1]
-    if 0 in factors:
-        return None  # it is to be enlarged
-    width, height = -(-image.width // factors[0]), -(-image.height // factors[1])
-    if width > size[0] * _REST or height > size[1] * _REST or width * height * len(image.mode) > room:
-        return None
-    return image if factors == (1, 1) else image.reduce(factors)
-
-
-def _only_scan(page: Any, size: tuple[int, int], room: int) -> Image | None:
-    """Decode the JPEG that is all of a PDF page, if that gives little more than `size` and at most `room` bytes.
-
-    None in any other case or doubt: then MuPDF draws the page, or says what is wrong with it.
-    """
-    try:
-        found = _only_image(page, size)
-        if found is None:
-            return None
-        xref, mode = found
-        return _decode_scan(page.parent, xref, mode, size, room)
-    except Exception:  # noqa: BLE001 - a wrong password, a torn file, no memory: MuPDF meets it again
-        return None
-
-
-def _only_image(page: Any, size: tuple[int, int]) -> tuple[int, str] | None:
-    """Return the number and Pillow's mode of the image that covers the page exactly, if the page draws nothing else."""
-    pymupdf = mupdf()
-    key = page.parent.xref_get_key
-    changing = ("Annots", "Group", "Resources/ColorSpace")
-    if page.rotation or any(key(page.xref, name)[0] != "null" for name in changing):
-        return None
-    match = _ONE_IMAGE.fullmatch(page.read_contents())
-    if match is None:
-        return None
-    across, down, left, bottom = (float(number) for number in match.groups()[:4])
-    placed = pymupdf.Rect(0, 0, 1, 1) * pymupdf.Matrix(across, 0, 0, down, left, bottom) * page.transformation_matrix
-    # Less than half a pixel: MuPDF as well would move it to the page's edge.
-    pixel = min(page.rect.width / size[0], page.rect.height / size[1])
-    if across <= 0 or down <= 0 or any(abs(a - b) >= pixel / 2 for a, b in zip(placed, page.rect, strict=True)):
-        return None
-    kind, reference = key(page.xref, f"Resources/XObject/{match[5].decode()}")
-    if kind != "xref":
-        return None
-    xref = int(reference.split()[0])
-    image = {name: key(xref, name) for name in page.parent.xref_get_keys(xref)}
-    if not image.keys() <= _PLAIN_IMAGE or image["Subtype"][1] != "/Image" or image["BitsPerComponent"][1] != "8":
-        return None
-    mode = _colours(page.parent, image["ColorSpace"])
-    return (xref, mode) if mode and image["Filter"][1] in ("/DCTDecode", "[/DCTDecode]") else None
-
-
-def _colours(pdf: Any, space: tuple[str, str]) -> str | None:
-    """Return Pillow's mode for a PDF's colour space (its type and text); None where the two may see other colours."""
-    kind, text = space
-    if kind == "xref":
-        text = pdf.xref_object(int(text.split()[0]), compressed=True)
-    if text in _PLAIN_SPACES:
-        return _PLAIN_SPACES[text]
-    profile = re.fullmatch(r"\[\s*/ICCBased\s+(\d+) 0 R\s*\]", text)
-    # An alternate may be a space of another kind.
-    if profile is None or pdf.xref_get_key(int(profile[1]), "Alternate")[1] not in ("null", *_PLAIN_SPACES):
-        return None
-    mode = _PROFILE_SPACES.get(pdf.xref_stream(int(profile[1]))[_PROFILE_SPACE])
-    return mode if mode and pdf.xref_get_key(int(profile[1]), "N")[1] == str(len(mode)) else None
-
-
-def _decode_scan(pdf: Any, xref: int, mode: str, size: tuple[int, int], room: int) -> Image | None:
-    """Decode a JPEG of a PDF; None if it is none that Pillow reads exactly as MuPDF does. Raises OSError for a torn one."""
-    import PIL.Image  # noqa: PLC0415 - native code: under the limits
-
-    data = pdf.xref_stream_raw(xref)
-    image = PIL.Image.open(io.BytesIO(data), formats=["JPEG"])
-    claimed = tuple(int(pdf.xref_get_key(xref, side)[1]) for side in ("Width", "Height"))
-    # Whether colours are YCbCr is beyond doubt with one of these markers, and if none says that they aren't.
-    info = image.info
-    known = mode == "L" or (("jfif" in info or "adobe" in info) and info.get("adobe_transform", 1) == 1)
-    if (image.format, image.mode, image.size) != ("JPEG", mode, claimed) or not known:
-        return None
-    image.draft(None, size)
-    if _nearly(image, size, room) is not image:
-        return None
-    image.load()
-    return None if mupdf().TOOLS.mupdf_warnings(reset=0) else image
 
 
 def _dpi(image: Image) -> tuple[float, float]:
