@@ -65,5 +65,9 @@ class DamagedRecordError(OcrfleetError):
     """A stored record can't be read: its bytes are damaged, or a newer version wrote it."""
 
 
+class UnavailableError(FatalError):
+    """What the worker depends on refuses it: no page had a part in it."""
+
+
 class ConfigurationError(FatalError):
     """The worker can never start as it is configured: restarting it is of no use."""

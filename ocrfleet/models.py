@@ -33,10 +33,10 @@ from ocrfleet.profiles import (
 )
 
 #: Tokens of the context that are left for a prompt's words.
-_PROMPT_ROOM = 256
+PROMPT_ROOM = 256
 #: Characters of what a user may put into a prompt.
 _LONGEST_ARGUMENT = 400
-#: Characters of a prompt of a user's own: what goes beyond _PROMPT_ROOM shortens the answer.
+#: Characters of a prompt of a user's own: what goes beyond PROMPT_ROOM shortens the answer.
 _LONGEST_PROMPT = 4000
 #: Bytes of a profile's file, or of a model's config.json, at most.
 _LARGEST_FILE = 1 << 20
@@ -185,7 +185,7 @@ def profile_of(model: Model, *, engine: str = "vllm", mode: str | None = None, p
         revision=model.revision,
         prompt=asked.text,
         sampling=Sampling(
-            max_tokens=model.context - chosen.image_tokens - _PROMPT_ROOM,
+            max_tokens=model.context - chosen.image_tokens - PROMPT_ROOM,
             ngram_size=30,
             ngram_window=90,
             ngram_whitelist=_TABLE_CELLS,

@@ -318,6 +318,12 @@ HARMFUL = [
     "<![CDATA[ open",
     "<?php open",
     "<pre>\n\nopen",
+    # Where readers don't agree that code begins, or that it has ended
+    "- x\n  ```\n<img src=x onerror=alert(1)>",
+    "<table>\n```\n<script>alert(1)</script>",
+    "``` a`b\n<script>alert(1)</script>",
+    "    ```\nopen",
+    "1. ~~~\n\nopen",
 ]
 
 

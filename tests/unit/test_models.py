@@ -64,11 +64,11 @@ def test_the_defaults_have_the_names_of_their_models() -> None:
 @pytest.mark.parametrize("profile", ASKED, ids=lambda profile: profile.name)
 def test_prompt_image_and_answer_fit_the_context_and_the_revision_is_a_commit(profile: Profile) -> None:
     (model,) = [model for model in MODELS if model.model == profile.model]
-    spent = sampling_of(profile).max_tokens + mode_of(profile).image_tokens + models._PROMPT_ROOM
+    spent = sampling_of(profile).max_tokens + mode_of(profile).image_tokens + models.PROMPT_ROOM
     assert spent <= model.context
     assert profile.prompt is not None
     assert profile.prompt.count("<image>") == 1
-    assert len(profile.prompt) <= models._PROMPT_ROOM
+    assert len(profile.prompt) <= models.PROMPT_ROOM
     assert len(profile.revision) == 40
     assert set(profile.revision) <= set("0123456789abcdef")
 

@@ -17,13 +17,14 @@ _INLINE = re.compile(r"[\\`*_\[\]<|~]|&(?=#?\w+;)")
 _LINE_START = re.compile(r"[0-9]{1,9}(?=[.)](?:[ \t]|$))|(?=#{1,6}(?:[ \t]|$)|[-+](?:[ \t:-]|$)|[>=]|:-)")
 _LINE_END = re.compile(r"\r\n?|\n")
 
-# What a model may write as HTML: tables, and what stands in their cells. No other tag, and no other attribute.
+# What a model may write as HTML: tables. No other tag, and no other attribute.
 _TAG = re.compile(
-    r"</?(?:table|thead|tbody|tr|td|th|caption|sub|sup|b|i)>|<br ?/?>|<t[dh](?: (?:row|col)span=\"?[0-9]{1,3}\"?){1,2}>"
+    r"</?(?:table|thead|tbody|tr|td|th|caption)>|<br ?/?>|<t[dh](?: (?:row|col)span=\"?[0-9]{1,3}\"?){1,2}>"
 )
 # A link, or a picture, that leads anywhere: what a page says is not to be followed.
 _LINK = re.compile(r"\](?=[(\[:])")
-_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
+# What could open a block of code, and swallow what follows: readers don't agree on where one opens.
+_FENCE = re.compile(r"`{3,}|~{3,}")
 
 
 class MarkdownWriter:
@@ -63,30 +64,21 @@ def escaped(text: str) -> str:
 
 
 def clean(text: str) -> str:
-    """Return a model's Markdown without what could do something: HTML other than tables, links, open code blocks."""
-    lines, fence = [], ""
-    for line in _LINE_END.split(text.strip()):
-        found = _FENCE.match(line)
-        if fence:
-            if found and found[1].startswith(fence) and not line[found.end() :].strip():
-                fence = ""
-            lines.append(line.replace("<!--", "< !--"))  # nor may it forge a page's marker
-            continue
-        if found:
-            fence = found[1]
-        # An entity, as a backslash might be escaped by one that stands there already.
-        lines.append(_LINK.sub("&#93;", _without_html(line)))
-    if fence:
-        lines.append(fence)  # else it would swallow the pages that follow
-    return "\n".join(lines)
+    """Return a model's Markdown without what could do something or swallow the next page: HTML other than tables, links,
+    blocks of code. Entities stand in their place, as a backslash may be escaped by one that stands before it.
+    """
+    cleaned = "\n".join(_clean_line(line) for line in _LINE_END.split(text.strip()))
+    return cleaned + "\n</table>" * max(0, cleaned.count("<table>") - cleaned.count("</table>"))
 
 
-def _without_html(line: str) -> str:
+def _clean_line(line: str) -> str:
     pieces, end = [], 0
     for tag in _TAG.finditer(line):
         pieces += [line[end : tag.start()].replace("<", "&lt;"), tag[0]]
         end = tag.end()
-    return "".join([*pieces, line[end:].replace("<", "&lt;")])
+    line = "".join([*pieces, line[end:].replace("<", "&lt;")])
+    line = _FENCE.sub(lambda run: f"&#{ord(run[0][0])};" * len(run[0]), line)
+    return _LINK.sub("&#93;", line)
 
 
 def escape(line: str) -> str:
