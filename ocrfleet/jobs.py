@@ -272,6 +272,7 @@ class Marker(Record):
     queue: Queue
     collection: str
     profile: str
+    profile_digest: Digest
     #: pages that one message carries
     pages_per_job: int = Field(ge=1)
     #: other profiles that its pages may be routed to

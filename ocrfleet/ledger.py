@@ -22,8 +22,10 @@ from ocrfleet.jobs import WorkerState
 #: Seconds that a document's keys outlive the last touch: longer than any lease or pause, so that nothing is left for ever.
 _TTL = 7 * 24 * 3600
 
-# KEYS: ledger, pages. ARGV: ttl, failed (0 or 1), page…
+# KEYS: ledger, pages, inflight. ARGV: ttl, failed (0 or 1), page…
+# A page that has a terminal record is in nobody's hand any more, whether the ledger knows its document or not.
 _MARK = """
+for i = 3, #ARGV do redis.call('HDEL', KEYS[3], ARGV[i]) end
 local total = tonumber(redis.call('HGET', KEYS[1], 'total'))
 if not total then return 'unknown' end
 for i = 3, #ARGV do
@@ -49,21 +51,27 @@ redis.call('EXPIRE', KEYS[1], ARGV[1])
 redis.call('EXPIRE', KEYS[2], ARGV[1])
 """
 
-# KEYS: faults, inflight. ARGV: ttl, page, own worker, prefix of heartbeats
+# KEYS: faults, inflight. ARGV: ttl, own worker, prefix of heartbeats, page… → for each page: attempts, deaths, deaths
+# alone, reason
 # What another worker left in flight, and its heartbeat is gone: it died with this page in its hands.
 _INSPECT = """
-local held = redis.call('HGET', KEYS[2], ARGV[2])
-if held then
-    local worker, how = string.match(held, '^(.*) (%a+)$')
-    if worker ~= ARGV[3] and redis.call('EXISTS', ARGV[4] .. worker) == 0 then
-        redis.call('HDEL', KEYS[2], ARGV[2])
-        local field = how == 'alone' and ':deaths_alone' or ':deaths'
-        redis.call('HINCRBY', KEYS[1], ARGV[2] .. field, 1)
-        redis.call('EXPIRE', KEYS[1], ARGV[1])
+local faults = {}
+for i = 4, #ARGV do
+    local page = ARGV[i]
+    local held = redis.call('HGET', KEYS[2], page)
+    if held then
+        local worker, how = string.match(held, '^(.*) (%a+)$')
+        if worker ~= ARGV[2] and redis.call('EXISTS', ARGV[3] .. worker) == 0 then
+            redis.call('HDEL', KEYS[2], page)
+            local field = how == 'alone' and ':deaths_alone' or ':deaths'
+            redis.call('HINCRBY', KEYS[1], page .. field, 1)
+            redis.call('EXPIRE', KEYS[1], ARGV[1])
+        end
     end
+    faults[#faults + 1] = redis.call('HMGET', KEYS[1], page .. ':attempts', page .. ':deaths',
+        page .. ':deaths_alone', page .. ':reason')
 end
-return redis.call('HMGET', KEYS[1], ARGV[2] .. ':attempts', ARGV[2] .. ':deaths', ARGV[2] .. ':deaths_alone',
-    ARGV[2] .. ':reason')
+return faults
 """
 
 
@@ -142,24 +150,33 @@ class Ledger:
             )
 
     def mark(self, document: str, generation: int, pages: Sequence[int], *, failed: bool = False) -> Mark:
-        """Note that these pages have a terminal record in the store. Call it after the record is written."""
+        """Note that these pages have a terminal record in the store, and are in nobody's hand.
+
+        Call it after the record is written.
+        """
         with _broker_errors():
             answer = self._mark(
-                keys=[keys.redis_ledger(document, generation), keys.redis_pages(document, generation)],
+                keys=[
+                    keys.redis_ledger(document, generation),
+                    keys.redis_pages(document, generation),
+                    keys.redis_inflight(document, generation),
+                ],
                 args=[_TTL, int(failed), *pages],
             )
         return Mark(answer.decode())
 
-    def terminal(self, document: str, generation: int) -> set[int] | None:
-        """Return the pages marked so far, or None when the ledger does not know its total."""
+    def terminal(self, document: str, generation: int, *, first: int = 1, last: int | None = None) -> set[int] | None:
+        """Return the pages marked so far, from page `first` to page `last`; None when the ledger does not know its total."""
+        byte = first // 8
         with _broker_errors():
             pipe = self.redis.pipeline(transaction=False)
             pipe.hexists(keys.redis_ledger(document, generation), "total")
-            pipe.get(keys.redis_pages(document, generation))
+            pipe.getrange(keys.redis_pages(document, generation), byte, -1 if last is None else last // 8)
             known, bitmap = pipe.execute()
         if not known:
             return None
-        return set(_bits(bitmap or b""))
+        marked = (page + 8 * byte for page in _bits(bitmap))
+        return {page for page in marked if first <= page and (last is None or page <= last)}
 
     def progress(self, documents: Sequence[tuple[str, int]]) -> list[Progress | None]:
         """Return how far each (document, generation) is; None where the ledger does not know its total."""
@@ -192,13 +209,16 @@ class Ledger:
 
     def inspect(self, document: str, generation: int, page: int, *, worker: str) -> Faults:
         """Return a page's faults, after counting the death of a worker that held it and whose heartbeat is gone."""
+        return self.inspect_all(document, generation, [page], worker=worker)[page]
+
+    def inspect_all(self, document: str, generation: int, pages: Sequence[int], *, worker: str) -> dict[int, Faults]:
+        """As `inspect`, for several pages at once."""
         with _broker_errors():
             answer = self._inspect(
                 keys=[keys.redis_faults(document, generation), keys.redis_inflight(document, generation)],
-                args=[_TTL, page, worker, keys.redis_worker("")],
+                args=[_TTL, worker, keys.redis_worker(""), *pages],
             )
-        attempts, deaths, deaths_alone = (int(count or 0) for count in answer[:3])
-        return Faults(attempts, deaths, deaths_alone, answer[3].decode() if answer[3] else None)
+        return {page: _faults(*facts) for page, facts in zip(pages, answer, strict=True)}
 
     def hold(self, document: str, generation: int, page: int, *, worker: str, alone: bool) -> None:
         """Note that a worker takes a page in hand, with others or alone."""
@@ -210,7 +230,7 @@ class Ledger:
             pipe.execute()
 
     def release(self, document: str, generation: int, page: int) -> None:
-        """Note that the page is in nobody's hand: it ended, or it was given back."""
+        """Note that the page is in nobody's hand: it was given back."""
         with _broker_errors():
             self.redis.hdel(keys.redis_inflight(document, generation), str(page))
 
@@ -262,6 +282,10 @@ class Ledger:
         with _broker_errors():
             self.redis.delete(keys.redis_worker(worker))
             self.redis.srem(keys.REDIS_WORKERS, worker)
+
+
+def _faults(attempts: bytes | None, deaths: bytes | None, deaths_alone: bytes | None, reason: bytes | None) -> Faults:
+    return Faults(int(attempts or 0), int(deaths or 0), int(deaths_alone or 0), reason.decode() if reason else None)
 
 
 def _bits(bitmap: bytes) -> Iterator[int]:

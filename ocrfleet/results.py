@@ -47,7 +47,10 @@ def stored_pages(
 
 
 def record_pages(store: ObjectStore, ledger: Ledger, job: PageJob, manifest: Manifest, result: PageResult) -> None:
-    """Store a page's result and mark it in the ledger. Repeating it, or losing a race, changes nothing."""
+    """Store a page's result and mark it in the ledger, which then knows nobody who holds it.
+
+    Repeating it, or losing a race, changes nothing.
+    """
     failed = result.status is PageStatus.FAILED
     key = (
         keys.page_failed(job.document, result.page, job.generation)

@@ -43,7 +43,7 @@ from producer.samples import write_samples
 from producer.speed import show_speed, speed
 from producer.status import show_status
 from producer.supervise import supervise
-from producer.workers import default_workers, read_gpus
+from producer.workers import default_workers, grouped, read_gpus
 
 EXIT_DONE, EXIT_INCOMPLETE, EXIT_USAGE, EXIT_UNABLE = 0, 1, 2, 3
 
@@ -143,7 +143,7 @@ def run(
         selection=parse_pages(pages) if pages else (),
         group_folders=read_group(group),
         retry_failed=retry_failed,
-        workers=workers or default_workers(chosen),
+        workers=workers or default_workers(chosen, settings),
     )
     if dry_run:
         sys.exit(estimate(order, settings, as_json=as_json))
@@ -224,7 +224,7 @@ def worker(
     """
     settings = read_settings(base_url=base_url)
     chosen = read_profile(engine=engine, profile=profile, model=model, mode=mode, prompt=prompt, language=language)
-    devices = read_gpus(gpus)
+    devices = grouped(read_gpus(gpus), settings.vllm.tensor_parallel_size)
     if devices and processes > 1:
         raise UsageError("--processes and --gpus don't go together: each GPU has one worker process")
     sys.exit(supervise(chosen, settings, devices=devices or [None] * processes))
@@ -263,7 +263,7 @@ def bench(
             inputs=tuple(inputs),
             output=Path(folder),
             profile=chosen,
-            workers=workers or default_workers(chosen),
+            workers=workers or default_workers(chosen, settings),
             measured=True,
         )
         result = carry_out(order, settings)

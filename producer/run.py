@@ -45,9 +45,10 @@ STATE_FOLDER = ".ocrfleet"
 #: Seconds between two rounds of the main loop, and between two looks of the sweep: one machine, a short backlog.
 _ROUND = 0.25
 _SWEEP = 3.0
-#: Pages ahead of the workers, for each of them: minutes of work, and little to look after.
-_CPU_BACKLOG = 32
-_BACKLOG = {"vllm": 1024, "openai": 256}
+#: Pages ahead of the workers, for each of them: minutes of work, and little to look after. Of other engines it is not known
+#: how many pages they take at once.
+_BACKLOG = {"rapidocr": 32, "tesseract": 32, "openai": 256}
+_LONGEST_BACKLOG = 1024
 #: Seconds of the lease of an embedded fleet: its workers are next door, a killed one is noticed soon.
 _LEASE = 10.0
 #: Seconds in which each worker has told of itself once more (worker/lease.py), with room for a busy machine.
@@ -118,7 +119,7 @@ class Run:
                 "store": order.state / "store",
                 "lease_seconds": _LEASE,
                 "sweep_seconds": _SWEEP,
-                "backlog_pages": _BACKLOG.get(order.profile.engine, _CPU_BACKLOG) * order.workers,
+                "backlog_pages": _BACKLOG.get(order.profile.engine, _LONGEST_BACKLOG) * order.workers,
             }
         )
         self.report = Report(Tally())
@@ -170,6 +171,7 @@ class Run:
             workers=self._order.workers,
             profile=self._order.profile,
             environment=environment,
+            gpus_each=self._settings.vllm.tensor_parallel_size,
         ) as fleet:
             intake.start()
             settings = self._settings.model_copy(update={"redis_url": fleet.redis_url})

@@ -29,7 +29,9 @@ def look(settings: Settings) -> dict[str, Any]:
     """Return the workers, the documents and the jobs by profile. Raises TransientError when Redis or the store is away."""
     ledger = Ledger(settings.redis_url)
     workers = ledger.workers()
-    served = {state.profile for state in workers}
+    served: dict[str, set[str]] = {}
+    for state in workers:
+        served.setdefault(state.profile, set()).add(state.profile_digest)
     store = FolderStore(settings.store)
     documents = _documents(store)
     profiles = sorted({*served, *documents})
@@ -38,9 +40,10 @@ def look(settings: Settings) -> dict[str, Any]:
         {
             "profile": profile,
             "workers": sum(state.profile == profile for state in workers),
-            "documents": documents.get(profile, 0),
+            "documents": len(documents.get(profile, ())),
             "jobs_queued": jobs[profile],
-            "served": profile in served,
+            # By digest: workers of another revision leave the jobs alone.
+            "served": profile in served and served[profile].issuperset(documents.get(profile, ())),
         }
         for profile in profiles
     ]
@@ -51,18 +54,18 @@ def look(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _documents(store: ObjectStore) -> dict[str, int]:
-    """Count the active documents by profile, with those whose pages may go there."""
-    counts: dict[str, int] = {}
+def _documents(store: ObjectStore) -> dict[str, list[str]]:
+    """Return the active documents by profile, as their profiles' digests, and the profiles that their pages may go to."""
+    found: dict[str, list[str]] = {}
     for key in store.list(keys.ACTIVE):
         try:
             marker = Marker.from_bytes(store.get(key))
         except (NotFoundError, DamagedRecordError):
             continue
-        counts[marker.profile] = counts.get(marker.profile, 0) + 1
+        found.setdefault(marker.profile, []).append(marker.profile_digest)
         for route in marker.routes:
-            counts.setdefault(route, 0)
-    return counts
+            found.setdefault(route, [])
+    return found
 
 
 def _waiting(store: ObjectStore) -> dict[str, dict[str, int]]:

@@ -37,7 +37,8 @@ _AGAIN = 0.5
 def supervise(profile: Profile, settings: Settings, *, devices: Sequence[str | None]) -> int:
     """Run a worker process for each device until SIGTERM or SIGINT; return the exit code. Told again, kill them.
 
-    Raises ConfigurationError when a worker says that it can never start: the others are drained first.
+    A worker that says that it can never start is not started again, and the others go on. Raises ConfigurationError when
+    none is left.
     """
     logs.configure(settings.log_level)
     asked: list[float] = []
@@ -58,11 +59,15 @@ def supervise(profile: Profile, settings: Settings, *, devices: Sequence[str | N
             ready = Path(folder) / f"{name}.ready"
             environment = environment_of(profile, device=device, told=told | {"OCRFLEET_READY_FILE": str(ready)})
             members.append(Member(name, COMMAND, environment, ready))
-        due = dict.fromkeys(range(len(members)), 0.0)
+        due = dict.fromkeys((member.name for member in members), 0.0)
+        kept = list(members)
         try:
             while not asked:
-                for index, member in enumerate(members):
-                    _look(member, index, due)
+                kept = [member for member in kept if _look(member, due)]
+                if not kept:
+                    raise ConfigurationError(
+                        "no worker can start, or go on, as it is configured; the errors above say why"
+                    )
                 time.sleep(_ROUND)
             log.info("draining", seconds=settings.drain_seconds)
         finally:
@@ -70,21 +75,21 @@ def supervise(profile: Profile, settings: Settings, *, devices: Sequence[str | N
     return 128 + hurried[0] if hurried else 0
 
 
-def _look(member: Member, index: int, due: dict[int, float]) -> None:
-    """Start a process that is due; note when one that has ended is."""
+def _look(member: Member, due: dict[str, float]) -> bool:
+    """Start a process that is due; note when one that has ended is. Return False for one that is never to be started again."""
     now = time.monotonic()
-    if index in due:
-        if now >= due[index]:
-            del due[index]
+    if member.name in due:
+        if now >= due[member.name]:
+            del due[member.name]
             member.start_again()
-        return
+        return True
     code = member.died()
     if code is None:
-        return
+        return True
     if code == EXIT_CONFIGURATION:
-        raise ConfigurationError(
-            f"{member.name} can't start, or go on, as it is configured; its last error above says why"
-        )
-    wait = min(_FIRST_WAIT * 2 ** max(0, member.failed_starts - 1), _LONGEST_WAIT) if member.failed_starts else 0.0
+        log.error("worker can't start, or go on, as it is configured: its last error says why", member=member.name)
+        return False
+    wait = min(_FIRST_WAIT * 2 ** max(0, member.failed_starts - 1), _LONGEST_WAIT)
     log.warning("restarting", member=member.name, exit_code=code, seconds=wait)
-    due[index] = now + wait
+    due[member.name] = now + wait
+    return True

@@ -37,6 +37,8 @@ log = structlog.get_logger(__name__)
 
 #: Seconds that a broken worker may take to give back its jobs before it ends all the same.
 _BROKEN_GRACE = 15.0
+#: Seconds beyond its drain that a worker may take to acknowledge and to end its engine.
+_DRAIN_GRACE = 25.0
 
 
 def main(
@@ -55,6 +57,9 @@ def main(
         code = EXIT_CONFIGURATION
     except OcrfleetError as error:
         log.error("worker broke", error=str(error))  # noqa: TRY400
+        code = EXIT_BROKEN
+    except Exception as error:
+        log.exception("worker broke", error=str(error) or type(error).__name__)
         code = EXIT_BROKEN
     sys.stderr.flush()
     # Not sys.exit: a thread that hangs in native code would keep a broken process alive for ever.
@@ -80,14 +85,6 @@ def work(settings: Settings, profile: Profile) -> int:
         worker=worker,
     )
     pipeline.start()
-    leases = Leases(
-        ledger,
-        state=pipeline.state,
-        lease_seconds=settings.lease_seconds,
-        job_deadline=settings.job_deadline,
-        works=pipeline.responds,
-    )
-    leases.start()
     app = make_app(settings, consume=queue_names(profile.name))
     gate.install(app, pipeline)
     fatal: list[FatalError] = []
@@ -100,10 +97,7 @@ def work(settings: Settings, profile: Profile) -> int:
             code = _exit_code(error)
             log.error("worker broken: it gives back its jobs and ends", error=str(error))
             fatal.append(error)
-            grace = _BROKEN_GRACE + (settings.drain_seconds if code == EXIT_CONFIGURATION else 0)
-            timer = threading.Timer(grace, os._exit, [code])
-            timer.daemon = True
-            timer.start()
+            _end_in(_BROKEN_GRACE + (settings.drain_seconds if code == EXIT_CONFIGURATION else 0), code)
             state.should_stop = code
             pipeline.drain()
             if code != EXIT_CONFIGURATION:
@@ -111,11 +105,24 @@ def work(settings: Settings, profile: Profile) -> int:
                 # One that may not go on, as by a limit of spending, ends what it has begun.
                 leases.stop()
 
+    leases = Leases(
+        ledger,
+        state=pipeline.state,
+        lease_seconds=settings.lease_seconds,
+        job_deadline=settings.job_deadline,
+        works=pipeline.responds,
+        trouble=pipeline.trouble,
+        patient=pipeline.patient,
+        broken=broken,
+    )
+    leases.start()
     register_tasks(app, Acknowledgement(leases, broken), pipeline=pipeline, store=store, ledger=ledger)
 
     @signals.worker_shutting_down.connect(weak=False)
     def drain(**_: Any) -> None:
         pipeline.drain()
+        # A thread that hangs, as in a share that went away, would keep it for ever.
+        _end_in(settings.drain_seconds + _DRAIN_GRACE, EXIT_BROKEN)
 
     @signals.setup_logging.connect(weak=False)
     def keep_logging(**_: Any) -> None:
@@ -139,6 +146,13 @@ def work(settings: Settings, profile: Profile) -> int:
         leases.stop()
         pipeline.stop()
     return code
+
+
+def _end_in(seconds: float, code: int) -> None:
+    """End this process after so many seconds, if it has not ended by then."""
+    timer = threading.Timer(seconds, os._exit, [code])
+    timer.daemon = True
+    timer.start()
 
 
 def _exit_code(error: FatalError) -> int:

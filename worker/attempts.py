@@ -16,7 +16,7 @@ class Attempt(Record):
     outcome: str
     render_seconds: float | None = None
     recognise_seconds: float | None = None
-    #: written by the engine, also where it was for nothing
+    #: written by the engine
     tokens: int | None = None
     temperature: float | None = None
 

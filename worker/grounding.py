@@ -2,7 +2,7 @@
 
 A block is `<|ref|>label<|/ref|><|det|>[[x1, y1, x2, y2], …]<|/det|>` and then its text, up to the next block. What the
 model writes depends on what somebody printed, so none of it is evaluated, it is read in linear time, and nothing is
-too damaged to be read.
+too damaged to be read. Servers that strip special tokens leave `label[[x1, y1, x2, y2], …]` on a line of its own.
 """
 
 from __future__ import annotations
@@ -38,6 +38,13 @@ _REMNANTS = {tag[:end] for tag in _TAGS for end in range(2, len(tag))}
 # Both are linear: a possessive part never gives back what it took, and no box can begin inside another.
 _BOX = re.compile(r"\[" + ",".join([r"\s*+([0-9]{1,3}(?:\.[0-9]{1,6})?)\s*+"] * 4) + r"\]")
 _COORDINATES = re.compile(r"\s*+\[[-0-9\s.,\[]*+(?:\][\s,]*+\[[-0-9\s.,\[]*+)*+\]*+")
+
+
+_NUMBER = r"[ ]*+[0-9]{1,3}(?:\.[0-9]{1,6})?+[ ]*+"
+_FOUR = r"\[" + ",".join([_NUMBER] * 4) + r"\]"
+#: a block's line where the tags were stripped: nothing else stands on it
+_STRIPPED = re.compile(rf"^({'|'.join(sorted(LABELS))})(\[{_FOUR}(?:,[ ]*+{_FOUR})*+\])[ \t\r]*+$", re.MULTILINE)
+_RESTORED = rf"{_REF}\1{_REF_END}{_DET}\2{_DET_END}"
 
 
 @dataclass(kw_only=True, slots=True)
@@ -77,6 +84,8 @@ def parse(text: str, *, width_px: int, height_px: int) -> tuple[str, tuple[Block
 
 def _parts(text: str) -> list[_Part]:
     """Take the output apart at its tags, in one pass; the first part is what stands before any block."""
+    if not _ANY.search(text):
+        text = _STRIPPED.sub(_RESTORED, text)
     whole = _OTHER.sub("", text.encode(errors="replace").decode())  # half a surrogate pair can't be stored
     whole = whole.removesuffix(next(filter(whole.endswith, _REMNANTS), ""))
     before, *found = _LAYOUT.split(whole)

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 
 import structlog
 
-from ocrfleet.errors import EXIT_BROKEN, TransientError
+from ocrfleet.errors import EXIT_BROKEN, FatalError, TransientError
 from ocrfleet.jobs import WorkerState
 from ocrfleet.ledger import Ledger
 
@@ -24,7 +24,9 @@ log = structlog.get_logger(__name__)
 class Leases:
     """Renews the leases of the jobs in hand, and the worker's heartbeat, in a thread of its own.
 
-    A job is renewed for `job_deadline` seconds at most: one that hangs for ever must come to others in the end.
+    A job is renewed for `job_deadline` seconds at most: one that hangs for ever must come to others in the end, and a
+    thread that can't be ended makes its worker a broken one, unless the worker is `patient` with a store that is away.
+    `trouble` says what else breaks it; `broken` is told, once.
     """
 
     def __init__(
@@ -35,12 +37,19 @@ class Leases:
         lease_seconds: float,
         job_deadline: float,
         works: Callable[[], bool] = lambda: True,
+        trouble: Callable[[], str | None] = lambda: None,
+        patient: Callable[[], bool] = lambda: False,
+        broken: Callable[[FatalError], None] = lambda _: None,
     ) -> None:
         self._ledger = ledger
         self._state = state
         self._lease = lease_seconds
         self._deadline = job_deadline
         self._works = works
+        self._trouble = trouble
+        self._patient = patient
+        self._broken = broken
+        self._told = False
         #: by a key of its own: the same message may come back to this worker while it is still at it
         self._held: dict[object, tuple[str, float]] = {}
         self._stop = threading.Event()
@@ -77,6 +86,16 @@ class Leases:
         if alive:
             self._ledger.renew(alive)
 
+    def _look(self) -> None:
+        """Tell of what makes the worker useless, also while no page meets it."""
+        now = time.monotonic()
+        overdue = not self._patient() and any(now - since >= self._deadline for _, since in self._held.copy().values())
+        trouble = self._trouble() or (f"a job has not ended within {self._deadline:g} seconds" if overdue else None)
+        if trouble is not None and not self._told:
+            self._told = True
+            # In a thread of its own, as it will end this one.
+            threading.Thread(target=self._broken, args=[FatalError(trouble)], daemon=True).start()
+
     def _run(self) -> None:
         while not self._stop.is_set():
             if not self._works():
@@ -84,6 +103,7 @@ class Leases:
                 log.error("worker blocked: it ends")
                 os._exit(EXIT_BROKEN)
             try:
+                self._look()
                 self.beat()
             except TransientError as error:
                 log.warning("leases not renewed", error=str(error))

@@ -18,6 +18,7 @@ from ocrfleet.errors import (
     PermanentError,
     Reason,
     TransientError,
+    UnavailableError,
 )
 from ocrfleet.jobs import PageResult, PageStatus
 from ocrfleet.profiles import Parser
@@ -87,15 +88,18 @@ class PageReader:
         """Whether pages that were not begun go to other workers."""
         return self.stuck or self.broken or self.draining
 
-    async def read(self, job: PageJob, manifest: Manifest, page: int, attempts: list[Attempt]) -> PageResult:  # noqa: C901 - one way out for each kind of error
+    async def read(  # noqa: C901 - one way out for each kind of error
+        self, job: PageJob, manifest: Manifest, page: int, faults: Faults, attempts: list[Attempt]
+    ) -> PageResult:
         """Try a page until it is done or failed; its own faults are counted in the ledger, not in the message.
 
+        `faults` are those of the page so far.
+
         Raises RoutedError when it goes to another profile, DrainingError or TransientError when it must be given back,
-        FatalError when this worker is broken, ConfigurationError when it may not go on: that is not the page's doing.
+        FatalError when this worker is broken; where no page had a part in that, as by a ConfigurationError, none is held.
         """
         at = job.document, job.generation, page
         while True:
-            faults = await self._patience.call(functools.partial(self._ledger.inspect, worker=self._worker), *at)
             given_up = self._given_up(page, faults)
             if given_up is not None:
                 return given_up
@@ -114,8 +118,8 @@ class PageReader:
                     except PermanentError as error:
                         attempts.append(current.done(error.reason))
                         return self._failed(page, error.reason, error.detail)
-                    except (TransientError, DrainingError, RoutedError, ConfigurationError) as error:
-                        self.broken |= isinstance(error, ConfigurationError)
+                    except (TransientError, DrainingError, RoutedError, ConfigurationError, UnavailableError) as error:
+                        self.broken |= isinstance(error, FatalError)
                         attempts.append(current.done(str(error)))
                         await self._patience.call(self._ledger.release, *at)
                         raise
@@ -137,6 +141,7 @@ class PageReader:
             await self._patience.call(self._ledger.release, *at)
             if self.stuck:
                 raise FatalError("the engine hangs in a page and can't be interrupted")
+            faults = await self._patience.call(functools.partial(self._ledger.inspect, worker=self._worker), *at)
 
     def _given_up(self, page: int, faults: Faults) -> PageResult | None:
         if faults.deaths_alone >= self._settings.quarantine_deaths:

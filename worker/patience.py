@@ -25,6 +25,8 @@ class Patience:
     def __init__(self, threads: int) -> None:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="pipeline-io")
         self._over = False
+        #: calls that wait for the next try
+        self.waiting = 0
 
     def end(self) -> None:
         """Wait no more: from now on a TransientError is raised."""
@@ -49,7 +51,11 @@ class Patience:
                 if self._over:
                     raise
                 log.warning("waiting", error=str(error), seconds=round(wait, 1))
-                await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+                self.waiting += 1
+                try:
+                    await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+                finally:
+                    self.waiting -= 1
                 wait = min(2 * wait, _LONGEST_WAIT)
             else:
                 return answer

@@ -11,7 +11,8 @@ import functools
 import threading
 import time
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ from worker.routing import RoutedError
 
 if TYPE_CHECKING:
     from ocrfleet.jobs import WorkerState
+    from ocrfleet.ledger import Faults
     from ocrfleet.profiles import Profile
     from ocrfleet.settings import Settings
     from ocrfleet.storage import ObjectStore
@@ -76,7 +78,8 @@ class Pipeline:
         self._ledger = ledger
         self._worker = worker
         self._patience = Patience(_THREADS)
-        self._jobs = self._pages = 0
+        self._jobs = self._pages = self._beside = 0
+        self._lock = threading.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         #: begun pages are given back, too
         self._cut_short = False
@@ -121,7 +124,20 @@ class Pipeline:
 
     @property
     def jobs_in_hand(self) -> int:
-        return self._jobs
+        """How many messages are being worked on, assemblies among them."""
+        return self._jobs + self._beside
+
+    @contextmanager
+    def beside(self) -> Iterator[None]:
+        """Have a job in hand that has no pages, as an assembly, while the block runs."""
+        with self._lock:
+            self._beside += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._beside -= 1
+            self.on_room()
 
     def room(self, *, jobs_to_come: int) -> bool:
         """Say whether the worker should take another job, when so many are on their way to `run`."""
@@ -134,10 +150,20 @@ class Pipeline:
         """Return what the worker says of itself."""
         return self._reader.feed.state()
 
+    def trouble(self) -> str | None:
+        """Say why the worker can't read any more, where that shows without a page."""
+        return self._engine.broken
+
+    def patient(self) -> bool:
+        """Say whether something waits for the store or for Redis, for as long as it takes."""
+        return self._patience.waiting > 0
+
     def responds(self) -> bool:
-        """Say whether the event loop turns within a lease's time; what blocks it blocks every page of this worker."""
+        """Say whether the event loop turns; what blocks it blocks every page of this worker."""
+        # The heartbeat must not end meanwhile.
+        timeout = self._settings.lease_seconds / 2
         try:
-            asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self._loop).result(timeout=self._settings.lease_seconds)
+            asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self._loop).result(timeout=timeout)
         except TimeoutError:
             return False
         return True
@@ -165,7 +191,8 @@ class Pipeline:
             task.cancel()
 
     def stop(self) -> None:
-        asyncio.run_coroutine_threadsafe(self._engine.stop(), self._loop).result(timeout=_STOP_DEADLINE)
+        with suppress(TimeoutError):  # it ends with this process
+            asyncio.run_coroutine_threadsafe(self._engine.stop(), self._loop).result(timeout=_STOP_DEADLINE)
         self._renderers.close()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -187,10 +214,11 @@ class Pipeline:
             manifest = await self._patience.call(self._manifest, job.document, job.generation)
             self._check_profile(job, manifest)
             terminal = await self._patience.call(self._terminal, job, manifest, redelivered)
-            selected = {page for first, last in manifest.selection for page in range(first, last + 1)}
-            pages = [page for page in range(job.first, job.last + 1) if page in selected and page not in terminal]
+            pages = [page for page in _selected(manifest, job) if page not in terminal]
+            inspect = functools.partial(self._ledger.inspect_all, worker=self._worker)
+            faults = await self._patience.call(inspect, job.document, job.generation, pages)
             attempts: list[Attempt] = []
-            tasks = [self._begin(self._page(job, manifest, page, attempts)) for page in pages]
+            tasks = [self._begin(self._page(job, manifest, page, faults[page], attempts)) for page in pages]
         finally:
             self._pages -= at_most
         ends = await asyncio.gather(*tasks, return_exceptions=True)
@@ -215,7 +243,9 @@ class Pipeline:
     def _end(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self._pages -= 1
-        self.on_room()
+        # Most pages that end make no room for a whole job: the consumer may go on sleeping.
+        if self._reader.leaving or self.room(jobs_to_come=0):
+            self.on_room()
 
     def _check_profile(self, job: PageJob, manifest: Manifest) -> None:
         wanted = manifest.profile_digest if job.routed is None else job.routed.profile_digest
@@ -231,7 +261,7 @@ class Pipeline:
 
     def _terminal(self, job: PageJob, manifest: Manifest, redelivered: bool) -> set[int]:  # noqa: FBT001
         """Return the pages that need no work, from the ledger where it is to be trusted, else from the store."""
-        known = self._ledger.terminal(job.document, job.generation)
+        known = self._ledger.terminal(job.document, job.generation, first=job.first, last=job.last)
         if known is None:
             pages = stored_pages(self._store, job.document, job.generation)
             self._ledger.seed(job.document, job.generation, total=manifest.total, done=pages.done, failed=pages.failed)
@@ -243,19 +273,22 @@ class Pipeline:
             return known | pages.terminal
         return known
 
-    async def _page(self, job: PageJob, manifest: Manifest, page: int, attempts: list[Attempt]) -> None:
+    async def _page(self, job: PageJob, manifest: Manifest, page: int, faults: Faults, attempts: list[Attempt]) -> None:
         """Bring one page to its terminal record. Raises RoutedError when it goes elsewhere."""
         at = job.document, job.generation, page
         with structlog.contextvars.bound_contextvars(page=page):
             try:
-                result = await self._reader.read(job, manifest, page, attempts)
+                result = await self._reader.read(job, manifest, page, faults, attempts)
                 await self._patience.call(record_pages, self._store, self._ledger, job, manifest, result)
-                await self._patience.call(self._ledger.release, *at)
             except asyncio.CancelledError:
                 if not self._cut_short:
                     raise
                 await self._patience.call(self._ledger.release, *at)
                 raise DrainingError("the worker is leaving") from None
+            except TransientError:  # the store is away, and the worker leaves
+                with suppress(TransientError):
+                    await self._patience.once(self._ledger.release, *at)
+                raise
             if result.status is PageStatus.FAILED:
                 log.warning("page failed", reason=result.reason, detail=result.detail)
             else:
@@ -269,6 +302,12 @@ class Pipeline:
         record = RunRecord(job=job, worker=self._worker, finished=time.time(), attempts=tuple(attempts))
         key = keys.run_record(job.document, job.generation, job.first, uuid.uuid4().hex[:12])
         await self._patience.call(self._store.put, key, record.to_bytes())
+
+
+def _selected(manifest: Manifest, job: PageJob) -> Iterator[int]:
+    """Yield the pages of a job that the document's selection has."""
+    for first, last in manifest.selection:
+        yield from range(max(first, job.first), min(last, job.last) + 1)
 
 
 def _raise_worst(ends: list[BaseException | None]) -> None:

@@ -84,6 +84,6 @@ def register_tasks(
 
     @app.task(name=TASK_ASSEMBLE, bind=True)
     def assemble_document(self: Any, message: Any) -> None:
-        with acknowledgement.after(self.request):
+        with acknowledgement.after(self.request), pipeline.beside():
             job = AssemblyJob.from_message(message)
             assemble(store, ledger, job.document, job.generation)

@@ -141,6 +141,12 @@ class ChatServer:
         self._server.server_close()
         self._thread.join()
 
+    def wait_until_asked(self, times: int) -> None:
+        until = time.monotonic() + 5
+        while len(self.asked) < times:
+            assert time.monotonic() < until, f"asked {len(self.asked)} times, not {times}"
+            time.sleep(0.01)
+
     @property
     def host(self) -> str:
         return f"127.0.0.1:{self._server.server_address[1]}"
@@ -200,9 +206,9 @@ def events(*given: Any) -> Behaviour:
     return behave
 
 
-def replies(body: Any) -> Behaviour:
+def replies(body: Any, headers: dict[str, str] | None = None) -> Behaviour:
     """Answer in one piece, whatever was asked."""
-    return lambda handler, _: handler.reply(200, body)
+    return lambda handler, _: handler.reply(200, body, headers)
 
 
 def refuses(status: int, message: str = "no", headers: dict[str, str] | None = None) -> Behaviour:
@@ -244,6 +250,28 @@ def hangs(*pieces: str) -> Behaviour:
             for piece in pieces:
                 handler.send_event(chunk(piece))
         handler.wait_until_left()
+
+    return behave
+
+
+def later(seconds: float, then: Behaviour) -> Behaviour:
+    """Do nothing for a while first."""
+
+    def behave(handler: Handler, body: dict[str, Any]) -> None:
+        time.sleep(seconds)
+        then(handler, body)
+
+    return behave
+
+
+def floods(megabytes: int) -> Behaviour:
+    """Begin an event that has no end: one line of a stream, as long as that."""
+
+    def behave(handler: Handler, body: dict[str, Any]) -> None:
+        handler.begin_stream()
+        for _ in range(megabytes):
+            handler.wfile.write(b"%x\r\n%s\r\n" % (1 << 20, b"x" * (1 << 20)))
+        handler.end_stream()
 
     return behave
 

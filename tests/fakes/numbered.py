@@ -54,6 +54,7 @@ class NumberedEngine:
     version = "numbered 1"
     concurrency = 1
     ahead = 0
+    broken = None
     interruptible = True
 
     def __init__(self, profile: object, settings: object) -> None:

@@ -63,6 +63,14 @@ def test_generations_do_not_touch_each_other(ledger: Ledger) -> None:
     assert ledger.terminal(DOCUMENT, 2) == set()
 
 
+@pytest.mark.parametrize(("first", "last"), [(1, 20), (1, 7), (7, 8), (8, 8), (9, 16), (15, None), (17, 40), (41, 50)])
+def test_a_range_of_a_document_is_asked_for_by_itself(ledger: Ledger, first: int, last: int | None) -> None:
+    marked = {1, 7, 8, 15, 16, 17, 20}
+    ledger.seed(DOCUMENT, 1, total=50, done=marked, failed=[])
+    wanted = {page for page in marked if first <= page <= (last or 50)}
+    assert ledger.terminal(DOCUMENT, 1, first=first, last=last) == wanted
+
+
 def test_every_key_of_a_document_expires(ledger: Ledger) -> None:
     ledger.seed(DOCUMENT, 1, total=2, done=[], failed=[])
     ledger.mark(DOCUMENT, 1, [1])
@@ -106,6 +114,33 @@ def test_a_released_page_is_in_nobodys_hand(ledger: Ledger) -> None:
     ledger.hold(DOCUMENT, 1, 5, worker="a", alone=False)
     ledger.release(DOCUMENT, 1, 5)
     assert ledger.inspect(DOCUMENT, 1, 5, worker="b") == Faults()
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_page_with_a_record_is_in_nobodys_hand_and_the_others_stay_in_theirs(ledger: Ledger, *, known: bool) -> None:
+    if known:
+        ledger.seed(DOCUMENT, 1, total=9, done=[], failed=[])
+    for page in (5, 6):
+        ledger.hold(DOCUMENT, 1, page, worker="a", alone=False)
+    ledger.mark(DOCUMENT, 1, [5])
+    assert ledger.inspect_all(DOCUMENT, 1, [5, 6], worker="b") == {5: Faults(), 6: Faults(deaths=1)}
+
+
+def test_the_pages_of_a_job_are_inspected_at_once(ledger: Ledger) -> None:
+    # Given one page that a worker died with, one that a living worker holds, one with a fault of its own, and one more
+    ledger.heartbeat(WorkerState(worker="alive", profile="p", profile_digest=DIGEST), 30)
+    ledger.hold(DOCUMENT, 1, 1, worker="dead", alone=True)
+    ledger.hold(DOCUMENT, 1, 2, worker="alive", alone=False)
+    ledger.fault(DOCUMENT, 1, 3, "engine_failed")
+    # Then each has its own faults, a death is counted once, and no pages have none
+    for _ in range(2):
+        assert ledger.inspect_all(DOCUMENT, 1, [1, 2, 3, 4], worker="b") == {
+            1: Faults(deaths_alone=1),
+            2: Faults(),
+            3: Faults(attempts=1, reason="engine_failed"),
+            4: Faults(),
+        }
+    assert ledger.inspect_all(DOCUMENT, 1, [], worker="b") == {}
 
 
 def test_own_faults_are_counted(ledger: Ledger) -> None:

@@ -71,7 +71,9 @@ class Archive:
             document=DOCUMENT, created="20261122T051000.123456Z", profile="p", profile_digest="cd" * 32, **facts
         )
         self.store.create(keys.manifest(DOCUMENT), manifest.to_bytes())
-        marker = Marker(generation=1, queue=Queue.BULK, collection="c", profile="p", pages_per_job=8)
+        marker = Marker(
+            generation=1, queue=Queue.BULK, collection="c", profile="p", profile_digest="ab" * 32, pages_per_job=8
+        )
         self.store.put(keys.active(DOCUMENT), marker.to_bytes())
 
     def done(self, *pages: int, blank: bool = False) -> None:

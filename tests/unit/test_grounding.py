@@ -257,6 +257,67 @@ class TestTextAsLabel:
         assert read(block("  ")) == ("", [Block(label="", boxes=((1, 2, 30, 40),))])
 
 
+class TestStrippedTags:
+    """Some services leave special tokens out of what they send: a block then begins with a line `label[[…]]`."""
+
+    def test_a_page(self) -> None:
+        markdown, blocks = read(
+            "title[[52, 82, 320, 109]]\n# On tides\n\ntext[[52, 120, 900, 300], [52, 310, 900.5, 400]]\nThe moon *pulls*."
+            "\nTwice.\n\nimage[[1,2,30,40]]  \r\n\nimage_caption[[1, 50, 30, 60]]\n<center>Fig. 1</center>"
+        )
+
+        assert markdown == "# On tides\n\nThe moon *pulls*.\nTwice.\n\n<center>Fig. 1</center>"
+        assert blocks == [
+            Block(label="title", boxes=((52, 82, 320, 109),), text="# On tides"),
+            Block(label="text", boxes=((52, 120, 900, 300), (52, 310, 900.5, 400)), text="The moon *pulls*.\nTwice."),
+            Block(label="image", boxes=((1, 2, 30, 40),), text=""),
+            Block(label="image_caption", boxes=((1, 50, 30, 60),), text="<center>Fig. 1</center>"),
+        ]
+
+    @pytest.mark.parametrize("label", sorted(LABELS))
+    def test_every_layout_label(self, label: str) -> None:
+        assert texts(read(f"{label}[[1, 2, 30, 40]]\nWords.")[1]) == [(label, "Words.")]
+
+    def test_a_box_that_is_none_is_left_out_and_its_block_is_not(self) -> None:
+        assert read("text[[30, 2, 3, 4]]\nWords.") == ("Words.", [Block(label="text", boxes=(), text="Words.")])
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "tides[[1, 2, 30, 40]]",
+            "Text[[1, 2, 30, 40]]",
+            "context[[1, 2, 30, 40]]",
+            " text[[1, 2, 30, 40]]",
+            "the text[[1, 2, 30, 40]]",
+            "text [[1, 2, 30, 40]]",
+            "text[[1, 2, 30, 40]] and more",
+            "text[[1, 2, 30, 40]][0]",
+            "text[[1, 2, 30, 40]",
+            "text[1, 2, 30, 40]",
+            "text[[1, 2, 30]]",
+            "text[[1, 2, 30, 40, 50]]",
+            "text[[1, 2, 30, 4000]]",
+            "text[[1, 2, 30, -4]]",
+            "text[[1, 2, 30, x]]",
+            "text[[1, 2,\n30, 40]]",
+            "text[[1, 2, 30, 40],]",
+            "text[[]]",
+            "text[[1, 2, 30, 40",
+        ],
+    )
+    def test_what_is_not_just_so_is_text(self, line: str) -> None:
+        assert read(f"Before.\n{line}\nAfter.") == (f"Before.\n{line}\nAfter.", [])
+
+    @pytest.mark.parametrize("tag", TAGS)
+    def test_where_a_tag_was_left_none_was_stripped(self, tag: str) -> None:
+        line = "text[[1, 2, 30, 40]]"
+
+        markdown, blocks = read(f"{tag}\n{line}\nWords.")
+
+        assert line in markdown
+        assert blocks == []
+
+
 LAYOUT = TAGS[:4]
 words = st.integers(min_value=0, max_value=9999).map("w{:04}".format)
 numbers = st.one_of(st.integers(-5, 1200).map(str), st.floats(0, 999).map(str))
@@ -320,9 +381,10 @@ class TestAnything:
             *TAGS, "[", "]", "][", "[[1,", "[[1, 2, 3, 4], ", "1", " ", "\n", "<", "<|", "<|re",
             "<|ref|>a", "<|det|>[[1,", "<|det|>[ ", "<|det|>] ,", "<|ref|><|/ref|>", "<|ref|><|/ref|><|det|>",
             "<|ref|>a<|/ref|><|det|>[[1,2,3,4]]<|/det|>b", "<|ref|><|det|><|/ref|><|/det|>", "<|ground<|grounding|>",
+            "text[[1, 2, 3, 4]]\n", "text[[", "text[[1, 2, 3, 4], ", "[1, 2, 3, 4], ", "\ntext", "text[[1, 2, 3, 4]]\n\r",
         ],
     )  # fmt: skip
-    @pytest.mark.parametrize("before", ["", "<|det|>[", "<|ref|>a<|/ref|><|det|>[[1, 2"])
+    @pytest.mark.parametrize("before", ["", "<|det|>[", "<|ref|>a<|/ref|><|det|>[[1, 2", "text["])
     def test_a_million_characters_are_read_in_linear_time(self, before: str, unit: str) -> None:
         text = before + unit * (1_000_000 // len(unit))
 

@@ -11,18 +11,22 @@ import sys
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack
 from typing import Any, TypeVar
 
 import numpy as np
 import pytest
 from chat_server import (
     DEEPSEEK,
+    Behaviour,
     ChatServer,
     breaks_off,
     chunk,
     events,
+    floods,
     fussy,
     hangs,
+    later,
     limits_tokens,
     model,
     refuses,
@@ -43,11 +47,13 @@ from ocrfleet.errors import (
     PermanentError,
     Reason,
     TransientError,
+    UnavailableError,
 )
 from ocrfleet.profiles import Profile
 from ocrfleet.settings import OpenAiSettings, Settings
 from worker import engines
 from worker.engines.base import Engine, PageImage, Recognition
+from worker.engines.openai_suspects import MOST_SUSPECTS, Suspects
 
 T = TypeVar("T")
 
@@ -55,6 +61,8 @@ PROFILE = models.profile_of(models.DEEPSEEK_OCR, engine="openai")
 assert PROFILE.sampling is not None
 assert PROFILE.mode is not None
 MAX_TOKENS, IMAGE_TOKENS = PROFILE.sampling.max_tokens, PROFILE.mode.image_tokens
+#: a mode that pads
+BASE = models.profile_of(models.DEEPSEEK_OCR, engine="openai", mode="base")
 KEY = "sk-very-secret-0123456789"
 
 #: What servers say when max_tokens is too large: vLLM 0.32, vLLM before it clamped, OpenAI.
@@ -69,8 +77,8 @@ OPENAI = (
 )
 
 
-def page(*, noise: bool = False) -> PageImage:
-    pixels = np.full((120, 200, 3), 255, dtype=np.uint8)
+def page(*, noise: bool = False, paper: int = 255) -> PageImage:
+    pixels = np.full((120, 200, 3), paper, dtype=np.uint8)
     pixels[40:60, 20:180] = (200, 30, 30)
     if noise:
         pixels = np.random.default_rng(0).integers(0, 256, (1684, 1191, 3), dtype=np.uint8)
@@ -97,6 +105,10 @@ def with_engine(
 
 async def read(engine: Engine) -> Recognition:
     return await engine.recognise(page(), PROFILE)
+
+
+async def read_other(engine: Engine) -> Recognition:
+    return await engine.recognise(page(paper=0), PROFILE)
 
 
 async def read_twice(engine: Engine) -> tuple[Recognition, Recognition]:
@@ -213,6 +225,13 @@ class TestAnswers:
 
         assert "longer than" in str(failure(server, PageFaultError))
 
+    @pytest.mark.parametrize("script", [floods(40), replies({"x": "y" * 40_000_000})])
+    def test_an_endless_line_is_not_kept(self, server: ChatServer, script: Any) -> None:
+        server.script = [script]
+
+        assert "longer than 16777216 bytes" in str(failure(server, PageFaultError, retries=3))
+        assert len(server.asked) == 1
+
 
 class TestRequests:
     def test_what_is_sent_to_vllm(self, server: ChatServer) -> None:
@@ -246,6 +265,17 @@ class TestRequests:
             difference = np.abs(np.asarray(sent).astype(int) - page().pixels)
         assert kind == "data:image/jpeg;base64"
         assert difference.mean() < 1
+
+    def test_a_mode_that_pads_gets_a_square(self, server: ChatServer) -> None:
+        with_engine(server, lambda engine: engine.recognise(page(), BASE))
+
+        _, _, data = server.asked[0].body["messages"][0]["content"][0]["image_url"]["url"].partition(",")
+        with Image.open(io.BytesIO(base64.b64decode(data))) as sent:
+            square = np.asarray(sent).astype(int)
+        assert square.shape == (200, 200, 3)
+        assert np.abs(square[:32] - 127).max() <= 2
+        assert np.abs(square[-32:] - 127).max() <= 2
+        assert np.abs(square[40:160] - page().pixels).mean() < 1
 
     def test_a_profile_with_another_prompt_and_temperature(self, server: ChatServer) -> None:
         assert PROFILE.sampling is not None
@@ -385,6 +415,11 @@ class TestStart:
         server.models_refusal = (200, body)
 
         assert "/v1" in str(failure(server, ConfigurationError))
+
+    def test_an_endless_list_of_models_is_not_kept(self, server: ChatServer) -> None:
+        server.models = [model("m" * 1000)] * 20_000
+
+        assert "longer than 16777216 bytes" in str(failure(server, ConfigurationError))
 
     @pytest.mark.parametrize("status", [401, 403])
     def test_a_refused_key_is_our_configuration(self, server: ChatServer, status: int) -> None:
@@ -577,20 +612,140 @@ class TestFaults:
     @pytest.mark.parametrize(
         ("status", "remedy"), [(401, "OCRFLEET_OPENAI_API_KEY"), (402, "credit"), (403, "KEY"), (404, "--base-url")]
     )
-    def test_a_server_that_no_longer_lets_us_in_breaks_the_worker(
+    def test_a_server_that_no_longer_lets_us_in_is_no_pages_doing(
         self, server: ChatServer, status: int, remedy: str
     ) -> None:
         server.script = [says("hello"), refuses(status)]
 
-        with pytest.raises(FatalError, match=remedy) as caught:
+        with pytest.raises(UnavailableError, match=remedy):
             with_engine(server, read_twice)
-        assert caught.type is FatalError
 
     @pytest.mark.parametrize("status", [401, 402, 403, 404])
     def test_a_server_that_never_let_us_in_is_our_configuration(self, server: ChatServer, status: int) -> None:
         server.script = [refuses(status)]
 
         failure(server, ConfigurationError)
+
+
+#: Ways of a server to fail, and the reason that a page gets that is to blame.
+FAILURES = {
+    "500": (refuses(500, "EngineGenerateError"), Reason.ENGINE_FAILED),
+    "502": (refuses(502), Reason.ENGINE_FAILED),
+    "error in a stream": (events(chunk("once"), {"error": {"message": "died", "code": 500}}), Reason.ENGINE_FAILED),
+    "hangs": (hangs(), Reason.ENGINE_DEADLINE),
+    "falls silent": (hangs("once"), Reason.ENGINE_DEADLINE),
+    "breaks off": (breaks_off("once"), Reason.ENGINE_FAILED),
+    "breaks off at once": (breaks_off(), Reason.ENGINE_FAILED),
+    "ends without an end": (events(chunk("once")), Reason.ENGINE_FAILED),
+}
+
+
+class TestBlame:
+    """A page that a server always fails on must come to an end, and a server that is ill must not cost pages."""
+
+    @pytest.mark.parametrize(("fails", "reason"), FAILURES.values(), ids=FAILURES.keys())
+    def test_is_the_pages_when_another_was_answered_since_it_failed(
+        self, server: ChatServer, fails: Behaviour, reason: Reason
+    ) -> None:
+        # Given a server that fails on a page, answers another, and fails on the first again, and again.
+        server.script = [fails, says("hello"), fails, fails, says("hello"), fails]
+
+        async def ask(engine: Engine) -> None:
+            with pytest.raises(TransientError):
+                await read(engine)
+            await read_other(engine)
+            with pytest.raises(PageFaultError) as caught:
+                await read(engine)
+            assert caught.value.reason is reason
+            assert "answers other pages" in caught.value.detail
+            # Then it is blamed once: each blame needs another answer.
+            with pytest.raises(TransientError):
+                await read(engine)
+            await read_other(engine)
+            with pytest.raises(PageFaultError):
+                await read(engine)
+
+        with_engine(server, ask, timeout=0.3)
+
+    def test_is_the_pages_when_another_was_answered_since_it_was_sent(self, server: ChatServer) -> None:
+        server.script = [later(0.4, refuses(500)), says("hello")]
+
+        async def ask(engine: Engine) -> None:
+            asked = asyncio.create_task(read(engine))
+            await asyncio.to_thread(server.wait_until_asked, 1)
+            await read_other(engine)
+            with pytest.raises(PageFaultError):
+                await asked
+
+        with_engine(server, ask)
+
+    @pytest.mark.parametrize(("fails", "_"), FAILURES.values(), ids=FAILURES.keys())
+    def test_is_nobodys_while_no_other_page_was_answered(self, server: ChatServer, fails: Behaviour, _: Reason) -> None:
+        server.script = [says("hello"), fails]
+
+        async def ask(engine: Engine) -> None:
+            await read(engine)  # answered before, which says nothing of now
+            for _ in range(2):
+                with pytest.raises(TransientError):
+                    await read(engine)
+                with pytest.raises(TransientError):
+                    await read_other(engine)
+
+        with_engine(server, ask, timeout=0.3)
+
+    def test_is_nobodys_when_the_server_is_busy_or_can_not_be_reached(self) -> None:
+        with ExitStack() as stack:
+            server = stack.enter_context(ChatServer())
+            answers = replies(whole("hello"), {"Connection": "close"})
+            server.script = [refuses(500), answers, refuses(503), refuses(429), answers]
+
+            async def ask(engine: Engine) -> None:
+                with pytest.raises(TransientError, match="500"):
+                    await read(engine)
+                await read_other(engine)
+                with pytest.raises(TransientError, match="503"):
+                    await read(engine)
+                with pytest.raises(TransientError, match="429"):
+                    await read(engine)
+                await read_other(engine)
+                await asyncio.to_thread(stack.close)
+                with pytest.raises(TransientError, match="can't be reached"):
+                    await read(engine)
+
+            with_engine(server, ask)
+
+    def test_of_a_server_that_dies_is_given_to_one_page_at_most(self, server: ChatServer) -> None:
+        # Given a server that answers one of six pages, and then dies with the others.
+        server.script = [later(0.5, breaks_off("once upon"))] * 5 + [says("hello")]
+
+        async def ask(engine: Engine) -> list[type]:
+            asked = [asyncio.create_task(engine.recognise(page(paper=n), PROFILE)) for n in range(5)]
+            await asyncio.to_thread(server.wait_until_asked, 5)
+            await read(engine)
+            return sorted((type(end) for end in await asyncio.gather(*asked, return_exceptions=True)), key=str)
+
+        assert with_engine(server, ask) == [PageFaultError, *[TransientError] * 4]
+
+    def test_a_page_that_was_answered_begins_anew(self, server: ChatServer) -> None:
+        server.script = [refuses(500), says("hello"), refuses(500)]
+
+        async def ask(engine: Engine) -> None:
+            with pytest.raises(TransientError):
+                await read(engine)
+            await read(engine)
+            with pytest.raises(TransientError):
+                await read(engine)
+
+        with_engine(server, ask)
+
+    def test_of_many_pages_the_oldest_are_forgotten(self) -> None:
+        suspects = Suspects()
+        for number in range(MOST_SUSPECTS + 1):
+            assert not suspects.failed(str(number), sent=suspects.now)
+        suspects.answered("another")
+
+        assert suspects.failed("1", sent=suspects.now)
+        assert not suspects.failed("0", sent=suspects.now)
 
 
 class TestLimits:
@@ -607,6 +762,12 @@ class TestLimits:
             assert isinstance(error, ConfigurationError)
             assert "asked for 4 pages" in str(error)
             assert "OCRFLEET_OPENAI_MAX_PAGES" in str(error)
+
+    def test_are_those_of_one_worker(self, server: ChatServer) -> None:
+        for _ in range(2):
+            with_engine(server, read, max_pages=1)
+
+        assert len(server.asked) == 2
 
     def test_failed_pages_count(self, server: ChatServer) -> None:
         server.script = [refuses(500)]

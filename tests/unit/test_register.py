@@ -172,7 +172,12 @@ def test_a_document_has_a_manifest_a_submission_and_a_marker(desk: Desk) -> None
     (key,) = desk.waiting()
     assert key == keys.waiting("bulk", COLLECTION, manifest.created, registered.document)
     assert Marker.from_bytes(desk.store.get(key)) == Marker(
-        generation=1, queue=Queue.BULK, collection=COLLECTION, profile="rapidocr", pages_per_job=1
+        generation=1,
+        queue=Queue.BULK,
+        collection=COLLECTION,
+        profile="rapidocr",
+        profile_digest=RAPIDOCR.digest,
+        pages_per_job=1,
     )
     assert registered == Registered("letter.pdf", registered.document, 1, 3, ended=False)
 

@@ -57,6 +57,10 @@ class Engine(Protocol):
     #: whether a cancelled call frees the engine; one that can't be interrupted is broken when a page hangs in it
     interruptible: bool
 
+    @property
+    def broken(self) -> str | None:
+        """Why it can't read any more, where that shows without a page: asked now and then, from another thread."""
+
     async def start(self) -> None:
         """Load the model. Raises ConfigurationError when it can never load here."""
 

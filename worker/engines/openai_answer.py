@@ -14,13 +14,10 @@ from typing import TYPE_CHECKING, Any
 from ocrfleet.errors import PageFaultError, Reason
 
 if TYPE_CHECKING:
-    import httpx2
     import openai
 
 #: Characters of a page's text; ten times what fits into 8192 tokens that are all long words.
 _LONGEST_TEXT = 1 << 20
-#: Bytes of an answer that comes in one piece: its text, escaped, and what is around it.
-_LONGEST_ANSWER = 8 << 20
 
 
 class Answer:
@@ -71,16 +68,6 @@ class Answer:
             if self._length > _LONGEST_TEXT:
                 raise PageFaultError(Reason.ENGINE_FAILED, f"the answer is longer than {_LONGEST_TEXT} characters")
             self._pieces.append(piece)
-
-
-async def whole(response: httpx2.Response) -> bytes:
-    """Return an answer that comes in one piece. Raises PageFaultError when it is too long."""
-    body = bytearray()
-    async for piece in response.aiter_bytes():
-        body += piece
-        if len(body) > _LONGEST_ANSWER:
-            raise PageFaultError(Reason.ENGINE_FAILED, f"the answer is longer than {_LONGEST_ANSWER} bytes")
-    return bytes(body)
 
 
 def parsed(body: bytes) -> Any:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import logging
 import os
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Characters of a server's message that are passed on.
 _LONGEST_MESSAGE = 300
+#: Bytes of whatever a server answers: as of 8192 tokens of which each comes in an event of 2 KiB.
+_LONGEST_ANSWER = 16 << 20
 #: Seconds until a server must take a connection.
 _CONNECT = 10.0
 #: What is sent where there is no key: the SDK wants one, and `vllm serve` doesn't care.
@@ -106,6 +110,22 @@ def _client_of(
                 # where the error is its own.
                 raise openai.APITimeoutError(request) from error
 
+    async def bound(response: httpx2.Response) -> None:
+        """Have a response fail where it grows too long: the SDK would keep a line, or a list of models, of any length."""
+        unbounded = response.aiter_bytes
+
+        async def aiter_bytes(chunk_size: int | None = None) -> AsyncGenerator[bytes, None]:
+            length = 0
+            async with aclosing(unbounded(chunk_size)) as pieces:
+                async for piece in pieces:
+                    length += len(piece)
+                    if length > _LONGEST_ANSWER:
+                        raise openai.OpenAIError(f"it is longer than {_LONGEST_ANSWER} bytes")  # not asked for again
+                    yield piece
+
+        # What everybody reads by, the SDK and the client itself, and after what was compressed has been unpacked.
+        response.aiter_bytes = aiter_bytes  # type: ignore[method-assign]
+
     # The SDK's debug lines hold the page image; the others tell of every request.
     for name, level in (("openai", logging.INFO), ("httpx2", logging.WARNING), ("httpcore2", logging.WARNING)):
         logger = logging.getLogger(name)
@@ -116,6 +136,8 @@ def _client_of(
         default_headers=headers,
         max_retries=settings.retries,
         timeout=openai.Timeout(settings.timeout, connect=min(_CONNECT, settings.timeout)),
-        http_client=Client(limits=httpx2.Limits(max_keepalive_connections=settings.concurrency)),
+        http_client=Client(
+            limits=httpx2.Limits(max_keepalive_connections=settings.concurrency), event_hooks={"response": [bound]}
+        ),
     )
     return client, (openai.OpenAIError, httpx2.HTTPError)

@@ -61,6 +61,7 @@ class RapidOcrEngine:
 
     concurrency = 1
     ahead = 0
+    broken = None
     interruptible = False
 
     def __init__(self, profile: Profile, settings: Settings) -> None:  # noqa: ARG002 - nothing of it is its business

@@ -45,6 +45,7 @@ class TesseractEngine:
 
     concurrency = 1
     ahead = 0
+    broken = None
     interruptible = True
 
     def __init__(self, profile: Profile, settings: Settings) -> None:  # noqa: ARG002 - nothing of it is its business

@@ -18,6 +18,7 @@ import structlog
 from ocrfleet.errors import ConfigurationError, FatalError, PageFaultError, PermanentError, Reason
 from worker.engines import vllm_plugin
 from worker.engines.base import Recognition
+from worker.engines.picture import picture
 from worker.engines.vllm_size import sizes
 
 if TYPE_CHECKING:
@@ -38,10 +39,13 @@ _NO_MEMORY = (
     "outofmemory",
     "no available memory",
     "larger than the available kv cache",
-    "is less than desired",
 )
-#: What is said of a model that is neither on the disk nor to be had (transformers, huggingface_hub).
-_NO_MODEL = (
+#: … and when somebody else has the memory, or a process that was killed has not given it back yet (vllm/v1/worker/utils.py).
+_TAKEN = "is less than desired"
+#: Seconds between two tries then, and how often.
+_TAKEN_WAIT, _TAKEN_TRIES = 5.0, 12
+#: What is said of a model that is neither on the disk nor to be had (transformers, huggingface_hub), and of no GPU (torch).
+_NEVER = (
     "is not a valid model identifier",
     "is not a local folder",
     "LocalEntryNotFoundError",
@@ -50,13 +54,13 @@ _NO_MODEL = (
     "can't load the configuration",
     "couldn't connect to",
     "Invalid repository ID",
+    "No CUDA GPUs are available",
+    "Failed to infer device type",
 )
 #: Tokens between two pieces of a page's text: each piece costs the event loop some time.
 _STREAM_INTERVAL = 16
 #: Written by the model where it ends; vLLM leaves it away unless it is written twice.
 _END = "<｜end▁of▁sentence｜>"  # noqa: RUF001 - the model's own characters
-#: The colour that the models' processors pad with: half of white in each channel.
-_PADDING = (127, 127, 127)
 #: Some ordinary tokens, and one more than can be written with them without a pair coming twice.
 _FEW_TOKENS = (1000, 1001, 1002, 1003)
 _TOO_MANY = len(_FEW_TOKENS) ** 2 + 2
@@ -77,8 +81,11 @@ class VllmEngine:
         self._profile = profile
         self._settings = settings.vllm
         self._llm: Any = None
+        # Well before a page's own deadline: else pages would be at fault for an engine that hangs.
+        self._silence = min(settings.vllm.silence_seconds, (settings.page_deadline or profile.page_deadline) / 2)
         self._reading: set[asyncio.Task[Any]] = set()
-        self._heard = 0.0
+        #: when the engine was last heard, or seconds for which it had been silent when nobody waited any more
+        self._heard = self._silent_before = 0.0
         self._silent = False
         self._watch: asyncio.Task[None] | None = None
 
@@ -106,7 +113,12 @@ class VllmEngine:
         with tempfile.TemporaryDirectory(prefix="ocrfleet-vllm-") as folder:
             self._llm = self._start_in_some_size(Path(folder) / "trouble")
         self._watch = asyncio.create_task(self._watch_for_silence())
-        await self._check_guard()
+        try:
+            await self._check_guard()
+        except asyncio.CancelledError:
+            if self._silent:
+                raise FatalError("the engine hangs at its first request") from None
+            raise
 
     async def recognise(self, image: PageImage, profile: Profile) -> Recognition:
         """Read one page.
@@ -116,12 +128,17 @@ class VllmEngine:
         """
         if profile.prompt is None or profile.sampling is None:
             raise PermanentError(Reason.ENGINE_FAILED, f"the profile {profile.name} does not say what to ask")
-        return await self._write(profile.prompt, _picture(image, profile), _parameters(profile.sampling))
+        return await self._write(profile.prompt, picture(image, profile), _parameters(profile.sampling))
 
     @property
     def unfinished(self) -> int:
         """Pages that vLLM still has, whether anybody waits for them or not."""
         return int(self._llm.get_num_unfinished_requests())
+
+    @property
+    def broken(self) -> str | None:
+        """Why the engine reads no more, also while nobody asks it to."""
+        return "the engine died" if self._llm is not None and self._llm.errored else None
 
     async def stop(self) -> None:
         if self._watch is not None:
@@ -136,24 +153,36 @@ class VllmEngine:
         tried: list[Size] = []
         for size in sizes(self._profile, self._settings, gpu_gib=_gpu_gib()):
             if size in tried:
-                break  # all of it was set by the user
+                continue  # what differs was set by the user
             tried.append(size)
-            trouble.unlink(missing_ok=True)
-            try:
-                llm = self._start_in(size)
-            except (RuntimeError, ValueError, OSError) as error:
-                said = [*(trouble.read_text(encoding="utf-8").splitlines() if trouble.exists() else []), str(error)]
-                if not _lacks_memory(said):
-                    raise _start_error(said, self._profile) from error
-                log.warning("out of memory: trying a smaller engine", error=said[0], size=str(size))
-                continue
-            self.concurrency = size.max_num_seqs
-            log.info("engine started", size=str(size))
-            return llm
+            llm = self._start_when_free(size, trouble)
+            if llm is not None:
+                self.concurrency = size.max_num_seqs
+                log.info("engine started", size=str(size))
+                return llm
         raise ConfigurationError(
             f"{self._profile.model} does not fit into the device's memory, not even as {tried[-1]}; see ocrfleet models "
             "for what it needs, and OCRFLEET_VLLM_* for what may be set"
         )
+
+    def _start_when_free(self, size: Size, trouble: Path) -> Any:
+        """Start an engine of a size, once the device's memory is free; None when it is too large for the device."""
+        for number in range(_TAKEN_TRIES):
+            if number:
+                time.sleep(_TAKEN_WAIT)
+            trouble.unlink(missing_ok=True)
+            try:
+                return self._start_in(size)
+            except Exception as error:  # vLLM's versions, torch and transformers raise whatever they like
+                said = [*(trouble.read_text(encoding="utf-8").splitlines() if trouble.exists() else []), str(error)]
+                text = " ".join(said).lower()
+                if any(words in text for words in _NO_MEMORY):
+                    log.warning("out of memory: trying a smaller engine", error=said[0], size=str(size))
+                    return None
+                if _TAKEN not in text:
+                    raise _start_error(said, self._profile) from error
+                log.warning("waiting", error=f"the device's memory is taken: {said[0]}")
+        raise FatalError(f"the device's memory is taken by somebody else: {said[0]}")
 
     def _start_in(self, size: Size) -> Any:
         from vllm.engine.arg_utils import AsyncEngineArgs  # noqa: PLC0415 - see start
@@ -186,7 +215,7 @@ class VllmEngine:
             )
         )
 
-    async def _write(self, prompt: str, picture: PIL.Image.Image, parameters: Any) -> Recognition:
+    async def _write(self, prompt: str, shown: PIL.Image.Image, parameters: Any) -> Recognition:
         from vllm.exceptions import VLLMValidationError  # noqa: PLC0415 - see start
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError  # noqa: PLC0415
 
@@ -194,7 +223,7 @@ class VllmEngine:
         with self._listened_to():
             try:
                 async for output in self._llm.generate(
-                    await self.rendered(prompt, picture), parameters, uuid.uuid4().hex
+                    await self.rendered(prompt, shown), parameters, uuid.uuid4().hex
                 ):
                     self._heard = time.monotonic()
                     written = output.outputs[0]
@@ -204,7 +233,7 @@ class VllmEngine:
             except asyncio.CancelledError:
                 if self._silent:
                     raise FatalError(
-                        f"the engine hangs: no token for {self._settings.silence_seconds:g} seconds while pages wait"
+                        f"the engine hangs: no token for {self._silence:g} seconds while pages wait"
                     ) from None
                 raise
             except EngineDeadError as error:
@@ -214,13 +243,15 @@ class VllmEngine:
             except EngineGenerateError as error:
                 cause = error.__cause__ or error
                 raise PageFaultError(Reason.ENGINE_FAILED, f"vLLM fails on this page: {cause}") from error
+        if finish_reason == "abort":
+            raise PageFaultError(Reason.ENGINE_FAILED, "vLLM gave the page up")
         return Recognition(text="".join(pieces).removesuffix(_END), finish_reason=finish_reason, tokens=tokens)
 
-    async def rendered(self, prompt: str, picture: PIL.Image.Image) -> Any:
+    async def rendered(self, prompt: str, shown: PIL.Image.Image) -> Any:
         """Return the prompt's tokens and the page's tensors, made in vLLM's own threads."""
         from vllm.renderers.inputs.preprocess import parse_model_prompt  # noqa: PLC0415 - see start
 
-        asked = {"prompt": prompt, "multi_modal_data": {"image": picture}}
+        asked = {"prompt": prompt, "multi_modal_data": {"image": shown}}
         parsed = parse_model_prompt(self._llm.model_config, asked)
         try:
             (rendered,) = await self._llm.renderer.render_cmpl_async([parsed])
@@ -234,16 +265,18 @@ class VllmEngine:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - for the type checker: this is a coroutine's
         if not self._reading:
-            self._heard = time.monotonic()
+            self._heard = time.monotonic() - self._silent_before
         self._reading.add(task)
         try:
             yield
         finally:
             self._reading.discard(task)
+            # One that was silent until all had given up is not taken for well by the next to come.
+            self._silent_before = time.monotonic() - self._heard
 
     async def _watch_for_silence(self) -> None:
         """End every page's waiting when no token has come for long: vLLM itself does not notice that its worker hangs."""
-        limit = self._settings.silence_seconds
+        limit = self._silence
         while True:
             await asyncio.sleep(min(1.0, limit / 10))
             if self._reading and time.monotonic() - self._heard > limit:
@@ -281,19 +314,6 @@ class VllmEngine:
             )
 
 
-def _picture(image: PageImage, profile: Profile) -> PIL.Image.Image:
-    import PIL.Image  # noqa: PLC0415 - only workers with this engine need it
-
-    picture = PIL.Image.fromarray(image.pixels)
-    if profile.mode is None or not profile.mode.pad or image.width == image.height:
-        return picture
-    # vLLM would stretch the page to a square; the models were trained on padded ones.
-    side = max(image.width, image.height)
-    square = PIL.Image.new("RGB", (side, side), _PADDING)
-    square.paste(picture, ((side - image.width) // 2, (side - image.height) // 2))
-    return square
-
-
 def _parameters(sampling: Sampling) -> Any:
     from vllm import SamplingParams  # noqa: PLC0415 - see start
     from vllm.sampling_params import RequestOutputKind  # noqa: PLC0415
@@ -324,12 +344,7 @@ def _gpu_gib() -> float | None:
     return float(current_platform.get_device_total_memory()) / 1024**3
 
 
-def _lacks_memory(said: list[str]) -> bool:
-    text = " ".join(said).lower()
-    return any(words in text for words in _NO_MEMORY)
-
-
 def _start_error(said: list[str], profile: Profile) -> ConfigurationError | FatalError:
     """Say in one line why an engine does not start: by what its own process said first."""
     text = f"vLLM can't start {profile.model}: {said[0]}"
-    return ConfigurationError(text) if any(words in " ".join(said) for words in _NO_MODEL) else FatalError(text)
+    return ConfigurationError(text) if any(words in " ".join(said) for words in _NEVER) else FatalError(text)

@@ -68,7 +68,10 @@ def _obey_the_worker_alone() -> None:
     """
     with suppress(PermissionError):  # done already
         os.setsid()
+    parent = os.getppid()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)  # it died before the kernel was asked
 
 
 def _tell_errors(file: Path) -> None:

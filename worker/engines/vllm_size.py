@@ -22,10 +22,11 @@ _PAGE_TOKENS = 2_000
 _CAUTION = 0.5
 #: More at once made no engine faster that anybody has published, and each waits longer for its own page.
 _MOST_PAGES = 256
-#: Without a GPU (tests): pages at once.
+#: Pages at once without a GPU (tests).
 _CPU_PAGES = 8
-#: Sizes that are tried after the first.
-_SMALLER = 3
+#: What is tried, largest first: a share of the pages at once, of the model's context, and of the memory. Fewer pages need
+#: less for what is computed meanwhile, a shorter context fits into a smaller cache, and at last something else may need room.
+_STEPS = ((1.0, 1.0, _UTILISATION), (0.5, 1.0, _UTILISATION), (0.25, 0.5, _UTILISATION), (0.125, 0.5, 0.8))
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,19 +39,19 @@ class Size:
 
 
 def sizes(profile: Profile, settings: VllmSettings, *, gpu_gib: float | None) -> Iterator[Size]:
-    """Yield the sizes to try, largest first: half as many pages each time, and a little less of the memory.
+    """Yield the sizes to try, largest first. What the user has set stays as it is.
 
-    What the user has set stays as it is.
+    `gpu_gib` is the memory of one of the GPUs that share the model; None without a GPU.
     """
     model = next((model for model in MODELS if model.model == profile.model), DEEPSEEK_OCR)
-    pages = _CPU_PAGES
+    pages = float(_CPU_PAGES)
     if gpu_gib is not None:
-        cache_gib = gpu_gib * _UTILISATION - model.weights_gib - _ACTIVATIONS_GIB
-        pages = int(cache_gib * _CAUTION * 1024**2 / (_PAGE_TOKENS * model.kv_kib))
-    pages = max(1, min(pages, _MOST_PAGES))
-    for step in range(_SMALLER + 1):
+        in_all = gpu_gib * settings.tensor_parallel_size
+        cache_gib = in_all * _UTILISATION - model.weights_gib - _ACTIVATIONS_GIB * settings.tensor_parallel_size
+        pages = min(cache_gib * _CAUTION * 1024**2 / (_PAGE_TOKENS * model.kv_kib), _MOST_PAGES)
+    for of_pages, of_context, memory in _STEPS:
         yield Size(
-            gpu_memory_utilization=settings.gpu_memory_utilization or round(_UTILISATION - 0.05 * step, 2),
-            max_model_len=settings.max_model_len or model.context,
-            max_num_seqs=settings.max_num_seqs or max(1, pages >> step),
+            gpu_memory_utilization=settings.gpu_memory_utilization or memory,
+            max_model_len=settings.max_model_len or int(model.context * of_context),
+            max_num_seqs=settings.max_num_seqs or max(1, int(pages * of_pages)),
         )

@@ -64,8 +64,10 @@ def escaped(text: str) -> str:
 
 
 def clean(text: str) -> str:
-    """Return a model's Markdown without what could do something or swallow the next page: HTML other than tables, links,
-    blocks of code. Entities stand in their place, as a backslash may be escaped by one that stands before it.
+    """Return a model's Markdown without what could do something or swallow the next page.
+
+    That is HTML other than tables, links, and blocks of code. Entities stand in their place, as a backslash may be escaped
+    by one that stands before it.
     """
     cleaned = "\n".join(_clean_line(line) for line in _LINE_END.split(text.strip()))
     return cleaned + "\n</table>" * max(0, cleaned.count("<table>") - cleaned.count("</table>"))
