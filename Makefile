@@ -30,6 +30,8 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python bench/accuracy.py
 	$(BIN)/python bench/overhead.py
 	$(BIN)/python bench/memory.py
+	$(BIN)/python bench/rendering.py
+	$(BIN)/python bench/simulated_gpus.py
 
 bench-vllm: $(VLLM_VENV)/installed
 	$(VLLM_BIN)/python bench/engine_feed.py

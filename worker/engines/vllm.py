@@ -49,6 +49,7 @@ _NEVER = (
     "is not a valid model identifier",
     "is not a local folder",
     "LocalEntryNotFoundError",
+    "Cannot find an appropriate cached snapshot folder",
     "RepositoryNotFoundError",
     "RevisionNotFoundError",
     "can't load the configuration",

@@ -1,0 +1,145 @@
+"""An engine that only keeps time, as a worker of A100s would: for bench/simulated_gpus.py.
+
+One A100-40G writes 2,500 tokens a second to 100 pages at the same time, a page has about 1,080 tokens: 2.31 pages a second,
+the published 200,000 a day. Each token of every page that runs takes one step of the model, and a step takes a fixed time
+and a little more for each page: with 100 pages 40 ms, which is 25 tokens a second for each; with a single page 16.7 ms (60 a
+second, my assumption: decoding is bound by memory, so few pages hardly make it faster). So an engine that isn't full is slower:
+with 50 of 100 pages it writes 71 % of its tokens.
+
+A slot here stands for five of those 100 and is five times as fast, on both sides of that equation. A GPU is as fast as before
+and full of pages after a fifth of the time; it forgives less, because it runs empty in a fifth of the time as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import os
+import random
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from worker.engines.base import Recognition
+
+if TYPE_CHECKING:
+    from ocrfleet.profiles import Profile
+    from ocrfleet.settings import Settings
+    from worker.engines.base import PageImage
+
+#: Pages that an A100 writes at the same time, and how many of them one slot stands for.
+PAGES_AT_ONCE, PAGES_PER_SLOT = 100, 5
+SLOTS = PAGES_AT_ONCE // PAGES_PER_SLOT
+TOKENS_PER_SECOND = 2500.0
+#: Tokens of a page: drawn from a triangle, whose mean is the mean of these three.
+FEWEST, COMMONEST, MOST = 500, 1040, 1700
+TOKENS_PER_PAGE = (FEWEST + COMMONEST + MOST) / 3
+PAGES_PER_SECOND = TOKENS_PER_SECOND / TOKENS_PER_PAGE
+#: Seconds of a step of the model: with one page, and more for each other.
+_STEP = 1 / 60
+_STEP_MORE = (PAGES_AT_ONCE / TOKENS_PER_SECOND - _STEP) / (PAGES_AT_ONCE - 1)
+
+#: Environment: GPUs that each worker stands for, and the folder in which each keeps a journal.
+GPUS, JOURNALS = "SIMULATED_GPUS", "SIMULATED_GPUS_JOURNALS"
+#: Seconds between two lines of the journal: time (monotonic), pages ended, tokens written, seconds of filled slots.
+_LINE = 0.25
+
+_PARAGRAPH = "The archive keeps what the river would have taken, and lends it to all who ask with clean hands. " * 3
+_TOKENS_PER_PARAGRAPH = 90
+
+
+class SimulatedA100:
+    """Several A100s in one: what they write in a second is shared by all the pages that are with it."""
+
+    ahead = 0
+    broken = None
+    interruptible = True
+
+    def __init__(self, profile: Profile, settings: Settings) -> None:
+        del profile, settings
+        self._gpus = float(os.environ[GPUS])
+        self.version = f"simulated A100 x {self._gpus:g}"
+        self.concurrency = max(1, round(SLOTS * self._gpus))
+        name = Path(os.environ.get("OCRFLEET_READY_FILE", "worker")).stem
+        self._random = random.Random(name)  # noqa: S311 - the same pages each time
+        self._journal = Path(os.environ[JOURNALS], name).open("a")  # noqa: SIM115 - as long as the engine
+        #: tokens that a page which was here from the beginning would have by now
+        self._clock = 0.0
+        self._seen = time.monotonic()
+        #: by what the clock says when the page ends
+        self._running: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._taken = self._pages = 0
+        self._tokens = self._filled = 0.0
+
+    async def start(self) -> None:
+        self._write_journal()
+
+    async def recognise(self, image: PageImage, profile: Profile) -> Recognition:
+        del image, profile
+        self._taken += 1
+        tokens = round(self._random.triangular(FEWEST, MOST, COMMONEST))
+        if self._taken == 1:
+            return Recognition(text="")  # the canary
+        # Those that fill the engine are somewhere in the middle, as at any other time: else they would end as one wave.
+        left = tokens * self._random.random() if self._taken <= self.concurrency + 1 else tokens
+        end = asyncio.get_running_loop().create_future()
+        self._advance()
+        heapq.heappush(self._running, (self._clock + left, self._taken, end))
+        self._wait()
+        await end
+        self._pages += 1
+        return Recognition(text=_output(tokens), finish_reason="stop", tokens=tokens)
+
+    async def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _speed(self) -> float:
+        """Tokens a second of each page."""
+        pages = PAGES_PER_SLOT * len(self._running) / self._gpus
+        return PAGES_PER_SLOT / (_STEP + _STEP_MORE * (max(pages, 1.0) - 1))
+
+    def _advance(self) -> None:
+        """Let the clock run on to now."""
+        now = time.monotonic()
+        passed, self._seen = now - self._seen, now
+        if self._running:
+            written = passed * self._speed()
+            self._clock += written
+            self._tokens += written * len(self._running)
+            self._filled += passed * len(self._running)
+
+    def _wait(self) -> None:
+        """Wake up when the next page ends."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._running:
+            seconds = (self._running[0][0] - self._clock) / self._speed()
+            self._timer = asyncio.get_running_loop().call_later(max(0.0, seconds), self._end)
+
+    def _end(self) -> None:
+        self._advance()
+        while self._running and self._running[0][0] <= self._clock + 1e-6:
+            _, _, end = heapq.heappop(self._running)
+            if not end.done():  # else its caller has given up
+                end.set_result(None)
+        self._wait()
+
+    def _write_journal(self) -> None:
+        self._advance()
+        self._journal.write(f"{self._seen:.3f} {self._pages} {self._tokens:.1f} {self._filled:.3f}\n")
+        self._journal.flush()
+        asyncio.get_running_loop().call_later(_LINE, self._write_journal)
+
+
+def _output(tokens: int) -> str:
+    """What a model writes in so many tokens: a heading and paragraphs with their boxes, four characters a token."""
+    count = max(1, tokens // _TOKENS_PER_PARAGRAPH)
+    height = 900 // count
+    boxes = (f"[[80, {50 + number * height}, 920, {45 + (number + 1) * height}]]" for number in range(count))
+    labels = ("title" if number == 0 else "text" for number in range(count))
+    return "\n\n".join(
+        f"<|ref|>{label}<|/ref|><|det|>{box}<|/det|>\n{_PARAGRAPH}" for label, box in zip(labels, boxes, strict=True)
+    )

@@ -1,0 +1,284 @@
+"""How many A100s one machine feeds: the whole fleet, with an engine that only keeps time.
+
+    python bench/simulated_gpus.py [--gpus 8,16,20,24,28] [--pages 160] [--workers 2]
+
+Everything but the engine is real: intake, embedded Valkey, Celery, the local store, assembly, delivery; generated noisy grey
+scans of A4 pages at 300 dpi in PDFs of 50 pages, rendered at 1,684 pixels. The engine (bench/simulated_engine.py) writes 2,500
+tokens a second for each GPU, 1,080 a page: 2.31 pages a second. `--workers` worker processes share the GPUs between them; on a
+machine with GPUs each has a process of its own. Two here, as Python in one process uses one core.
+
+It compares the engine's tokens in the steady state (when twice as many pages have ended as it takes at once, until the last
+ones are with it) with what it writes when it is full all the time. `filled` is the mean share of its slots with a page in them; `starved`
+is the fleet's own measure, the share of seconds with any slot free while pages were being made ready. CPU is that of all our
+processes in the same seconds, by what they do; `others` is what the rest of the machine took meanwhile.
+
+The answer is the largest number of GPUs that get 99 % of their speed. Exits 1 when that is under 16.
+"""
+
+from __future__ import annotations
+
+import argparse
+import bisect
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pymupdf
+from PIL import Image
+from rendering import PAGE, encoded, scan
+from simulated_engine import GPUS, JOURNALS, PAGES_PER_SECOND, SLOTS, TOKENS_PER_SECOND
+
+from ocrfleet.errors import TransientError
+from ocrfleet.ledger import Ledger
+from ocrfleet.models import find
+from ocrfleet.profiles import Canary
+from ocrfleet.settings import Settings
+from producer.run import STATE_FOLDER, Order, Run
+
+PROFILE = find("deepseek-ocr").model_copy(
+    update={"name": "simulated", "engine": "simulated_engine:SimulatedA100", "canary": Canary()}
+)
+PAGES_PER_DOCUMENT = 50
+#: GPUs, and the share of their speed, that the issue asks for.
+TARGET, FULL = 16, 0.99
+#: Steady is what lies between so many times the pages with the engine, from the beginning and before the end: until the pages
+#: with it are of every age, and from when none waits behind them.
+RAMP, TAIL = 2.0, 1.3
+ROLES = ("render", "worker", "producer", "valkey")
+
+
+def write_scans(folder: Path, documents: int) -> None:
+    """Write PDFs of 50 scans. The same scans in another order, each shifted by some pixels: no file has two of the same bytes."""
+    noise = np.random.default_rng(7)
+    shuffle = random.Random(7)  # noqa: S311
+    sheets = [np.asarray(scan(noise)) for _ in range(5)]
+    shifted = [np.roll(sheets[number % 5], (number, 3 * number), (0, 1)) for number in range(PAGES_PER_DOCUMENT)]
+    jpegs = [encoded(Image.fromarray(sheet), "JPEG", quality=80) for sheet in shifted]
+    for number in range(documents):
+        shuffle.shuffle(jpegs)
+        with pymupdf.open() as document:
+            for jpeg in jpegs:
+                page = document.new_page(width=PAGE[0], height=PAGE[1])
+                page.insert_image(page.rect, stream=jpeg)
+            document.save(folder / f"{number:03d}.pdf")
+
+
+def drive(inputs: Sequence[Path], output: Path, workers: int) -> None:
+    """`ocrfleet run`, as a process of its own."""
+    order = Order(inputs=tuple(inputs), output=output, profile=PROFILE, workers=workers)
+    order.state.mkdir(parents=True)
+    report = Run(order, Settings()).run(lambda _: None)
+    sys.exit(0 if report.succeeded else f"not all pages were read: {report.tally}")
+
+
+@dataclass
+class Series:
+    """Numbers that only grow, by time."""
+
+    times: list[float] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+
+    def add(self, when: float, value: float) -> None:
+        self.times.append(when)
+        self.values.append(value)
+
+    def at(self, when: float) -> float:
+        return float(np.interp(when, self.times, self.values))
+
+    def grown(self, begin: float, end: float) -> float:
+        return self.at(end) - self.at(begin)
+
+
+@dataclass
+class Watch:
+    """What is seen of a run from outside, twice a second."""
+
+    cpu: dict[str, Series] = field(default_factory=lambda: {role: Series() for role in ROLES})
+    machine: Series = field(default_factory=Series)
+    starved: Series = field(default_factory=Series)
+    memory: float = 0.0
+    _ledger: Ledger | None = None
+
+    def look(self, process: psutil.Process, output: Path) -> None:
+        now = time.monotonic()
+        spent, memory = dict.fromkeys(ROLES, 0.0), 0
+        for one in [process, *process.children(recursive=True)]:
+            with suppress(psutil.Error):
+                role, times = _role(one.cmdline()), one.cpu_times()
+                spent[role] += times.user + times.system
+                # Of its children that have ended: a renderer is replaced now and then.
+                spent["render"] += times.children_user + times.children_system
+                memory += one.memory_info().rss - one.memory_info().shared
+        for role, seconds in spent.items():
+            self.cpu[role].add(now, seconds)
+        self.memory = max(self.memory, memory)
+        all_of_it = psutil.cpu_times()
+        self.machine.add(
+            now, sum(all_of_it) - all_of_it.idle - all_of_it.iowait - all_of_it.guest - all_of_it.guest_nice
+        )
+        with suppress(OSError, TransientError):
+            if self._ledger is None:
+                runtime = (output / STATE_FOLDER / "runtime").read_text()
+                self._ledger = Ledger(f"unix://{runtime}/valkey.sock")
+            workers = self._ledger.workers()
+            if workers:
+                self.starved.add(now, sum(state.starved_seconds for state in workers) / len(workers))
+
+
+def _role(command: Sequence[str]) -> str:
+    text = " ".join(command)
+    if "worker.rasterise" in text:
+        return "render"
+    if "valkey" in text:
+        return "valkey"
+    return "worker" if "-m worker" in text else "producer"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One run. Shares are 0..1, CPU in ms a page."""
+
+    gpus: int
+    seconds: float
+    pages_per_second: float
+    speed: float
+    filled: float
+    starved: float
+    cpu: dict[str, float]
+    #: cores that the rest of the machine took
+    others: float
+    gigabytes: float
+
+    def __str__(self) -> str:
+        wanted = self.gpus * PAGES_PER_SECOND
+        roles = "".join(f"{self.cpu[role]:9.1f}" for role in ROLES)
+        return (
+            f"{self.gpus:4}{wanted:8.1f}{self.pages_per_second:9.2f}{self.speed:8.1%}{self.filled:8.1%}{self.starved:8.1%}"
+            f"{sum(self.cpu.values()):8.1f}{roles}{self.others:8.2f}{self.gigabytes:6.1f}{self.seconds:8.0f}"
+        )
+
+
+HEADER = (
+    f"{'GPUs':>4}{'wanted':>8}{'pages/s':>9}{'speed':>8}{'filled':>8}{'starved':>8}{'CPU ms':>8}"
+    + "".join(f"{role:>9}" for role in ROLES)
+    + f"{'others':>8}{'GB':>6}{'seconds':>8}"
+)
+
+
+def measure(gpus: int, *, scans: Path, documents: int, workers: int, renderers: int) -> Measured:
+    """Have the fleet read so many documents with so many GPUs."""
+    with tempfile.TemporaryDirectory(prefix="simulated-gpus-") as folder:
+        journals, output = Path(folder, "journals"), Path(folder, "out")
+        journals.mkdir()
+        each = gpus / workers
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(Path(__file__).parent),
+            GPUS: str(each),
+            JOURNALS: str(journals),
+            "OCRFLEET_RENDERERS": str(renderers),
+            # A worker of one GPU holds so much; this one stands for several.
+            "OCRFLEET_PIXELS_IN_FLIGHT": str(round(600 * max(1, each))),
+            "OCRFLEET_LOG_LEVEL": "warning",
+        }
+        inputs = [str(scans / f"{number:03d}.pdf") for number in range(documents)]
+        command = [sys.executable, __file__, "--drive", str(output), "--workers", str(workers), *inputs]
+        watch = Watch()
+        with subprocess.Popen(command, env=environment) as process:
+            whole = psutil.Process(process.pid)
+            while process.poll() is None:
+                watch.look(whole, output)
+                time.sleep(0.5)
+        if process.returncode:
+            sys.exit(f"the run failed with {process.returncode}")
+        lines = [np.loadtxt(path, ndmin=2).T for path in sorted(journals.iterdir())]
+    return _evaluate(gpus, documents * PAGES_PER_DOCUMENT, watch, lines)
+
+
+def _evaluate(gpus: int, total: int, watch: Watch, journals: Sequence[np.ndarray]) -> Measured:
+    def together(column: int) -> Callable[[float], float]:
+        return lambda when: float(sum(np.interp(when, lines[0], lines[column]) for lines in journals))
+
+    pages, tokens, filled = together(1), together(2), together(3)
+    slots = SLOTS * gpus
+    times = sorted(np.concatenate([lines[0] for lines in journals]))
+    begin = times[bisect.bisect_left(times, RAMP * slots, key=pages)]
+    end = times[bisect.bisect_left(times, total - TAIL * slots, key=pages)]
+    seconds = end - begin
+    if seconds <= 0:
+        sys.exit(f"{total} pages are too few for {gpus} GPUs: nothing of the run is steady")
+    read = pages(end) - pages(begin)
+    cpu = {role: series.grown(begin, end) for role, series in watch.cpu.items()}
+    return Measured(
+        gpus=gpus,
+        seconds=seconds,
+        pages_per_second=read / seconds,
+        speed=(tokens(end) - tokens(begin)) / (TOKENS_PER_SECOND * gpus * seconds),
+        filled=(filled(end) - filled(begin)) / (slots * seconds),
+        starved=watch.starved.grown(begin, end) / seconds,
+        cpu={role: 1000 * spent / read for role, spent in cpu.items()},
+        others=max(0.0, (watch.machine.grown(begin, end) - sum(cpu.values())) / seconds),
+        gigabytes=watch.memory / 1e9,
+    )
+
+
+def limit(rows: Sequence[Measured], processors: int) -> str:
+    """Say what keeps the machine from more."""
+    fastest = max(rows, key=lambda row: row.pages_per_second)
+    used = fastest.pages_per_second * sum(fastest.cpu.values()) / 1000
+    parts = ", ".join(f"{role} {fastest.cpu[role] / sum(fastest.cpu.values()):.0%}" for role in ROLES)
+    return (
+        f"{fastest.pages_per_second:.1f} pages a second were the most, with {used:.2f} of {processors} cores ours "
+        f"and {fastest.others:.2f} others'; of ours: {parts}"
+    )
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--gpus", default="8,16,20,24,28", help="numbers of GPUs to try, with commas")
+    options.add_argument("--pages", type=int, default=160, help="pages for each GPU")
+    options.add_argument("--workers", type=int, default=2, help="worker processes that share the GPUs")
+    options.add_argument("--renderers", type=int, default=2, help="renderers of each worker")
+    options.add_argument("--drive", type=Path, help=argparse.SUPPRESS)
+    options.add_argument("inputs", nargs="*", type=Path, help=argparse.SUPPRESS)
+    chosen = options.parse_args()
+    if chosen.drive:
+        drive(chosen.inputs, chosen.drive, chosen.workers)
+    counts = [int(count) for count in chosen.gpus.split(",")]
+    documents = {gpus: -(-gpus * chosen.pages // PAGES_PER_DOCUMENT) for gpus in counts}
+    rows: list[Measured] = []
+    with tempfile.TemporaryDirectory(prefix="simulated-gpus-scans-") as folder:
+        write_scans(Path(folder), max(documents.values()))
+        processors = len(os.sched_getaffinity(0))
+        print(
+            f"{processors} processors, {chosen.workers} workers with {chosen.renderers} renderers each; CPU ms a page"
+        )
+        print(HEADER, flush=True)
+        for gpus in counts:
+            rows.append(
+                measure(
+                    gpus,
+                    scans=Path(folder),
+                    documents=documents[gpus],
+                    workers=chosen.workers,
+                    renderers=chosen.renderers,
+                )
+            )
+            print(rows[-1], flush=True)
+    fed = max((row.gpus for row in rows if row.speed >= FULL), default=0)
+    print(limit(rows, processors))
+    print(f"this machine feeds {fed} GPUs of {PAGES_PER_SECOND:.2f} pages a second at {FULL:.0%} (target: {TARGET})")
+    return 0 if fed >= TARGET else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
