@@ -42,12 +42,21 @@ def opened(source: Source) -> Iterator[int]:
         untouched = (before.st_size, before.st_mtime_ns) == (source.size, source.mtime_ns)
         if not untouched and _sha256_at(path, before.st_size, before.st_mtime_ns) != source.sha256:
             raise _changed()
-        yield fd
-        after = os.fstat(fd)
-        if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+        try:
+            yield fd
+        except PermanentError as error:  # what is wrong with it may be that it changes just now
+            if _touched(fd, before):
+                raise _changed() from error
+            raise
+        if _touched(fd, before):
             raise _changed()
     finally:
         os.close(fd)
+
+
+def _touched(fd: int, before: os.stat_result) -> bool:
+    after = os.fstat(fd)
+    return (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns)
 
 
 def is_where_it_was(source: Source) -> bool:

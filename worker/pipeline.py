@@ -12,6 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -83,6 +84,8 @@ class Pipeline:
         self._tasks: set[asyncio.Task[None]] = set()
         #: begun pages are given back, too
         self._cut_short = False
+        #: when the event loop was last asked to turn, and its answer
+        self._probe: tuple[float, Future[None] | None] = (0.0, None)
         #: told when there may be room for another job
         self.on_room: Callable[[], None] = lambda: None
         self._loop = asyncio.new_event_loop()
@@ -159,14 +162,16 @@ class Pipeline:
         return self._patience.waiting > 0
 
     def responds(self) -> bool:
-        """Say whether the event loop turns; what blocks it blocks every page of this worker."""
-        # The heartbeat must not end meanwhile.
-        timeout = self._settings.lease_seconds / 2
-        try:
-            asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self._loop).result(timeout=timeout)
-        except TimeoutError:
-            return False
-        return True
+        """Say whether the event loop has turned within a lease's time; what blocks it blocks every page of this worker.
+
+        Asked again and again, it does not wait: heartbeat and leases go on meanwhile.
+        """
+        asked, answer = self._probe
+        if answer is None or answer.done():
+            answer = asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self._loop)
+            self._probe = time.monotonic(), answer
+            return True
+        return time.monotonic() - asked < self._settings.lease_seconds
 
     def run(self, job: PageJob, *, redelivered: bool) -> Worked:
         """Work on a job until each of its pages has a terminal record or goes to another profile.
