@@ -34,7 +34,7 @@ from PIL import Image, ImageFilter
 
 from ocrfleet.jobs import Kind
 from ocrfleet.profiles import Render
-from worker.judge import is_blank
+from worker.ink import is_blank
 from worker.render import RenderPool
 
 #: A4, in points and at 300 dpi.

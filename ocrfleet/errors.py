@@ -29,6 +29,14 @@ class Reason(StrEnum):
     ENGINE_DEADLINE = "engine_deadline"
     WORKER_DIED = "worker_died"
     INTERNAL_ERROR = "internal_error"
+    # Verdicts on a text that did come back (worker/judge.py). It is kept with the page, which is not done.
+    TRUNCATED = "truncated"
+    REPETITION = "repetition"
+    EMPTY = "empty"
+    INVENTED = "invented"
+    WRONG_SCRIPT = "wrong_script"
+    UNPARSABLE = "unparsable"
+    NO_TEXT_LAYER = "no_text_layer"
 
 
 class OcrfleetError(Exception):

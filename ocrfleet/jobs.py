@@ -137,10 +137,20 @@ class Message(Record):
 
 
 class Routed(Record):
-    """The profile that a rule of a document's own profile sends a page to."""
+    """Another profile, that a rule or a rung of the one before sends a page to."""
 
     profile: str
     profile_digest: Digest
+
+
+class Climbing(Routed):
+    """Another profile that makes one attempt at a page, as a rung of the ladder of the profile that reads it says."""
+
+    #: of that ladder, from 1
+    rung: int = Field(ge=1)
+    #: limits of the attempt: tokens, and seconds in the engine
+    max_tokens: int | None = Field(default=None, ge=1)
+    deadline: float | None = Field(default=None, gt=0)
 
 
 class PageJob(Message):
@@ -154,12 +164,19 @@ class PageJob(Message):
     last: PageNumber
     #: who reads these pages instead of the document's own profile
     routed: Routed | None = None
+    #: who makes the next attempt at these pages, and only that one
+    climbing: Climbing | None = None
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
         if self.last < self.first:
             raise ValueError("a job's last page comes before its first")
         return self
+
+    @property
+    def sent_to(self) -> Routed | None:
+        """Whose queue it is on; None for that of the document's own profile."""
+        return self.climbing or self.routed
 
 
 class AssemblyJob(Message):
@@ -184,19 +201,52 @@ class Line(Record):
     confidence: float | None = None
 
 
-class Block(Record):
-    """A part of a page's layout, as the model sees it."""
+class Role(StrEnum):
+    """What a block is, whichever model saw it and whatever it calls that."""
 
-    #: the model's own word: title, text, table, image, …
+    TITLE = "title"
+    HEADING = "heading"
+    TEXT = "text"
+    LIST = "list"
+    TABLE = "table"
+    FIGURE = "figure"
+    CAPTION = "caption"
+    FORMULA = "formula"
+    CODE = "code"
+    FOOTNOTE = "footnote"
+    HEADER = "header"
+    FOOTER = "footer"
+    PAGE_NUMBER = "page_number"
+    OTHER = "other"
+
+
+class Block(Record):
+    """A part of a page's layout, as the model sees it. The blocks of a page, in order, are all of its text."""
+
+    #: the model's own word: title, text, table, image, …; empty for text that the model put into no block
     label: str
+    role: Role = Role.OTHER
     #: as a line's box; a block may lie in several places
-    boxes: tuple[tuple[float, float, float, float], ...]
-    #: Markdown
-    text: str = ""
+    boxes: tuple[tuple[float, float, float, float], ...] = ()
+    #: with HTML tables, as the model wrote it: to be cleaned before it is shown
+    markdown: str = ""
+    #: name of the picture that was cut out of the page, below the document's `figures/`
+    figure: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_written_first(cls, block: Any) -> Any:
+        """Read blocks of 0.1's first pages, which called their Markdown `text`."""
+        if isinstance(block, dict) and "text" in block:
+            return {"markdown": block["text"], **{name: value for name, value in block.items() if name != "text"}}
+        return block
 
 
 class PageResult(Record):
-    """What became of a page. Holds nothing that differs from run to run: seconds, attempts and workers are in run records."""
+    """What became of a page. Holds nothing that differs from run to run: seconds, attempts and workers are in run records.
+
+    A page that failed for its text (truncated, repetition, …) has the best text that there was.
+    """
 
     schema_version: Literal[1] = 1
     page: PageNumber
@@ -216,7 +266,13 @@ class PageResult(Record):
     #: the page as displayed, in points (1/72 inch); multiply a box by width_pt / width_px to get points
     width_pt: float | None = None
     height_pt: float | None = None
-    #: the engine's own words: stop, length, abort
+    #: degrees, clockwise, by which a PDF page is turned to be displayed: 0, 90, 180 or 270
+    rotation: int = 0
+    #: the text is the PDF's own, and no engine read the page
+    text_layer: bool = False
+    #: rung of the profile's ladder that gave the text; 0 is the profile as it stands
+    rung: int = 0
+    #: stop, length, or loop for a text that was stopped as it repeated itself
     finish_reason: str | None = None
     tokens: int | None = None
     #: lines parted by newlines, paragraphs by empty lines, in reading order
@@ -225,6 +281,21 @@ class PageResult(Record):
     markdown: bool = False
     lines: tuple[Line, ...] = ()
     blocks: tuple[Block, ...] = ()
+
+
+class Climb(Record):
+    """How far a page is up the ladder of the profile that reads it. Written after each attempt whose text was not believed.
+
+    The last writer stands: whatever it says, the page is tried again from there, and ends.
+    """
+
+    schema_version: Literal[1] = 1
+    #: where it fell last; 0 is the profile as it stands
+    rung: int = Field(ge=0)
+    #: and what with
+    fell: Reason
+    #: failed, with the best text so far
+    best: PageResult | None = None
 
 
 class DocumentStatus(StrEnum):
@@ -258,6 +329,10 @@ class Status(Record):
     total: int
     done: int
     blank: int = 0
+    #: pages whose text is the PDF's own: no engine read them
+    text_layer: int = 0
+    #: pictures that were cut out of the pages
+    figures: int = 0
     failures: tuple[Failure, ...] = ()
     problem: Problem | None = None
     #: by format: md, json

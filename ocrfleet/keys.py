@@ -10,6 +10,8 @@ undo it; only markers and indexes come and go.
     documents/<id>/manifest.json                 sources, pages, profile
     documents/<id>/pages/<page>.json             the first stored success of a page; stands for ever
     documents/<id>/pages/<page>.failed-<generation>.json    what was seen, when a page failed in a generation
+    documents/<id>/climbs/<generation>/<page>.json          a page whose text was not believed: how far up the ladder, best text
+    documents/<id>/figures/<page>-<number>-<hash>.<format>  a picture on a page, named by its content
     documents/<id>/runs/<generation>/<page>-<random>.json   attempts, seconds, worker: differs from run to run
     documents/<id>/out/<generation>/<hash>.<format>         an output, named by its content
     documents/<id>/status/<generation>.json      how the document ended; names its outputs; written last
@@ -18,7 +20,7 @@ Redis (a hint: all of it can be rebuilt from the store). Keys of a document expi
 
     ocrfleet:ledger:<id>:<generation>     hash    total, published, failed
     ocrfleet:pages:<id>:<generation>      bitmap  bit n: page n has a terminal record
-    ocrfleet:faults:<id>:<generation>     hash    <page>:attempts, <page>:reason, <page>:deaths, <page>:deaths_alone
+    ocrfleet:faults:<id>:<generation>     hash    <page>:attempts, …:reason, …:deaths, …:deaths_alone, …:falls
     ocrfleet:inflight:<id>:<generation>   hash    page → worker that holds it, and whether alone
     ocrfleet:worker:<worker>              string  heartbeat: what it says of itself; expires with the worker's lease
     ocrfleet:workers                      set     workers that have, or had, a heartbeat
@@ -78,6 +80,14 @@ def parse_page(key: str) -> tuple[int, int | None]:
         raise ValueError(f"not the key of a page record: {key}")
     generation = match["generation"]
     return int(match["page"]), int(generation) if generation else None
+
+
+def climb(document: str, generation: int, page: int) -> str:
+    return f"documents/{document}/climbs/{generation:05d}/{page:06d}.json"
+
+
+def figure(document: str, name: str) -> str:
+    return f"documents/{document}/figures/{name}"
 
 
 def run_record(document: str, generation: int, page: int, unique: str) -> str:

@@ -52,7 +52,7 @@ redis.call('EXPIRE', KEYS[2], ARGV[1])
 """
 
 # KEYS: faults, inflight. ARGV: ttl, own worker, prefix of heartbeats, page… → for each page: attempts, deaths, deaths
-# alone, reason
+# alone, reason, falls
 # What another worker left in flight, and its heartbeat is gone: it died with this page in its hands.
 _INSPECT = """
 local faults = {}
@@ -69,7 +69,7 @@ for i = 4, #ARGV do
         end
     end
     faults[#faults + 1] = redis.call('HMGET', KEYS[1], page .. ':attempts', page .. ':deaths',
-        page .. ':deaths_alone', page .. ':reason')
+        page .. ':deaths_alone', page .. ':reason', page .. ':falls')
 end
 return faults
 """
@@ -103,6 +103,8 @@ class Faults:
     deaths_alone: int = 0
     #: what the last fault of the page's own was
     reason: str | None = None
+    #: how often its text was not believed: then the store knows how far up the ladder it is
+    falls: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +246,15 @@ class Ledger:
             pipe.expire(key, _TTL)
             return int(pipe.execute()[0])
 
+    def fell(self, document: str, generation: int, page: int) -> None:
+        """Count a text of the page that was not believed."""
+        key = keys.redis_faults(document, generation)
+        with _broker_errors():
+            pipe = self.redis.pipeline(transaction=False)
+            pipe.hincrby(key, f"{page}:falls", 1)
+            pipe.expire(key, _TTL)
+            pipe.execute()
+
     # ---- workers
 
     def heartbeat(self, state: WorkerState, seconds: float) -> None:
@@ -284,8 +295,16 @@ class Ledger:
             self.redis.srem(keys.REDIS_WORKERS, worker)
 
 
-def _faults(attempts: bytes | None, deaths: bytes | None, deaths_alone: bytes | None, reason: bytes | None) -> Faults:
-    return Faults(int(attempts or 0), int(deaths or 0), int(deaths_alone or 0), reason.decode() if reason else None)
+def _faults(
+    attempts: bytes | None, deaths: bytes | None, deaths_alone: bytes | None, reason: bytes | None, falls: bytes | None
+) -> Faults:
+    return Faults(
+        attempts=int(attempts or 0),
+        deaths=int(deaths or 0),
+        deaths_alone=int(deaths_alone or 0),
+        reason=reason.decode() if reason else None,
+        falls=int(falls or 0),
+    )
 
 
 def _bits(bitmap: bytes) -> Iterator[int]:

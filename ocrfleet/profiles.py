@@ -7,17 +7,21 @@ Adding a model is adding one: here, in `models.py` for a family with prompts and
 from __future__ import annotations
 
 import re
+import unicodedata
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from ocrfleet.errors import ConfigurationError
+from ocrfleet.errors import ConfigurationError, Reason
 from ocrfleet.jobs import Kind, Record, digest_of
 
 #: Raised whenever our own code changes the text that the same engine gives for the same page (rendering, reading order).
 TEXT_VERSION = 2
+
+#: Where the letters of living scripts stand in Unicode.
+_LETTERS = range(0x41, 0xD7A4)
 
 ProfileName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
 
@@ -44,6 +48,12 @@ class Parser(StrEnum):
     TEXT = "text"
     #: DeepSeek's layout tags around blocks of Markdown
     GROUNDING = "grounding"
+    #: dots.ocr's JSON: a list of cells with a box, a category and a text
+    DOTS = "dots"
+    #: olmOCR's Markdown below YAML front matter
+    OLMOCR = "olmocr"
+    #: PaddleOCR-VL's text of one element: words, a table of OTSL tags, or a formula
+    PADDLEOCR = "paddleocr"
 
 
 class Sampling(Record):
@@ -75,11 +85,78 @@ class Mode(Record):
     image_tokens: int = Field(ge=1)
 
 
-class Rung(Record):
-    """What is changed when a page is tried again after a fault of its own; what is None stays as it is."""
+class TextLayer(StrEnum):
+    """What becomes of the text that a PDF page has already."""
 
+    #: the page is read as if there were none
+    IGNORE = "ignore"
+    #: it is taken where it can be trusted (worker/text_layer.py); other pages are read
+    PREFER = "prefer"
+    #: it is taken where it can be trusted; other pages fail
+    ONLY = "only"
+
+
+class Judgement(Record):
+    """When a text is not believed (worker/judge.py). The numbers come from bench/verdicts.py, over the corpus' honest texts."""
+
+    #: Unicode's names of the scripts that the pages are in, as LATIN, GREEK or CJK; not judged where there are none
+    scripts: tuple[str, ...] = ()
+    #: share of a text's letters that must be in them
+    least_in_scripts: float = Field(default=0.5, ge=0, le=1)
+    #: letters that a text must have to be judged by its script
+    fewest_for_script: int = Field(default=20, ge=1)
+    #: share of a text's words that may mix alphabets, Latin with Cyrillic letters say: honest ones have 0.03 at most
+    most_mixed: float = Field(default=0.2, ge=0, le=1)
+    #: share of a text's signs that may be control characters, of private use, unassigned, or U+FFFD: honest ones have 0.02
+    #: at most; one or two are allowed in any
+    most_garbage: float = Field(default=0.05, ge=0, le=1)
+    #: share of letters and digits among them and the other signs, without rules, leaders and brackets: honest ones have 0.5
+    least_readable: float = Field(default=0.15, ge=0, le=1)
+    #: letters and digits that a text may have for each inked square of 4 x 4 pixels, if the page's longer side were 1,024
+    #: pixels: honest ones of more than 200 have 0.45 at most …
+    most_on_a_square: float = Field(default=1.2, gt=0)
+    #: … and for each letter that the marks on the page can be; both must be exceeded: honest ones have 2.7 at most …
+    most_for_a_letter: float = Field(default=8.0, gt=0)
+    #: … and as many as this whatever is on the page: a stain may hide a line
+    always_allowed: int = Field(default=200, ge=0)
+    #: marks in rows, as those of print, of which at least one in `letters_for_one` must have been read: hatching and
+    #: photographs have 35 at most, blurred noise has 70 …
+    fewest_letters: int = Field(default=60, ge=1)
+    #: … which is 0.025 of the letters that all its marks can be at most, and of hatching's, too: print has 0.06 at least
+    least_in_rows: float = Field(default=0.04, ge=0, le=1)
+    #: honest texts have 24 for 20 marks at least
+    letters_for_one: int = Field(default=20, ge=1)
+    #: the same where the model says that all of the page is pictures, for marks within these: maps and charts have many
+    fewest_letters_in_figures: int = Field(default=250, ge=1)
+
+
+class Rung(Record):
+    """One more way to try a page whose text was not believed, or that failed by itself; what is None stays as it is."""
+
+    #: what it is a remedy for; everything where it is empty
+    after: tuple[Reason, ...] = ()
     temperature: float | None = Field(default=None, ge=0.0, le=2.0)
     prompt: str | None = None
+    #: of what comes back after that prompt
+    parser: Parser | None = None
+    #: pixels of the page image, as in Render
+    long_side: int | None = Field(default=None, ge=64, le=20_000)
+    #: limits of this attempt: tokens, and seconds in the engine
+    max_tokens: int | None = Field(default=None, ge=1)
+    deadline: float | None = Field(default=None, gt=0)
+    #: another profile, for one attempt, if somebody serves it
+    profile: ProfileName | None = None
+    #: the PDF's own text, if there is one to be trusted
+    text_layer: bool = False
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        changes = (self.temperature, self.prompt, self.parser, self.long_side)
+        if any(change is not None for change in changes) + (self.profile is not None) + self.text_layer != 1:
+            raise ValueError(
+                "a rung is another profile, or the text layer, or changes of this profile: one of the three"
+            )
+        return self
 
 
 class Canary(Record):
@@ -138,13 +215,18 @@ class Profile(Record):
     model_path: Path | None = None
     #: languages or scripts that the engine must be told, in its own words
     language: str | None = None
-    #: what a model is asked, for engines that are asked
+    #: what a model is asked, for engines that are asked: <image> and words
     prompt: str | None = None
+    #: how the words reach the model where nobody else writes its chat out: all of it, the image's place included, with
+    #: {prompt} where they go; None for a model that is given the prompt as it is
+    template: str | None = None
     sampling: Sampling | None = None
     mode: Mode | None = None
     parser: Parser = Parser.TEXT
     render: Render
-    #: what is changed at the second attempt at a page, at the third, and so on
+    text_layer: TextLayer = TextLayer.IGNORE
+    judgement: Judgement = Judgement()
+    #: ways to try a page again: from where it stands, the next one that is a remedy for what it fell with
     ladder: tuple[Rung, ...] = ()
     #: pages that go elsewhere
     routes: tuple[Route, ...] = ()
@@ -163,18 +245,37 @@ class Profile(Record):
         operational = {"name", "model_path", "pages_per_job", "page_deadline", "canary", "typical_seconds"}
         return digest_of(self.model_dump_json(exclude=operational))
 
-    def at(self, attempt: int) -> Profile:
-        """Return the profile as it is for a page's attempt of this number, from 1."""
-        if attempt < 2 or not self.ladder:  # noqa: PLR2004 - the second is the first with a rung
-            return self
-        rung = self.ladder[min(attempt - 2, len(self.ladder) - 1)]
+    @property
+    def destinations(self) -> tuple[str, ...]:
+        """Names of the profiles that its pages may be sent to, by a route or by a rung."""
+        rungs = (rung.profile for rung in self.ladder if rung.profile is not None)
+        return tuple(sorted({*(route.to for route in self.routes), *rungs}))
+
+    def at(self, rung: Rung) -> Profile:
+        """Return the profile as a rung changes it."""
         changes: dict[str, Any] = {}
         if rung.prompt is not None:
             changes["prompt"] = rung.prompt
+        if rung.parser is not None:
+            changes["parser"] = rung.parser
+        if rung.long_side is not None:
+            changes["render"] = self.render.model_copy(update={"long_side": rung.long_side})
         if rung.temperature is not None and self.sampling is not None:
             changes["sampling"] = self.sampling.model_copy(update={"temperature": rung.temperature})
-        return self.model_copy(update=changes)
+        return self.model_copy(update=changes).limited(rung.max_tokens)
 
+    def limited(self, max_tokens: int | None) -> Profile:
+        """Return the profile with no more tokens for a page than this; as it is for None."""
+        if max_tokens is None or self.sampling is None or self.sampling.max_tokens <= max_tokens:
+            return self
+        return self.model_copy(update={"sampling": self.sampling.model_copy(update={"max_tokens": max_tokens})})
+
+
+#: For engines that can't be asked in another way.
+_OWN_TEXT = Rung(
+    after=(Reason.EMPTY, Reason.INVENTED, Reason.WRONG_SCRIPT, Reason.ENGINE_FAILED, Reason.ENGINE_DEADLINE),
+    text_layer=True,
+)
 
 RAPIDOCR = Profile(
     name="rapidocr",
@@ -182,6 +283,7 @@ RAPIDOCR = Profile(
     model="PP-OCRv6-small",
     revision="rapidocr-3.10.0",
     render=Render(long_side=2500),
+    ladder=(_OWN_TEXT,),
     # A page takes seconds on a CPU: short jobs spread a document over all cores and leave a short tail.
     pages_per_job=1,
     canary=Canary(words=("ferry", "nine")),
@@ -195,6 +297,7 @@ TESSERACT = Profile(
     revision="installed",
     language="eng",
     render=Render(long_side=2500),
+    ladder=(_OWN_TEXT,),
     pages_per_job=1,
     canary=Canary(words=("ferry", "nine")),
     typical_seconds=1.5,
@@ -229,6 +332,30 @@ def resolve(name: str, *, language: str | None = None) -> Profile:
         slug = f"{slug[:31]}-{digest_of(language)[:8]}".lstrip("-")
     told = profile.model_dump() | {"name": f"{name}-{slug}", "language": language, "canary": Canary()}
     return Profile.model_validate(told)
+
+
+def adapted(profile: Profile, *, text_layer: TextLayer = TextLayer.IGNORE, scripts: tuple[str, ...] = ()) -> Profile:
+    """Return a profile that takes text layers as told, and believes only texts in these scripts; under a name of its own.
+
+    `scripts` are names such as latin or greek, in letters of any size. Raises ConfigurationError for one that is unknown.
+    """
+    changes: dict[str, Any] = {}
+    name = profile.name
+    if text_layer is TextLayer.IGNORE and not scripts:
+        return profile
+    if text_layer is not TextLayer.IGNORE:
+        changes["text_layer"] = text_layer
+        name += f"-layer-{text_layer}"
+    if scripts:
+        wanted = tuple(sorted({script.upper() for script in scripts}))
+        for script in wanted:
+            if not any(unicodedata.name(chr(code), "").partition(" ")[0] == script for code in _LETTERS):
+                raise ConfigurationError(
+                    f"there is no script {script.lower()!r}; there are latin, greek, cyrillic, cjk, …"
+                )
+        changes["judgement"] = profile.judgement.model_copy(update={"scripts": wanted})
+        name += "-" + "-".join(wanted).lower()
+    return Profile.model_validate(profile.model_dump() | changes | {"name": name})
 
 
 def _custom(name: str) -> Profile | None:

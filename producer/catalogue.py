@@ -10,6 +10,9 @@ from rich.table import Table
 from ocrfleet.models import MODELS, Model, named
 from ocrfleet.profiles import PROFILES
 
+#: Characters of a prompt that are shown; `--json` has all of it.
+_LONGEST_SHOWN = 80
+
 
 def show_models(*, as_json: bool) -> None:
     """Print the models with prompts, modes, outputs and GPU memory, and the profiles by name."""
@@ -26,13 +29,15 @@ def show_models(*, as_json: bool) -> None:
         console.print(f"\n[bold]{model.name}[/]  {model.model} at {model.revision[:12]}")
         console.print(
             f"  GPU memory: {gpu_memory_gib(model):.0f} GiB at least ({model.weights_gib} of weights; "
-            f"{model.kv_kib:.0f} KiB a token in the cache). Not run on a GPU here: ocrfleet bench measures it on yours."
+            f"{model.kv_kib:.0f} KiB a token in the cache): ocrfleet bench measures it on yours."
         )
+        console.print(f"  Tried: {model.tried}")
         modes = Table("--mode", "page", "tiles", "image tokens at most", box=None, padding=(0, 2))
-        for mode in model.modes.values():
-            default = " (default)" if mode.name == model.mode else ""
-            tiles = f"up to 6 of {mode.image_size} px" if mode.tiles else "none"
-            modes.add_row(f"{mode.name}{default}", f"{mode.base_size} px", tiles, str(mode.image_tokens))
+        for name, shown in model.modes.items():
+            default = " (default)" if name == model.mode else ""
+            page = shown.mode.base_size if shown.mode else shown.render.long_side
+            tiles = f"up to 6 of {shown.mode.image_size} px" if shown.mode and shown.mode.tiles else "none"
+            modes.add_row(f"{name}{default}", f"{page} px", tiles, str(shown.image_tokens))
         if model.routes:
             modes.add_row("auto", "sends pages where they fit best", "", "")
         console.print(modes)
@@ -40,7 +45,8 @@ def show_models(*, as_json: bool) -> None:
         for name, prompt in model.prompts.items():
             default = " (default)" if name == model.prompt else ""
             words = ":WORDS" if prompt.takes_words else ""
-            asks = prompt.text.removeprefix("<image>\n").replace("[", "\\[")
+            asks = " ".join(prompt.text.removeprefix("<image>").split())
+            asks = (asks if len(asks) <= _LONGEST_SHOWN else f"{asks[:_LONGEST_SHOWN]} …").replace("[", "\\[")
             prompts.add_row(f"{name}{words}{default}", prompt.gives, asks)
         console.print(prompts)
     console.print("\n[bold]CPU engines[/] (--engine)")

@@ -19,7 +19,9 @@ from rich.markup import escape
 
 from ocrfleet import logs
 from ocrfleet.errors import ConfigurationError, OcrfleetError
+from ocrfleet.profiles import TextLayer
 from ocrfleet.settings import Settings
+from ocrfleet.style import Style, Tables
 from producer import show
 from producer.catalogue import show_models
 from producer.discover import UsageError, check_inputs
@@ -27,11 +29,15 @@ from producer.estimate import estimate
 from producer.options import (
     BaseUrlOption,
     EngineOption,
+    JoinHyphensOption,
     LanguageOption,
     ModelOption,
     ModeOption,
     ProfileOption,
     PromptOption,
+    ScriptOption,
+    TablesOption,
+    TextLayerOption,
     parse_pages,
     read_group,
     read_profile,
@@ -105,6 +111,8 @@ def run(
     prompt: PromptOption = None,
     profile: ProfileOption = None,
     language: LanguageOption = None,
+    text_layer: TextLayerOption = TextLayer.IGNORE,
+    script: ScriptOption = None,
     base_url: BaseUrlOption = None,
     group: Annotated[
         str | None,
@@ -119,6 +127,8 @@ def run(
         Path | None, typer.Option(help="File with one password a line, tried on encrypted PDFs.")
     ] = None,
     workers: WorkersOption = None,
+    tables: TablesOption = Tables.HTML,
+    join_hyphens: JoinHyphensOption = False,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try pages again that failed in an earlier run.")
     ] = False,
@@ -135,7 +145,16 @@ def run(
     Exit code: 0 every page done; 1 some document partial or failed; 2 usage; 3 could not run; 130 interrupted.
     """
     settings = read_settings(password_file, base_url)
-    chosen = read_profile(engine=engine, profile=profile, model=model, mode=mode, prompt=prompt, language=language)
+    chosen = read_profile(
+        engine=engine,
+        profile=profile,
+        model=model,
+        mode=mode,
+        prompt=prompt,
+        language=language,
+        text_layer=text_layer,
+        script=script,
+    )
     order = Order(
         inputs=tuple(inputs),
         output=output,
@@ -144,6 +163,7 @@ def run(
         group_folders=read_group(group),
         retry_failed=retry_failed,
         workers=workers or default_workers(chosen, settings),
+        style=Style(tables=tables, join_hyphens=join_hyphens),
     )
     if dry_run:
         sys.exit(estimate(order, settings, as_json=as_json))
@@ -205,6 +225,8 @@ def worker(
     prompt: PromptOption = None,
     profile: ProfileOption = None,
     language: LanguageOption = None,
+    text_layer: TextLayerOption = TextLayer.IGNORE,
+    script: ScriptOption = None,
     base_url: BaseUrlOption = None,
     gpus: Annotated[
         str | None, typer.Option(help="[b]all[/], or numbers such as [b]0,2[/]: a worker process for each.")
@@ -223,7 +245,16 @@ def worker(
     Exit code: 0 drained; 2 usage; 3 it can never start as it is configured; 130 or 143 told again.
     """
     settings = read_settings(base_url=base_url)
-    chosen = read_profile(engine=engine, profile=profile, model=model, mode=mode, prompt=prompt, language=language)
+    chosen = read_profile(
+        engine=engine,
+        profile=profile,
+        model=model,
+        mode=mode,
+        prompt=prompt,
+        language=language,
+        text_layer=text_layer,
+        script=script,
+    )
     devices = grouped(read_gpus(gpus), settings.vllm.tensor_parallel_size)
     if devices and processes > 1:
         raise UsageError("--processes and --gpus don't go together: each GPU has one worker process")
@@ -246,6 +277,8 @@ def bench(
     prompt: PromptOption = None,
     profile: ProfileOption = None,
     language: LanguageOption = None,
+    text_layer: TextLayerOption = TextLayer.IGNORE,
+    script: ScriptOption = None,
     base_url: BaseUrlOption = None,
     workers: WorkersOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
@@ -257,7 +290,16 @@ def bench(
     [b]ocrfleet bench --profile deepseek-ocr scans/[/]
     """
     settings = read_settings(base_url=base_url)
-    chosen = read_profile(engine=engine, profile=profile, model=model, mode=mode, prompt=prompt, language=language)
+    chosen = read_profile(
+        engine=engine,
+        profile=profile,
+        model=model,
+        mode=mode,
+        prompt=prompt,
+        language=language,
+        text_layer=text_layer,
+        script=script,
+    )
     with tempfile.TemporaryDirectory(prefix="ocrfleet-bench-") as folder:
         order = Order(
             inputs=tuple(inputs),

@@ -11,8 +11,9 @@ from pydantic import ValidationError
 
 from ocrfleet.errors import ConfigurationError
 from ocrfleet.models import MODELS, choose
-from ocrfleet.profiles import Profile
+from ocrfleet.profiles import Profile, TextLayer, adapted
 from ocrfleet.settings import OpenAiSettings, Settings
+from ocrfleet.style import Tables
 from producer.discover import UsageError
 from producer.register import Selection
 
@@ -60,11 +61,43 @@ LanguageOption = Annotated[
         help="Languages for engines that must be told, e.g. [b]deu+Fraktur[/].", rich_help_panel="What reads the pages"
     ),
 ]
+TextLayerOption = Annotated[
+    TextLayer,
+    typer.Option(
+        help="The text that a PDF page has already: [b]ignore[/] it and read the page, [b]prefer[/] it where it can be "
+        "trusted, or take it [b]only[/], and fail other pages.",
+        rich_help_panel="What reads the pages",
+    ),
+]
+ScriptOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A script that the pages are in, as [b]latin[/] or [b]cyrillic[/]; may be given several times. A text that is "
+        "mostly in others is not believed.",
+        rich_help_panel="What reads the pages",
+    ),
+]
 BaseUrlOption = Annotated[
     str | None,
     typer.Option(
         help="For openai: the server, e.g. http://127.0.0.1:8000/v1. Its key is OCRFLEET_OPENAI_API_KEY or OPENAI_API_KEY.",
         rich_help_panel="What reads the pages",
+    ),
+]
+
+TablesOption = Annotated[
+    Tables,
+    typer.Option(
+        help="Tables in the Markdown: [b]html[/], or [b]markdown[/] where no cell spans others or has several lines.",
+        rich_help_panel="How the text is written",
+    ),
+]
+JoinHyphensOption = Annotated[
+    bool,
+    typer.Option(
+        "--join-hyphens/--keep-hyphens",
+        help="Write words whole in the Markdown that were divided at the end of a line.",
+        rich_help_panel="How the text is written",
     ),
 ]
 
@@ -103,10 +136,13 @@ def read_profile(
     mode: str | None = None,
     prompt: str | None = None,
     language: str | None = None,
+    text_layer: TextLayer = TextLayer.IGNORE,
+    script: list[str] | None = None,
 ) -> Profile:
     """Return the profile that the options name. Raises UsageError."""
     try:
-        return choose(engine=engine, profile=profile, model=model, mode=mode, prompt=prompt, language=language)
+        chosen = choose(engine=engine, profile=profile, model=model, mode=mode, prompt=prompt, language=language)
+        return adapted(chosen, text_layer=text_layer, scripts=tuple(script or ()))
     except ConfigurationError as error:
         raise UsageError(str(error)) from error
 

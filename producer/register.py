@@ -126,7 +126,7 @@ class Registrar:
             profile=manifest.profile,
             profile_digest=manifest.profile_digest,
             pages_per_job=self._profile.pages_per_job,
-            routes=tuple(sorted({route.to for route in self._profile.routes})),
+            routes=self._profile.destinations,
         )
         self._store.put(waiting, marker.to_bytes())
         return ended + 1, False

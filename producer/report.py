@@ -22,6 +22,8 @@ class Ended:
     status: DocumentStatus
     total: int
     done: int
+    #: pages whose text is the PDF's own: no engine read them
+    text_layer: int
     #: (page or None for the whole document, reason, detail)
     failures: tuple[tuple[int | None, str, str], ...]
     files: tuple[Path, ...]

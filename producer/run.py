@@ -25,6 +25,7 @@ from ocrfleet.jobs import DocumentStatus, Queue, Status, digest_of
 from ocrfleet.ledger import Ledger
 from ocrfleet.queues import make_app
 from ocrfleet.storage import FolderStore, NotFoundError
+from ocrfleet.style import AS_STORED, Style
 from producer.deliver import DeliveryError, deliver
 from producer.discover import Candidate, Skipped, UsageError, discover
 from producer.dispatch import Dispatcher
@@ -70,6 +71,8 @@ class Order:
     workers: int = 1
     #: what the workers say of themselves is wanted, up to the last page
     measured: bool = False
+    #: of the delivered Markdown; what is stored is the same in all
+    style: Style = AS_STORED
 
     @property
     def state(self) -> Path:
@@ -334,10 +337,19 @@ class Run:
             failures.append((None, status.problem.reason, status.problem.detail))
         files: list[Path] = []
         try:
-            files = deliver(self._store, status, name=name, folder=self._order.output)
+            files = deliver(self._store, status, name=name, folder=self._order.output, style=self._order.style)
         except DeliveryError as error:
             failures.append((None, "not_delivered", str(error)))
-        return Ended(name, status.document, status.status, status.total, status.done, tuple(failures), tuple(files))
+        return Ended(
+            name=name,
+            document=status.document,
+            status=status.status,
+            total=status.total,
+            done=status.done,
+            text_layer=status.text_layer,
+            failures=tuple(failures),
+            files=tuple(files),
+        )
 
     def _count(self, dispatcher: Dispatcher, seconds: float) -> None:
         """Bring the tally up to date: what was delivered, and how far the documents are that were not."""
@@ -354,4 +366,13 @@ class Run:
 
 def _undelivered(registered: Registered, name: str, why: str) -> Ended:
     failure = (None, "not_delivered", why)
-    return Ended(name, registered.document, DocumentStatus.FAILED, registered.total, 0, (failure,), ())
+    return Ended(
+        name=name,
+        document=registered.document,
+        status=DocumentStatus.FAILED,
+        total=registered.total,
+        done=0,
+        text_layer=0,
+        failures=(failure,),
+        files=(),
+    )

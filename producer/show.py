@@ -112,9 +112,11 @@ def report(console: Console, result: Report, output: Path) -> None:
     _more(console, len(result.skipped) - _ROWS, "skipped files")
     tally = result.tally
     reused = f" ({tally.reused} of them were in the store already)" if tally.reused else ""
+    own = sum({item.document: item.text_layer for item in result.ended}.values())
+    saved = f", {own} by the text that they had already" if own else ""
     console.print(
         f"{tally.documents_ended} of {tally.documents} documents, "
-        f"{tally.done} pages done{reused}, {tally.failed} failed, in {duration(tally.seconds)}. "
+        f"{tally.done} pages done{reused}{saved}, {tally.failed} failed, in {duration(tally.seconds)}. "
         f"Text and JSON are in [bold]{shown(str(output))}[/]."
     )
     if result.interrupted is not None:
@@ -158,6 +160,7 @@ def summary(result: Report) -> str:
                 "status": item.status,
                 "pages": item.total,
                 "pages_done": item.done,
+                "pages_from_text_layer": item.text_layer,
                 "failures": [
                     {"page": page, "reason": reason, "detail": detail} for page, reason, detail in item.failures
                 ],

@@ -42,7 +42,9 @@ class Sweep:
         jobs, assemblies = self._published.jobs(sorted({name for profile in profiles for name in queue_names(profile)}))
         # A page that was sent to another profile comes back to its own when nobody serves that one any more.
         served = {(state.profile, state.profile_digest) for state in self._ledger.workers()}
-        jobs = [job for job in jobs if job.routed is None or (job.routed.profile, job.routed.profile_digest) in served]
+        jobs = [
+            job for job in jobs if job.sent_to is None or (job.sent_to.profile, job.sent_to.profile_digest) in served
+        ]
         on_the_way = {
             (job.document, job.generation, page) for job in jobs for page in range(job.first, job.last + 1)
         } | {(document, generation, _ASSEMBLY) for document, generation in assemblies}

@@ -58,7 +58,7 @@ def _write(store: ObjectStore, manifest: Manifest, stored: StoredPages, generati
     done = sum(1 for page in manifest.pages() if page in stored.done)
     outcome = _outcome(done, manifest.total)
     failures: list[Failure] = []
-    blank = 0
+    blank = text_layer = figures = 0
     with tempfile.TemporaryDirectory(prefix="ocrfleet-") as folder, ExitStack() as stack:
         paths = {extension: Path(folder, extension) for extension in WRITERS}
         files = {extension: stack.enter_context(path.open("w+b")) for extension, path in paths.items()}
@@ -67,6 +67,8 @@ def _write(store: ObjectStore, manifest: Manifest, stored: StoredPages, generati
             writer.begin(manifest, outcome)
         for result in _pages(store, manifest, stored, generation):
             blank += result.blank
+            text_layer += result.text_layer
+            figures += sum(1 for block in result.blocks if block.figure is not None)
             if result.status is PageStatus.FAILED and result.reason is not None:
                 failures.append(Failure(page=result.page, reason=result.reason, detail=result.detail or ""))
             for writer in writers:
@@ -87,6 +89,8 @@ def _write(store: ObjectStore, manifest: Manifest, stored: StoredPages, generati
         total=manifest.total,
         done=done,
         blank=blank,
+        text_layer=text_layer,
+        figures=figures,
         failures=tuple(failures),
         problem=manifest.problem,
         outputs=outputs,

@@ -12,8 +12,12 @@ class Attempt(Record):
     """One try at a page."""
 
     page: int
-    #: `done`, the reason of a failure, or where the page went
+    #: of the ladder; 0 is the profile as it stands
+    rung: int = 0
+    #: `done`, the reason of a failure, where the page went, or `skipped` for a rung that could not be tried
     outcome: str
+    #: what was seen, or why it was skipped
+    detail: str | None = None
     render_seconds: float | None = None
     recognise_seconds: float | None = None
     #: written by the engine
@@ -36,11 +40,12 @@ class Try:
     """An attempt while it is made."""
 
     page: int
-    #: from 1, of the page's own: deaths of workers don't count
-    number: int
+    #: of the ladder
+    rung: int
     #: closed when the page is with the engine
     making_ready: ExitStack
     facts: dict[str, float] = field(default_factory=dict)
 
-    def done(self, outcome: str) -> Attempt:
-        return Attempt.model_validate({"page": self.page, "outcome": outcome, **self.facts})
+    def done(self, outcome: str, detail: str | None = None) -> Attempt:
+        told = {"page": self.page, "rung": self.rung, "outcome": outcome, "detail": detail}
+        return Attempt.model_validate(told | self.facts)

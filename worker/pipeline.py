@@ -21,18 +21,18 @@ import structlog
 
 from ocrfleet import keys
 from ocrfleet.errors import FatalError, OcrfleetError, TransientError
-from ocrfleet.jobs import Manifest, PageJob, PageStatus, Routed
+from ocrfleet.jobs import Manifest, PageJob, PageStatus
 from ocrfleet.ledger import Ledger, Mark
 from ocrfleet.results import record_pages, stored_pages
 from worker import canary
 from worker.attempts import Attempt, RunRecord
-from worker.page import DrainingError, PageReader
+from worker.page import PageReader, Visit
 from worker.patience import Patience
-from worker.routing import RoutedError
+from worker.reading import DrainingError
+from worker.routing import Destination, MovedError
 
 if TYPE_CHECKING:
     from ocrfleet.jobs import WorkerState
-    from ocrfleet.ledger import Faults
     from ocrfleet.profiles import Profile
     from ocrfleet.settings import Settings
     from ocrfleet.storage import ObjectStore
@@ -54,7 +54,7 @@ class Worked:
     #: every page of the document has a record: time to assemble it
     assemble: bool
     #: pages that go to other profiles; the job may be acknowledged once they are on those queues
-    routed: dict[Routed, list[int]]
+    moved: dict[Destination, list[int]]
 
 
 class Pipeline:
@@ -111,6 +111,7 @@ class Pipeline:
             profile=self._profile,
             engine=self._engine,
             renderers=self._renderers,
+            store=self._store,
             ledger=self._ledger,
             patience=self._patience,
             worker=self._worker,
@@ -145,7 +146,7 @@ class Pipeline:
     def room(self, *, jobs_to_come: int) -> bool:
         """Say whether the worker should take another job, when so many are on their way to `run`."""
         return (
-            not self._reader.leaving
+            not self._reader.health.leaving
             and self._pages + jobs_to_come * self._profile.pages_per_job < self._reader.capacity
         )
 
@@ -182,9 +183,9 @@ class Pipeline:
 
     def drain(self) -> None:
         """Begin no more pages; those that were begun end as usual, or are given back after `drain_seconds`."""
-        if self._reader.draining:
+        if self._reader.health.draining:
             return
-        self._reader.draining = True
+        self._reader.health.draining = True
         self._patience.end()
         self._loop.call_soon_threadsafe(self._loop.call_later, self._settings.drain_seconds, self._give_back)
 
@@ -223,19 +224,20 @@ class Pipeline:
             inspect = functools.partial(self._ledger.inspect_all, worker=self._worker)
             faults = await self._patience.call(inspect, job.document, job.generation, pages)
             attempts: list[Attempt] = []
-            tasks = [self._begin(self._page(job, manifest, page, faults[page], attempts)) for page in pages]
+            visits = [Visit(job, manifest, page, faults[page], attempts) for page in pages]
+            tasks = [self._begin(self._page(visit)) for visit in visits]
         finally:
             self._pages -= at_most
         ends = await asyncio.gather(*tasks, return_exceptions=True)
         await self._write_run_record(job, attempts)
-        routed: dict[Routed, list[int]] = {}
+        moved: dict[Destination, list[int]] = {}
         for page, end in zip(pages, ends, strict=True):
-            if isinstance(end, RoutedError):
-                routed.setdefault(end.to, []).append(page)
-        _raise_worst([end for end in ends if not isinstance(end, RoutedError)])
+            if isinstance(end, MovedError):
+                moved.setdefault(end.to, []).append(page)
+        _raise_worst([end for end in ends if not isinstance(end, MovedError)])
         # A job with nothing left to do may be the repetition of one whose worker died before it asked for assembly.
         mark = await self._patience.call(self._ledger.mark, job.document, job.generation, ())
-        return Worked(mark is Mark.LAST, routed)
+        return Worked(mark is Mark.LAST, moved)
 
     def _begin(self, page: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Start a page, which counts as in hand until it has ended."""
@@ -249,11 +251,11 @@ class Pipeline:
         self._tasks.discard(task)
         self._pages -= 1
         # Most pages that end make no room for a whole job: the consumer may go on sleeping.
-        if self._reader.leaving or self.room(jobs_to_come=0):
+        if self._reader.health.leaving or self.room(jobs_to_come=0):
             self.on_room()
 
     def _check_profile(self, job: PageJob, manifest: Manifest) -> None:
-        wanted = manifest.profile_digest if job.routed is None else job.routed.profile_digest
+        wanted = manifest.profile_digest if job.sent_to is None else job.sent_to.profile_digest
         if wanted != self._profile.digest:
             raise OcrfleetError(
                 f"document {job.document} was registered for another revision of profile {self._profile.name}: "
@@ -278,27 +280,26 @@ class Pipeline:
             return known | pages.terminal
         return known
 
-    async def _page(self, job: PageJob, manifest: Manifest, page: int, faults: Faults, attempts: list[Attempt]) -> None:
-        """Bring one page to its terminal record. Raises RoutedError when it goes elsewhere."""
-        at = job.document, job.generation, page
-        with structlog.contextvars.bound_contextvars(page=page):
+    async def _page(self, visit: Visit) -> None:
+        """Bring one page to its terminal record. Raises MovedError when it goes elsewhere."""
+        with structlog.contextvars.bound_contextvars(page=visit.page):
             try:
-                result = await self._reader.read(job, manifest, page, faults, attempts)
-                await self._patience.call(record_pages, self._store, self._ledger, job, manifest, result)
+                result = await self._reader.read(visit)
+                await self._patience.call(record_pages, self._store, self._ledger, visit.job, visit.manifest, result)
             except asyncio.CancelledError:
                 if not self._cut_short:
                     raise
-                await self._patience.call(self._ledger.release, *at)
+                await self._patience.call(self._ledger.release, *visit.at)
                 raise DrainingError("the worker is leaving") from None
             except TransientError:  # the store is away, and the worker leaves
                 with suppress(TransientError):
-                    await self._patience.once(self._ledger.release, *at)
+                    await self._patience.once(self._ledger.release, *visit.at)
                 raise
             if result.status is PageStatus.FAILED:
                 log.warning("page failed", reason=result.reason, detail=result.detail)
             else:
                 log.debug("page done")
-            if self._reader.stuck:
+            if self._reader.health.stuck:
                 raise FatalError("the engine hangs in a page and can't be interrupted")
 
     async def _write_run_record(self, job: PageJob, attempts: list[Attempt]) -> None:

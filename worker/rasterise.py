@@ -1,5 +1,7 @@
 """The sandboxed program that turns pages into pixels: `python -m worker.rasterise`, started by a Sandbox.
 
+Asked for a page's `text` instead, it answers the text that a PDF page has already (worker/extract.py).
+
 A PDF page is drawn by MuPDF straight into pixels, an image file is decoded by Pillow at no more than the size needed; so
 is a PDF page that is nothing but one JPEG, as MuPDF's decoder takes twice the time (bench/rendering.py). Pixels go through
 the shared memory: uint8, row after row, grey or RGB. The parent makes them RGB and takes the last few per cent off their
@@ -28,6 +30,7 @@ from ocrfleet.errors import PermanentError, Reason
 from ocrfleet.jobs import Kind
 from ocrfleet.profiles import Render
 from ocrfleet.sandbox import serve
+from worker.extract import extract
 from worker.scans import nearly, only_scan
 
 if TYPE_CHECKING:
@@ -62,7 +65,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Raster:
-    """What was drawn: its size in the memory and as it shall be, in pixels, and the page's size as displayed in points."""
+    """What was drawn: its size in the memory and as it shall be, in pixels, and the page as displayed."""
 
     stored_width: int
     stored_height: int
@@ -70,8 +73,11 @@ class Raster:
     channels: int
     width: int
     height: int
+    #: of the page as displayed, in points
     width_pt: float
     height_pt: float
+    #: degrees, clockwise, by which a PDF page was turned to be displayed: 0, 90, 180 or 270
+    rotation: int = 0
 
 
 class Rasteriser:
@@ -82,10 +88,14 @@ class Rasteriser:
         self._document: Document | None = None
 
     def __call__(self, request: dict[str, Any], fd: int | None, shared: mmap | None) -> dict[str, Any]:
-        """Draw the page of `request` into `shared`; answer its size in pixels and in points."""
+        """Draw the page of `request` into `shared` and answer its size, or answer its text when that is wanted."""
         if fd is None or shared is None:
             raise ValueError("drawing needs a document and memory to draw into")
         document = self._open(request["document"], fd, Kind(request["kind"]), request["passwords"])
+        if request["want"] == "text":
+            if not isinstance(document, PdfDocument):
+                raise ValueError("only a PDF page has text of its own")
+            return extract(document, request["page"])
         render = Render.model_validate(request["render"])
         if isinstance(document, PdfDocument):
             raster = draw_pdf_page(document, request["page"], render, shared)
@@ -113,7 +123,7 @@ def draw_pdf_page(document: PdfDocument, index: int, render: Render, into: mmap)
         width, height = fit(width_pt, height_pt, render, enlarge=True)
         scan = None if _enhances(render) else only_scan(page, (width, height), len(into))
         if scan is not None:
-            return _handed_over(scan, (width, height), width_pt, height_pt, into)
+            return _handed_over(scan, (width, height), width_pt, height_pt, into)  # such a page is not rotated
         matrix = pymupdf.Matrix(width / width_pt, height / height_pt)
         pixmap = page.get_pixmap(matrix=matrix, colorspace=pymupdf.csRGB, alpha=False, annots=True)
         # A scan whose only image can't be decoded would otherwise pass for an empty page.
@@ -134,7 +144,8 @@ def draw_pdf_page(document: PdfDocument, index: int, render: Render, into: mmap)
 
         pixels = _enhance(PIL.Image.frombuffer("RGB", (pixmap.width, pixmap.height), pixels), render).tobytes()
     into[: len(pixels)] = pixels
-    return _raster((pixmap.width, pixmap.height), 3, (pixmap.width, pixmap.height), width_pt, height_pt)
+    size = pixmap.width, pixmap.height
+    return _raster(size, 3, size, width_pt, height_pt, rotation=page.rotation)
 
 
 def draw_image(document: ImageDocument, index: int, render: Render, into: mmap) -> Raster:
@@ -177,7 +188,15 @@ def _handed_over(image: Image, size: tuple[int, int], width_pt: float, height_pt
     return _raster(image.size, len(image.mode), size, width_pt, height_pt)
 
 
-def _raster(stored: tuple[int, int], channels: int, size: tuple[int, int], width_pt: float, height_pt: float) -> Raster:
+def _raster(
+    stored: tuple[int, int],
+    channels: int,
+    size: tuple[int, int],
+    width_pt: float,
+    height_pt: float,
+    *,
+    rotation: int = 0,
+) -> Raster:
     return Raster(
         stored_width=stored[0],
         stored_height=stored[1],
@@ -186,6 +205,7 @@ def _raster(stored: tuple[int, int], channels: int, size: tuple[int, int], width
         height=size[1],
         width_pt=width_pt,
         height_pt=height_pt,
+        rotation=rotation,
     )
 
 

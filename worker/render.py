@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import cv2
 import numpy as np
 
 from ocrfleet.errors import ConfigurationError, PageFaultError, Reason
+from ocrfleet.jobs import Kind
 from ocrfleet.sandbox import Sandbox
 from worker.engines.base import PageImage
+from worker.layer import NO_LAYER, Layer, layer_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
-    from ocrfleet.jobs import Kind
     from ocrfleet.profiles import Render
 
 _BYTES_PER_PIXEL = 3
+
+_Answer = TypeVar("_Answer")
 
 
 @dataclass
@@ -75,16 +79,46 @@ class RenderPool:
                 f"the profile allows {render.max_pixels} pixels a page, this worker renders at most {self._max_pixels}"
             )
         request = {
-            "document": document_key,
+            "want": "pixels",
             "kind": kind,
             "page": page_index,
             "passwords": list(passwords),
             "render": render.model_dump(mode="json"),
         }
+        return await self._ask(document_key, request, fd, deadline, _page_image)
+
+    async def layer(
+        self,
+        document_key: str,
+        fd: int,
+        kind: Kind,
+        page_index: int,
+        *,
+        passwords: Sequence[str] = (),
+        deadline: float,
+    ) -> Layer:
+        """Return the text that the page has already; arguments and errors are those of `render`.
+
+        It is not to be trusted as it is: worker/text_layer.py. A page of an image file has none.
+        """
+        if kind is not Kind.PDF:
+            return NO_LAYER
+        request = {"want": "text", "kind": kind, "page": page_index, "passwords": list(passwords)}
+        return await self._ask(document_key, request, fd, deadline, lambda answer, _: layer_of(answer))
+
+    async def _ask(
+        self,
+        document_key: str,
+        request: dict[str, Any],
+        fd: int,
+        deadline: float,
+        understand: Callable[[dict[str, Any], Sandbox], _Answer],
+    ) -> _Answer:
+        """Have a process answer the request; `understand` the answer before the process gets another."""
         # A caller that is cancelled may close its descriptor, and the number may soon be another document's.
         own_fd = os.dup(fd)
         try:
-            future = self._threads.submit(self._render, document_key, request, own_fd, deadline)
+            future = self._threads.submit(self._answer, document_key, request, own_fd, deadline, understand)
         except RuntimeError:
             os.close(own_fd)
             raise
@@ -97,11 +131,18 @@ class RenderPool:
             renderer.sandbox.close()
         self._threads.shutdown(cancel_futures=True)
 
-    def _render(self, document: str, request: dict[str, Any], fd: int, deadline: float) -> PageImage:
+    def _answer(
+        self,
+        document: str,
+        request: dict[str, Any],
+        fd: int,
+        deadline: float,
+        understand: Callable[[dict[str, Any], Sandbox], _Answer],
+    ) -> _Answer:
         renderer = self._take(document)
         try:
-            answer = renderer.sandbox.call(request, fd=fd, deadline=deadline)
-            return _page_image(answer, renderer.sandbox)
+            answer = renderer.sandbox.call(request | {"document": document}, fd=fd, deadline=deadline)
+            return understand(answer, renderer.sandbox)
         finally:
             with self._lock:
                 self._free.append(renderer)
@@ -126,15 +167,19 @@ def _page_image(answer: dict[str, Any], sandbox: Sandbox) -> PageImage:
             "height": int(height),
             "width_pt": float(width_pt),
             "height_pt": float(height_pt),
+            "rotation": (0 | 90 | 180 | 270) as rotation,
         } if (
             sandbox.shared is not None
+            and 0 < width_pt < math.inf
+            and 0 < height_pt < math.inf
             and min(stored_width, stored_height, width, height) > 0
             and stored_width * stored_height * channels <= len(sandbox.shared)
             and width * height * _BYTES_PER_PIXEL <= len(sandbox.shared)
         ):
             count = stored_width * stored_height * channels
             stored = np.frombuffer(sandbox.shared, np.uint8, count).reshape(stored_height, stored_width, channels)
-            return PageImage(pixels=_in_rgb(stored, (width, height)), width_pt=width_pt, height_pt=height_pt)
+            pixels = _in_rgb(stored, (width, height))
+            return PageImage(pixels=pixels, width_pt=width_pt, height_pt=height_pt, rotation=int(rotation))
         case _:
             raise PageFaultError(Reason.RENDER_CRASHED, "the decoder answered nonsense: the file is probably damaged")
 

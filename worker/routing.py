@@ -1,17 +1,18 @@
-"""Routing: pages that a rule of the profile sends to another one, where a worker serves that."""
+"""Pages that go to another profile's queue: by a rule of their profile, up its ladder, or back from there."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ocrfleet.errors import OcrfleetError
-from ocrfleet.jobs import Routed
+from ocrfleet.jobs import Climbing, Routed
 
 if TYPE_CHECKING:
-    from ocrfleet.jobs import Kind
+    from ocrfleet.jobs import Kind, Manifest, PageJob
     from ocrfleet.ledger import Ledger
-    from ocrfleet.profiles import Profile
+    from ocrfleet.profiles import Profile, Rung
     from worker.engines.base import PageImage
     from worker.patience import Patience
 
@@ -20,12 +21,26 @@ _REMEMBERED = 5.0
 _POINTS_PER_INCH = 72.0
 
 
-class RoutedError(OcrfleetError):
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """The profile on whose queue a page is put, and what its job says of that."""
+
+    profile: str
+    routed: Routed | None = None
+    climbing: Climbing | None = None
+
+
+class MovedError(OcrfleetError):
     """The page goes to another profile: it has no record yet, and its job no more business with it."""
 
-    def __init__(self, to: Routed) -> None:
+    def __init__(self, to: Destination) -> None:
         super().__init__(f"the page goes to profile {to.profile}")
         self.to = to
+
+
+def back_home(job: PageJob, manifest: Manifest) -> Destination:
+    """Return where a page goes that came to this worker for one attempt only."""
+    return Destination(job.routed.profile if job.routed else manifest.profile, routed=job.routed)
 
 
 class Router:
@@ -43,14 +58,28 @@ class Router:
         return bool(self._routes)
 
     async def check(self, image: PageImage, *, ink: float, kind: Kind) -> None:
-        """Raise RoutedError when a rule fits the page and somebody serves the profile that it names."""
+        """Raise MovedError when a rule fits the page and somebody serves the profile that it names."""
         inches = max(image.width_pt, image.height_pt) / _POINTS_PER_INCH
         route = next((route for route in self._routes if route.fits(inches=inches, ink=ink, kind=kind)), None)
         if route is None:
             return
         digest = (await self._profiles()).get(route.to)
         if digest is not None:
-            raise RoutedError(Routed(profile=route.to, profile_digest=digest))
+            raise MovedError(Destination(route.to, routed=Routed(profile=route.to, profile_digest=digest)))
+
+    async def up(self, job: PageJob, number: int, rung: Rung) -> Destination | None:
+        """Return where a rung sends a page; None when nobody serves that profile."""
+        digest = (await self._profiles()).get(rung.profile or "")
+        if rung.profile is None or digest is None:
+            return None
+        climbing = Climbing(
+            profile=rung.profile,
+            profile_digest=digest,
+            rung=number,
+            max_tokens=rung.max_tokens,
+            deadline=rung.deadline,
+        )
+        return Destination(rung.profile, routed=job.routed, climbing=climbing)
 
     async def _profiles(self) -> dict[str, str]:
         """Return the digests of the profiles that are served, by name."""

@@ -15,7 +15,7 @@ from ocrfleet.jobs import AssemblyJob, PageJob
 from ocrfleet.queues import TASK_ASSEMBLE, TASK_PAGES, publish_assembly, publish_pages, ranges
 from ocrfleet.storage import NotFoundError
 from worker.assemble import assemble
-from worker.page import DrainingError
+from worker.reading import DrainingError
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -73,12 +73,12 @@ def register_tasks(
         with acknowledgement.after(self.request):
             job = PageJob.from_message(message)
             worked = pipeline.run(job, redelivered=bool(self.request.delivery_info.get("redelivered")))
-            for routed, numbers in worked.routed.items():
+            for to, numbers in worked.moved.items():
                 parts = (
-                    job.model_copy(update={"first": first, "last": last, "routed": routed})
+                    job.model_copy(update={"first": first, "last": last, "routed": to.routed, "climbing": to.climbing})
                     for first, last in ranges(numbers, job.last - job.first + 1)
                 )
-                publish_pages(app, routed.profile, parts)
+                publish_pages(app, to.profile, parts)
             if worked.assemble:
                 publish_assembly(app, job.document, job.generation)
 

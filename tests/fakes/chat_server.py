@@ -245,10 +245,15 @@ def hangs(*pieces: str) -> Behaviour:
     """Say something, or nothing at all, and then nothing more."""
 
     def behave(handler: Handler, body: dict[str, Any]) -> None:
-        if pieces:
-            handler.begin_stream()
-            for piece in pieces:
-                handler.send_event(chunk(piece))
+        try:
+            if pieces:
+                handler.begin_stream()
+                for piece in pieces:
+                    handler.send_event(chunk(piece))
+        except OSError:  # the client left in the middle of it
+            handler.chats.left.set()
+            handler.close_connection = True
+            return
         handler.wait_until_left()
 
     return behave

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from ocrfleet import keys
 from ocrfleet.errors import Reason, TransientError
 from ocrfleet.jobs import (
+    Block,
     DocumentStatus,
     Kind,
     Manifest,
@@ -23,6 +24,7 @@ from ocrfleet.jobs import (
     PageStatus,
     Problem,
     Queue,
+    Role,
     Source,
     Status,
 )
@@ -86,6 +88,12 @@ class Archive:
                 page, status=PageStatus.FAILED, reason=Reason.RENDER_CRASHED, detail=f"crash in {generation}"
             )
             self.store.create(keys.page_failed(DOCUMENT, page, generation), result.to_bytes())
+
+    def store_page(self, page: int, **facts: Any) -> None:
+        result = self._result(page, **facts)
+        failed = result.status is PageStatus.FAILED
+        key = keys.page_failed(DOCUMENT, page, 1) if failed else keys.page_done(DOCUMENT, page)
+        self.store.create(key, result.to_bytes())
 
     def _result(
         self, page: int, *, status: PageStatus = PageStatus.DONE, blank: bool = False, **facts: Any
@@ -417,6 +425,24 @@ def test_a_status_exists_only_after_its_outputs(archive: Archive, tmp_path: Path
     # And when there is room, it does
     store.room = 2
     assert archive.ended().status is DocumentStatus.COMPLETED
+
+
+def test_a_status_counts_pictures_and_pages_that_had_their_text_already(archive: Archive) -> None:
+    # Given a page with two pictures, one with a text of its own, one that failed and has a picture of its text
+    archive.register(pages=3)
+    figure = Block(label="image", role=Role.FIGURE, figure="000001-01-0123456789ab.jpg")
+    text = Block(label="text", role=Role.TEXT, markdown="words")
+    archive.store_page(1, blocks=(figure, text, figure), markdown=True)
+    archive.store_page(2, text_layer=True)
+    archive.store_page(
+        3, status=PageStatus.FAILED, reason=Reason.TRUNCATED, detail="cut off", blocks=(figure, text), markdown=True
+    )
+
+    status = archive.ended()
+
+    assert (status.done, status.text_layer, status.figures) == (2, 1, 3)
+    assert archive.output(status, "md").count("![Figure](figures/") == 3
+    assert [failure.reason for failure in status.failures] == [Reason.TRUNCATED]
 
 
 # ---- listings

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from ocrfleet import keys
 from ocrfleet.jobs import DocumentStatus, Output, Status
-from ocrfleet.storage import FolderStore
+from ocrfleet.storage import FolderStore, NotFoundError
+from ocrfleet.style import Style, Tables
 from producer.deliver import DeliveryError, deliver
 
 
@@ -134,3 +136,96 @@ def test_a_document_with_the_longest_name_is_delivered(store: FolderStore, tmp_p
     # Then its text can be written, under whatever name
     (path,) = deliver(store, status(store, md=b"x"), name=name, folder=tmp_path / "out")
     assert path.read_bytes() == b"x"
+
+
+# ---- styles
+
+TABLE = b"<!-- page 1 -->\n\n<table>\n<tr><td>a</td></tr>\n</table>\n\ncom-\npound\n\n"
+
+
+def test_the_markdown_is_delivered_in_the_style_that_was_chosen(store: FolderStore, tmp_path: Path) -> None:
+    # Given a document whose text was delivered as it is stored
+    ended = status(store, md=TABLE, json=b"com-\npound")
+    markdown, as_json = deliver(store, ended, name="a", folder=tmp_path / "out")
+    assert markdown.read_bytes() == TABLE
+
+    # When it is delivered in another style, then the Markdown is in that, and what is stored is as it was
+    style = Style(tables=Tables.MARKDOWN, join_hyphens=True)
+    deliver(store, ended, name="a", folder=tmp_path / "out", style=style)
+    assert markdown.read_bytes() == b"<!-- page 1 -->\n\n| a |\n| --- |\n\ncompound\n\n"
+    assert as_json.read_bytes() == b"com-\npound"
+    assert store.get(ended.outputs["md"].key) == TABLE
+
+    # And when it is again, then it is left alone; and it can be had as it is stored
+    os.utime(markdown, ns=(10**18, 10**18))
+    deliver(store, ended, name="a", folder=tmp_path / "out", style=style)
+    assert markdown.stat().st_mtime_ns == 10**18
+    deliver(store, ended, name="a", folder=tmp_path / "out")
+    assert markdown.read_bytes() == TABLE
+
+
+def test_a_style_changes_no_other_byte(store: FolderStore, tmp_path: Path) -> None:
+    # Given every character that some program takes for the end of a line
+    text = "a\x0bb\u2028c\u0085d\re\n\nf\n".encode()
+
+    (path,) = deliver(store, status(store, md=text), name="a", folder=tmp_path, style=Style(join_hyphens=True))
+
+    assert path.read_bytes() == text
+
+
+# ---- pictures
+
+NAME = "000001-01-0123456789ab.jpg"
+FOLDER = f"figures/{'0' * 32}"
+
+
+def with_pictures(store: FolderStore, *names: str) -> Status:
+    text = "".join(f"![a](figures/{'0' * 32}/{name})\n\n" for name in names)
+    return status(store, md=text.encode()).model_copy(update={"figures": len(names)})
+
+
+def test_pictures_lie_beside_the_text_that_shows_them(store: FolderStore, tmp_path: Path) -> None:
+    # Given a document with a picture, and one of another attempt at the page that its text doesn't show
+    store.put(keys.figure("0" * 32, NAME), b"picture")
+    store.put(keys.figure("0" * 32, "000001-01-ffffffffffff.jpg"), b"other")
+
+    # When it is delivered
+    (path,) = deliver(store, with_pictures(store, NAME), name="box/a.pdf", folder=tmp_path / "out")
+
+    # Then the link leads from the text to the picture
+    assert files(tmp_path / "out") == {"box/a.pdf.md", f"box/{FOLDER}/{NAME}"}
+    assert (path.parent / FOLDER / NAME).read_bytes() == b"picture"
+    assert f"({FOLDER}/{NAME})".encode() in path.read_bytes()
+
+
+def test_a_picture_that_is_the_same_is_left_alone_and_a_damaged_one_is_not(store: FolderStore, tmp_path: Path) -> None:
+    store.put(keys.figure("0" * 32, NAME), b"picture")
+    ended = with_pictures(store, NAME)
+    deliver(store, ended, name="a", folder=tmp_path / "out")
+    picture = tmp_path / "out" / FOLDER / NAME
+    os.utime(picture, ns=(10**18, 10**18))
+
+    deliver(store, ended, name="a", folder=tmp_path / "out")
+    assert picture.stat().st_mtime_ns == 10**18
+
+    picture.write_bytes(b"PICTURE")
+    deliver(store, ended, name="a", folder=tmp_path / "out")
+    assert picture.read_bytes() == b"picture"
+
+
+def test_a_text_is_not_delivered_without_its_pictures(store: FolderStore, tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match=NAME):
+        deliver(store, with_pictures(store, NAME), name="a", folder=tmp_path / "out")
+
+    assert files(tmp_path / "out") == set()
+
+
+def test_a_picture_that_can_not_be_written_is_an_error(store: FolderStore, tmp_path: Path) -> None:
+    store.put(keys.figure("0" * 32, NAME), b"picture")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "figures").write_bytes(b"precious")
+
+    with pytest.raises(DeliveryError, match="can't be written"):
+        deliver(store, with_pictures(store, NAME), name="a", folder=tmp_path / "out")
+
+    assert files(tmp_path / "out") == {"figures"}

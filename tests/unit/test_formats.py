@@ -3,9 +3,11 @@ from __future__ import annotations
 import io
 import json
 import re
+import time
 from collections.abc import Sequence
 from typing import Any
 
+import pymupdf
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -13,6 +15,7 @@ from markdown_it import MarkdownIt
 
 from ocrfleet.errors import Reason
 from ocrfleet.jobs import (
+    Block,
     DocumentStatus,
     Kind,
     Line,
@@ -20,10 +23,14 @@ from ocrfleet.jobs import (
     PageResult,
     PageStatus,
     Problem,
+    Role,
     Source,
 )
+from ocrfleet.markdown import escape
 from worker.formats import WRITERS
-from worker.formats.markdown import clean, escape
+from worker.formats.document_json import points
+from worker.formats.markdown import clean
+from worker.formats.scan import normalised
 
 #: CommonMark, and what most readers understand beyond it
 COMMONMARK = MarkdownIt("commonmark")
@@ -279,9 +286,6 @@ def test_prose_is_left_as_it_is(line: str) -> None:
         assert escape(line) == line
 
 
-# ---- JSON
-
-
 # ---- Markdown that a model wrote
 
 MODELS_OWN = '# Title\n\nSome *text* with `code`.\n\n- one\n- two\n\n<table><tr><td colspan="2">a</td></tr></table>'
@@ -355,6 +359,341 @@ def test_a_models_markdown_can_do_nothing(text: str) -> None:
 @settings(max_examples=300)
 def test_whatever_a_models_markdown_is_made_of_it_can_do_nothing(parts: list[str]) -> None:
     harmless("".join(parts))
+
+
+# ---- Markdown that a model wrote: what it becomes
+
+
+@pytest.mark.parametrize(
+    ("written", "clean_text"),
+    [
+        # HTML that is no table
+        ("<center>Fig. 1</center>", "Fig. 1"),
+        ("a<b>bold</b> and <i>slanted</i>", "a**bold** and *slanted*"),
+        ("H<sub>2</sub>O, x<sup>10</sup>, 4<sup>th</sup>, e<sup>a+b</sup>", "H₂O, x¹⁰, 4th, e^(a+b)"),
+        ("one<br>two<br/>three", "one\ntwo\nthree"),
+        ("<h2>Title</h2>text", "## Title\n\ntext"),
+        ("<ul><li>one</li><li>two</li></ul>", "- one\n- two"),
+        ("<p>one</p><p>two</p>", "one\n\ntwo"),
+        ("<span style='x'>kept</span>", "kept"),
+        # what is no tag
+        ("5 < 6", "5 &lt; 6"),
+        ("if a<b and c>d", "if a&lt;b and c>d"),
+        ("<Smith@example.org> <name>", "&lt;Smith@example.org> &lt;name>"),
+        ("<!-- page 9 -->", "&lt;!-- page 9 -->"),
+        ("\\<x", "&lt;x"),
+        # formulas
+        (r"so \(a_1<b\), and", r"so $a_1\lt b$, and"),
+        ("\\[\na\n= b\n\\]", "$$a = b$$"),
+        ("before \\[a\\] behind", "before\n\n$$a$$\n\nbehind"),
+        ("$$\n- a\n$$", "$$- a$$"),
+        (r"\begin{align}a &= b \\[2pt] c\end{align}", r"$$\begin{align}a &= b \\[2pt] c\end{align}$$"),
+        (r"$x &lt; y$ costs $5 or $6", r"$x \lt y$ costs $5 or $6"),
+        (r"forgotten \( here", r"forgotten \\( here"),
+        # headings, rules, lists
+        ("text\n# Title #\ntext", "text\n\n# Title\n\ntext"),
+        ("Title\n=====\ntext", "# Title\n\ntext"),
+        ("text\n---\ntext", "text\n\n---\n\ntext"),
+        ("    no code", "no code"),
+        ("#hashtag", "#hashtag"),
+        ("in the year\n1914. It", "in the year\n1914\\. It"),
+        ("- one\n    - two\n        - three\n- four", "- one\n  - two\n    - three\n- four"),
+        ("1. one\n   goes on\n2. two", "1. one\n   goes on\n2. two"),
+        ("- # one", "- \\# one"),
+        ("> quoted\n> on\n\nnot", "> quoted\n> on\n\nnot"),
+        # code
+        ("```python\na = '<b>'\n\nb\n```\nend", "```python\na = '<b>'\n\nb\n```\n\nend"),
+        ("```markdown\n# Title\n```", "# Title"),
+        ("```\nnever closed", "never closed"),
+        # links
+        ("[words](http://a.b/c)", "words (http://a.b/c)"),
+        ("![a picture](page_1.png)", "a picture"),
+        ("[a]: http://b", "[a&#93;: http://b"),
+    ],
+)
+def test_what_a_model_writes_becomes_common_markdown(written: str, clean_text: str) -> None:
+    assert clean(written) == clean_text
+    assert clean(clean_text).replace("&#93;", "]") == clean_text.replace("&#93;", "]")
+
+
+@pytest.mark.parametrize(
+    ("written", "rows"),
+    [
+        ("<table border=1><tr><td>a</td><td>b</td></tr></table>", "<tr><td>a</td><td>b</td></tr>"),
+        ("<table>\n\n<tr>\n<td>a\n\nb</td>\n\n</tr>\n</table>", "<tr><td>a<br>b</td></tr>"),
+        ("<TABLE><TR><TD colspan=2 onclick=x>a</TD></TABLE>", '<tr><td colspan="2">a</td></tr>'),
+        ("<table><thead><tr><td>a</td></tr></thead><tr><td>b", "<tr><th>a</th></tr>\n<tr><td>b</td></tr>"),
+        ("<tr><td>a</td><td>b</td></tr>", "<tr><td>a</td><td>b</td></tr>"),
+        ("<td>a<td>b", "<tr><td>a</td><td>b</td></tr>"),
+        ("<table><tr><td>1 < 2 &amp; <b>3</b> \\(x\\)</td></tr></table>", "<tr><td>1 &lt; 2 &amp; 3 $x$</td></tr>"),
+        ("<table><tr><td><table><tr><td>a</td></tr></table></td></tr></table>", "<tr><td>a</td></tr>"),
+        ("<table><caption>c</caption><tr><td>a</td></tr></table>", "<caption>c</caption>\n<tr><td>a</td></tr>"),
+        ("| a | b |\n|---|:-:|\n| $x$ | **c** |", "<tr><th>a</th><th>b</th></tr>\n<tr><td>$x$</td><td>c</td></tr>"),
+    ],
+)
+def test_a_table_is_one_block_of_html(written: str, rows: str) -> None:
+    assert clean(f"before\n{written}") == f"before\n\n<table>\n{rows}\n</table>"
+
+
+def test_text_behind_a_table_that_is_not_closed_is_no_cell() -> None:
+    table = "<table>\n<tr><td>a</td></tr>\n</table>"
+
+    assert clean("<table><tr><td>a</td></tr>\n\nText.") == f"{table}\n\nText."
+    assert clean("<table><tr><td>a\n\nText.") == f"{table}\n\nText."
+    assert clean("<table><tr><td>a</td></tr> <table><tr><td>a") == f"{table}\n\n{table}"
+
+
+#: Pieces of what models write, and of what could mislead a reader.
+PIECES = [
+    *HARMFUL,
+    *MARKUP,
+    *("<table>", "</table>", "<tr>", "</tr>", "<td>", "</td>", '<th colspan="2">', "<caption>", "<br>", "<b>", "</b>"),
+    *(
+        "\\(",
+        "\\)",
+        "\\[",
+        "\\]",
+        "$",
+        "$$",
+        "\\begin{align}",
+        "\\end{align}",
+        "<sup>2</sup>",
+        "<center>",
+        "<p>",
+        "<li>",
+    ),
+    *("```\n", "```python\n", "~~~\n", "- a\n", "  - b\n", "1. c\n", "> q\n", "|a|b|\n", "|-|-|\n", "===\n", "---\n"),
+    *(
+        "\x00",
+        "\x01",
+        "\x010\x03",
+        "\x02",
+        "\r",
+        "figures/",
+        "![x](figures/" + "0" * 32 + "/000001-01-0123456789ab.jpg)",
+    ),
+]
+written_by_models = st.lists(st.sampled_from(PIECES), max_size=14).map("".join)
+ROLES = st.sampled_from(list(Role))
+
+
+def sober(markdown: str, pages: int, *, pictures: int = 0) -> None:
+    """Fail unless a reader finds these pages' markers, tables, at most that many pictures, and no other HTML or link."""
+    for reader in READERS.values():
+        tokens = reader.parse(markdown)
+        html = [token.content.strip() for token in tokens if token.type == "html_block"]
+        assert [text for text in html if text.startswith("<!-- page")] == [
+            f"<!-- page {n} -->" for n in range(1, pages + 1)
+        ]
+        for text in html:
+            if not re.fullmatch(r"<!-- (?:page \d+|header|footer|number) -->", text):
+                assert text.startswith("<table>")
+                assert text.endswith("</table>")
+                tags = re.findall(r"<[^>]*>", text)
+                assert all(
+                    re.fullmatch(r"</?(?:table|tr|td|th|caption|br)(?: (?:row|col)span=\"\d+\")*>", tag) for tag in tags
+                )
+        inline = [child for token in tokens for child in token.children or ()]
+        assert not [child for child in inline if child.type in {"html_inline", "link_open"}]
+        images = [child for child in inline if child.type == "image"]
+        assert len(images) == pictures
+        assert all(str(image.attrs["src"]).startswith(f"figures/{'0' * 32}/") for image in images)
+        assert [token.type for token in tokens[-4:]] == ["html_block", "paragraph_open", "inline", "paragraph_close"]
+        assert not [token for token in tokens if token.type == "code_block"]
+    assert [line for line in markdown.split("\n") if line.startswith("<!-- page")] == [
+        f"<!-- page {n} -->" for n in range(1, pages + 1)
+    ]
+
+
+@given(st.one_of(written_by_models, st.text(max_size=60)))
+@settings(max_examples=1500, deadline=None)
+@example("![***](x)")
+@example("<b># x")
+@example("``` a`b\n<script>")
+def test_whatever_a_model_writes_is_sober(text: str) -> None:
+    sober(write("md", [result(1, "before"), result(2, text, markdown=True), result(3, "after")]), 3)
+
+
+@given(st.lists(st.tuples(ROLES, written_by_models, st.booleans()), max_size=5))
+@settings(max_examples=500, deadline=None)
+def test_whatever_blocks_a_page_has_it_is_sober(parts: list[tuple[Role, str, bool]]) -> None:
+    blocks = tuple(
+        Block(label="x", role=role, markdown=text, figure=NAME if picture and role is Role.FIGURE else None)
+        for role, text, picture in parts
+    )
+    pages = [result(1, "before"), result(2, blocks=blocks, markdown=True), result(3, "after")]
+    sober(write("md", pages), 3, pictures=sum(block.figure is not None for block in blocks))
+    json.loads(write("json", pages))
+
+
+@given(
+    st.lists(st.sampled_from([piece for piece in PIECES if not re.search(r'!\[|src|onclick|="|#', piece)]), max_size=14)
+)
+@settings(max_examples=500, deadline=None)
+@example(["```", "\n", "<table>", "<tr>"])
+def test_no_word_of_a_model_is_lost(pieces: list[str]) -> None:
+    # Given words, each with a letter that is in no tag and in no name of a language, between whatever parts them
+    words = [f"wört{number}ß" for number in range(len(pieces) + 1)]
+    text = "".join(word + piece for word, piece in zip(words, [*pieces, ""], strict=True))
+
+    # Then all are there, but for those that are parts of tags
+    cleaned = clean(text)
+    hidden = "".join(re.findall(r"<[^<>]*>", normalised(text)))
+    assert [word for word in words if word not in cleaned and word not in hidden] == []
+
+
+@given(written_by_models)
+@settings(max_examples=500, deadline=None)
+def test_what_is_clean_stays_as_sober_when_it_is_cleaned_again(text: str) -> None:
+    sober(write("md", [result(1, "a"), result(2, clean(text), markdown=True), result(3, "b")]), 3)
+
+
+@pytest.mark.parametrize(
+    "unit", ["<td>", "\\[", "\\(", "$", "`", "```a\n", "[", "](", "<b ", "*a", "- a\n", "a|b\n-|-\n", "\\[\n\n"]
+)
+def test_what_repeats_itself_takes_time_in_proportion(unit: str) -> None:
+    def seconds(length: int) -> float:
+        begun = time.process_time()
+        clean(unit * (length // len(unit)))
+        return time.process_time() - begun
+
+    # Eight times the text, and not sixty-four times as long.
+    assert seconds(160_000) < 30 * max(seconds(20_000), 0.01)
+
+
+# ---- Markdown: blocks, pictures, pages that are not believed
+
+NAME = "000002-01-0123456789ab.jpg"
+LINK = f"figures/{'0' * 32}/{NAME}"
+
+
+def of_blocks(*blocks: Block) -> str:
+    text = write("md", [result(1, blocks=blocks, markdown=True)])
+    return text.removeprefix("<!-- page 1 -->\n\n").removesuffix("\n\n")
+
+
+def test_a_picture_is_linked_with_its_caption() -> None:
+    figure = Block(label="image", role=Role.FIGURE, figure=NAME)
+    caption = Block(label="image_caption", role=Role.CAPTION, markdown="Fig. 1: *A* [cat](http://x)")
+
+    text = of_blocks(figure, caption)
+
+    assert text == f"![Fig. 1: A cat (http://x)]({LINK})\n\nFig. 1: *A* cat (http://x)"
+    (image,) = [t for token in COMMONMARK.parse(text) for t in token.children or () if t.type == "image"]
+    assert (image.attrs["src"], image.content) == (LINK, "Fig. 1: A cat (http://x)")
+
+
+def test_a_caption_is_that_of_one_picture() -> None:
+    figure = Block(label="image", role=Role.FIGURE, figure=NAME)
+    caption = Block(label="c", role=Role.CAPTION, markdown="One")
+
+    assert of_blocks(caption, figure) == f"One\n\n![One]({LINK})"
+    assert of_blocks(figure, caption, figure) == f"![One]({LINK})\n\nOne\n\n![Figure]({LINK})"
+
+
+def test_roles_make_headings_formulas_and_code_of_mere_words() -> None:
+    text = of_blocks(
+        Block(label="doc_title", role=Role.TITLE, markdown="Title"),
+        Block(label="sub_title", role=Role.HEADING, markdown="### Has its marks"),
+        Block(label="paragraph_title", role=Role.HEADING, markdown="Chapter\none"),
+        Block(label="equation", role=Role.FORMULA, markdown=r"\[ a<b \]"),
+        Block(label="formula", role=Role.FORMULA, markdown="x"),
+        Block(label="formula", role=Role.FORMULA, markdown="$$ a $$\n\n$$ b $$"),
+        Block(label="algorithm", role=Role.CODE, markdown="for *x*:\n  y"),
+    )
+
+    assert text == (
+        "# Title\n\n### Has its marks\n\n## Chapter one\n\n$$a\\lt b$$\n\n$$x$$\n\n$$a$$\n\n$$b$$\n\n"
+        "```\nfor *x*:\n  y\n```"
+    )
+
+
+def test_running_heads_are_kept_and_told_apart() -> None:
+    text = of_blocks(
+        Block(label="header", role=Role.HEADER, markdown="THE TITLE"),
+        Block(label="text", role=Role.TEXT, markdown="Text."),
+        Block(label="page_number", role=Role.PAGE_NUMBER, markdown="12"),
+        Block(label="footer", role=Role.FOOTER),
+    )
+
+    assert text == "<!-- header -->\n\nTHE TITLE\n\nText.\n\n<!-- number -->\n\n12"
+
+
+def test_a_page_whose_blocks_say_nothing_has_its_text() -> None:
+    assert "the text" in write("md", [result(1, "the text", blocks=(Block(label="text"),), markdown=True)])
+
+
+def test_a_text_that_is_not_believed_is_shown_behind_a_note() -> None:
+    page = result(
+        2,
+        "same\nsame",
+        markdown=True,
+        status=PageStatus.FAILED,
+        reason=Reason.REPETITION,
+        detail="it says same 900 times",
+    )
+
+    assert write("md", [page]) == (
+        "<!-- page 2 failed: repetition -->\n\n"
+        "> **The text of page 2 can't be trusted:** it says same 900 times\n\n"
+        "same\nsame\n\n"
+    )
+
+
+def test_the_text_of_a_layer_is_plain() -> None:
+    assert "\\*as printed\\*" in write("md", [result(1, "*as printed*", text_layer=True)])
+
+
+# ---- JSON: blocks
+
+
+def test_a_block_of_the_json_has_plain_text_points_and_a_path() -> None:
+    blocks = (
+        Block(label="table", role=Role.TABLE, boxes=((10, 20, 30, 40),), markdown="|a|b|\n|-|-|\n|**c**|1 < 2|"),
+        Block(label="image", role=Role.FIGURE, boxes=((0, 0, 100, 200),), figure=NAME),
+        Block(label="", markdown="# A *title* &amp; \\(x\\) <b>it</b>"),
+    )
+    page = result(1, blocks=blocks, markdown=True, width_px=100, height_px=200, width_pt=50.0, height_pt=100.0)
+
+    table, image, text = json.loads(write("json", [page]))["pages"][0]["blocks"]
+
+    assert (table["text"], table["points"]) == ("a\tb\nc\t1 < 2", [[5, 10, 15, 20]])
+    assert table["markdown"] == blocks[0].markdown
+    assert image["figure"] == LINK
+    assert text["text"] == "A title & $x$ it"
+    assert text["points"] == []
+
+
+def test_points_are_unknown_where_the_page_has_no_size() -> None:
+    page = result(1, blocks=(Block(label="", boxes=((1, 2, 3, 4),)),), markdown=True)
+
+    assert json.loads(write("json", [page]))["pages"][0]["blocks"][0]["points"] is None
+
+
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+def test_points_lie_where_pymupdf_says(rotation: int) -> None:
+    # Given a page with a crop box, turned, as it is displayed
+    with pymupdf.open() as document:
+        page = document.new_page(width=400, height=600)
+        page.set_cropbox(pymupdf.Rect(30, 50, 330, 550))
+        page.set_rotation(rotation)
+        width, height = page.rect.width, page.rect.height
+        seen = result(
+            1,
+            width_px=round(width * 2),
+            height_px=round(height * 2),
+            width_pt=width,
+            height_pt=height,
+            rotation=rotation,
+        )
+        box = (20.0, 40.0, 100.0, 90.0)
+
+        # When a box of the image is turned back
+        expected = pymupdf.Rect(*(side / 2 for side in box)) * page.derotation_matrix
+        expected.normalize()
+
+        # Then it is where PyMuPDF has it
+        assert points(seen, (box,)) == [pytest.approx(tuple(expected), abs=0.01)]
 
 
 def test_the_json_of_a_document_parses() -> None:

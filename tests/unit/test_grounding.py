@@ -9,18 +9,40 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ocrfleet.jobs import Block, PageResult, PageStatus
-from worker.grounding import LABEL_LENGTH, LABELS, MAX_BOXES, parse
+from ocrfleet.jobs import Block, PageResult, PageStatus, Role
+from ocrfleet.profiles import Parser
+from worker.parsers import Parsed
+from worker.parsers import parse as parse_any
+from worker.parsers.grounding import LABEL_LENGTH, MAX_BOXES, ROLES, parse
 
 END = "<｜end▁of▁sentence｜>"  # noqa: RUF001 - the token is written so
 TAGS = ("<|ref|>", "<|/ref|>", "<|det|>", "<|/det|>", "<|grounding|>", END)
 #: one pixel is one step of the model's coordinates
 SIDE = 999
 
+# Outputs as people published them: https://github.com/deepseek-ai/DeepSeek-OCR/issues/75
+AS_MARKDOWN = (
+    "<|ref|>title<|/ref|><|det|>[[175, 155, 852, 234]]<|/det|>\n# LORA: LOW-RANK ADAPTATION OF LARGE LANGUAGE MODELS"
+)
+AS_TEXT = (
+    "<|ref|>一段接一段<|/ref|><|det|>[[549, 653, 616, 679]]<|/det|>\n"
+    "<|ref|>越过高峰<|/ref|><|det|>[[547, 703, 604, 730]]<|/det|>\n"
+    "<|ref|>另一峰却又见<|/ref|><|det|>[[547, 754, 630, 780]]<|/det|>"
+)
+
+
+def parsed(text: str) -> Parsed:
+    return parse(text, width_px=SIDE, height_px=SIDE)
+
 
 def read(text: str) -> tuple[str, list[Block]]:
-    markdown, blocks = parse(text, width_px=SIDE, height_px=SIDE)
-    return markdown, list(blocks)
+    """Return the page's text, and its blocks but for the text that is in none."""
+    page = parsed(text)
+    return page.text, [block for block in page.blocks if block != outside(block.markdown)]
+
+
+def outside(text: str) -> Block:
+    return Block(label="", role=Role.TEXT, markdown=text)
 
 
 def block(label: str, text: str = "", *, box: str = "[[1, 2, 30, 40]]") -> str:
@@ -28,12 +50,12 @@ def block(label: str, text: str = "", *, box: str = "[[1, 2, 30, 40]]") -> str:
 
 
 def texts(blocks: list[Block]) -> list[tuple[str, str]]:
-    return [(one.label, one.text) for one in blocks]
+    return [(one.label, one.markdown) for one in blocks]
 
 
 class TestBlocks:
     def test_a_page(self) -> None:
-        markdown, blocks = parse(
+        page = parse(
             "<|ref|>title<|/ref|><|det|>[[111, 50, 888, 90]]<|/det|>\n# On tides  \n\n"
             "<|ref|>text<|/ref|><|det|>[[111, 120, 888, 300], [0, 0, 999, 999]]<|/det|>\nThe moon *pulls*.\nTwice a day.\n\n"
             f"<|ref|>table<|/ref|><|det|>[[10.5,400,20,500]]<|/det|>\n<table><tr><td>4 m</td></tr></table>{END}",
@@ -41,30 +63,40 @@ class TestBlocks:
             height_px=999,
         )
 
-        assert markdown == "# On tides\n\nThe moon *pulls*.\nTwice a day.\n\n<table><tr><td>4 m</td></tr></table>"
-        assert blocks == (
-            Block(label="title", boxes=((222, 50, 1776, 90),), text="# On tides"),
+        assert page.text == "# On tides\n\nThe moon *pulls*.\nTwice a day.\n\n<table><tr><td>4 m</td></tr></table>"
+        assert page.blocks == (
+            Block(label="title", role=Role.TITLE, boxes=((222, 50, 1776, 90),), markdown="# On tides"),
             Block(
                 label="text",
+                role=Role.TEXT,
                 boxes=((222, 120, 1776, 300), (0, 0, 1998, 999)),
-                text="The moon *pulls*.\nTwice a day.",
+                markdown="The moon *pulls*.\nTwice a day.",
             ),
-            Block(label="table", boxes=((21, 400, 40, 500),), text="<table><tr><td>4 m</td></tr></table>"),
+            Block(
+                label="table",
+                role=Role.TABLE,
+                boxes=((21, 400, 40, 500),),
+                markdown="<table><tr><td>4 m</td></tr></table>",
+            ),
         )
+        assert page.damage is None
 
     def test_boxes_are_rounded_to_a_tenth_of_a_pixel(self) -> None:
-        _, blocks = parse(block("text", "a", box="[[1, 1, 500, 998]]"), width_px=1190, height_px=1684)
+        page = parse(block("text", "a", box="[[1, 1, 500, 998]]"), width_px=1190, height_px=1684)
 
-        assert blocks[0].boxes == ((1.2, 1.7, 595.6, 1682.3),)
+        assert page.blocks[0].boxes == ((1.2, 1.7, 595.6, 1682.3),)
 
     def test_no_output(self) -> None:
         assert read("") == read(END) == ("", [])
 
-    def test_text_before_the_first_tag_is_in_no_block(self) -> None:
-        markdown, blocks = read("Stray words. " + block("text", "Words."))
+    def test_text_before_the_first_tag_is_a_block_without_a_label(self) -> None:
+        page = parsed("Stray words. " + block("text", "Words."))
 
-        assert markdown == "Stray words.\n\nWords."
-        assert texts(blocks) == [("text", "Words.")]
+        assert page.text == "Stray words.\n\nWords."
+        assert page.blocks == (
+            outside("Stray words."),
+            Block(label="text", role=Role.TEXT, boxes=((1, 2, 30, 40),), markdown="Words."),
+        )
 
     def test_a_figure_has_a_block_and_no_text(self) -> None:
         markdown, blocks = read(block("image") + block("image_caption", "Fig. 1"))
@@ -117,7 +149,7 @@ class TestBoxes:
         markdown, blocks = read(block("text", "Words.", box=box))
 
         assert markdown == "Words."
-        assert blocks == [Block(label="text", boxes=(), text="Words.")]
+        assert blocks == [Block(label="text", role=Role.TEXT, markdown="Words.")]
 
     def test_the_other_boxes_of_the_block_stay(self) -> None:
         _, blocks = read(block("text", "a", box="[[1, 2, 3, 4], [9, 9, 1, 1], [5,6,7,8], oh, [1, 2]]"))
@@ -192,7 +224,7 @@ class TestDamage:
         markdown, blocks = read("<|ref|>text<|/ref|>The moon<|det|>[[1, 2, 3, 4]]<|/det|> pulls.")
 
         assert markdown == "The moon pulls."
-        assert blocks == [Block(label="text", boxes=(), text="The moon pulls.")]
+        assert blocks == [Block(label="text", role=Role.TEXT, markdown="The moon pulls.")]
 
     def test_a_forgotten_end_of_boxes(self) -> None:
         markdown, blocks = read("<|ref|>text<|/ref|><|det|>[[1, 2, 3, 4]]\n12 moons.\n" + block("text", "Words."))
@@ -215,10 +247,10 @@ class TestDamage:
         assert read("a <|re<|r<|/det|>ef|>f|> b")[0] == "a <|re f|> b"
 
     def test_half_a_character_can_be_stored_all_the_same(self) -> None:
-        markdown, blocks = read(block("te\ud800xt", "Wo\udfffrds."))
+        page = parse_any(Parser.GROUNDING, block("te\ud800xt", "Wo\udfffrds."), width_px=SIDE, height_px=SIDE)
         result = PageResult(
-            page=1, status=PageStatus.DONE, profile="p", engine="e", model="m", revision="r", text=markdown,
-            blocks=tuple(blocks),
+            page=1, status=PageStatus.DONE, profile="p", engine="e", model="m", revision="r", text=page.text,
+            blocks=page.blocks,
         )  # fmt: skip
 
         assert PageResult.from_bytes(result.to_bytes()).text == "Wo?rds."
@@ -268,18 +300,28 @@ class TestStrippedTags:
 
         assert markdown == "# On tides\n\nThe moon *pulls*.\nTwice.\n\n<center>Fig. 1</center>"
         assert blocks == [
-            Block(label="title", boxes=((52, 82, 320, 109),), text="# On tides"),
-            Block(label="text", boxes=((52, 120, 900, 300), (52, 310, 900.5, 400)), text="The moon *pulls*.\nTwice."),
-            Block(label="image", boxes=((1, 2, 30, 40),), text=""),
-            Block(label="image_caption", boxes=((1, 50, 30, 60),), text="<center>Fig. 1</center>"),
+            Block(label="title", role=Role.TITLE, boxes=((52, 82, 320, 109),), markdown="# On tides"),
+            Block(
+                label="text",
+                role=Role.TEXT,
+                boxes=((52, 120, 900, 300), (52, 310, 900.5, 400)),
+                markdown="The moon *pulls*.\nTwice.",
+            ),
+            Block(label="image", role=Role.FIGURE, boxes=((1, 2, 30, 40),), markdown=""),
+            Block(
+                label="image_caption", role=Role.CAPTION, boxes=((1, 50, 30, 60),), markdown="<center>Fig. 1</center>"
+            ),
         ]
 
-    @pytest.mark.parametrize("label", sorted(LABELS))
+    @pytest.mark.parametrize("label", sorted(ROLES))
     def test_every_layout_label(self, label: str) -> None:
         assert texts(read(f"{label}[[1, 2, 30, 40]]\nWords.")[1]) == [(label, "Words.")]
 
     def test_a_box_that_is_none_is_left_out_and_its_block_is_not(self) -> None:
-        assert read("text[[30, 2, 3, 4]]\nWords.") == ("Words.", [Block(label="text", boxes=(), text="Words.")])
+        assert read("text[[30, 2, 3, 4]]\nWords.") == (
+            "Words.",
+            [Block(label="text", role=Role.TEXT, markdown="Words.")],
+        )
 
     @pytest.mark.parametrize(
         "line",
@@ -318,6 +360,81 @@ class TestStrippedTags:
         assert blocks == []
 
 
+class TestRoles:
+    @pytest.mark.parametrize(
+        ("label", "text", "role"),
+        [
+            ("title", "# On tides", Role.TITLE),
+            ("title", "On tides", Role.TITLE),
+            ("title", "## Solution", Role.HEADING),
+            ("sub_title", "## Solution", Role.HEADING),
+            ("text", "The moon.", Role.TEXT),
+            ("text", "## Solution", Role.HEADING),
+            ("text", "- spring tides\n- neap tides", Role.LIST),
+            ("equation", r"\[x = -a\tan \theta\]", Role.FORMULA),
+            ("table", "<table></table>", Role.TABLE),
+            ("table_caption", "Table 1", Role.CAPTION),
+            ("table_footnote", "* in metres", Role.FOOTNOTE),
+            ("image", "", Role.FIGURE),
+            ("image_caption", "<center>Fig. 1</center>", Role.CAPTION),
+            ("image_footnote", "After Lord Kelvin.", Role.FOOTNOTE),
+            ("header", "# Almanac", Role.HEADER),
+            ("footer", "1921", Role.FOOTER),
+            ("page_number", "14", Role.PAGE_NUMBER),
+            ("marginalia", "sic", Role.OTHER),
+        ],
+    )
+    def test_a_label_says_what_a_block_is(self, label: str, text: str, role: Role) -> None:
+        assert [one.role for one in parsed(block(label, text)).blocks] == [role]
+
+    def test_every_layout_label_has_one(self) -> None:
+        assert Role.OTHER not in ROLES.values()
+
+
+class TestDoubt:
+    """What is said of a page whose layout can't be believed; its text is there all the same."""
+
+    @pytest.mark.parametrize("output", ["", END, block("text", "Words."), block("image"), "<|ref|>text<|/ref|>Words."])
+    def test_none(self, output: str) -> None:
+        assert parsed(output).damage is None
+
+    def test_no_block(self) -> None:
+        page = parsed("The moon pulls.\n\nTwice a day.")
+
+        assert page.damage == "the text has no layout: there is not one block"
+        assert page.text == "The moon pulls.\n\nTwice a day."
+
+    def test_most_blocks_are_nowhere(self) -> None:
+        good, bad = block("text", "a"), block("text", "b", box="[[9, 9, 1, 1]]")
+
+        assert parsed(good + bad + bad).damage == "2 of 3 blocks have no place on the page"
+        assert parsed(bad + bad).text == "b\n\nb"
+
+    def test_some_blocks_are_nowhere(self) -> None:
+        good, bad = block("text", "a"), block("text", "b", box="[[9, 9, 1, 1]]")
+
+        assert parsed(bad).damage is None
+        assert parsed(good + bad).damage is None
+        assert parsed(good + bad + good + bad).damage is None
+
+
+class TestPublished:
+    def test_asked_for_markdown(self) -> None:
+        page = parse(AS_MARKDOWN, width_px=883, height_px=736)
+
+        title = "# LORA: LOW-RANK ADAPTATION OF LARGE LANGUAGE MODELS"
+        box = (154.7, 114.2, 753.1, 172.4)
+        assert page == Parsed(text=title, blocks=(Block(label="title", role=Role.TITLE, boxes=(box,), markdown=title),))
+
+    def test_asked_to_ocr_the_image(self) -> None:
+        page = parsed(AS_TEXT)
+
+        assert page.text == "一段接一段\n\n越过高峰\n\n另一峰却又见"
+        assert [one.role for one in page.blocks] == [Role.TEXT] * 3
+        assert page.blocks[0].boxes == ((549, 653, 616, 679),)
+        assert page.damage is None
+
+
 LAYOUT = TAGS[:4]
 words = st.integers(min_value=0, max_value=9999).map("w{:04}".format)
 numbers = st.one_of(st.integers(-5, 1200).map(str), st.floats(0, 999).map(str))
@@ -325,7 +442,7 @@ pieces = st.one_of(
     st.sampled_from(TAGS + LAYOUT + LAYOUT),
     words,
     numbers,
-    st.sampled_from(("[", "]", "[[", "]]", ",", ", ", "\n", "\n\n", " ", *sorted(LABELS))),
+    st.sampled_from(("[", "]", "[[", "]]", ",", ", ", "\n", "\n\n", " ", *sorted(ROLES))),
     st.lists(numbers, min_size=3, max_size=5).map(lambda four: f"[[{', '.join(four)}]]"),
     st.sampled_from((block("text"), block("image"), block("Of tides"), "<|ref|>text<|/ref|><|det|>")),
 )
@@ -341,23 +458,20 @@ class TestAnything:
     @given(damaged, sizes, sizes)
     @example("<|re<|ref|>f|>", 1, 1)
     def test_no_tag_is_left_and_every_box_lies_within_the_image(self, text: str, width: int, height: int) -> None:
-        markdown, blocks = parse(text, width_px=width, height_px=height)
+        page = parse(text, width_px=width, height_px=height)
 
-        assert not any(tag in markdown for tag in TAGS)
-        for one in blocks:
-            assert not any(tag in one.label + one.text for tag in TAGS)
+        assert not any(tag in page.text for tag in TAGS)
+        for one in page.blocks:
+            assert not any(tag in one.label + one.markdown for tag in TAGS)
             assert len(one.label) <= LABEL_LENGTH
             assert one.label == " ".join(one.label.split())
             assert all(0 <= x0 <= x1 <= width and 0 <= y0 <= y1 <= height for x0, y0, x1, y1 in one.boxes)
 
     @given(damaged)
-    def test_the_blocks_stand_in_the_text_in_order(self, text: str) -> None:
-        markdown, blocks = read(text)
+    def test_the_blocks_are_all_of_the_text(self, text: str) -> None:
+        page = parsed(text)
 
-        at = 0
-        for one in blocks:
-            assert markdown.find(one.text, at) >= 0
-            at = markdown.find(one.text, at) + len(one.text)
+        assert page.text == "\n\n".join(one.markdown for one in page.blocks if one.markdown)
 
     @given(outputs)
     def test_no_word_outside_tags_is_lost(self, text: str) -> None:
@@ -365,9 +479,9 @@ class TestAnything:
 
         # What an opening tag is followed by may be a label or boxes; all else is what stands on the page.
         bare = text.replace(TAGS[4], "").replace(TAGS[5], "")
-        outside = re.sub(r"<\|(?:ref|det)\|>[^<]*", "", bare)
+        written = re.sub(r"<\|(?:ref|det)\|>[^<]*", "", bare)
         at = 0
-        for word in re.findall(r"w\d{4}", outside):
+        for word in re.findall(r"w\d{4}", written):
             assert markdown.find(word, at) >= 0
             at = markdown.find(word, at) + len(word)
 

@@ -11,10 +11,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocrfleet import keys, models
-from ocrfleet.errors import ConfigurationError
+from ocrfleet.errors import ConfigurationError, Reason
 from ocrfleet.jobs import Kind
-from ocrfleet.models import DEEPSEEK_OCR, DEEPSEEK_OCR_2, MODELS, choose, find, named, profile_of, read_file
-from ocrfleet.profiles import RAPIDOCR, Canary, Mode, Parser, Profile, Render, Route, Rung, Sampling, resolve
+from ocrfleet.models import (
+    DEEPSEEK_OCR,
+    DEEPSEEK_OCR_2,
+    MODELS,
+    choose,
+    find,
+    image_tokens,
+    named,
+    profile_of,
+    read_file,
+)
+from ocrfleet.profiles import (
+    RAPIDOCR,
+    Canary,
+    Judgement,
+    Parser,
+    Profile,
+    Render,
+    Route,
+    Rung,
+    Sampling,
+    TextLayer,
+    resolve,
+)
 
 NAMED = list(named())
 ASKED = [profile for profile in NAMED if profile.prompt is not None]
@@ -23,11 +45,6 @@ ASKED = [profile for profile in NAMED if profile.prompt is not None]
 def sampling_of(profile: Profile) -> Sampling:
     assert profile.sampling is not None
     return profile.sampling
-
-
-def mode_of(profile: Profile) -> Mode:
-    assert profile.mode is not None
-    return profile.mode
 
 
 def changed(profile: Profile, **changes: Any) -> Profile:
@@ -57,18 +74,19 @@ def test_no_two_profiles_share_a_name_or_a_digest() -> None:
 
 
 def test_the_defaults_have_the_names_of_their_models() -> None:
-    assert [profile_of(model).name for model in MODELS] == ["deepseek-ocr", "deepseek-ocr-2"]
+    assert [profile_of(model).name for model in MODELS] == [model.name for model in MODELS]
     assert {"deepseek-ocr-tiny-ocr", "deepseek-ocr-auto", "deepseek-ocr-2-table"} <= {p.name for p in NAMED}
+    assert {"dots-ocr-ocr", "glm-ocr-table", "olmocr-2", "paddleocr-vl-chart"} <= {p.name for p in NAMED}
 
 
 @pytest.mark.parametrize("profile", ASKED, ids=lambda profile: profile.name)
 def test_prompt_image_and_answer_fit_the_context_and_the_revision_is_a_commit(profile: Profile) -> None:
     (model,) = [model for model in MODELS if model.model == profile.model]
-    spent = sampling_of(profile).max_tokens + mode_of(profile).image_tokens + models.PROMPT_ROOM
-    assert spent <= model.context
     assert profile.prompt is not None
     assert profile.prompt.count("<image>") == 1
-    assert len(profile.prompt) <= models.PROMPT_ROOM
+    # A token is a character at least
+    room = max(models.PROMPT_ROOM, len(profile.prompt) + len(profile.template or ""))
+    assert sampling_of(profile).max_tokens + image_tokens(profile) + room <= model.context
     assert len(profile.revision) == 40
     assert set(profile.revision) <= set("0123456789abcdef")
 
@@ -77,9 +95,18 @@ def test_prompt_image_and_answer_fit_the_context_and_the_revision_is_a_commit(pr
 def test_a_model_is_whole(model: models.Model) -> None:
     assert model.prompt in model.prompts
     assert model.mode in model.modes
-    assert model.render_long_side.keys() == model.modes.keys()
-    assert all(mode.name == name for name, mode in model.modes.items())
+    assert model.largest is None or model.largest in model.modes
+    assert all(shown.mode.name == name for name, shown in model.modes.items() if shown.mode)
+    assert any(prompt.reads for prompt in model.prompts.values())
+    assert model.tried
     assert all(prompt.text.count("<image>") == 1 for prompt in model.prompts.values())
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
+def test_a_chat_has_one_place_for_the_words_and_none_of_its_own_for_the_image(model: models.Model) -> None:
+    if model.template is not None:
+        assert model.template.count("{prompt}") == 1
+        assert "<image>" not in model.template
 
 
 def test_every_route_leads_to_a_profile_with_the_same_prompt_and_no_further() -> None:
@@ -88,6 +115,28 @@ def test_every_route_leads_to_a_profile_with_the_same_prompt_and_no_further() ->
     for route in routed[0].routes:
         target = find(route.to)
         assert (target.prompt, target.model, target.routes) == (routed[0].prompt, routed[0].model, ())
+
+
+@pytest.mark.parametrize("profile", NAMED, ids=lambda profile: profile.name)
+def test_wherever_a_page_may_go_is_a_profile_and_goes_nowhere_that_its_own_does_not_know(profile: Profile) -> None:
+    for name in profile.destinations:
+        assert find(name).name == name != profile.name
+    # A page that was routed climbs the ladder of where it is: the sweep must know those queues by the document's profile
+    for route in profile.routes:
+        assert set(find(route.to).destinations) <= {*profile.destinations, profile.name}
+
+
+@pytest.mark.parametrize(
+    ("width", "height"), [(1654, 2339), (2339, 2339), (2339, 1000), (1288, 911), (1288, 1288), (1997, 1412)]
+)
+def test_an_image_takes_no_more_tokens_than_are_kept_for_it(width: int, height: int) -> None:
+    # As the processors count: whole patches of 28 pixels, no more than their limit
+    for model in MODELS:
+        (name, shown), *more = model.modes.items()
+        if shown.mode is None and max(width, height) == shown.render.long_side:
+            assert (name, more) == ("native", [])
+            patches = round(width / 28) * round(height / 28)
+            assert min(patches, shown.render.max_pixels // 28**2) <= shown.image_tokens
 
 
 @pytest.mark.parametrize("name", ["", "deepseek", "DEEPSEEK-OCR", "deepseek-ocr-fields", "../x", "nowhere.json/"])
@@ -123,7 +172,10 @@ def test_json_that_is_no_profile_is_refused_and_not_repeated(text: str, words: s
         {"revision": "0" * 40},
         {"prompt": "<image>\nFree OCR."},
         {"prompt": None},
-        {"mode": DEEPSEEK_OCR.modes["base"]},
+        {"template": "<|user|>{prompt}"},
+        {"text_layer": TextLayer.PREFER},
+        {"judgement": Judgement(scripts=("LATIN",))},
+        {"mode": DEEPSEEK_OCR.modes["base"].mode},
         {"mode": None},
         {"sampling": Sampling(max_tokens=7003)},
         {"sampling": Sampling(max_tokens=7003, temperature=0.1)},
@@ -159,27 +211,86 @@ def test_a_changed_copy_has_a_digest_of_its_own_also_when_the_first_was_asked_fo
     profile = profile_of(DEEPSEEK_OCR)
     before = profile.digest
     assert profile.model_copy(update={"prompt": "<image>"}).digest != before
-    assert profile.at(2).digest != before
+    assert profile.at(Rung(temperature=0.9)).digest != before
     assert profile.digest == before
 
 
 # ---- the ladder, the routes
 
 
-def test_attempts_climb_the_ladder_and_stay_on_its_last_rung() -> None:
-    rungs = (Rung(temperature=0.3), Rung(temperature=0.7, prompt="<image>\nFree OCR."))
-    profile = changed(profile_of(DEEPSEEK_OCR), ladder=rungs)
-    climbed = [profile.at(number) for number in (0, 1, 2, 3, 9)]
-    assert [sampling_of(step).temperature for step in climbed] == [0.0, 0.0, 0.3, 0.7, 0.7]
-    assert [step.prompt == profile.prompt for step in climbed] == [True, True, True, False, False]
-    # Nothing else changes
-    assert sampling_of(climbed[-1]).max_tokens == sampling_of(profile).max_tokens
-    assert climbed[-1].name == profile.name
+def test_a_rung_changes_what_it_says_and_nothing_else() -> None:
+    profile = profile_of(DEEPSEEK_OCR)
+    assert profile.at(Rung(deadline=9.0, temperature=0.0)) == profile
+    warm = profile.at(Rung(temperature=0.7, max_tokens=100))
+    assert (sampling_of(warm).temperature, sampling_of(warm).max_tokens) == (0.7, 100)
+    assert changed(warm, sampling=profile.sampling) == profile
+    asked = profile.at(Rung(prompt="<image>\nFree OCR.", parser=Parser.TEXT, long_side=900))
+    assert (asked.prompt, asked.parser, asked.render.long_side) == ("<image>\nFree OCR.", Parser.TEXT, 900)
+    assert asked.sampling == profile.sampling
+    # A limit is never raised
+    assert (
+        sampling_of(profile.at(Rung(temperature=0.7, max_tokens=90_000))).max_tokens == sampling_of(profile).max_tokens
+    )
+    assert RAPIDOCR.at(Rung(temperature=1.0)).sampling is None
 
 
-def test_without_a_ladder_or_sampling_attempts_are_alike() -> None:
-    assert RAPIDOCR.at(5) == RAPIDOCR
-    assert changed(RAPIDOCR, ladder=(Rung(temperature=1.0),)).at(2).sampling is None
+def ways(profile: Profile) -> list[str]:
+    """Return what each rung of a profile's ladder does, in a word."""
+    return [
+        rung.profile
+        or ("text layer" if rung.text_layer else "")
+        or ("free" if rung.prompt is not None else f"{rung.temperature}")
+        for rung in profile.ladder
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "ladder"),
+    [
+        ("deepseek-ocr", ["0.2", "free", "deepseek-ocr-large", "text layer", "rapidocr"]),
+        ("deepseek-ocr-auto", ["0.2", "free", "deepseek-ocr-large", "text layer", "rapidocr"]),
+        ("deepseek-ocr-tiny", ["0.2", "free", "deepseek-ocr-large", "text layer", "rapidocr"]),
+        # What is that already is left out, and a text stays a text
+        ("deepseek-ocr-large", ["0.2", "free", "text layer", "rapidocr"]),
+        ("deepseek-ocr-ocr", ["0.2", "deepseek-ocr-large-ocr", "text layer", "rapidocr"]),
+        ("deepseek-ocr-2", ["0.2", "free", "text layer", "rapidocr"]),
+        ("dots-ocr", ["0.3", "free", "text layer", "rapidocr"]),
+        ("dots-ocr-ocr", ["0.3", "text layer", "rapidocr"]),
+        ("olmocr-2", ["0.2", "0.3", "0.5", "0.8", "0.9", "1.0", "text layer", "rapidocr"]),
+        ("glm-ocr", ["0.2", "text layer", "rapidocr"]),
+        # No text of the page is an answer to these
+        ("deepseek-ocr-figure", ["0.2"]),
+        ("deepseek-ocr-table", ["0.2"]),
+        ("paddleocr-vl-chart", ["0.2"]),
+    ],
+)
+def test_a_page_that_fell_is_tried_in_these_ways(name: str, ladder: list[str]) -> None:
+    assert ways(find(name)) == ladder
+
+
+@pytest.mark.parametrize("prompt", ["locate:the seal", "fields:name", "<image>\nWho wrote this?"])
+def test_what_is_no_request_for_the_text_is_asked_again_and_nothing_else(prompt: str) -> None:
+    assert ways(choose(engine="vllm", prompt=prompt)) == ["0.2"]
+
+
+def test_a_text_that_was_cut_off_is_not_asked_for_in_the_same_way_again() -> None:
+    (again, *_) = [rung for rung in find("deepseek-ocr").ladder if Reason.TRUNCATED in rung.after]
+    assert (again.prompt, again.parser, again.max_tokens) == ("<image>\nFree OCR.", Parser.TEXT, None)
+
+
+@pytest.mark.parametrize("profile", ASKED, ids=lambda profile: profile.name)
+def test_every_rung_is_for_what_a_text_or_an_engine_fails_with_and_has_its_limits(profile: Profile) -> None:
+    for rung in profile.ladder:
+        # A renderer that crashed is tried again as it was
+        assert rung.after
+        assert not {Reason.RENDER_CRASHED, Reason.RENDER_DEADLINE, Reason.RENDER_MEMORY} & set(rung.after)
+        assert rung.text_layer or rung.deadline is not None
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
+def test_a_models_own_rungs_lead_nowhere_else(model: models.Model) -> None:
+    with pytest.raises(ValueError, match="change how it is asked"):
+        models.Model.model_validate(model.model_dump() | {"ladder": [{"profile": "rapidocr"}]})
 
 
 @pytest.mark.parametrize(
@@ -231,6 +342,9 @@ def test_a_route_without_a_rule_is_none() -> None:
         ({"engine": "openai"}, "openai-deepseek-ocr"),
         ({"engine": "openai", "model": "deepseek-ocr-2", "prompt": "table"}, "openai-deepseek-ocr-2-table"),
         ({"profile": "deepseek-ocr-large-ocr"}, "deepseek-ocr-large-ocr"),
+        ({"model": "rednote-hilab/dots.ocr"}, "dots-ocr"),
+        ({"model": "dots-ocr", "mode": "native", "prompt": "ocr"}, "dots-ocr-ocr"),
+        ({"engine": "openai", "model": "olmocr-2"}, "openai-olmocr-2"),
     ],
 )
 def test_options_name_a_profile(options: dict[str, str], name: str) -> None:
@@ -252,6 +366,8 @@ def test_options_name_a_profile(options: dict[str, str], name: str) -> None:
         ({"prompt": "ocr"}, "are for --engine vllm and openai"),
         ({"engine": "vllm", "mode": "huge"}, "tiny, small, base, large, gundam, auto"),
         ({"model": "deepseek-ocr-2", "mode": "auto"}, "there are: dynamic$"),
+        ({"model": "glm-ocr", "mode": "tiny"}, "there are: native$"),
+        ({"model": "glm-ocr", "prompt": "figure"}, "there are: ocr, table, formula, or your own"),
         ({"engine": "vllm", "mode": "auto", "prompt": "ocr"}, "default prompt only"),
         ({"engine": "vllm", "prompt": "poem"}, "there are: ocr, markdown, figure"),
         ({"engine": "vllm", "prompt": ""}, "there are: ocr"),
@@ -476,6 +592,8 @@ def test_a_folder_gives_its_family(tmp_path: Path) -> None:
     assert one.model_path == tmp_path / "one"
     assert one.engine == "vllm"
     assert find(one.model_dump_json(exclude_none=True)) == one
+    for model in MODELS:
+        assert choose(model=str(folder_of(tmp_path / model.name, model.architecture))).model == model.model
 
 
 def test_a_folders_revision_is_what_is_in_it_and_not_where_it_lies(tmp_path: Path, monkeypatch: Any) -> None:

@@ -77,6 +77,10 @@ OPENAI = (
 )
 
 
+#: 100,000 characters that repeat nothing
+NOISE = base64.b64encode(np.random.default_rng(1).bytes(75_000)).decode()
+
+
 def page(*, noise: bool = False, paper: int = 255) -> PageImage:
     pixels = np.full((120, 200, 3), paper, dtype=np.uint8)
     pixels[40:60, 20:180] = (200, 30, 30)
@@ -217,9 +221,7 @@ class TestAnswers:
         assert isinstance(error, PageFaultError)
         assert error.reason is Reason.ENGINE_FAILED
 
-    @pytest.mark.parametrize(
-        "script", [says(*["x" * 100_000] * 11), replies(whole("x" * 1_100_000)), replies(whole("x" * 9_000_000))]
-    )
+    @pytest.mark.parametrize("script", [says(*[NOISE] * 11), replies(whole(NOISE * 12)), replies(whole(NOISE * 90))])
     def test_an_endless_answer_is_cut_off(self, server: ChatServer, script: Any) -> None:
         server.script = [script]
 
@@ -327,6 +329,41 @@ class TestRequests:
             return await read(engine)
 
         assert with_engine(server, cancel_and_read, concurrency=1).text == "hello"
+
+
+class TestLoops:
+    def test_a_page_that_repeats_itself_is_hung_up_on(self, server: ChatServer) -> None:
+        # Given a model that would go on for ever
+        server.script = [hangs(*["and the sea was calm, "] * 200), says("hello")]
+
+        async def both(engine: Engine) -> tuple[Recognition, Recognition]:
+            looping = await read(engine)
+            # Then the server is told, so that its place is free for the next page
+            assert await asyncio.to_thread(server.left.wait, 3)
+            return looping, await read(engine)
+
+        looping, after = with_engine(server, both, concurrency=1)
+
+        assert looping.finish_reason == "loop"
+        assert looping.loop is not None
+        assert looping.loop.unit.strip() in looping.text
+        assert len(looping.text) < 1500
+        assert after.text == "hello"
+
+    def test_one_in_one_piece_is_seen(self, server: ChatServer) -> None:
+        server.script = [replies(whole("and the sea was calm, " * 200))]
+
+        assert with_engine(server, read).finish_reason == "loop"
+
+    def test_what_it_cost_is_counted_though_nobody_tells(self, server: ChatServer) -> None:
+        server.script = [hangs(*["and the sea was calm, "] * 200)]
+
+        async def ask(engine: Engine) -> None:
+            await read(engine)
+            with pytest.raises(ConfigurationError, match="OCRFLEET_OPENAI_MAX_TOKENS"):
+                await read(engine)
+
+        with_engine(server, ask, max_tokens=10)
 
 
 class TestTooManyTokens:

@@ -143,7 +143,7 @@ def test_every_field_is_known_to_change_the_text_or_not_to() -> None:
     # A new field must be put into one of the two tests above.
     changes_text = {"engine", "model", "revision", "language", "render", "text_version"}
     # (tests/unit/test_models.py has these, and model_path)
-    changes_text |= {"prompt", "sampling", "mode", "parser", "ladder", "routes"}
+    changes_text |= {"prompt", "template", "sampling", "mode", "parser", "ladder", "routes", "text_layer", "judgement"}
     operational = {"name", "model_path", "pages_per_job", "page_deadline", "canary", "typical_seconds"}
     assert set(Profile.model_fields) == changes_text | operational
     assert set(Render.model_fields) == {"long_side", "max_pixels", "min_side", "contrast", "sharpen"}

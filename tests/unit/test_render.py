@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import math
 import mmap
 from contextlib import closing
 from types import SimpleNamespace
@@ -101,6 +102,7 @@ def test_a_pdf_page_is_rotated_as_it_says(pool: RenderPool, tmp_path: Path, rota
     sideways = rotation in (90, 270)
     assert (image.width, image.height) == ((300, 400) if sideways else (400, 300))
     assert (image.width_pt, image.height_pt) == ((300, 400) if sideways else (400, 300))
+    assert image.rotation == rotation
     assert image.pixels.flags.c_contiguous
     assert image.pixels.flags.owndata
 
@@ -527,6 +529,7 @@ GREY = {
     "height": 3,
     "width_pt": 4.0,
     "height_pt": 3.0,
+    "rotation": 0,
 }
 
 
@@ -541,6 +544,12 @@ GREY = {
         {"width": 1 << 40},
         {"height": None},
         {"width_pt": "4"},
+        {"width_pt": math.nan},
+        {"height_pt": math.inf},
+        {"rotation": 45},
+        {"rotation": -90},
+        {"rotation": "90"},
+        {"rotation": None},
     ],
 )
 def test_a_process_that_lies_about_its_pixels_is_not_believed(lie: Any) -> None:

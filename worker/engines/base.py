@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from ocrfleet.jobs import Block, Line
     from ocrfleet.profiles import Profile
+    from worker.loops import Loop
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,6 +23,8 @@ class PageImage:
     #: the page as displayed, in points (1/72 inch)
     width_pt: float
     height_pt: float
+    #: degrees, clockwise, by which the PDF page was turned to be displayed
+    rotation: int = 0
 
     @property
     def width(self) -> int:
@@ -39,8 +42,10 @@ class Recognition:
     text: str
     lines: tuple[Line, ...] = ()
     blocks: tuple[Block, ...] = ()
-    #: stop, length or abort; None from engines that don't generate
+    #: stop, length, or loop; None from engines that don't generate
     finish_reason: str | None = None
+    #: what the text repeats at its end, and was stopped for
+    loop: Loop | None = None
     #: tokens written; None from engines that don't generate
     tokens: int | None = None
 

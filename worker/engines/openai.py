@@ -27,12 +27,14 @@ from ocrfleet.errors import (
     TransientError,
     UnavailableError,
 )
+from ocrfleet.models import SERVED, image_tokens
 from worker.engines.base import Recognition
 from worker.engines.openai_answer import Answer, parsed, retry_after, status_of
 from worker.engines.openai_negotiation import Negotiation, asked
 from worker.engines.openai_server import Server, connect
 from worker.engines.openai_suspects import DoubtError, Suspects
 from worker.engines.picture import picture
+from worker.engines.transcript import LOOP
 
 if TYPE_CHECKING:
     import openai
@@ -103,7 +105,8 @@ class OpenAiEngine:
             self._client,
             model=self._model,
             vllm=vllm,
-            mode=self._profile.mode,
+            # Of a model that only the server knows, nothing is known.
+            image_tokens=0 if self._profile.revision == SERVED else image_tokens(self._profile),
             counted=self._settings.max_tokens is not None,
         )
         release = await self._release()
@@ -131,12 +134,17 @@ class OpenAiEngine:
                 self._tokens += answer.spent
         self._proven = True
         self._suspects.answered(url)
-        if answer.spent_as_told is None and self._settings.max_tokens is not None:
+        if answer.spent_as_told is None and answer.loop is None and self._settings.max_tokens is not None:
             raise ConfigurationError(
                 f"{self._server.host} doesn't tell how many tokens it takes, so that the limit OCRFLEET_OPENAI_MAX_TOKENS can't "
                 "be kept; unset it and set OCRFLEET_OPENAI_MAX_PAGES"
             )
-        return Recognition(text=answer.text, finish_reason=answer.finish_reason, tokens=answer.tokens)
+        return Recognition(
+            text=answer.text,
+            finish_reason=answer.finish_reason if answer.loop is None else LOOP,
+            tokens=answer.tokens,
+            loop=answer.loop,
+        )
 
     async def stop(self) -> None:
         self._encoders.shutdown(wait=False, cancel_futures=True)
@@ -208,7 +216,9 @@ class OpenAiEngine:
             else:
                 async for chunk in stream:
                     answer.take(chunk, "delta")
-                if answer.begun and answer.finish_reason is None:
+                    if answer.loop is not None:
+                        break  # to hang up ends the request
+                if answer.begun and answer.finish_reason is None and answer.loop is None:
                     raise DoubtError(Reason.ENGINE_FAILED, f"the answer of {self._server.host} ends in the middle")
         if not answer.begun:
             raise PageFaultError(

@@ -12,9 +12,12 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from ocrfleet.errors import PageFaultError, Reason
+from worker.engines.transcript import Transcript
 
 if TYPE_CHECKING:
     import openai
+
+    from worker.loops import Loop
 
 #: Characters of a page's text; ten times what fits into 8192 tokens that are all long words.
 _LONGEST_TEXT = 1 << 20
@@ -24,8 +27,7 @@ class Answer:
     """What has come of an answer so far."""
 
     def __init__(self) -> None:
-        self._pieces: list[str] = []
-        self._length = 0
+        self._transcript = Transcript()
         #: whether there was a choice in it: OpenAI's word for an answer
         self.begun = False
         self.finish_reason: str | None = None
@@ -35,7 +37,12 @@ class Answer:
 
     @property
     def text(self) -> str:
-        return "".join(self._pieces)
+        return self._transcript.text
+
+    @property
+    def loop(self) -> Loop | None:
+        """What the answer repeats at its end: nothing that is worth paying for comes after that."""
+        return self._transcript.loop
 
     @property
     def spent_as_told(self) -> int | None:
@@ -45,7 +52,7 @@ class Answer:
     def spent(self) -> int:
         """Tokens read and written; where nothing was told, as of an answer that broke off, a token for each piece."""
         told = self.spent_as_told
-        return len(self._pieces) if told is None else told
+        return len(self._transcript) if told is None else told
 
     def take(self, part: Any, holder: str) -> None:
         """Add a part of an answer; its text is in the choice's `holder`. Raises PageFaultError when it grows too long.
@@ -64,10 +71,9 @@ class Answer:
                 continue
             if not isinstance(piece, str):
                 raise TypeError(f"a text that is a {type(piece).__name__}")
-            self._length += len(piece)
-            if self._length > _LONGEST_TEXT:
+            if self._transcript.length + len(piece) > _LONGEST_TEXT:
                 raise PageFaultError(Reason.ENGINE_FAILED, f"the answer is longer than {_LONGEST_TEXT} characters")
-            self._pieces.append(piece)
+            self._transcript.add(piece)
 
 
 def parsed(body: bytes) -> Any:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from ocrfleet.errors import ConfigurationError
 from ocrfleet.models import PROMPT_ROOM
 from worker.engines.openai_answer import message_of
+from worker.engines.prompts import words
 
 if TYPE_CHECKING:
-    from ocrfleet.profiles import Mode, Profile, Sampling
+    from ocrfleet.profiles import Profile, Sampling
 
 #: Hosted services refuse to write more than this.
 _MOST_TOKENS = 8192
@@ -31,15 +32,15 @@ _NO_STREAM = re.compile(
 class Negotiation:
     """What one server takes, as far as its refusals have shown.
 
-    `client` is the SDK's, `model` what the server calls the model, `mode` how the model sees a page, where that is known.
+    `client` is the SDK's, `model` what the server calls the model, `image_tokens` what a page takes at most, where that is known.
     `counted`: an answer without its tokens is of no use.
     """
 
-    def __init__(self, client: Any, *, model: str, vllm: bool, mode: Mode | None, counted: bool) -> None:
+    def __init__(self, client: Any, *, model: str, vllm: bool, image_tokens: int, counted: bool) -> None:
         self._client = client
         self._model = model
         self._vllm = vllm
-        self._mode = mode
+        self._image_tokens = image_tokens
         self._counted = counted
         self._most_tokens = _MOST_TOKENS
         self._streams = self._tells_usage = True
@@ -76,8 +77,7 @@ class Negotiation:
 
     def _request(self, url: str, profile: Profile) -> dict[str, Any]:
         prompt, sampling = asked(profile)
-        # Chat templates put the image's place into the prompt themselves: there must not be two.
-        words = prompt.replace("<image>\n", "").replace("<image>", "")
+        told = words(prompt)
         request: dict[str, Any] = {
             "model": self._model,
             "messages": [
@@ -85,7 +85,7 @@ class Negotiation:
                     "role": "user",
                     "content": [
                         {"type": "image_url", "image_url": {"url": url}},
-                        *([{"type": "text", "text": words}] if words else []),
+                        *([{"type": "text", "text": told}] if told else []),
                     ],
                 }
             ],
@@ -119,7 +119,7 @@ class Negotiation:
         context, read = _CONTEXT.search(complaint), _READ.search(complaint)
         if context:
             # Room for the largest image, so that the next page needs no lowering.
-            largest = PROMPT_ROOM + self._mode.image_tokens if self._mode else 0
+            largest = PROMPT_ROOM + self._image_tokens if self._image_tokens else 0
             fits = int(context[1]) - max(int(read[1]) if read else PROMPT_ROOM, largest)
         else:
             # Such as: it must be at most 4096; the valid range is [1, 4096].

@@ -9,7 +9,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,8 @@ from ocrfleet.errors import ConfigurationError, FatalError, PageFaultError, Perm
 from worker.engines import vllm_plugin
 from worker.engines.base import Recognition
 from worker.engines.picture import picture
+from worker.engines.prompts import written_out
+from worker.engines.transcript import LOOP, Transcript
 from worker.engines.vllm_size import sizes
 
 if TYPE_CHECKING:
@@ -129,7 +131,7 @@ class VllmEngine:
         """
         if profile.prompt is None or profile.sampling is None:
             raise PermanentError(Reason.ENGINE_FAILED, f"the profile {profile.name} does not say what to ask")
-        return await self._write(profile.prompt, picture(image, profile), _parameters(profile.sampling))
+        return await self._write(written_out(profile), picture(image, profile), _parameters(profile.sampling))
 
     @property
     def unfinished(self) -> int:
@@ -207,7 +209,8 @@ class VllmEngine:
                 enforce_eager=settings.enforce_eager,
                 renderer_num_workers=settings.renderer_num_workers,
                 logits_processors=[_GUARD] if guarded else None,
-                limit_mm_per_prompt={"image": 1},
+                # A model that takes films, too, would keep memory for one.
+                limit_mm_per_prompt={"image": 1, "video": 0},
                 # No page comes twice: what would be kept of it is lost memory.
                 enable_prefix_caching=False,
                 mm_processor_cache_gb=0,
@@ -220,17 +223,21 @@ class VllmEngine:
         from vllm.exceptions import VLLMValidationError  # noqa: PLC0415 - see start
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError  # noqa: PLC0415
 
-        pieces, tokens, finish_reason = [], 0, None
+        transcript, tokens, finish_reason = Transcript(), 0, None
         with self._listened_to():
             try:
-                async for output in self._llm.generate(
-                    await self.rendered(prompt, shown), parameters, uuid.uuid4().hex
-                ):
-                    self._heard = time.monotonic()
-                    written = output.outputs[0]
-                    pieces.append(written.text)
-                    tokens += len(written.token_ids)
-                    finish_reason = written.finish_reason
+                asked = await self.rendered(prompt, shown)
+                # Leaving before it has ended frees its place: vLLM gives up a request that nobody listens to.
+                async with aclosing(self._llm.generate(asked, parameters, uuid.uuid4().hex)) as outputs:
+                    async for output in outputs:
+                        self._heard = time.monotonic()
+                        written = output.outputs[0]
+                        transcript.add(written.text)
+                        tokens += len(written.token_ids)
+                        finish_reason = written.finish_reason
+                        if transcript.loop is not None:
+                            finish_reason = LOOP
+                            break
             except asyncio.CancelledError:
                 if self._silent:
                     raise FatalError(
@@ -246,7 +253,8 @@ class VllmEngine:
                 raise PageFaultError(Reason.ENGINE_FAILED, f"vLLM fails on this page: {cause}") from error
         if finish_reason == "abort":
             raise PageFaultError(Reason.ENGINE_FAILED, "vLLM gave the page up")
-        return Recognition(text="".join(pieces).removesuffix(_END), finish_reason=finish_reason, tokens=tokens)
+        text = transcript.text.removesuffix(_END)
+        return Recognition(text=text, finish_reason=finish_reason, tokens=tokens, loop=transcript.loop)
 
     async def rendered(self, prompt: str, shown: PIL.Image.Image) -> Any:
         """Return the prompt's tokens and the page's tensors, made in vLLM's own threads."""

@@ -1,4 +1,6 @@
-"""What we change in vLLM's processes: the resolution mode, and whom they obey. An entry point of `vllm.general_plugins`.
+"""What we change in vLLM's processes: an entry point of `vllm.general_plugins`.
+
+That is the resolution mode, a config that it does not tell of, and whom they obey.
 
 vLLM calls `register` in each of its processes. It does nothing unless OCRFLEET_VLLM_* is set: our worker sets it, and
 whoever starts `vllm serve` may.
@@ -30,6 +32,8 @@ def register() -> None:
     if mode:
         set_mode(Mode.model_validate_json(mode) if mode.startswith("{") else _named(mode))
     worker = os.environ.get("OCRFLEET_VLLM_WORKER")
+    if worker:
+        _make_dots_ocr_known()
     if worker and int(worker) != os.getpid():
         _obey_the_worker_alone()
         trouble = os.environ.get("OCRFLEET_VLLM_TROUBLE")
@@ -55,10 +59,19 @@ def set_mode(mode: Mode) -> None:
             function.__kwdefaults__["crop_mode"] = mode.tiles
 
 
+def _make_dots_ocr_known() -> None:
+    """Tell transformers of dots.ocr's config: vLLM 0.32 has it, but would run the Python file that comes with the model."""
+    from transformers import AutoConfig  # noqa: PLC0415 - only where vLLM runs
+    from vllm.transformers_utils.configs.dotsocr import DotsOCRConfig  # noqa: PLC0415
+
+    AutoConfig.register(DotsOCRConfig.model_type, DotsOCRConfig, exist_ok=True)
+
+
 def _named(name: str) -> Mode:
-    if name not in DEEPSEEK_OCR.modes:
+    resolution = DEEPSEEK_OCR.modes.get(name)
+    if resolution is None or resolution.mode is None:
         raise ConfigurationError(f"OCRFLEET_VLLM_MODE={name!r}: there are {', '.join(DEEPSEEK_OCR.modes)}")
-    return DEEPSEEK_OCR.modes[name]
+    return resolution.mode
 
 
 def _obey_the_worker_alone() -> None:

@@ -1,18 +1,23 @@
-"""The document as JSON: for each page its status, reason, text, lines with boxes, and what read it."""
+"""The document as JSON: for each page its status, reason, text, lines and blocks with boxes, and what read it."""
 
 from __future__ import annotations
 
 import json
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from ocrfleet.jobs import DocumentStatus, Manifest, PageResult
+from ocrfleet.jobs import Block, DocumentStatus, Manifest, PageResult
+from ocrfleet.markdown import figure_path
+from worker.formats.page_text import plain_text
 
 EXTENSION = "json"
 
 COORDINATES = (
     "boxes are [x0, y0, x1, y1] in pixels of the page image as displayed (rotation applied), origin top left, y down; "
-    "times width_pt/width_px they are PDF points"
+    "times width_pt/width_px they are points of that page; a block's points are its boxes in points of the page before it "
+    "was rotated, from the top left of its crop box, y down"
 )
+
+Box = tuple[float, float, float, float]
 
 
 class JsonWriter:
@@ -21,8 +26,10 @@ class JsonWriter:
     def __init__(self, out: BinaryIO) -> None:
         self._out = out
         self._separator = b"\n"
+        self._document = ""
 
     def begin(self, manifest: Manifest, status: DocumentStatus) -> None:
+        self._document = manifest.document
         head = {
             "schema_version": 1,
             "document": manifest.document,
@@ -39,8 +46,46 @@ class JsonWriter:
         self._out.write(text.removesuffix("\n}").encode() + b',\n "pages": [')
 
     def page(self, result: PageResult) -> None:
-        self._out.write(self._separator + b"  " + result.model_dump_json(exclude={"schema_version"}).encode())
+        facts = result.model_dump(mode="json", exclude={"schema_version", "blocks"})
+        facts["blocks"] = [self._block(block, result) for block in result.blocks]
+        line = json.dumps(facts, ensure_ascii=False, separators=(",", ":"))
+        self._out.write(self._separator + b"  " + line.encode())
         self._separator = b",\n"
 
     def end(self) -> None:
         self._out.write(b"\n ]\n}\n")
+
+    def _block(self, block: Block, page: PageResult) -> dict[str, Any]:
+        facts = block.model_dump(mode="json")
+        facts["text"] = plain_text(block)
+        facts["points"] = points(page, block.boxes)
+        if block.figure is not None:
+            facts["figure"] = figure_path(self._document, block.figure)
+        return facts
+
+
+def points(page: PageResult, boxes: tuple[Box, ...]) -> list[Box] | None:
+    """Return boxes in points (to 0.01) of the page before it was rotated; None when the page's size is not known.
+
+    The origin is the top left of the crop box, y runs down, as in PyMuPDF once its `derotation_matrix` was applied.
+    """
+    if not (page.width_px and page.height_px and page.width_pt and page.height_pt):
+        return None
+    x, y = page.width_pt / page.width_px, page.height_pt / page.height_px
+    return [
+        _turned_back((x0 * x, y0 * y, x1 * x, y1 * y), page.width_pt, page.height_pt, page.rotation)
+        for x0, y0, x1, y1 in boxes
+    ]
+
+
+def _turned_back(box: Box, width: float, height: float, rotation: int) -> Box:
+    """Return a box of a page of this size, as displayed, where it lies on the page before it was turned clockwise."""
+    x0, y0, x1, y1 = box
+    match rotation:
+        case 90:
+            x0, y0, x1, y1 = y0, width - x1, y1, width - x0
+        case 180:
+            x0, y0, x1, y1 = width - x1, height - y1, width - x0, height - y0
+        case 270:
+            x0, y0, x1, y1 = height - y1, x0, height - y0, x1
+    return round(x0, 2), round(y0, 2), round(x1, 2), round(y1, 2)

@@ -1,30 +1,26 @@
 """Markdown: the text to read, page after page, with a marker for each page that people and tools can find.
 
-A page that is not done has its placeholder where its text would be: pages never shift.
+A page that is not done has its placeholder where its text would be: pages never shift. A text that was not believed
+stands behind a note that says so. Running heads, feet and printed page numbers stay where they are, as nothing that a
+model calls one is sure to be one; a comment before each (`<!-- header -->`) lets tools leave it out.
+
+What is stored is always the same for the same pages, whatever a reader prefers: ocrfleet/style.py makes that of it.
 """
 
 from __future__ import annotations
 
-import re
 from typing import BinaryIO
 
-from ocrfleet.jobs import DocumentStatus, Manifest, PageResult, PageStatus
+from ocrfleet.jobs import Block, DocumentStatus, Manifest, PageResult, PageStatus
+from ocrfleet.markdown import escape, escape_inline, escaped, figure_path
+from worker.formats.blocks import read
+from worker.formats.elements import to_markdown
+from worker.formats.page_text import ASIDE, captions, elements
 
 EXTENSION = "md"
 
-# What CommonMark would take for markup inside a line, and at its beginning: a page's text is data.
-_INLINE = re.compile(r"[\\`*_\[\]<|~]|&(?=#?\w+;)")
-_LINE_START = re.compile(r"[0-9]{1,9}(?=[.)](?:[ \t]|$))|(?=#{1,6}(?:[ \t]|$)|[-+](?:[ \t:-]|$)|[>=]|:-)")
-_LINE_END = re.compile(r"\r\n?|\n")
-
-# What a model may write as HTML: tables. No other tag, and no other attribute.
-_TAG = re.compile(
-    r"</?(?:table|thead|tbody|tr|td|th|caption)>|<br ?/?>|<t[dh](?: (?:row|col)span=\"?[0-9]{1,3}\"?){1,2}>"
-)
-# A link, or a picture, that leads anywhere: what a page says is not to be followed.
-_LINK = re.compile(r"\](?=[(\[:])")
-# What could open a block of code, and swallow what follows: readers don't agree on where one opens.
-_FENCE = re.compile(r"`{3,}|~{3,}")
+#: Characters of a picture's caption that stand in for it where it can't be seen.
+_LONGEST_ALT = 200
 
 
 class MarkdownWriter:
@@ -32,59 +28,57 @@ class MarkdownWriter:
 
     def __init__(self, out: BinaryIO) -> None:
         self._out = out
+        self._document = ""
 
     def begin(self, manifest: Manifest, status: DocumentStatus) -> None:
+        self._document = manifest.document
         if manifest.problem is not None:
             reason, detail = manifest.problem.reason, manifest.problem.detail
-            self._write(
-                f"<!-- document {status}: {reason} -->\n\n> **This document could not be read:** {escape(' '.join(detail.split()))}\n"
-            )
+            self._write(f"<!-- document {status}: {reason} -->", _note("This document could not be read:", detail))
 
     def page(self, result: PageResult) -> None:
+        text = self._text(result)
         if result.status is PageStatus.FAILED:
-            self._write(f"<!-- page {result.page} failed: {result.reason} -->\n\n")
-            self._write(f"> **Page {result.page} is missing:** {escape(' '.join((result.detail or '').split()))}\n\n")
+            found = f"The text of page {result.page} can't be trusted:" if text else f"Page {result.page} is missing:"
+            note = _note(found, result.detail or "")
+            self._write(f"<!-- page {result.page} failed: {result.reason} -->", note, text)
         elif result.blank:
-            self._write(f"<!-- page {result.page} blank -->\n\n")
+            self._write(f"<!-- page {result.page} blank -->")
         else:
-            self._write(f"<!-- page {result.page} -->\n\n")
-            if result.text:
-                self._write((clean(result.text) if result.markdown else escaped(result.text)) + "\n\n")
+            self._write(f"<!-- page {result.page} -->", text)
 
     def end(self) -> None:
         """Nothing follows the last page."""
 
-    def _write(self, text: str) -> None:
-        self._out.write(text.encode())
+    def _text(self, result: PageResult) -> str:
+        if not result.markdown:
+            return escaped(result.text) if result.text else ""
+        return self._blocks(result.blocks) or clean(result.text)
 
+    def _blocks(self, blocks: tuple[Block, ...]) -> str:
+        alternatives = captions(blocks)
+        parts = []
+        for index, block in enumerate(blocks):
+            if block.figure is not None:
+                alt = escape_inline(alternatives.get(index, "")[:_LONGEST_ALT]) or "Figure"
+                parts.append(f"![{alt}]({figure_path(self._document, block.figure)})")
+            text = to_markdown(elements(block))
+            if text and block.role in ASIDE:
+                parts.append(f"<!-- {ASIDE[block.role]} -->")
+            parts.append(text)
+        return "\n\n".join(filter(None, parts))
 
-def escaped(text: str) -> str:
-    """Return plain text as Markdown that reads the same."""
-    return "\n".join(escape(line) for line in _LINE_END.split(text))
+    def _write(self, *parts: str) -> None:
+        self._out.write("".join(f"{part}\n\n" for part in parts if part).encode())
 
 
 def clean(text: str) -> str:
-    """Return a model's Markdown without what could do something or swallow the next page.
+    """Return a model's Markdown as CommonMark that does nothing, leads nowhere, and ends where the page ends.
 
-    That is HTML other than tables, links, and blocks of code. Entities stand in their place, as a backslash may be escaped
-    by one that stands before it.
+    HTML is left of tables alone; formulas stand between dollars, links are words, headings have their own lines.
     """
-    cleaned = "\n".join(_clean_line(line) for line in _LINE_END.split(text.strip()))
-    return cleaned + "\n</table>" * max(0, cleaned.count("<table>") - cleaned.count("</table>"))
+    return to_markdown(read(text))
 
 
-def _clean_line(line: str) -> str:
-    pieces, end = [], 0
-    for tag in _TAG.finditer(line):
-        pieces += [line[end : tag.start()].replace("<", "&lt;"), tag[0]]
-        end = tag.end()
-    line = "".join([*pieces, line[end:].replace("<", "&lt;")])
-    line = _FENCE.sub(lambda run: f"&#{ord(run[0][0])};" * len(run[0]), line)
-    return _LINK.sub("&#93;", line)
-
-
-def escape(line: str) -> str:
-    """Return a line of plain text as Markdown that reads the same and means nothing."""
-    line = _INLINE.sub(lambda match: "\\" + match[0] if match[0] != "&" else "&amp;", line.strip())
-    start = _LINE_START.match(line)
-    return f"{line[: start.end()]}\\{line[start.end() :]}" if start else line
+def _note(what: str, detail: str) -> str:
+    return f"> **{what}** {escape(' '.join(detail.split()))}"

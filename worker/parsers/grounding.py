@@ -11,14 +11,27 @@ import re
 from dataclasses import dataclass, field
 from itertools import islice
 
-from ocrfleet.jobs import Block
+from ocrfleet.jobs import Block, Role
+from worker.parsers.markdown import refined
+from worker.parsers.parsed import Parsed, misplaced
 
-#: The layout labels that the model writes. There is no official list: these stand in outputs that people published,
-#: as in https://github.com/deepseek-ai/DeepSeek-OCR/issues/166 and /295, or belong to the same family.
-LABELS = frozenset(
-    {"title", "sub_title", "text", "equation", "table", "table_caption", "table_footnote"}
-    | {"image", "image_caption", "image_footnote", "header", "footer", "page_number"}
-)
+#: The layout labels that the model writes, and what they mean. There is no official list: these stand in outputs that
+#: people published, as in https://github.com/deepseek-ai/DeepSeek-OCR/issues/166 and /295, or belong to the same family.
+ROLES = {
+    "title": Role.TITLE,
+    "sub_title": Role.HEADING,
+    "text": Role.TEXT,
+    "equation": Role.FORMULA,
+    "table": Role.TABLE,
+    "table_caption": Role.CAPTION,
+    "table_footnote": Role.FOOTNOTE,
+    "image": Role.FIGURE,
+    "image_caption": Role.CAPTION,
+    "image_footnote": Role.FOOTNOTE,
+    "header": Role.HEADER,
+    "footer": Role.FOOTER,
+    "page_number": Role.PAGE_NUMBER,
+}
 #: longer ones are cut
 LABEL_LENGTH = 64
 #: of one block; what is more is left out
@@ -43,7 +56,7 @@ _COORDINATES = re.compile(r"\s*+\[[-0-9\s.,\[]*+(?:\][\s,]*+\[[-0-9\s.,\[]*+)*+\
 _NUMBER = r"[ ]*+[0-9]{1,3}(?:\.[0-9]{1,6})?+[ ]*+"
 _FOUR = r"\[" + ",".join([_NUMBER] * 4) + r"\]"
 #: a block's line where the tags were stripped: nothing else stands on it
-_STRIPPED = re.compile(rf"^({'|'.join(sorted(LABELS))})(\[{_FOUR}(?:,[ ]*+{_FOUR})*+\])[ \t\r]*+$", re.MULTILINE)
+_STRIPPED = re.compile(rf"^({'|'.join(ROLES)})(\[{_FOUR}(?:,[ ]*+{_FOUR})*+\])[ \t\r]*+$", re.MULTILINE)
 _RESTORED = rf"{_REF}\1{_REF_END}{_DET}\2{_DET_END}"
 
 
@@ -57,36 +70,40 @@ class _Part:
     pieces: list[str] = field(default_factory=list)
 
 
-def parse(text: str, *, width_px: int, height_px: int) -> tuple[str, tuple[Block, ...]]:
+def parse(output: str, *, width_px: int, height_px: int) -> Parsed:
     """Return the page's Markdown without any tag, and its blocks as written, with boxes in pixels (to 0.1) of the image.
 
-    Empty lines part the blocks. A box that is no box is left out, its block is not; a tag in the wrong place is
-    removed, the text around it is not. A page whose blocks all have no text is one asked with "OCR this image": there
-    a label that is no layout label is the text of its block.
+    A box that is no box is left out, its block is not; a tag in the wrong place is removed, the text around it is not. A
+    page whose blocks all have no text is one asked with "OCR this image": there a label that is no layout label is the
+    text of its block.
     """
-    parts = _parts(text)
+    parts = _parts(output)
     bodies = [_tidy("".join(part.pieces)) for part in parts]
     silent = not any(body for part, body in zip(parts, bodies, strict=True) if part.label is not None)
-    texts, blocks = [], []
+    blocks, placed = [], []
     for part, written in zip(parts, bodies, strict=True):
         body = written
-        if part.label is not None:
-            words = _tidy(part.label)
-            label = " ".join(words.split())[:LABEL_LENGTH].rstrip()
-            if words and not body and label not in LABELS and (silent or part.coordinates is None):
-                body, label = words, "text"
-            boxes = _boxes(part.coordinates or "", width_px, height_px)
-            blocks.append(Block(label=label, boxes=boxes, text=body))
-        if body:
-            texts.append(body)
-    return "\n\n".join(texts), tuple(blocks)
+        if part.label is None:
+            if body:
+                blocks.append(Block(label="", role=Role.TEXT, markdown=body))
+            continue
+        words = _tidy(part.label)
+        label = " ".join(words.split())[:LABEL_LENGTH].rstrip()
+        if words and not body and label not in ROLES and (silent or part.coordinates is None):
+            body, label = words, "text"
+        boxes = _boxes(part.coordinates or "", width_px, height_px)
+        role = refined(ROLES.get(label, Role.OTHER), body)
+        placed.append(Block(label=label, role=role, boxes=boxes, markdown=body))
+        blocks.append(placed[-1])
+    damage = "the text has no layout: there is not one block" if blocks and not placed else misplaced(placed)
+    return Parsed.of(blocks, damage=damage)
 
 
 def _parts(text: str) -> list[_Part]:
     """Take the output apart at its tags, in one pass; the first part is what stands before any block."""
     if not _ANY.search(text):
         text = _STRIPPED.sub(_RESTORED, text)
-    whole = _OTHER.sub("", text.encode(errors="replace").decode())  # half a surrogate pair can't be stored
+    whole = _OTHER.sub("", text)
     whole = whole.removesuffix(next(filter(whole.endswith, _REMNANTS), ""))
     before, *found = _LAYOUT.split(whole)
     # Each tag with the text that follows it. An empty tag is the end of the output.
@@ -102,7 +119,7 @@ def _parts(text: str) -> list[_Part]:
             at += 2
             coordinates, rest = (inside, "") if pairs[at][0] == _DET_END else _split(inside)
             parts.append(_Part(label=words, coordinates=coordinates, pieces=[rest]))
-        elif named and (bare or _tidy(words) in LABELS):
+        elif named and (bare or _tidy(words) in ROLES):
             at += 1
             parts.append(_Part(label=words, pieces=[between]))
         elif tag == _REF and not second:  # the output ends in a label, or the end of one was forgotten

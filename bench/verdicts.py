@@ -1,0 +1,552 @@
+"""Verdicts on honest texts and on spoilt ones, over the corpus' pages at the long sides that profiles have.
+
+    python bench/verdicts.py --corpus ../shared/corpus [--without-engine]
+
+Honest: each page whose text is known (truths, PDFs' own text) with that text; a dozen scans with what RapidOCR reads of them;
+the hard texts of tests/unit/test_loops.py on a full page, or on a ruled one where they are little but rules; nothing at all on pages that have nothing to read: a picture of the
+corpus, and drawn ones (gradient, noise, stain, shadow, hatching, halftone, curves, dotted and ruled lines); pictures only where
+a model may call a page one. Any doubt of these is a false alarm.
+
+Spoilt: a page of text that belongs to another page, on nearly blank ones (a page number, a stamp, a stain, …); nothing, and a
+page number, for full pages; texts that were cut off, that loop, in another script, of mixed alphabets, of garbage, damaged.
+Any other verdict than the right one is a miss, and so is none.
+
+Then the extremes of what is compared with thresholds (`Judgement`), and what it costs. Exits with 1 on a false alarm, or on a
+miss that is not stated in `STATED`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import csv
+import functools
+import json
+import os
+import random
+import re
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import pymupdf
+from PIL import Image, ImageDraw, ImageFont
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests" / "unit"))
+
+from test_loops import LOOPS, PAGES, watch  # noqa: E402 - of the tests
+
+from ocrfleet.documents import SNIFF_BYTES, sniff  # noqa: E402
+from ocrfleet.errors import Reason  # noqa: E402
+from ocrfleet.jobs import Block, Role  # noqa: E402
+from ocrfleet.profiles import RAPIDOCR, Judgement, Render  # noqa: E402
+from ocrfleet.settings import Settings  # noqa: E402
+from worker import engines, ink, judge  # noqa: E402
+from worker.engines.base import PageImage, Recognition  # noqa: E402
+from worker.parsers import Parsed  # noqa: E402
+from worker.printed import enlargement, printed  # noqa: E402
+from worker.render import RenderPool  # noqa: E402
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SIDES = (512, 640, 1024, 1280, 1684, 2500)
+#: Of the document with 117 pages, every so many.
+EVERY = 9
+MAX_PIXELS = 8_000_000
+#: PDFs whose own text is all of their pages, as a look at them shows.
+GOOD_LAYERS = (
+    "born-single.pdf",
+    "born-multicolumn.pdf",
+    "born-117p-maths.pdf",
+    "table-rotated.pdf",
+    "form-aes-owner.pdf",
+    "corrupt-repairable.pdf",
+    "encrypted-user.pdf",
+    "arabic.pdf",
+    "rotations-arabic.pdf",
+)
+#: Scans without a known text, for RapidOCR: page 1 of each.
+SCANS = (
+    "ccitt.pdf",
+    "huge-page.pdf",
+    "japanese-scan.jpg",
+    "jbig2.pdf",
+    "maths-scan.jpg",
+    "mixed-sizes.pdf",
+    "png-map.png",
+    "rotated-90.pdf",
+    "scan-modern.pdf",
+    "typewriter.png",
+    "webp.webp",
+)
+WITHOUT_TEXT = "jpx.pdf"
+#: A page whose text is given to others, and texts with few words.
+LONG_TEXT, NOT_OF_WORDS = "gt-fraktur-1879.tif:1", ("born-117p-maths", "table")
+#: The shortest text of a page that has too much on it for nothing to be right, in letters and digits.
+FULL = 300
+#: The longest text, in letters and digits, of a page that is nearly blank.
+SHORT = 30
+#: What is not seen, and at which long sides. Joined handwriting has few rows of letters or none; a table of figures that are 4
+#: pixels high has few when it is rendered small, and a short page of formulas just too few. A stain has ink enough for a paragraph, and a
+#: stamp where squares are coarse.
+STATED = {
+    ("empty", "handwriting.pdf:1"): (1024, 1280, 1684, 2500),
+    ("empty", "born-117p-maths.pdf:46"): (1024, 1684),
+    ("empty", "table-rotated.pdf:1"): (512, 640),
+    ("invented, a paragraph", "a stain"): SIDES,
+    ("invented, a paragraph", "a stamp"): (512,),
+}
+
+STOPPED = Recognition(text="", finish_reason="stop", tokens=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    kind: str
+    name: str
+    image: PageImage
+    parsed: Parsed
+    recognition: Recognition = STOPPED
+    judgement: Judgement = field(default_factory=Judgement)
+
+    def verdict(self) -> judge.Doubt | None:
+        return judge.judge(self.parsed, self.recognition, self.image, self.judgement)
+
+
+def letters(text: str) -> int:
+    return sum(map(str.isalnum, re.sub(r"<[^<>]*>", "", text)))
+
+
+def said(text: str) -> Parsed:
+    return Parsed(text=text)
+
+
+def page_of(pixels: NDArray[np.uint8]) -> PageImage:
+    return PageImage(pixels=np.ascontiguousarray(pixels), width_pt=pixels.shape[1], height_pt=pixels.shape[0])
+
+
+# --- the corpus ---
+
+
+def pages(corpus: Path) -> dict[str, dict[int, PageImage]]:
+    """Return the pages by file and number, each at all long sides, as a worker renders them."""
+    found: dict[str, dict[int, PageImage]] = {}
+
+    async def render(pool: RenderPool, path: Path, row: dict[str, str]) -> None:
+        with path.open("rb") as file:
+            kind = sniff(file.read(SNIFF_BYTES))
+            assert kind is not None
+            count = int(row["pages"])
+            for index in range(0, count, EVERY if count > 2 * EVERY else 1):
+                for side in SIDES:
+                    found.setdefault(f"{path.name}:{index + 1}", {})[side] = await pool.render(
+                        row["sha256"],
+                        file.fileno(),
+                        kind,
+                        index,
+                        Render(long_side=side, max_pixels=MAX_PIXELS),
+                        passwords=[row["password"]] if row["password"] else [],
+                        deadline=60,
+                    )
+
+    async def run() -> None:
+        pool = RenderPool(1, memory=1 << 30, max_pixels=MAX_PIXELS)
+        try:
+            for row in csv.DictReader((corpus / "manifest.csv").read_text(encoding="utf-8").splitlines()):
+                if (row["pages"] or "0") != "0":
+                    await render(pool, corpus / row["file"], row)
+        finally:
+            pool.close()
+
+    asyncio.run(run())
+    return found
+
+
+def known_texts(corpus: Path, names: list[str]) -> dict[str, str]:
+    """Return the texts of those pages that are known."""
+    texts = {}
+    for row in csv.DictReader((corpus / "manifest.csv").read_text(encoding="utf-8").splitlines()):
+        path = corpus / row["file"]
+        if path.name in GOOD_LAYERS:
+            with pymupdf.open(path) as document:
+                document.authenticate(row["password"])
+                texts |= {f"{path.name}:{page.number + 1}": page.get_text() for page in document}
+        elif row["ground_truth_kind"] == "transcription":
+            texts[f"{path.name}:1"] = (corpus / row["ground_truth"]).read_text(encoding="utf-8")
+        elif row["ground_truth_kind"] == "facts":
+            facts = (corpus / row["ground_truth"]).read_text(encoding="utf-8").splitlines()
+            texts[f"{path.name}:1"] = "\n".join(json.loads(line)["text"] for line in facts)
+    return {name: texts[name] for name in names if texts.get(name, "").strip()}
+
+
+def read_texts(found: dict[str, dict[int, PageImage]]) -> dict[str, str]:
+    """Return what RapidOCR reads of the scans."""
+
+    async def run() -> dict[str, str]:
+        engine = engines.create(RAPIDOCR, Settings())
+        await engine.start()
+        try:
+            return {
+                f"{name}:1": (await engine.recognise(found[f"{name}:1"][SIDES[-1]], RAPIDOCR)).text for name in SCANS
+            }
+        finally:
+            await engine.stop()
+
+    return asyncio.run(run())
+
+
+# --- drawn pages, A4 upright ---
+
+
+def canvas(side: int) -> NDArray[np.uint8]:
+    return np.full((side, round(side / 2**0.5), 3), 244, np.uint8)
+
+
+def drawing(draw: Callable[[ImageDraw.ImageDraw, float], None]) -> Callable[[int], NDArray[np.uint8]]:
+    """Draw on a page of 595 x 842 points, of so many pixels each."""
+
+    def drawn(side: int) -> NDArray[np.uint8]:
+        image = Image.fromarray(canvas(side * 2))
+        draw(ImageDraw.Draw(image), side * 2 / 842)
+        return np.asarray(image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX))
+
+    return drawn
+
+
+def written(text: str, x: float, y: float, points: float) -> Callable[[int], NDArray[np.uint8]]:
+    def draw(on: ImageDraw.ImageDraw, scale: float) -> None:
+        on.text((x * scale, y * scale), text, fill=(30, 30, 30), font=ImageFont.load_default(points * scale))
+
+    return drawing(draw)
+
+
+def noise(side: int) -> NDArray[np.uint8]:
+    grain = np.random.default_rng(5).normal(190, 45, (side, round(side / 2**0.5), 1))
+    return np.repeat(np.clip(grain, 0, 255).astype(np.uint8), 3, axis=2)
+
+
+def clouds(side: int) -> NDArray[np.uint8]:
+    """A picture of nothing, with edges of all sizes."""
+    random_ = np.random.default_rng(6)
+    shape = side, round(side / 2**0.5)
+    total = np.zeros(shape, np.float32)
+    for octave in range(2, 9):
+        grain = random_.normal(0, 1, (2**octave, 2**octave)).astype(np.float32)
+        total += cv2.resize(grain, shape[::-1], interpolation=cv2.INTER_CUBIC) * 0.75**octave
+    scaled = np.clip(128 + 60 * total / total.std(), 0, 255).astype(np.uint8)
+    return np.repeat(scaled[:, :, None], 3, axis=2)
+
+
+def gradient(side: int) -> NDArray[np.uint8]:
+    page = canvas(side)
+    page[:] = np.linspace(250, 60, page.shape[1])[None, :, None]
+    return page
+
+
+def halftone(side: int) -> NDArray[np.uint8]:
+    """A coarse screen, of 25 lines an inch, over most of the page."""
+    page = canvas(side)
+    y, x = np.mgrid[: page.shape[0], : page.shape[1]] * (842 / side * 25 / 72 * 2 * np.pi)
+    tone = 0.5 + 0.5 * np.sin(x / 60) * np.sin(y / 45)
+    page[(np.cos(x) + np.cos(y)) / 4 + 0.5 < tone] = 30
+    return page
+
+
+def shadow(side: int) -> NDArray[np.uint8]:
+    """What a binding and a scanner's edge leave."""
+    page = canvas(side).astype(np.float32)
+    across = np.arange(page.shape[1]) / page.shape[1]
+    page *= (1 - 0.85 * np.exp(-across / 0.04))[None, :, None]
+    page[-side // 40 :] = 20
+    return (page + np.random.default_rng(7).normal(0, 3, page.shape)).clip(0, 255).astype(np.uint8)
+
+
+def _stain(on: ImageDraw.ImageDraw, scale: float) -> None:
+    for ring in range(40):
+        shade = 235 - 3 * ring
+        on.ellipse(
+            [(200 + ring) * scale, (300 + ring) * scale, (330 - ring) * scale, (410 - ring) * scale], fill=(shade,) * 3
+        )
+
+
+def _stamp(on: ImageDraw.ImageDraw, scale: float) -> None:
+    blue, font = (60, 60, 150), ImageFont.load_default(11 * scale)
+    on.rectangle([380 * scale, 60 * scale, 520 * scale, 120 * scale], outline=blue, width=round(2 * scale))
+    on.multiline_text((390 * scale, 68 * scale), "COUNTY ARCHIVE\nReceived\n12 MAR 1931", fill=blue, font=font)
+
+
+def _rule(on: ImageDraw.ImageDraw, scale: float) -> None:
+    on.line([80 * scale, 420 * scale, 515 * scale, 420 * scale], fill=(40, 40, 40), width=max(1, round(scale)))
+
+
+def _specks(on: ImageDraw.ImageDraw, scale: float) -> None:
+    chance = random.Random(3)  # noqa: S311 - a drawing
+    for _ in range(40):
+        x, y, size = chance.uniform(20, 570), chance.uniform(20, 820), chance.uniform(0.6, 1.6)
+        on.ellipse([x * scale, y * scale, (x + size) * scale, (y + size) * scale], fill=(50, 45, 40))
+
+
+def _hatching(on: ImageDraw.ImageDraw, scale: float) -> None:
+    chance = random.Random(4)  # noqa: S311 - a drawing
+    for row in range(60):
+        for column in range(45):
+            x, y = 60 + 10.5 * column + chance.uniform(-2, 2), 80 + 11 * row + chance.uniform(-2, 2)
+            length = chance.uniform(4, 14)
+            on.line(
+                [x * scale, y * scale, (x + length) * scale, (y - length) * scale],
+                fill=(40, 40, 40),
+                width=round(scale),
+            )
+
+
+def _curves(on: ImageDraw.ImageDraw, scale: float) -> None:
+    chance = random.Random(9)  # noqa: S311 - a drawing
+    for _ in range(160):
+        x, y, wide, high = (
+            chance.uniform(40, 480),
+            chance.uniform(40, 720),
+            chance.uniform(8, 90),
+            chance.uniform(8, 90),
+        )
+        box = [x * scale, y * scale, (x + wide) * scale, (y + high) * scale]
+        begin = chance.uniform(0, 360)
+        on.arc(box, begin, begin + chance.uniform(60, 300), fill=(40, 40, 40), width=max(1, round(0.8 * scale)))
+
+
+def _dotted(on: ImageDraw.ImageDraw, scale: float) -> None:
+    for row in range(26):
+        for dot in range(70):
+            x, y = 80 + 6.2 * dot, 110 + 25 * row
+            on.rectangle([x * scale, y * scale, (x + 2.8) * scale, (y + 2.5) * scale], fill=(60, 60, 60))
+
+
+def _ruled(on: ImageDraw.ImageDraw, scale: float) -> None:
+    for row in range(30):
+        y = 90 + 24 * row
+        on.line([60 * scale, y * scale, 535 * scale, y * scale], fill=(120, 140, 200), width=max(1, round(0.7 * scale)))
+    for column in range(6):
+        x = 60 + 95 * column
+        on.line([x * scale, 90 * scale, x * scale, 786 * scale], fill=(120, 140, 200), width=max(1, round(0.7 * scale)))
+
+
+NEARLY_BLANK = {
+    "a page number": written("17", 290, 790, 10),
+    "a letter": written("B", 290, 60, 12),
+    "a running title": written("THE HARBOUR IN WINTER     212", 200, 40, 9),
+    "a stamp": drawing(_stamp),
+    "a stain": drawing(_stain),
+    "a rule": drawing(_rule),
+    "specks": drawing(_specks),
+}
+NOTHING_TO_READ = {
+    "gradient": gradient,
+    "noise": noise,
+    "clouds": clouds,
+    "halftone": halftone,
+    "shadow": shadow,
+    "a stain": drawing(_stain),
+    "specks": drawing(_specks),
+    "a rule": drawing(_rule),
+    "hatching": drawing(_hatching),
+    "curves": drawing(_curves),
+    "dotted lines": drawing(_dotted),
+    "a ledger without entries": drawing(_ruled),
+}
+
+
+@functools.cache
+def drawn(draw: Callable[[int], NDArray[np.uint8]], side: int) -> PageImage:
+    return page_of(draw(side))
+
+
+# --- the cases ---
+
+
+def figures_only(image: PageImage) -> Parsed:
+    whole = ((0.0, 0.0, float(image.width), float(image.height)),)
+    return Parsed(text="", blocks=(Block(label="image", role=Role.FIGURE, boxes=whole),))
+
+
+def honest(found: dict[str, dict[int, PageImage]], known: dict[str, str], read: dict[str, str]) -> Iterator[Case]:
+    for kind, texts in (("known texts", known), ("texts read by RapidOCR", read)):
+        for name, text in texts.items():
+            scripts = ("ARABIC", "LATIN") if "arabic" in name else ("LATIN", "CJK", "HIRAGANA", "KATAKANA")
+            for side, image in found[name].items():
+                yield Case(kind, f"{name} at {side}", image, said(text), judgement=Judgement(scripts=scripts))
+    full, ruled = found["form-aes-owner.pdf:4"][1280], drawn(NOTHING_TO_READ["a ledger without entries"], 1280)
+    for name, text in PAGES.items():
+        image = full if letters(text) > Judgement().always_allowed else ruled
+        yield Case("hard texts", name, image, said(text), judgement=Judgement(scripts=("LATIN",)))
+    for side in SIDES:
+        picture = found[f"{WITHOUT_TEXT}:1"][side]
+        yield Case("nothing to read", f"{WITHOUT_TEXT} at {side}", picture, said(""))
+        for name, draw in NOTHING_TO_READ.items():
+            yield Case("nothing to read", f"{name} at {side}", drawn(draw, side), said(""))
+            yield Case(
+                "nothing to read", f"{name} at {side}, a picture", drawn(draw, side), figures_only(drawn(draw, side))
+            )
+        for name in (f"{WITHOUT_TEXT}:1", "png-map.png:1"):
+            image = found[name][side]
+            yield Case("pictures only", f"{name} at {side}", image, figures_only(image))
+
+
+GARBAGE = {
+    "replacement characters": "the \N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}arbour " * 40,
+    "private use": "".join(chr(0xE000 + n % 90) for n in range(600)),
+    "control characters": "a\x00\x02b\x07 " * 90,
+    "signs": "".join("%!?;@%~!`;"[n * n % 10] for n in range(500)),
+}
+
+
+def spoilt(found: dict[str, dict[int, PageImage]], known: dict[str, str]) -> Iterator[tuple[Reason, Case]]:
+    yield from ((Reason.EMPTY, case) for case in silent(found, known))
+    yield from ((Reason.INVENTED, case) for case in invented(found, known))
+    yield from ((Reason.WRONG_SCRIPT, case) for case in in_another_script(found, known))
+    cut = Recognition(text="", finish_reason="length", tokens=700)
+    for name, text in known.items():
+        half = said(text[: len(text) // 2])
+        yield Reason.TRUNCATED, Case("truncated", name, found[name][1280], half, recognition=cut)
+    full = found[LONG_TEXT][1280]
+    for looping in LOOPS:
+        loop, fed = watch(looping.text)
+        ended = Recognition(text="", finish_reason="loop", tokens=700, loop=loop)
+        yield Reason.REPETITION, Case("repetition", looping.name, full, said(looping.text[:fed]), recognition=ended)
+    for name, text in GARBAGE.items():
+        yield Reason.UNPARSABLE, Case("unparsable", name, full, said(text))
+    damaged = Parsed(text=known[LONG_TEXT], damage="the list of cells breaks off")
+    yield Reason.UNPARSABLE, Case("unparsable", "damaged", full, damaged)
+
+
+def silent(found: dict[str, dict[int, PageImage]], known: dict[str, str]) -> Iterator[Case]:
+    for name in (name for name, text in known.items() if letters(text) >= FULL):
+        for side, image in found[name].items():
+            yield Case("empty", f"{name} at {side}, nothing", image, said(""))
+            yield Case("empty", f"{name} at {side}, a page number", image, said("212"))
+
+
+def invented(found: dict[str, dict[int, PageImage]], known: dict[str, str]) -> Iterator[Case]:
+    long = known[LONG_TEXT]
+    images = {name: {side: drawn(draw, side) for side in SIDES} for name, draw in NEARLY_BLANK.items()}
+    images |= {name: found[name] for name, text in known.items() if letters(text) < SHORT}
+    for name, at in images.items():
+        for side, image in at.items():
+            yield Case("invented, a page", f"{name} at {side}", image, said(long))
+            yield Case("invented, a paragraph", f"{name} at {side}", image, said(long[:700]))
+
+
+def in_another_script(found: dict[str, dict[int, PageImage]], known: dict[str, str]) -> Iterator[Case]:
+    alike = str.maketrans("aeopcxy", "\u0430\u0435\u043e\u0440\u0441\u0445\u0443")
+    for name in (name for name, text in known.items() if letters(text) >= FULL):
+        image, is_arabic = found[name][1280], name.startswith("arabic")
+        asked = Judgement(scripts=("LATIN",) if is_arabic else ("ARABIC",))
+        yield Case("wrong script", name, image, said(known[name]), judgement=asked)
+        if not is_arabic and not name.startswith(NOT_OF_WORDS):
+            yield Case("mixed alphabets", name, image, said(known[name].translate(alike)))
+
+
+# --- what is told ---
+
+
+def is_stated(case: Case) -> bool:
+    name, _, side = re.sub(r",.*", "", case.name).partition(" at ")
+    return side.isdecimal() and int(side) in STATED.get((case.kind, name), ())
+
+
+def table(cases: list[tuple[Reason | None, Case]]) -> bool:
+    counts: dict[str, list[int]] = {}
+    wrong = []
+    for expected, case in cases:
+        doubt = case.verdict()
+        right = (doubt.reason if doubt else None) == expected
+        count = counts.setdefault(case.kind if expected else f"honest: {case.kind}", [0, 0, 0])
+        count[0] += 1
+        if not right:
+            stated = expected is not None and is_stated(case)
+            count[2 if stated else 1] += 1
+            if not stated:
+                wrong.append(f"{expected or 'none'} expected, {case.kind}, {case.name}: {doubt}")
+    print(f"{'texts':34} {'number':>7} {'false alarms':>13} {'misses':>7} {'stated misses':>14}")
+    for kind, (number, unexpected, stated) in counts.items():
+        alarms, misses = (unexpected, "") if kind.startswith("honest") else ("", unexpected)
+        print(f"{kind:34} {number:7,} {alarms:>13} {misses:>7} {stated or '':>14}")
+    for line in wrong:
+        print("wrong:", line)
+    return not wrong
+
+
+def extremes(found: dict[str, dict[int, PageImage]], known: dict[str, str]) -> None:
+    print(
+        f"\nletters and digits of honest texts that have more than {Judgement().always_allowed}, by long side: most and fewest"
+    )
+    print(f"{'':8} {'for a square':>34} {'for a letter':>34} {'for a mark in a row, fewest':>36}")
+    for side in SIDES:
+        ratios = []
+        for name, text in known.items():
+            image, count = found[name][side], letters(text)
+            seen = printed(image.pixels)
+            squares = ink.squares(image) * enlargement(image.height, image.width) ** 2
+            marks = sum(row.marks for row in seen.rows) - seen.across
+            if count > Judgement().always_allowed:
+                ratios.append((count / squares, count / max(seen.letters, 1), count / max(marks, 1), name))
+        columns = [max((r[column], r[3]) for r in ratios) for column in (0, 1)]
+        columns.append(min((r[2], r[3]) for r in ratios))
+        print(f"{side:8} " + " ".join(f"{ratio:8.2f} {name:>25}" for ratio, name in columns))
+    marks = {}
+    for side in SIDES:
+        named = {name: drawn(draw, side) for name, draw in NOTHING_TO_READ.items()} | {
+            WITHOUT_TEXT: found[f"{WITHOUT_TEXT}:1"][side]
+        }
+        for name, image in named.items():
+            seen = printed(image.pixels)
+            marks[f"{name} at {side}"] = sum(row.marks for row in seen.rows) - seen.across
+    most = max(marks, key=marks.__getitem__)
+    print(f"marks in rows where nothing is to be read: {marks[most]} at most ({most})")
+
+
+def cost(found: dict[str, dict[int, PageImage]], known: dict[str, str]) -> None:
+    cv2.setNumThreads(1)
+    print(f"\n{'milliseconds, median':24} {'is_blank':>9} {'judge, text':>12} {'judge, no text':>15}")
+    for side in (1024, 1684, 2500):
+        columns = []
+        for measured in (
+            lambda image, _: ink.is_blank(image),
+            lambda image, text: Case("", "", image, said(text)).verdict(),
+            lambda image, _: Case("", "", image, said("")).verdict(),
+        ):
+            taken = []
+            for name, text in known.items():
+                begun = time.perf_counter()
+                measured(found[name][side], text)
+                taken.append(1000 * (time.perf_counter() - begun))
+            columns.append(statistics.median(taken))
+        print(f"{side:24} {columns[0]:9.1f} {columns[1]:12.1f} {columns[2]:15.1f}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    beside = Path(os.environ.get("OCRFLEET_CORPUS", ROOT.parent / "shared" / "corpus"))
+    parser.add_argument("--corpus", type=Path, default=beside)
+    parser.add_argument("--without-engine", action="store_true", help="leave out what RapidOCR reads")
+    options = parser.parse_args()
+    found = pages(options.corpus)
+    known = known_texts(options.corpus, list(found))
+    read = {} if options.without_engine else read_texts(found)
+    print(f"{len(found)} pages at {len(SIDES)} long sides; {len(known)} texts known, {len(read)} read by RapidOCR\n")
+    cases: list[tuple[Reason | None, Case]] = [(None, case) for case in honest(found, known, read)]
+    cases += spoilt(found, known)
+    right = table(cases)
+    extremes(found, known)
+    cost(found, known)
+    return 0 if right else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,119 @@
+"""The real vLLM: a loop is stopped and frees its place, and a page climbs its ladder from end to end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from contract import Use, crowded, printed
+from running import Running
+from stage import Stage
+from test_fleet import PATIENCE
+
+from ocrfleet import keys
+from ocrfleet.errors import Reason
+from ocrfleet.jobs import DocumentStatus, PageResult
+from ocrfleet.profiles import Profile, Rung, Sampling, resolve
+from producer.register import Registered
+from worker.attempts import Attempt, RunRecord
+from worker.engines import vllm
+from worker.engines.base import Recognition
+
+OTHER = resolve("numbered:OtherEngine")
+MAX_TOKENS, FEWER_TOKENS = 16, 6
+LADDER = (
+    Rung(temperature=0.2, max_tokens=FEWER_TOKENS),
+    Rung(prompt="<image>\nFree OCR.", after=(Reason.TRUNCATED,)),
+    Rung(prompt="<image>\nNever asked.", after=(Reason.EMPTY,)),
+    Rung(text_layer=True),
+    Rung(profile="nobody"),
+    Rung(profile=OTHER.name),
+)
+
+
+def endless(profile: Profile) -> Profile:
+    """A profile that nothing but the watch for loops ends soon: no guard, and far more tokens than a test waits for."""
+    assert profile.sampling is not None
+    sampling = profile.sampling.model_copy(update={"max_tokens": 8000, "ngram_size": None})
+    return profile.model_copy(update={"sampling": sampling})
+
+
+def test_a_loop_is_stopped_and_frees_its_place(
+    tiny: Callable[..., Profile], running: Callable[[Profile], Running], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a model that may write one token only: random weights don't repeat themselves on their own within 8,000
+    profile = tiny(mode="tiny")
+    use: Use = running(profile).use
+    parameters = vllm._parameters
+
+    def one_token(sampling: Sampling) -> Any:
+        told = parameters(sampling)
+        if sampling.ngram_size is None:
+            told.allowed_token_ids = [1000]
+        return told
+
+    monkeypatch.setattr(vllm, "_parameters", one_token)
+
+    async def crowd(engine: Any) -> tuple[list[Recognition], int, Recognition]:
+        looping = await asyncio.gather(*(engine.recognise(crowded(), endless(profile)) for _ in range(4)))
+        # When its pages were stopped, then nothing is left of them in the engine, and it reads on
+        return looping, engine.unfinished, await engine.recognise(printed(), profile)
+
+    looping, left, after = use(crowd)
+    assert [one.finish_reason for one in looping] == ["loop"] * 4
+    for one in looping:
+        assert one.loop is not None
+        assert one.tokens is not None
+        assert 0 < one.tokens < 800
+        assert len(one.text) > one.loop.start
+    assert left == 0
+    assert after.tokens == MAX_TOKENS
+
+
+def attempts(stage: Stage, book: Registered, page: int) -> list[Attempt]:
+    found = sorted(
+        (RunRecord.from_bytes(stage.store.get(key)) for key in stage.store.list(f"documents/{book.document}/runs/")),
+        key=lambda record: record.finished,
+    )
+    return [one for record in found for one in record.attempts if one.page == page]
+
+
+@pytest.mark.timeout(600)
+def test_the_ladder_is_climbed_from_end_to_end(stage: Stage, tiny: Callable[..., Profile]) -> None:
+    # Given a model that never comes to an end within its tokens, and another profile that reads everything
+    stage.profile = tiny(mode="tiny", max_tokens=MAX_TOKENS, ladder=LADDER)
+    book = stage.register("book", [1, 2, 3], pages_per_job=3)
+    stage.start_worker(OTHER)
+    stage.start_worker()
+    (status,) = stage.finish(book, seconds=PATIENCE)
+    # Then each page was tried in each way that is a remedy, with the tokens of each counted, until one was believed
+    assert status.status is DocumentStatus.COMPLETED
+    for page in (1, 2, 3):
+        made = attempts(stage, book, page)
+        assert [(one.rung, one.outcome, one.tokens) for one in made] == [
+            (0, "truncated", MAX_TOKENS),
+            (1, "truncated", FEWER_TOKENS),
+            (2, "truncated", MAX_TOKENS),
+            (4, "skipped", None),
+            (5, "skipped", None),
+            (6, f"the page goes to profile {OTHER.name}", None),
+            (6, "done", None),
+        ]
+        assert [one.temperature for one in made[:3]] == [0.0, 0.2, 0.0]
+        assert (stage.result(book, page).profile, stage.result(book, page).rung) == (OTHER.name, 6)
+        assert stage.text(book, page) == f"page number {page}"
+
+
+@pytest.mark.timeout(600)
+def test_a_page_that_is_never_believed_keeps_its_best_text(stage: Stage, tiny: Callable[..., Profile]) -> None:
+    stage.profile = tiny(mode="tiny", max_tokens=MAX_TOKENS, ladder=LADDER)
+    book = stage.register("book", [1])
+    stage.start_worker()
+    (status,) = stage.finish(book, seconds=PATIENCE)
+    assert [(failure.page, failure.reason) for failure in status.failures] == [(1, Reason.TRUNCATED)]
+    result = PageResult.from_bytes(stage.store.get(keys.page_failed(book.document, 1, 1)))
+    # Of attempts that were all cut off, one with more in it than the one with the fewest tokens
+    assert result.text.strip()
+    assert (result.tokens, result.finish_reason) == (MAX_TOKENS, "length")

@@ -1,0 +1,127 @@
+"""A page goes up only, by the rungs that are remedies; and it is never worse off for having been tried again."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from ocrfleet.errors import Reason
+from ocrfleet.jobs import Climb, PageResult, PageStatus
+from ocrfleet.profiles import Rung
+from worker.ladder import DOUBTS, fallen, rungs_above
+
+LADDER = (
+    Rung(temperature=0.2, after=(Reason.REPETITION, Reason.TRUNCATED)),
+    Rung(prompt="<image>\nFree OCR."),
+    Rung(profile="rapidocr", after=(Reason.EMPTY,)),
+)
+
+
+def text(reason: Reason, words: str = "", *, rung: int = 0) -> PageResult:
+    return PageResult(
+        page=1,
+        status=PageStatus.FAILED,
+        reason=reason,
+        text=words,
+        rung=rung,
+        profile="p",
+        engine="e",
+        model="m",
+        revision="r",
+    )
+
+
+def fell(climb: Climb | None, result: PageResult) -> Climb:
+    assert result.reason is not None
+    return fallen(climb, rung=result.rung, fell=result.reason, result=result)
+
+
+@pytest.mark.parametrize(
+    ("rung", "reason", "above"),
+    [
+        (0, Reason.REPETITION, [1, 2]),
+        (0, Reason.EMPTY, [2, 3]),
+        (0, Reason.ENGINE_DEADLINE, [2]),
+        (1, Reason.REPETITION, [2]),
+        (2, Reason.EMPTY, [3]),
+        (2, Reason.REPETITION, []),
+        (3, Reason.EMPTY, []),
+    ],
+)
+def test_only_rungs_above_that_are_a_remedy_are_tried(rung: int, reason: Reason, above: list[int]) -> None:
+    assert rungs_above(LADDER, rung, reason) == above
+
+
+def test_of_texts_that_are_doubted_alike_the_one_with_more_in_it_stands() -> None:
+    words = " ".join(f"{number} sheep" for number in range(50))
+    first = fell(None, text(Reason.TRUNCATED, "one sheep"))
+    second = fell(first, text(Reason.TRUNCATED, words, rung=1))
+    assert second.best is not None
+    assert second.best.text == words
+    # And copies count for little, however long the text gets by them
+    third = fell(second, text(Reason.TRUNCATED, "one sheep, " * 1000, rung=2))
+    assert third.best == second.best
+    assert third.rung == 2
+
+
+def test_of_equals_the_earlier_stands() -> None:
+    first = fell(None, text(Reason.INVENTED, "a ferry"))
+    assert fell(first, text(Reason.INVENTED, "a ferry", rung=1)).best == first.best
+
+
+def test_what_is_doubted_less_stands_however_little_it_is() -> None:
+    climb = fell(None, text(Reason.INVENTED, "a whole page that nobody wrote"))
+    assert fell(climb, text(Reason.TRUNCATED, "a", rung=1)).best == text(Reason.TRUNCATED, "a", rung=1)
+
+
+def test_an_error_leaves_the_best_text_as_it_is() -> None:
+    climb = fell(None, text(Reason.REPETITION, "a ferry"))
+    after = fallen(climb, rung=1, fell=Reason.ENGINE_FAILED, result=None)
+    assert (after.best, after.rung, after.fell) == (climb.best, 1, Reason.ENGINE_FAILED)
+
+
+results = st.lists(
+    st.builds(text, st.sampled_from(DOUBTS), st.text("ab ", max_size=30), rung=st.integers(0, 9)),
+    min_size=1,
+    max_size=6,
+)
+
+
+@given(results)
+def test_no_attempt_makes_a_page_worse(attempts: list[PageResult]) -> None:
+    climb: Climb | None = None
+    doubts = []
+    for result in attempts:
+        climb = fell(climb, result)
+        assert climb.best is not None
+        assert climb.best.reason is not None
+        doubts.append(DOUBTS.index(climb.best.reason))
+    assert all(later <= earlier for earlier, later in itertools.pairwise(doubts))
+    assert climb is not None
+    assert Climb.from_bytes(climb.to_bytes()) == climb
+
+
+@given(st.integers(0, 3), st.lists(st.sampled_from(list(Reason)), max_size=9))
+def test_whatever_a_page_falls_with_its_climb_ends(rung: int, reasons: list[Reason]) -> None:
+    seen = [rung]
+    for reason in reasons:
+        above = rungs_above(LADDER, seen[-1], reason)
+        if not above:
+            break
+        seen.append(above[0])
+    assert seen == sorted(set(seen))
+
+
+def test_a_rung_is_one_way_to_try_again() -> None:
+    for wrong in (
+        {},
+        {"max_tokens": 5},
+        {"profile": "rapidocr", "temperature": 0.1},
+        {"text_layer": True, "prompt": "<image>"},
+    ):
+        with pytest.raises(ValidationError, match="one of the three"):
+            Rung.model_validate(wrong)

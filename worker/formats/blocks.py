@@ -1,0 +1,187 @@
+"""A model's Markdown, read into elements: lines of any dialect in, and out what CommonMark and its readers agree on.
+
+Markdown has no errors, so whatever a model writes is some Markdown; but what that is depends on the reader, and a model
+means something simpler. Here each line is what it looks like: nothing reaches over an empty line but tables, formulas and
+code, and those only where they end.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Iterator
+
+from worker.formats.elements import Code, Element, Heading, Item, Paragraph, Quote, Rule
+from worker.formats.inline import clean, without_links
+from worker.formats.scan import Scanned, normalised, scan
+from worker.formats.tables import from_pipes, is_delimiter
+
+_FENCE = re.compile(r"[ \t]*+(?:(`{3,}+)[ \t]*+([^`\n]*+)|(~{3,}+)[ \t]*+([^\n]*+))")
+#: A fence around what is no code: models put whole pages into one.
+_NO_CODE = frozenset({"markdown", "md", "html", "text", "plaintext"})
+_LANGUAGE = re.compile(r"[A-Za-z0-9+#.-]{0,20}")
+
+_RULE = re.compile(r"([-*_])(?:[ \t]*+\1){2,}+")
+_HEADING = re.compile(r"(#{1,6})[ \t]++(.*)")
+_CLOSING = re.compile(r"(?:(?<=[ \t])|^)#++$")
+_ITEM = re.compile(r"([-*+]|[0-9]{1,9}[.)])[ \t]++(.*)")
+_UNDERLINE = re.compile(r"={2,}+")
+_QUOTE = re.compile(r"(?:>[ \t]?)++")
+_OWN_LINES = re.compile(r"(\x01[0-9]+\x03)")
+_DEEPEST = 6
+
+
+def read(text: str) -> list[Element]:
+    """Return what a model's Markdown is made of. Takes time in proportion to the text, and never raises."""
+    elements: list[Element] = []
+    for code, lines in _fenced(normalised(text).split("\n")):
+        if code is None:
+            elements += _Reader(scan("\n".join(lines))).read()
+        elif lines:
+            elements.append(Code(code, tuple(lines)))
+    return elements
+
+
+def _fenced(lines: list[str]) -> Iterator[tuple[str | None, list[str]]]:
+    """Part code, with the name of its language, from other lines. A fence that is not closed, or not around code, is dropped."""
+    found = {number: match for number, line in enumerate(lines) if (match := _FENCE.fullmatch(line)) is not None}
+    fences = {number: fence for number, fence in found.items() if _LANGUAGE.fullmatch(_words(fence))}
+    # Closing ones have no words; of each kind, those that are still to come, the nearest last.
+    closing = {
+        sign: [number for number in reversed(fences) if _sign(fences[number]) == sign and not _words(fences[number])]
+        for sign in "`~"
+    }
+    other: list[str] = []
+    number = 0
+    while number < len(lines):
+        fence = fences.get(number)
+        if fence is None:
+            other.append(lines[number])
+            number += 1
+            continue
+        words = _words(fence)
+        ends = closing[_sign(fence)]
+        while ends and ends[-1] <= number:
+            ends.pop()
+        code = lines[number + 1 : ends[-1]] if ends and words.lower() not in _NO_CODE else None
+        # A page's marker, or a link to a picture, must be one wherever a tool finds it.
+        if code is not None and not any("<!--" in line or "](" in line for line in code):
+            yield None, other
+            other = []
+            yield words, [line.rstrip() for line in code]
+            number = ends[-1] + 1
+        else:
+            number += 1
+    yield None, other
+
+
+def _sign(fence: re.Match[str]) -> str:
+    return "`" if fence[1] else "~"
+
+
+def _words(fence: re.Match[str]) -> str:
+    return (fence[2] or fence[4] or "").strip()
+
+
+class _Reader:
+    def __init__(self, scanned: Scanned) -> None:
+        self._scanned = scanned
+        self._lines = without_links(scanned.text).split("\n")
+        self._elements: list[Element] = []
+        #: lines of what is open, and what is made of them: a paragraph, a quotation, or an item of a list
+        self._open: list[str] = []
+        self._make: Callable[[tuple[str, ...]], Element] = Paragraph
+        #: columns at which the items around the next one begin, as written, and as they are to be written; the last marker
+        self._list: list[tuple[int, int]] = []
+        self._marker = ""
+
+    def read(self) -> list[Element]:
+        number = 0
+        while number < len(self._lines):
+            number = self._line(number)
+        self._close()
+        return self._elements
+
+    def _line(self, number: int) -> int:
+        """Read one line, or the table of pipes that begins with it; return the number of the next."""
+        line = self._lines[number].expandtabs(4).rstrip()
+        body = line.lstrip()
+        if not body:
+            self._close()
+        elif "|" in body and number + 1 < len(self._lines) and is_delimiter(self._lines[number + 1].strip()):
+            return self._pipes(number)
+        elif _RULE.fullmatch(body):
+            self._add(Rule())
+        elif heading := _HEADING.fullmatch(body):
+            self._heading(heading)
+        elif _UNDERLINE.fullmatch(body) and len(self._open) == 1 and self._make is Paragraph:
+            (text,), self._open = self._open, []
+            self._add(Heading(1, self._inline([text])[0]))
+        elif body.startswith(">"):
+            self._continue(Quote, _QUOTE.sub("", body, count=1).strip())
+        elif (item := _ITEM.fullmatch(body)) and self._begins_item(item[1]):
+            self._item(len(line) - len(body), item[1], item[2].strip())
+        elif self._open and self._make not in {Paragraph, Quote} and not _OWN_LINES.search(body):
+            self._open.append(body)
+        else:
+            self._text(body)
+        return number + 1
+
+    def _begins_item(self, marker: str) -> bool:
+        """Say whether an item begins here. In the middle of a paragraph only a first one does: `1914. A year` is no item there."""
+        return not self._open or self._make is not Paragraph or marker in {"-", "*", "+", "1.", "1)"}
+
+    def _pipes(self, number: int) -> int:
+        end = number + 2
+        while end < len(self._lines) and "|" in self._lines[end]:
+            end += 1
+        self._add(from_pipes(self._lines[number:end], self._scanned.with_formulas))
+        return end
+
+    def _heading(self, heading: re.Match[str]) -> None:
+        text = _CLOSING.sub("", heading[2].strip()).strip()
+        if text:
+            self._add(Heading(len(heading[1]), self._inline([text])[0]))
+        else:
+            self._text(heading[0].strip())
+
+    def _item(self, column: int, marker: str, text: str) -> None:
+        self._close()
+        while self._list and (column < self._list[-1][0] or len(self._list) > _DEEPEST):
+            self._list.pop()
+        if not self._list:
+            self._list.append((column, 0))
+        elif column > self._list[-1][0] + 1:
+            self._list.append((column, self._list[-1][1] + len(self._marker) + 1))
+        self._marker = marker if marker[0].isdigit() else "-"
+        self._open = [text]
+        self._make = functools.partial(Item, self._list[-1][1], self._marker)
+
+    def _text(self, body: str) -> None:
+        for piece in map(str.strip, _OWN_LINES.split(body)):
+            if _OWN_LINES.fullmatch(piece):
+                number = int(piece[1:-1])
+                self._add(self._scanned.tables.get(number) or self._scanned.formulas[number])
+            elif piece:
+                self._continue(Paragraph, piece)
+
+    def _continue(self, make: Callable[[tuple[str, ...]], Element], line: str) -> None:
+        if self._make is not make:
+            self._close()
+        self._list = []
+        self._make = make
+        self._open.append(line)
+
+    def _add(self, element: Element) -> None:
+        self._close()
+        self._list = []
+        self._elements.append(element)
+
+    def _close(self) -> None:
+        if self._open:
+            self._elements.append(self._make(tuple(self._inline(self._open))))
+            self._open = []
+
+    def _inline(self, lines: list[str]) -> list[str]:
+        """Return lines of a paragraph as they may be shown. A mark holds no sign that is cleaned."""
+        return [self._scanned.with_formulas(line) for line in clean("\n".join(lines)).split("\n")]

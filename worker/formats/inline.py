@@ -1,0 +1,101 @@
+"""What stands within a line of a model's Markdown: links, tags that are none, formulas; and its plain text.
+
+Every pattern here is linear: possessive, or unable to reach over the next place where it could begin.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+
+from ocrfleet.markdown import INLINE_FORMULA
+
+#: A link, or a picture, of Markdown: text, target, title.
+_LINK = re.compile(r"(!?)\[([^\[\]\n]*+)\]\(\s*+([^()\s]*+)(?:\s++\"[^\"()\n]*+\")?+\s*+\)")
+#: What could still be one, or the definition of one; and what could open a tag: with the backslashes before it.
+_OPENING = re.compile(r"(?<!\\)(\\*+)(<|\](?=[(\[:]))")
+_ENTITIES = {"<": "&lt;", "]": "&#93;"}
+#: What could open a block of code, and swallow what follows: readers don't agree on where one opens.
+_FENCE = re.compile(r"(?<!\\)(\\*+)(`{3,}+|~{3,}+)")
+
+_ESCAPE = re.compile(r"\\([!-/:-@\[-`{-~])")
+_ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
+_STRONG = re.compile(r"(?<![\\*])(\*{1,3}+)(?![\s*])([^*\n]++)(?<![\s\\])\1(?!\*)")
+_UNDERLINED = re.compile(r"(?<![\\\w])(_{1,3}+)(?![\s_])([^_\n]++)(?<![\s\\])\1(?!\w)")
+_CODE = re.compile(r"(?<![\\`])`(?!`)([^`\n]++)`(?!`)")
+
+_SUPERSCRIPTS = str.maketrans("0123456789+-=()", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾")
+_SUBSCRIPTS = str.maketrans("0123456789+-=()", "₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎")
+_RAISABLE = re.compile(r"[0-9+=()-]+")
+
+
+def script(name: str, text: str) -> str:
+    """Return what a <sup> or <sub> says: with Unicode's own digits, as letters that stand where they stood, or in brackets."""
+    words = " ".join(text.split())
+    if _RAISABLE.fullmatch(words):
+        return words.translate(_SUPERSCRIPTS if name == "sup" else _SUBSCRIPTS)
+    if words.replace(".", "").isalpha():  # 4<sup>th</sup>, M<sup>me</sup>
+        return words
+    return f"{'^' if name == 'sup' else '_'}({words})" if words else ""
+
+
+def without_links(text: str) -> str:
+    """Return the text with the words of each link, and its target in brackets if that says more; of pictures, the words."""
+
+    def words(match: re.Match[str]) -> str:
+        picture, label, target = match.groups()
+        if picture or not target or target.startswith("#") or target.removeprefix("mailto:") in label:
+            return label
+        return f"{label} ({target})"
+
+    return _LINK.sub(words, text)
+
+
+def clean(text: str) -> str:
+    """Return a paragraph's Markdown without what could be a tag, a link, or a fence.
+
+    An entity stands in its place, and takes the place of a backslash that escaped it.
+    """
+    if "<" in text:
+        text = text.replace("`", "&#96;")  # within code, an entity would be shown as it is written
+    text = _OPENING.sub(lambda match: _even(match[1]) + _ENTITIES[match[2]], text)
+    return _FENCE.sub(lambda match: _even(match[1]) + f"&#{ord(match[2][0])};" * len(match[2]), text)
+
+
+def _even(backslashes: str) -> str:
+    return backslashes[len(backslashes) % 2 :]
+
+
+def tex(text: str) -> str:
+    """Return LaTeX on one line, without what Markdown or HTML would take for their own."""
+    text = " ".join(unescape(text).split())
+    text = re.sub(r"(?<!\\)((?:\\\\)*+)\$", r"\1", text)  # a formula within a formula
+    text = re.sub(r"(?<!\\)((?:\\\\)*+)%", r"\1\\%", text)  # a comment would reach to the end of the line now
+    text = re.sub("< ?", r"\\lt ", text).replace("](", "] (").replace("][", "] [").replace("]:", "] :")
+    return text[: len(text) - (len(text) - len(text.rstrip("\\"))) % 2]  # it would escape the dollar behind it
+
+
+def plain(markdown: str) -> str:
+    """Return the words of cleaned Markdown, without its marks; formulas stay LaTeX, between their dollars."""
+    pieces, end = [], 0
+    for formula in INLINE_FORMULA.finditer(markdown):
+        pieces += [_words(markdown[end : formula.start()]), formula[0]]
+        end = formula.end()
+    return "".join([*pieces, _words(markdown[end:])])
+
+
+def _words(text: str) -> str:
+    for marks in (_STRONG, _UNDERLINED):
+        text = marks.sub(r"\2", text)
+    text = _CODE.sub(r"\1", text)
+    return unescape(_ESCAPE.sub(r"\1", text))
+
+
+def unescape(text: str) -> str:
+    """Return the text with a character for each entity that is one; control characters stay entities."""
+
+    def character(match: re.Match[str]) -> str:
+        found = html.unescape(match[0])
+        return found if found.isprintable() or found in "\u00a0\u00ad" else match[0]
+
+    return _ENTITY.sub(character, text)

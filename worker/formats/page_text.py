@@ -1,0 +1,74 @@
+"""A page that a model read, as elements: from its blocks where it has any, else from its text; and each block's plain text."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from ocrfleet.jobs import Role
+from worker.formats.blocks import read
+from worker.formats.elements import Code, Element, Formula, Heading, Paragraph, to_plain
+from worker.formats.inline import tex
+
+if TYPE_CHECKING:
+    from ocrfleet.jobs import Block
+
+#: What the text is told apart by, in a comment before it: it is part of the page, but not of what the page is about.
+ASIDE = {Role.HEADER: "header", Role.FOOTER: "footer", Role.PAGE_NUMBER: "number"}
+_LEVELS = {Role.TITLE: 1, Role.HEADING: 2}
+#: A heading of more characters is none, whatever the model calls it.
+_LONGEST_HEADING = 300
+#: Signs that there is more than one formula. `\\\\[` begins a line of a formula.
+_SEVERAL = re.compile(r"(?<!\\)(?:\\\\)*+\\[\[\]()]|\$\$|\n[ \t]*+\n")
+_DELIMITERS = (("$$", "$$"), ("\\[", "\\]"), ("\\(", "\\)"), ("$", "$"))
+
+
+def elements(block: Block) -> list[Element]:
+    """Return what a block is made of: a heading, a formula or code where the model says so and writes mere words."""
+    if block.role is Role.FORMULA and (formula := _formula(block.markdown)):
+        return [formula]
+    found = read(block.markdown)
+    match found:
+        case [Paragraph(lines)] if block.role in _LEVELS and sum(map(len, lines)) <= _LONGEST_HEADING:
+            return [Heading(_LEVELS[block.role], " ".join(lines))]
+        case [*parts] if block.role is Role.CODE and parts and not any(isinstance(part, Code) for part in parts):
+            return _code(block.markdown) or found
+    return found
+
+
+def plain_text(block: Block) -> str:
+    """Return a block's text without marks: of a table, tabs between cells and a line for each row."""
+    return to_plain(elements(block))
+
+
+def captions(blocks: tuple[Block, ...]) -> dict[int, str]:
+    """Return, by the picture's index, what stands under it; or above it, where no other picture has that caption."""
+    found: dict[int, str] = {}
+    taken = set()
+    for index, block in enumerate(blocks):
+        if block.figure is None:
+            continue
+        for place in (index + 1, index - 1):
+            if 0 <= place < len(blocks) and blocks[place].role is Role.CAPTION and place not in taken:
+                taken.add(place)
+                found[index] = " ".join(plain_text(blocks[place]).split())
+                break
+    return found
+
+
+def _formula(written: str) -> Formula | None:
+    """Return a formula block's formula; None where it has words, or other formulas, beside it."""
+    text = written.strip()
+    for opener, closer in _DELIMITERS:
+        if text.startswith(opener) and text.endswith(closer) and len(text) > len(opener + closer):
+            text = text[len(opener) : -len(closer)]
+            break
+    if _SEVERAL.search(text):
+        return None
+    latex = tex(text)
+    return Formula(latex) if latex else None
+
+
+def _code(written: str) -> list[Element]:
+    """Return code that has no fence, as code; nothing where it holds what only we may write."""
+    return read(f"```\n{written.strip(chr(10))}\n```") if "```" not in written else []

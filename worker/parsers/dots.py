@@ -1,0 +1,199 @@
+"""Read the layout that dots.ocr writes: a JSON list of cells, each with a bbox, a category and, unless a picture, a text.
+
+The list is not read as JSON: an output that was cut off, lacks a quote or has one too many is none, and its cells are there
+all the same. It is taken apart at its keys, in one pass; what stands between two keys is the first one's value. Within a
+string of JSON no key can stand, as its quotes are escaped there.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ocrfleet.jobs import Block, Role
+from worker.parsers.markdown import refined
+from worker.parsers.parsed import Parsed, misplaced
+
+#: The categories that its published prompt names: https://github.com/rednote-hilab/dots.ocr, dots_ocr/utils/prompts.py
+ROLES = {
+    "Caption": Role.CAPTION,
+    "Footnote": Role.FOOTNOTE,
+    "Formula": Role.FORMULA,
+    "List-item": Role.LIST,
+    "Page-footer": Role.FOOTER,
+    "Page-header": Role.HEADER,
+    "Picture": Role.FIGURE,
+    "Section-header": Role.HEADING,
+    "Table": Role.TABLE,
+    "Text": Role.TEXT,
+    "Title": Role.TITLE,
+}
+#: How its processor scales a page image: to sides in steps of so many pixels, with so many pixels in all. The same
+#: repository, dots_ocr/utils/consts.py, and the model's preprocessor_config.json.
+STEP, MIN_PIXELS, MAX_PIXELS = 28, 3_136, 11_289_600
+
+_KEYS = "bbox", "category", "text"
+_KEY = re.compile(rf'"({"|".join(_KEYS)})"\s*+:')
+_NUMBER = r"\s*+(-?+[0-9]{1,6}+(?:\.[0-9]{1,6}+)?+)\s*+"
+_BOX = re.compile(rf"\s*+\[{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}\]")
+#: what stands where a box should
+_NO_BOX = re.compile(r'(?:[-+\s0-9.,eE\[\]"]|null|NaN|Infinity)*+')
+_CATEGORY = re.compile(r'\s*+"([^"\\\n]{0,64})"')
+_BEGINNING = re.compile(r'\s*+"')
+#: where a text ends when words follow that are in no cell; an escaped character is none of it
+_END = re.compile(r'\\.|("\s*+\}[\s,\]]*+)', re.DOTALL)
+_ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|u[0-9a-fA-F]{0,3}\Z|.|\Z)", re.DOTALL)
+#: The others of JSON, \b and \f, stand on no page: there, LaTeX was written without its second backslash.
+_ESCAPED = {'"': '"', "\\": "\\", "/": "/", "n": "\n", "r": "\r", "t": "\t"}
+_STRUCTURE = " \t\r\n,[]{}"
+_FENCE = re.compile(r"```(?:json)?")
+#: what is left of a category, or of a key, where an output was cut off
+_HALF_CATEGORIES = {f'"{name}'[:end] for name in ROLES for end in range(1, len(name) + 2)}
+_HALF_KEYS = "|".join(f'"{key}"'[:end] for key in _KEYS for end in range(1, len(key) + 3))
+_HALF_KEY = re.compile(rf"(?<=[{{,])\s*+(?:{_HALF_KEYS})\Z")
+#: characters at the end that are looked at for it
+_LONGEST_HALF = 32
+_MATH = re.compile(r"\$|\\\[|\\\(")
+
+
+@dataclass(slots=True)
+class _Cell:
+    """A cell, or words that are in none: then it has nothing but a text."""
+
+    bbox: tuple[float, ...] | None = None
+    category: str | None = None
+    text: str | None = None
+
+
+def parse(output: str, *, width_px: int, height_px: int) -> Parsed:
+    """Return the page's blocks, with boxes in pixels (to 0.1) of the image: the model gives them in those of the scaled one.
+
+    A cell without a box, a category or a text is a block all the same. Words that are in no cell are a block without label.
+    """
+    half = _HALF_KEY.search(output, max(0, len(output) - _LONGEST_HALF))
+    output = output[: half.start()] if half else output
+    if not _KEY.search(output):
+        text = output.strip() if _words(output) else ""
+        damage = "the text has no layout: there is not one cell" if text else None
+        return Parsed.of([Block(label="", role=Role.TEXT, markdown=text)] if text else [], damage=damage)
+    cells, whole = _cells(output)
+    blocks = [block for cell in cells if (block := _block(cell, width_px, height_px))]
+    damage = None if whole else "the list of cells breaks off"
+    return Parsed.of(blocks, damage=damage or misplaced(block for block in blocks if block.label))
+
+
+def _cells(output: str) -> tuple[list[_Cell], bool]:
+    """Take an output apart at its keys; return its cells, and whether the last one ends."""
+    before, *found = _KEY.split(output)
+    cells = [_Cell(text=_words(before))]
+    current, begins, whole, words = _Cell(), True, True, ""
+    for key, value in zip(found[::2], found[1::2], strict=True):
+        if begins or getattr(current, key) is not None:
+            current = _Cell()
+            cells.append(current)
+        rest, whole = _read(current, key, value)
+        begins = value.rstrip().endswith("{")
+        words = _words(rest)
+        if words:
+            cells.append(_Cell(text=words))
+    if words in _HALF_CATEGORIES:
+        cells.pop()
+        whole = False
+    return cells, whole
+
+
+def scaled(width_px: int, height_px: int) -> tuple[int, int]:
+    """Return the size (width, height) to which the model's processor scales a page image before the model sees it."""
+
+    def steps(pixels: float, rounded: Callable[[float], int]) -> int:
+        return max(STEP, rounded(pixels / STEP) * STEP)
+
+    width, height = steps(width_px, round), steps(height_px, round)
+    if width * height > MAX_PIXELS:
+        by = math.sqrt(width_px * height_px / MAX_PIXELS)
+        return steps(width_px / by, math.floor), steps(height_px / by, math.floor)
+    if width * height < MIN_PIXELS:
+        by = math.sqrt(MIN_PIXELS / (width_px * height_px))
+        return steps(width_px * by, math.ceil), steps(height_px * by, math.ceil)
+    return width, height
+
+
+def _read(cell: _Cell, key: str, value: str) -> tuple[str, bool]:
+    """Give a cell what stands between one key and the next; return what is no part of it, and whether the cell ends there."""
+    if key == "bbox":
+        box = _BOX.match(value)
+        cell.bbox = tuple(map(float, box.groups())) if box else ()
+        end = box or _NO_BOX.match(value)
+        rest = value[end.end() if end else 0 :]
+    elif key == "category":
+        category = _CATEGORY.match(value)
+        cell.category = category[1].strip() if category else ""
+        rest = value[category.end() if category else 0 :]
+    else:
+        cell.text, rest = _text(value)
+    structure = rest.rstrip(" \t\r\n`]")
+    return rest, "}" in rest and not structure.endswith((",", "{"))
+
+
+def _text(value: str) -> tuple[str, str]:
+    """Return the text that a value gives, and what follows it: nothing where the text does not end."""
+    beginning = _BEGINNING.match(value)
+    if not beginning:
+        return "", value.strip().removeprefix("null")
+    written = value[beginning.end() :]
+    ending = written.rstrip(_STRUCTURE)
+    if ending.endswith('"') and (len(ending) - len(ending[:-1].rstrip("\\"))) % 2:
+        return _unescaped(ending[:-1]), written[len(ending) :]
+    last = None
+    for match in _END.finditer(written):
+        last = match if match[1] else last
+    if last:
+        return _unescaped(written[: last.start()]), written[last.start() + 1 :]
+    for structure in "{,}":  # a quote was forgotten, and the next cell begins
+        written = written.rstrip().removesuffix(structure)
+    return _unescaped(written), ""
+
+
+def _unescaped(written: str) -> str:
+    """Return what a string of JSON means; an escape that JSON doesn't have means itself, as LaTeX is full of them."""
+    text = _ESCAPE.sub(_character, written)
+    if "\\u" in written:  # a character may be two escapes; half of one can't be stored
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text.strip()
+
+
+def _character(escape: re.Match[str]) -> str:
+    code = escape[1]
+    if code[:1] == "u" and len(code) == len("uXXXX"):
+        return chr(int(code[1:], 16))
+    if not code or (code[0] == "u" and escape.end() == len(escape.string)):  # cut off
+        return ""
+    return _ESCAPED.get(code, escape[0])
+
+
+def _words(between: str) -> str:
+    """Return what stands outside of cells, without the brackets of JSON, and nothing where that is all."""
+    return _FENCE.sub("", between).strip(_STRUCTURE).strip()
+
+
+def _block(cell: _Cell, width_px: int, height_px: int) -> Block | None:
+    label, text = cell.category or "", cell.text or ""
+    if not (label or text or cell.bbox):
+        return None
+    role = ROLES.get(label, Role.OTHER) if label else Role.TEXT
+    if role is Role.FORMULA and text and not _MATH.search(text):
+        text = f"$$\n{text}\n$$"
+    boxes = _boxes(cell.bbox or (), width_px, height_px)
+    return Block(label=label, role=refined(role, text), boxes=boxes, markdown=text)
+
+
+def _boxes(bbox: tuple[float, ...], width_px: int, height_px: int) -> tuple[tuple[float, float, float, float], ...]:
+    """Return the box, cut at the image's edges, if it lies on the image and has an area."""
+    if not bbox:
+        return ()
+    width, height = scaled(width_px, height_px)
+    x0, x1 = (round(min(max(x, 0), width) * width_px / width, 1) for x in (bbox[0], bbox[2]))
+    y0, y1 = (round(min(max(y, 0), height) * height_px / height, 1) for y in (bbox[1], bbox[3]))
+    return ((x0, y0, x1, y1),) if x0 < x1 and y0 < y1 else ()

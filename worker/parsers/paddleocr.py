@@ -1,0 +1,63 @@
+"""Read what PaddleOCR-VL writes: text or Markdown, formulas as LaTeX, and tables as OTSL, which become HTML.
+
+Asked for a table it writes OTSL alone, asked with "OCR:" mostly text; tables are found wherever they stand.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from ocrfleet.jobs import Block, Role
+from worker.parsers import markdown, otsl
+from worker.parsers.otsl import ROW_END, TAGS, Cell
+from worker.parsers.parsed import Parsed
+
+_TAG = re.compile(f"({'|'.join(TAGS)})")
+#: what is left of a tag when the output ends in it: a mere "<" may well be text
+_REMNANTS = {tag[:end] for tag in TAGS for end in range(2, len(tag))}
+
+
+def parse(output: str) -> Parsed:
+    """Return the page's blocks, without label or place: this model gives neither.
+
+    Nothing is lost to a grid that isn't one: text after a tag that should have none stays in its cell, and text that
+    follows the end of a row stands outside of the table.
+    """
+    output = output.rstrip()
+    output = output.removesuffix(next(filter(output.endswith, _REMNANTS), ""))
+    blocks: list[Block] = []
+    cells = lost = 0
+    for piece in _pieces(output):
+        if isinstance(piece, str):
+            blocks += markdown.blocks(piece)
+            continue
+        written, missing = otsl.table(piece)
+        cells += sum(len(row) for row in piece)
+        lost += missing
+        blocks.append(Block(label="", role=Role.TABLE, markdown=written))
+    damage = f"the table is no grid: {lost} of {cells} cells belong to none" if 2 * lost > cells else None
+    return Parsed.of(blocks, damage=damage)
+
+
+def _pieces(output: str) -> Iterator[str | list[list[Cell]]]:
+    """Take an output apart, in one pass: texts that stand outside of tables, and the rows of tables that have cells."""
+    before, *found = _TAG.split(output)
+    texts: list[str] = [before]
+    rows: list[list[Cell]] = []
+    for tag, after in zip(found[::2], found[1::2], strict=True):
+        if tag != ROW_END:
+            if not rows:
+                yield "\n".join(texts)
+                texts, rows = [], [[]]
+            rows[-1].append(Cell(tag, after))
+        elif not rows:  # a row's end where there is no table
+            texts.append(after)
+        elif after.strip():
+            yield [row for row in rows if row]
+            texts, rows = [after], []
+        else:
+            rows.append([])
+    if rows:
+        yield [row for row in rows if row]
+    yield "\n".join(texts)

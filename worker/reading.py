@@ -1,0 +1,218 @@
+"""One attempt at a page: fetch, render, look at it, recognise, judge."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ocrfleet import keys
+from ocrfleet.errors import OcrfleetError, PageFaultError, PermanentError, Reason
+from ocrfleet.jobs import Kind, PageResult, PageStatus
+from ocrfleet.profiles import TextLayer
+from ocrfleet.sources import opened
+from worker import figures, ink, text_layer
+from worker.admission import Admission
+from worker.judge import judge
+from worker.parsers import Parsed, parse
+
+if TYPE_CHECKING:
+    from ocrfleet.jobs import Block, Line, Manifest, PageJob
+    from ocrfleet.profiles import Profile
+    from ocrfleet.settings import Settings
+    from ocrfleet.storage import ObjectStore
+    from worker.admission import Place
+    from worker.attempts import Try
+    from worker.engines.base import Engine, PageImage, Recognition
+    from worker.feed import Feed
+    from worker.patience import Patience
+    from worker.render import RenderPool
+    from worker.routing import Router
+    from worker.text_layer import Layer
+
+
+class DrainingError(OcrfleetError):
+    """The worker is leaving: the page goes to somebody else."""
+
+
+class SkippedError(OcrfleetError):
+    """The attempt can't be made, as that at a text layer which is not there or can't be trusted."""
+
+
+@dataclass
+class Health:
+    """Whether a worker goes on. `stuck`: a page hangs in an engine that can't be interrupted, so it gets no other.
+
+    `broken`: the engine is, or it may not go on. `draining`: no page is begun any more.
+    """
+
+    stuck: bool = False
+    broken: bool = False
+    draining: bool = False
+
+    @property
+    def leaving(self) -> bool:
+        """Whether pages that were not begun go to other workers."""
+        return self.stuck or self.broken or self.draining
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """How an attempt is made."""
+
+    #: of the ladder; 0 is the profile as it stands
+    rung: int
+    #: as the rung changes it
+    profile: Profile
+    #: seconds in the engine
+    deadline: float
+    #: what becomes of the PDF's own text in this attempt
+    text_layer: TextLayer = TextLayer.IGNORE
+
+
+class Reading:
+    """Makes attempts at pages with one engine, for one event loop."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        engine: Engine,
+        renderers: RenderPool,
+        store: ObjectStore,
+        patience: Patience,
+        admission: Admission,
+        router: Router,
+        feed: Feed,
+        health: Health,
+    ) -> None:
+        self._render_deadline = settings.render_deadline
+        self._passwords = settings.passwords()
+        self._engine = engine
+        self._renderers = renderers
+        self._store = store
+        self._patience = patience
+        self._admission = admission
+        self._router = router
+        self._feed = feed
+        self._health = health
+        self._engine_slots = asyncio.Semaphore(engine.concurrency + engine.ahead)
+
+    async def attempt(self, job: PageJob, manifest: Manifest, current: Try, step: Step, place: Place) -> PageResult:
+        """Return the page's result: done, or failed with a text that is not believed, and why.
+
+        Raises SkippedError, MovedError, DrainingError, and whatever renderers, engine and store raise.
+        """
+        image, kind, layer = await self._render(manifest, current, step)
+        self._admission.takes(place, image.width * image.height)
+        known: dict[str, Any] = {
+            "page": current.page,
+            "width_px": image.width,
+            "height_px": image.height,
+            "width_pt": round(image.width_pt, 2),
+            "height_pt": round(image.height_pt, 2),
+            "rotation": image.rotation,
+            "rung": step.rung,
+        }
+        if await self._patience.once(ink.is_blank, image):
+            return self.told(step.profile, PageStatus.DONE, blank=True, **known)
+        if step.text_layer is not TextLayer.IGNORE:
+            own = await self._patience.once(_own_text, layer, image, step)
+            if own is not None:
+                text, lines = own
+                return self.told(step.profile, PageStatus.DONE, text_layer=True, text=text, lines=lines, **known)
+        if self._router.rules and job.sent_to is None:
+            await self._router.check(image, ink=await self._patience.once(ink.share, image), kind=kind)
+        recognition = await self._recognise(image, current, step)
+        parsed = parse(step.profile.parser, recognition.text, width_px=image.width, height_px=image.height)
+        doubt = await self._patience.once(judge, parsed, recognition, image, step.profile.judgement)
+        return self.told(
+            step.profile,
+            PageStatus.DONE if doubt is None else PageStatus.FAILED,
+            reason=doubt and doubt.reason,
+            detail=doubt and doubt.detail,
+            text=parsed.text,
+            markdown=step.profile.prompt is not None,
+            lines=recognition.lines,
+            blocks=await self._with_figures(job, current.page, image, parsed),
+            finish_reason=recognition.finish_reason,
+            tokens=recognition.tokens,
+            **known,
+        )
+
+    def told(self, profile: Profile, status: PageStatus, **known: Any) -> PageResult:
+        """Return a result with what is known of who made it."""
+        return PageResult(
+            status=status,
+            profile=profile.name,
+            engine=profile.engine,
+            engine_version=self._engine.version,
+            model=profile.model,
+            revision=profile.revision,
+            **known,
+        )
+
+    async def _render(self, manifest: Manifest, current: Try, step: Step) -> tuple[PageImage, Kind, Layer | None]:
+        index, inner = manifest.locate(current.page)
+        source = manifest.sources[index]
+        layer = None
+        begun = time.perf_counter()
+        with ExitStack() as stack:
+            # In a thread: a file that was touched is hashed again, which takes its time.
+            fd = await self._patience.once(stack.enter_context, opened(source))
+            page = source.sha256, fd, source.kind, inner
+            limits: dict[str, Any] = {"passwords": self._passwords, "deadline": self._render_deadline}
+            image = await self._renderers.render(*page, step.profile.render, **limits)
+            if step.text_layer is not TextLayer.IGNORE:
+                with suppress(PermanentError, PageFaultError):  # it can't be trusted, then
+                    layer = await self._renderers.layer(*page, **limits)
+        current.facts["render_seconds"] = round(time.perf_counter() - begun, 3)
+        return image, source.kind, layer
+
+    async def _recognise(self, image: PageImage, current: Try, step: Step) -> Recognition:
+        """Give a page to the engine once it has room; only then its deadline begins."""
+        async with self._engine_slots:
+            if self._health.stuck or self._health.broken:
+                raise DrainingError("the engine hangs, or broke, in another page")
+            current.making_ready.close()
+            begun = time.perf_counter()
+            if step.profile.sampling is not None:
+                current.facts["temperature"] = step.profile.sampling.temperature
+            try:
+                with self._feed.with_engine():
+                    async with asyncio.timeout(step.deadline):
+                        recognition = await self._engine.recognise(image, step.profile)
+            except TimeoutError as error:
+                self._health.stuck = not self._engine.interruptible
+                detail = f"the engine did not answer within {step.deadline:g} seconds"
+                raise PageFaultError(Reason.ENGINE_DEADLINE, detail) from error
+            finally:
+                current.facts["recognise_seconds"] = round(time.perf_counter() - begun, 3)
+        self._feed.read(recognition.tokens)
+        if recognition.tokens is not None:
+            current.facts["tokens"] = recognition.tokens
+        return recognition
+
+    async def _with_figures(self, job: PageJob, page: int, image: PageImage, parsed: Parsed) -> tuple[Block, ...]:
+        """Store the pictures of a page, and return its blocks with their names."""
+        blocks, pictures = await self._patience.once(figures.cut, page, image, parsed.blocks)
+        for name, picture in pictures.items():
+            await self._patience.call(self._store.create, keys.figure(job.document, name), picture)
+        return blocks
+
+
+def _own_text(layer: Layer | None, image: PageImage, step: Step) -> tuple[str, tuple[Line, ...]] | None:
+    """Return the text that a page has already, and its lines; None when it can't be trusted and the page may be read.
+
+    Raises SkippedError when a rung of the ladder wanted it, PermanentError when it is all that was asked for.
+    """
+    why = "the page's own text can't be taken out" if layer is None else text_layer.distrust(layer, image)
+    if layer is not None and why is None:
+        return text_layer.reading(layer, image)
+    if step.text_layer is TextLayer.PREFER:
+        return None
+    if step.rung:
+        raise SkippedError(why)
+    raise PermanentError(Reason.NO_TEXT_LAYER, f"{why}; with --text-layer prefer such pages are read")
