@@ -31,6 +31,10 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python bench/overhead.py
 	$(BIN)/python bench/memory.py
 	$(BIN)/python bench/rendering.py
+	$(BIN)/python bench/loops.py
+	$(BIN)/python bench/verdicts.py
+	$(BIN)/python bench/text_layers.py
+	$(BIN)/python bench/fuzz_parsers.py
 	$(BIN)/python bench/simulated_gpus.py
 
 bench-vllm: $(VLLM_VENV)/installed

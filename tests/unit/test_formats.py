@@ -774,3 +774,8 @@ def test_every_page_is_in_every_output(page_texts: list[str]) -> None:
     markers = [token.content for token in COMMONMARK.parse(write("md", pages)) if token.type == "html_block"]
     assert [page["page"] for page in document["pages"]] == [page.page for page in pages]
     assert len(markers) == len(pages)
+
+
+def test_a_row_that_a_cell_above_reaches_into_keeps_its_place() -> None:
+    spanned = '<table><tr><td rowspan="2">a</td></tr><tr></tr><tr></tr><tr><td>c</td></tr></table>'
+    assert clean(spanned).count("<tr>") == 3

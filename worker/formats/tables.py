@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from worker.formats.elements import Cell, Table
 from worker.formats.inline import plain, unescape
@@ -69,7 +69,7 @@ class TableReader:
     def end(self) -> Table | None:
         """Return the table; None when it has no cell."""
         self._close()
-        rows = tuple(tuple(row) for row in self._rows if row)
+        rows = tuple(_without_empty(self._rows))
         return Table(rows, " ".join(_tidy(self._caption).split())) if rows else None
 
     def leftover(self) -> str:
@@ -94,6 +94,16 @@ class TableReader:
             text = _STRONG.sub(r"\1", _tidy(self._open))
             self._rows[-1].append(Cell(text, cell.heading, cell.columns, cell.rows))
         self._open = None
+
+
+def _without_empty(rows: list[list[Cell]]) -> Iterator[tuple[Cell, ...]]:
+    """Yield the rows but for those without a cell, unless a cell above reaches into them: its place must be kept."""
+    reach = 0
+    for row in rows:
+        if row or reach > 0:
+            yield tuple(row)
+        reach = max([reach, *(cell.rows for cell in row)]) - 1
+
 
 
 def _tidy(pieces: list[str]) -> str:
