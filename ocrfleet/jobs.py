@@ -141,6 +141,8 @@ class Routed(Record):
 
     profile: str
     profile_digest: Digest
+    #: of the profile before: what its texts must be in (Judgement.scripts)
+    scripts: tuple[str, ...] = ()
 
 
 class Climbing(Routed):
@@ -268,7 +270,7 @@ class PageResult(Record):
     height_pt: float | None = None
     #: degrees, clockwise, by which a PDF page is turned to be displayed: 0, 90, 180 or 270
     rotation: int = 0
-    #: the text is the PDF's own, and no engine read the page
+    #: the text is the PDF's own
     text_layer: bool = False
     #: rung of the profile's ladder that gave the text; 0 is the profile as it stands
     rung: int = 0
@@ -284,12 +286,14 @@ class PageResult(Record):
 
 
 class Climb(Record):
-    """How far a page is up the ladder of the profile that reads it. Written after each attempt whose text was not believed.
+    """How far a page is up a ladder. Written after each attempt that was of no use.
 
     The last writer stands: whatever it says, the page is tried again from there, and ends.
     """
 
     schema_version: Literal[1] = 1
+    #: of the profile whose ladder that is
+    profile_digest: Digest
     #: where it fell last; 0 is the profile as it stands
     rung: int = Field(ge=0)
     #: and what with

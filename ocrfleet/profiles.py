@@ -105,12 +105,13 @@ class Judgement(Record):
     least_in_scripts: float = Field(default=0.5, ge=0, le=1)
     #: letters that a text must have to be judged by its script
     fewest_for_script: int = Field(default=20, ge=1)
-    #: share of a text's words that may mix alphabets, Latin with Cyrillic letters say: honest ones have 0.03 at most
+    #: share of a text's words that may mix alphabets, Latin with Cyrillic letters say: honest ones have 0.03 at
+    #: most, in Arabic, whose "and" is written with the next word
     most_mixed: float = Field(default=0.2, ge=0, le=1)
-    #: share of a text's signs that may be control characters, of private use, unassigned, or U+FFFD: honest ones have 0.02
-    #: at most; one or two are allowed in any
+    #: share of a text's signs that may be control characters, of private use, unassigned, or U+FFFD: honest ones have 0.03
+    #: at most (a PDF's own text, with formulas); one or two are allowed in any
     most_garbage: float = Field(default=0.05, ge=0, le=1)
-    #: share of letters and digits among them and the other signs, without rules, leaders and brackets: honest ones have 0.5
+    #: share of letters and digits among them and the other signs, without rules, leaders and brackets: honest ones have 0.9
     least_readable: float = Field(default=0.15, ge=0, le=1)
     #: letters and digits that a text may have for each inked square of 4 x 4 pixels, if the page's longer side were 1,024
     #: pixels: honest ones of more than 200 have 0.45 at most …
@@ -120,12 +121,12 @@ class Judgement(Record):
     #: … and as many as this whatever is on the page: a stain may hide a line
     always_allowed: int = Field(default=200, ge=0)
     #: marks in rows, as those of print, of which at least one in `letters_for_one` must have been read: hatching and
-    #: photographs have 35 at most, blurred noise has 70 …
+    #: photographs have 35 at most, blurred noise was seen with 67 …
     fewest_letters: int = Field(default=60, ge=1)
-    #: … which is 0.025 of the letters that all its marks can be at most, and of hatching's, too: print has 0.06 at least
+    #: … and their share of the letters that all marks on the page can be: these have 0.025 at most, print 0.06 at least
     least_in_rows: float = Field(default=0.04, ge=0, le=1)
-    #: honest texts have 24 for 20 marks at least
-    letters_for_one: int = Field(default=20, ge=1)
+    #: honest texts have one for each mark at least
+    letters_for_one: int = Field(default=10, ge=1)
     #: the same where the model says that all of the page is pictures, for marks within these: maps and charts have many
     fewest_letters_in_figures: int = Field(default=250, ge=1)
 
@@ -262,13 +263,16 @@ class Profile(Record):
             changes["render"] = self.render.model_copy(update={"long_side": rung.long_side})
         if rung.temperature is not None and self.sampling is not None:
             changes["sampling"] = self.sampling.model_copy(update={"temperature": rung.temperature})
-        return self.model_copy(update=changes).limited(rung.max_tokens)
+        return self.model_copy(update=changes).limited(max_tokens=rung.max_tokens, deadline=rung.deadline)
 
-    def limited(self, max_tokens: int | None) -> Profile:
-        """Return the profile with no more tokens for a page than this; as it is for None."""
-        if max_tokens is None or self.sampling is None or self.sampling.max_tokens <= max_tokens:
-            return self
-        return self.model_copy(update={"sampling": self.sampling.model_copy(update={"max_tokens": max_tokens})})
+    def limited(self, *, max_tokens: int | None = None, deadline: float | None = None) -> Profile:
+        """Return the profile with no more tokens for a page than this, and so many seconds; None leaves it as it is."""
+        changes: dict[str, Any] = {}
+        if deadline is not None:
+            changes["page_deadline"] = deadline
+        if max_tokens is not None and self.sampling is not None and self.sampling.max_tokens > max_tokens:
+            changes["sampling"] = self.sampling.model_copy(update={"max_tokens": max_tokens})
+        return self.model_copy(update=changes)
 
 
 #: For engines that can't be asked in another way.

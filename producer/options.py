@@ -64,8 +64,8 @@ LanguageOption = Annotated[
 TextLayerOption = Annotated[
     TextLayer,
     typer.Option(
-        help="The text that a PDF page has already: [b]ignore[/] it and read the page, [b]prefer[/] it where it can be "
-        "trusted, or take it [b]only[/], and fail other pages.",
+        help="The text that a PDF page has already: [b]ignore[/] it and read the page (it may still be a last resort), "
+        "[b]prefer[/] it where it can be trusted, or take it [b]only[/], and fail other pages.",
         rich_help_panel="What reads the pages",
     ),
 ]

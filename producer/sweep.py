@@ -38,10 +38,12 @@ class Sweep:
     def run(self) -> int:
         """Look once; return how many pages and assemblies were published again. Raises TransientError."""
         documents = list(self._dispatcher.active.values())
+        served = {(state.profile, state.profile_digest) for state in self._ledger.workers()}
+        # Those that are served as well: a page that was routed climbs the ladder of where it is.
         profiles = {name for active in documents for name in (active.marker.profile, *active.marker.routes)}
+        profiles |= {profile for profile, _ in served}
         jobs, assemblies = self._published.jobs(sorted({name for profile in profiles for name in queue_names(profile)}))
         # A page that was sent to another profile comes back to its own when nobody serves that one any more.
-        served = {(state.profile, state.profile_digest) for state in self._ledger.workers()}
         jobs = [
             job for job in jobs if job.sent_to is None or (job.sent_to.profile, job.sent_to.profile_digest) in served
         ]

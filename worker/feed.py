@@ -52,10 +52,13 @@ class Feed:
             self._turn()
             self._with_engine -= 1
 
-    def read(self, tokens: int | None) -> None:
-        """Count a page that the engine has read."""
-        self._pages += 1
+    def wrote(self, tokens: int | None) -> None:
+        """Count what the engine has written of a page in one attempt."""
         self._tokens += tokens or 0
+
+    def read(self) -> None:
+        """Count a page that the engine has read, in however many attempts."""
+        self._pages += 1
 
     def state(self) -> WorkerState:
         """Return what has been counted so far. May be called from any thread: it changes nothing."""

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from ocrfleet.errors import Reason
 from ocrfleet.jobs import Role
 from worker import ink
+from worker.engines.transcript import DEADLINE
 from worker.printed import enlargement, printed
 
 if TYPE_CHECKING:
@@ -65,9 +66,10 @@ class Doubt:
 
 
 def judge(parsed: Parsed, recognition: Recognition, image: PageImage, judgement: Judgement) -> Doubt | None:
-    """Return why the text of a page is not believed; None when it is. Takes 2 ms, and 6 more for a text of a few words.
+    """Return why the text of a page is not believed; None when it is.
 
-    `parsed` is what a parser made of the recognition. A page without ink is not to be judged: no engine sees it.
+    `parsed` is what a parser made of the recognition. A page without ink is not to be judged: no engine sees it. Takes 2 ms at
+    1,684 pixels, and 3 more for a text of a few words.
     """
     words = _MARKUP.sub(" ", parsed.text)
     return (
@@ -82,8 +84,13 @@ def _ended_early(recognition: Recognition) -> Doubt | None:
     loop = recognition.loop
     if loop is not None:
         return Doubt(Reason.REPETITION, f"the text repeats {loop.unit!r}, {loop.times} times until it was stopped")
+    told = "" if recognition.tokens is None else f" of {recognition.tokens} tokens"
     if recognition.finish_reason == "length":
-        return Doubt(Reason.TRUNCATED, f"the text was cut off at the limit of {recognition.tokens} tokens")
+        return Doubt(Reason.TRUNCATED, f"the text was cut off at the limit{told}")
+    if recognition.finish_reason == DEADLINE:
+        return Doubt(
+            Reason.TRUNCATED, f"the text was cut off after {recognition.tokens or 0} tokens, as its time was over"
+        )
     return None
 
 
@@ -117,6 +124,11 @@ def _is_noise(sign: str) -> bool:
     """Say whether it is punctuation or a symbol that no page has many of. Boxes to tick, notes and pieces are not."""
     category = unicodedata.category(sign)
     return category[0] in "PS" and category != "So" and sign not in _FILLING
+
+
+def wrong_script(text: str, judgement: Judgement) -> Doubt | None:
+    """Return why the letters of a text that no engine wrote are not those of its page; None when they are."""
+    return _wrong_script(_MARKUP.sub(" ", text), judgement)
 
 
 def _wrong_script(words: str, judgement: Judgement) -> Doubt | None:

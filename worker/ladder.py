@@ -12,9 +12,10 @@ import zlib
 from typing import TYPE_CHECKING
 
 from ocrfleet.errors import Reason
-from ocrfleet.jobs import Climb
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from ocrfleet.jobs import PageResult
     from ocrfleet.profiles import Rung
 
@@ -30,32 +31,21 @@ DOUBTS = (
 )
 
 
-def rungs_above(ladder: tuple[Rung, ...], rung: int, fell: Reason) -> list[int]:
-    """Return the numbers (from 1) of the rungs above `rung` that are a remedy for what a page fell with."""
+def rungs_above(ladder: tuple[Rung, ...], rung: int, fell: Collection[Reason]) -> list[int]:
+    """Return the numbers (from 1) of the rungs above `rung` that are a remedy for something that a page fell with."""
     return [
         number
         for number, step in enumerate(ladder, start=1)
-        if number > rung and (not step.after or fell in step.after)
+        if number > rung and (not step.after or not set(fell).isdisjoint(step.after))
     ]
 
 
-def fallen(climb: Climb | None, *, rung: int, fell: Reason, result: PageResult | None) -> Climb:
-    """Return how far a page is that fell at a rung; `result` is its failure with the text, if it had one."""
-    best = climb.best if climb is not None else None
-    if result is not None and (best is None or _better(result, best)):
-        best = result
-    reached = rung if climb is None else max(rung, climb.rung)
-    return Climb(rung=reached, fell=fell, best=best)
+def better(result: PageResult, than: PageResult | None) -> PageResult:
+    """Return the better one of two results that are not believed; the second where they are equally good."""
+    return result if than is None or _rank(result) < _rank(than) else than
 
 
-def _better(result: PageResult, than: PageResult) -> bool:
-    return (_doubt(result), -_content(result)) < (_doubt(than), -_content(than))
-
-
-def _doubt(result: PageResult) -> int:
-    return DOUBTS.index(result.reason) if result.reason in DOUBTS else len(DOUBTS)
-
-
-def _content(result: PageResult) -> int:
-    """Return how much is in a text: bytes when it is compressed, so that copies count for little."""
-    return len(zlib.compress(result.text.encode(errors="replace")))
+def _rank(result: PageResult) -> tuple[int, int]:
+    doubt = DOUBTS.index(result.reason) if result.reason in DOUBTS else len(DOUBTS)
+    # How much is in a text: bytes when it is compressed, so that copies count for little.
+    return doubt, -len(zlib.compress(result.text.encode(errors="replace")))

@@ -12,6 +12,7 @@ import structlog
 from ocrfleet import keys
 from ocrfleet.errors import (
     ConfigurationError,
+    DamagedRecordError,
     FatalError,
     PageFaultError,
     PermanentError,
@@ -19,18 +20,18 @@ from ocrfleet.errors import (
     TransientError,
     UnavailableError,
 )
-from ocrfleet.jobs import Climb, PageStatus
+from ocrfleet.jobs import Climb, PageResult, PageStatus
 from ocrfleet.profiles import TextLayer
 from ocrfleet.storage import NotFoundError
 from worker.admission import Admission
 from worker.attempts import Attempt, Try
 from worker.feed import Feed
-from worker.ladder import DOUBTS, fallen, rungs_above
+from worker.ladder import DOUBTS, better, rungs_above
 from worker.reading import DrainingError, Health, Reading, SkippedError, Step
 from worker.routing import MovedError, Router, back_home
 
 if TYPE_CHECKING:
-    from ocrfleet.jobs import Manifest, PageJob, PageResult
+    from ocrfleet.jobs import Manifest, PageJob
     from ocrfleet.ledger import Faults, Ledger
     from ocrfleet.profiles import Profile
     from ocrfleet.settings import Settings
@@ -55,8 +56,13 @@ class Visit:
     attempts: list[Attempt]
     #: how far up the ladder it is; None when it did not fall yet
     climb: Climb | None = None
-    #: rungs that could not be tried
-    skipped: set[int] = field(default_factory=set)
+    #: the best text so far, of whichever ladder, once `recalled`
+    best: PageResult | None = None
+    recalled: bool = False
+    #: rungs that could not be tried, or that would give the same again
+    spent: set[int] = field(default_factory=set)
+    #: why the last attempt failed
+    fault: tuple[Reason, str] = (Reason.INTERNAL_ERROR, "there is no way to read it")
 
     @property
     def at(self) -> tuple[str, int, int]:
@@ -85,7 +91,6 @@ class PageReader:
         self._ledger = ledger
         self._patience = patience
         self._worker = worker
-        self._deadline = settings.page_deadline or profile.page_deadline
         # What the engine takes at once, a page for each renderer, and some that are ready, as pages end in bursts.
         self.capacity = engine.concurrency + engine.ahead + renderers.size + engine.concurrency // 8
         self._admission = Admission(pages=self.capacity, pixels=settings.pixels_in_flight * 1_000_000)
@@ -112,88 +117,131 @@ class PageReader:
         Raises MovedError when it goes to another profile, DrainingError or TransientError when it must be given back,
         FatalError when this worker is broken; where no page had a part in that, as by a ConfigurationError, none is held.
         """
-        await self._find_climb(visit)
+        if visit.faults.falls or visit.job.climbing is not None:
+            await self._recall(visit)
+            self._refuse_repetition(visit)
         while True:
-            ended = self._given_up(visit)
-            if ended is not None:
-                return ended
+            if visit.faults.deaths_alone >= self._settings.quarantine_deaths:
+                return await self._quarantined(visit)
             step = await self._next(visit)
             if step is None:
-                return self._ended(visit, Reason.INTERNAL_ERROR, "there is no way left to read it")
-            try:
-                result = await self._try(visit, step)
-            except SkippedError:
-                visit.skipped.add(step.rung)
-                continue
-            except PermanentError as error:
-                return self._ended(visit, error.reason, error.detail)
-            except PageFaultError as fault:
-                ended = await self._failed(visit, step, fault)
-                if ended is not None:
-                    return ended
-            else:
-                if result.reason is None:
-                    return result
-                log.warning("text not believed", rung=step.rung, reason=result.reason, detail=result.detail)
-                visit.climb = fallen(visit.climb, rung=step.rung, fell=result.reason, result=result)
-            await self._leave_rung(visit)
+                return await self._ended(visit)
+            result = await self._come_to(visit, step)
+            if result is not None:
+                return result
 
-    async def _find_climb(self, visit: Visit) -> None:
-        """Learn how far up the ladder a page came before, here or elsewhere."""
-        if visit.faults.falls or visit.job.climbing is not None:
-            with suppress(NotFoundError):
-                stored = await self._patience.call(self._store.get, keys.climb(*visit.at))
-                visit.climb = Climb.from_bytes(stored)
-
-    def _given_up(self, visit: Visit) -> PageResult | None:
-        faults = visit.faults
-        if faults.deaths_alone >= self._settings.quarantine_deaths:
-            detail = (
-                f"the worker died {faults.deaths_alone} times while it worked on this page alone; "
-                "look at the page, then run again with --retry-failed"
-            )
-            told = {"reason": Reason.WORKER_DIED, "detail": detail}
-            return self._ended(visit, Reason.WORKER_DIED, detail).model_copy(update=told)
-        if faults.attempts >= self._settings.page_attempts:
-            # A worker died between counting the last fault and storing the failure.
-            detail = f"it failed {faults.attempts} times; the run records have its attempts"
-            return self._ended(visit, Reason(faults.reason or Reason.INTERNAL_ERROR), detail)
+    async def _come_to(self, visit: Visit, step: Step) -> PageResult | None:
+        """Make one attempt, and return what the page came to by it; None when it is to be tried in another way."""
+        try:
+            result = await self._try(visit, step)
+        except SkippedError:
+            visit.spent.add(step.rung)
+            await self._patience.call(self._ledger.release, *visit.at)
+            return None
+        except PermanentError as error:
+            visit.fault = error.reason, error.detail
+            if error.reason is not Reason.ENGINE_FAILED:
+                return await self._ended(visit)
+            visit.spent.add(step.rung)  # asked again in the same way, it would refuse again
+            await self._fell(visit, step, error.reason)
+            return None
+        except PageFaultError as fault:
+            visit.fault = fault.reason, fault.detail
+            log.warning("page attempt failed", reason=fault.reason, detail=fault.detail)
+            await self._patience.call(self._ledger.fault, *visit.at, fault.reason)
+            await self._fell(visit, step, fault.reason)
+            return None
+        if result.reason is None:
+            if not result.blank and not result.text_layer:
+                self.feed.read()
+            return result
+        log.warning("text not believed", rung=step.rung, reason=result.reason, detail=result.detail)
+        await self._fell(visit, step, result.reason, result)
         return None
+
+    async def _recall(self, visit: Visit) -> None:
+        """Learn how far up the ladder a page came before, here or elsewhere, and the best text that there was.
+
+        It is asked for only when a page falls: most pages never do. Raises MovedError.
+        """
+        visit.recalled = True
+        # What is damaged, or of a newer version, is of no use; the page begins anew.
+        with suppress(NotFoundError, DamagedRecordError):
+            climb = Climb.from_bytes(await self._patience.call(self._store.get, keys.climb(*visit.at)))
+            visit.best = climb.best
+            # Rungs are counted on one ladder: that of a profile whose workers are gone says nothing here.
+            if climb.profile_digest == _owner(visit):
+                visit.climb = climb
+        if visit.best is None and visit.job.generation > 1:
+            document, generation, page = visit.at
+            with suppress(NotFoundError, DamagedRecordError):
+                key = keys.page_failed(document, page, generation - 1)
+                before = PageResult.from_bytes(await self._patience.call(self._store.get, key))
+                visit.best = before if before.reason in DOUBTS else None
+
+    def _refuse_repetition(self, visit: Visit) -> None:
+        """Raise MovedError for a page that made its one attempt here already, and whose job came again."""
+        climbing, climb = visit.job.climbing, visit.climb
+        if climbing is None or climb is None:
+            return
+        if climb.rung > climbing.rung or (climb.rung == climbing.rung and climb.fell in DOUBTS):
+            raise MovedError(back_home(visit.job, visit.manifest))
 
     async def _next(self, visit: Visit) -> Step | None:
         """Return how a page is tried next; None when there is no way left. Raises MovedError when another profile does it."""
-        climbing, climb = visit.job.climbing, visit.climb
-        if climbing is not None:
-            limited = self._profile.limited(climbing.max_tokens)
-            return Step(climbing.rung, limited, climbing.deadline or self._deadline)
-        if climb is None:
-            return self._step(0)
-        ways = rungs_above(self._profile.ladder, climb.rung, climb.fell)
+        if visit.job.climbing is not None:
+            limits = visit.job.climbing
+            deadline = self._settings.page_deadline or limits.deadline
+            profile = self._believing(visit).limited(max_tokens=limits.max_tokens, deadline=deadline)
+            return Step(limits.rung, profile)
+        # An engine that failed so often gets the page no more; another one may, or none.
+        exhausted = visit.faults.attempts >= self._settings.page_attempts
+        if visit.climb is None:
+            if not exhausted:
+                return self._step(visit, 0)
+            # A worker died between counting the last fault and noting it.
+            reason = Reason(visit.faults.reason or Reason.INTERNAL_ERROR)
+            visit.fault = reason, f"it failed {visit.faults.attempts} times; the run records have its attempts"
+            visit.climb = Climb(profile_digest=_owner(visit), rung=0, fell=reason, best=visit.best)
+        climb = visit.climb
+        fell = {climb.fell} | ({visit.best.reason} if visit.best is not None and visit.best.reason else set())
+        ways = rungs_above(self._profile.ladder, climb.rung, fell)
         if climb.fell not in DOUBTS:
             ways.append(climb.rung)  # it may pass: once more in the same way
         for number in ways:
             rung = self._profile.ladder[number - 1] if number else None
-            if number in visit.skipped:
+            elsewhere = rung is not None and (rung.profile is not None or rung.text_layer)
+            if number in visit.spent or (exhausted and (not elsewhere or number == climb.rung)):
                 continue
             if rung is None or rung.profile is None:
-                return self._step(number)
+                return self._step(visit, number)
             to = await self._router.up(visit.job, number, rung)
             if to is not None:
                 moved = MovedError(to)
                 visit.attempts.append(Attempt(page=visit.page, rung=number, outcome=str(moved)))
                 raise moved
-            visit.skipped.add(number)
+            visit.spent.add(number)
             why = f"nobody serves {rung.profile}"
             visit.attempts.append(Attempt(page=visit.page, rung=number, outcome="skipped", detail=why))
         return None
 
-    def _step(self, number: int) -> Step:
+    def _step(self, visit: Visit, number: int) -> Step:
         """Return an attempt in this worker, at a rung of this number."""
-        if not number:
-            return Step(0, self._profile, self._deadline, self._profile.text_layer)
-        rung = self._profile.ladder[number - 1]
-        layer = TextLayer.ONLY if rung.text_layer else TextLayer.IGNORE
-        return Step(number, self._profile.at(rung), rung.deadline or self._deadline, layer)
+        profile, layer = self._believing(visit), self._profile.text_layer
+        if number:
+            rung = self._profile.ladder[number - 1]
+            profile = profile.at(rung)
+            layer = TextLayer.ONLY if rung.text_layer else TextLayer.IGNORE
+        # What a person sets holds for every rung.
+        return Step(number, profile.limited(deadline=self._settings.page_deadline), layer)
+
+    def _believing(self, visit: Visit) -> Profile:
+        """Return the profile as it judges this page: one that was sent here is to be in its own profile's scripts."""
+        sent_to = visit.job.sent_to
+        if sent_to is None or not sent_to.scripts:
+            return self._profile
+        judgement = self._profile.judgement.model_copy(update={"scripts": sent_to.scripts})
+        return self._profile.model_copy(update={"judgement": judgement})
 
     async def _try(self, visit: Visit, step: Step) -> PageResult:
         """Make one attempt, with the page held by this worker; note it, and what it came to. Raises as Reading.attempt."""
@@ -233,34 +281,48 @@ class PageReader:
                 attempts.append(current.done(result.reason or "done", result.detail))
                 return result
 
-    async def _failed(self, visit: Visit, step: Step, fault: PageFaultError) -> PageResult | None:
-        """Count a fault that is not of the text; return the page's failure when it was one too many."""
-        log.warning("page attempt failed", reason=fault.reason, detail=fault.detail)
-        count = await self._patience.call(self._ledger.fault, *visit.at, fault.reason)
-        if count >= self._settings.page_attempts:
-            return self._ended(visit, fault.reason, fault.detail)
-        visit.climb = fallen(visit.climb, rung=step.rung, fell=fault.reason, result=None)
-        return None
-
-    async def _leave_rung(self, visit: Visit) -> None:
+    async def _fell(self, visit: Visit, step: Step, reason: Reason, result: PageResult | None = None) -> None:
         """Note how far a page is that fell, and let go of it until its next attempt.
 
         Raises MovedError for one that came for a single attempt, FatalError when the engine hangs in it.
         """
-        climb, climbing = visit.climb, visit.job.climbing
-        if climb is not None and (climbing is not None or climb.fell in DOUBTS):
-            await self._patience.call(self._store.put, keys.climb(*visit.at), climb.to_bytes())
-            await self._patience.call(self._ledger.fell, *visit.at)
+        if not visit.recalled:
+            await self._recall(visit)
+        if result is not None:
+            visit.best = better(result, visit.best)
+        reached = step.rung if visit.climb is None else max(step.rung, visit.climb.rung)
+        visit.climb = Climb(profile_digest=_owner(visit), rung=reached, fell=reason, best=visit.best)
+        await self._patience.call(self._store.put, keys.climb(*visit.at), visit.climb.to_bytes())
+        await self._patience.call(self._ledger.fell, *visit.at)
         await self._patience.call(self._ledger.release, *visit.at)
         if self.health.stuck:
             raise FatalError("the engine hangs in a page and can't be interrupted")
-        if climbing is not None:
+        if visit.job.climbing is not None:
             raise MovedError(back_home(visit.job, visit.manifest))
         inspect = functools.partial(self._ledger.inspect, worker=self._worker)
         visit.faults = await self._patience.call(inspect, *visit.at)
 
-    def _ended(self, visit: Visit, reason: Reason, detail: str) -> PageResult:
-        """Return the failure of a page: with the best text that there was and why it is not believed, or for a reason."""
-        if visit.climb is not None and visit.climb.best is not None:
-            return visit.climb.best
+    async def _ended(self, visit: Visit) -> PageResult:
+        """Return the failure of a page: with the best text that there was and why it is not believed, or for its last fault."""
+        if not visit.recalled:
+            await self._recall(visit)
+        if visit.best is not None:
+            return visit.best
+        reason, detail = visit.fault
+        if visit.climb is not None and reason is Reason.INTERNAL_ERROR:
+            reason = visit.climb.fell
         return self._reading.told(self._profile, PageStatus.FAILED, page=visit.page, reason=reason, detail=detail)
+
+    async def _quarantined(self, visit: Visit) -> PageResult:
+        detail = (
+            f"the worker died {visit.faults.deaths_alone} times while it worked on this page alone; "
+            "look at the page, then run again with --retry-failed"
+        )
+        visit.fault = Reason.WORKER_DIED, detail
+        return (await self._ended(visit)).model_copy(update={"reason": Reason.WORKER_DIED, "detail": detail})
+
+
+def _owner(visit: Visit) -> str:
+    """Return the digest of the profile whose ladder a page is on: its document's, or that of the profile it was routed to."""
+    routed = visit.job.routed
+    return visit.manifest.profile_digest if routed is None else routed.profile_digest

@@ -218,9 +218,10 @@ class Pipeline:
         self._pages += at_most  # until it is known how many are left to do
         try:
             manifest = await self._patience.call(self._manifest, job.document, job.generation)
-            self._check_profile(job, manifest)
             terminal = await self._patience.call(self._terminal, job, manifest, redelivered)
             pages = [page for page in _selected(manifest, job) if page not in terminal]
+            if pages:
+                self._check_profile(job, manifest)
             inspect = functools.partial(self._ledger.inspect_all, worker=self._worker)
             faults = await self._patience.call(inspect, job.document, job.generation, pages)
             attempts: list[Attempt] = []

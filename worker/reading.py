@@ -15,7 +15,7 @@ from ocrfleet.profiles import TextLayer
 from ocrfleet.sources import opened
 from worker import figures, ink, text_layer
 from worker.admission import Admission
-from worker.judge import judge
+from worker.judge import judge, wrong_script
 from worker.parsers import Parsed, parse
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from worker.attempts import Try
     from worker.engines.base import Engine, PageImage, Recognition
     from worker.feed import Feed
+    from worker.judge import Doubt
     from worker.patience import Patience
     from worker.render import RenderPool
     from worker.routing import Router
@@ -66,8 +67,6 @@ class Step:
     rung: int
     #: as the rung changes it
     profile: Profile
-    #: seconds in the engine
-    deadline: float
     #: what becomes of the PDF's own text in this attempt
     text_layer: TextLayer = TextLayer.IGNORE
 
@@ -122,17 +121,15 @@ class Reading:
             own = await self._patience.once(_own_text, layer, image, step)
             if own is not None:
                 text, lines = own
-                return self.told(step.profile, PageStatus.DONE, text_layer=True, text=text, lines=lines, **known)
-        if self._router.rules and job.sent_to is None:
+                doubt = wrong_script(text, step.profile.judgement)
+                return self._read(step, doubt, text_layer=True, text=text, lines=lines, **known)
+        if self._router.rules and job.sent_to is None and not step.rung:
             await self._router.check(image, ink=await self._patience.once(ink.share, image), kind=kind)
         recognition = await self._recognise(image, current, step)
-        parsed = parse(step.profile.parser, recognition.text, width_px=image.width, height_px=image.height)
-        doubt = await self._patience.once(judge, parsed, recognition, image, step.profile.judgement)
-        return self.told(
-            step.profile,
-            PageStatus.DONE if doubt is None else PageStatus.FAILED,
-            reason=doubt and doubt.reason,
-            detail=doubt and doubt.detail,
+        parsed, doubt = await self._patience.once(_judged, recognition, image, step.profile)
+        return self._read(
+            step,
+            doubt,
             text=parsed.text,
             markdown=step.profile.prompt is not None,
             lines=recognition.lines,
@@ -141,6 +138,12 @@ class Reading:
             tokens=recognition.tokens,
             **known,
         )
+
+    def _read(self, step: Step, doubt: Doubt | None, **known: Any) -> PageResult:
+        """Return the result of an attempt that gave a text."""
+        if doubt is None:
+            return self.told(step.profile, PageStatus.DONE, **known)
+        return self.told(step.profile, PageStatus.FAILED, reason=doubt.reason, detail=doubt.detail, **known)
 
     def told(self, profile: Profile, status: PageStatus, **known: Any) -> PageResult:
         """Return a result with what is known of who made it."""
@@ -166,7 +169,8 @@ class Reading:
             limits: dict[str, Any] = {"passwords": self._passwords, "deadline": self._render_deadline}
             image = await self._renderers.render(*page, step.profile.render, **limits)
             if step.text_layer is not TextLayer.IGNORE:
-                with suppress(PermanentError, PageFaultError):  # it can't be trusted, then
+                # What can't be taken out can't be trusted. A crash may pass, where there is nothing but the layer.
+                with suppress(PermanentError, *([] if _only_the_layer(step) else [PageFaultError])):
                     layer = await self._renderers.layer(*page, **limits)
         current.facts["render_seconds"] = round(time.perf_counter() - begun, 3)
         return image, source.kind, layer
@@ -182,15 +186,15 @@ class Reading:
                 current.facts["temperature"] = step.profile.sampling.temperature
             try:
                 with self._feed.with_engine():
-                    async with asyncio.timeout(step.deadline):
+                    async with asyncio.timeout(step.profile.page_deadline):
                         recognition = await self._engine.recognise(image, step.profile)
             except TimeoutError as error:
                 self._health.stuck = not self._engine.interruptible
-                detail = f"the engine did not answer within {step.deadline:g} seconds"
+                detail = f"the engine did not answer within {step.profile.page_deadline:g} seconds"
                 raise PageFaultError(Reason.ENGINE_DEADLINE, detail) from error
             finally:
                 current.facts["recognise_seconds"] = round(time.perf_counter() - begun, 3)
-        self._feed.read(recognition.tokens)
+        self._feed.wrote(recognition.tokens)
         if recognition.tokens is not None:
             current.facts["tokens"] = recognition.tokens
         return recognition
@@ -201,6 +205,18 @@ class Reading:
         for name, picture in pictures.items():
             await self._patience.call(self._store.create, keys.figure(job.document, name), picture)
         return blocks
+
+
+def _only_the_layer(step: Step) -> bool:
+    return step.text_layer is TextLayer.ONLY and not step.rung
+
+
+def _judged(recognition: Recognition, image: PageImage, profile: Profile) -> tuple[Parsed, Doubt | None]:
+    """Take apart what an engine wrote, and say whether it is believed. Takes long for a text of a million characters."""
+    parsed = parse(profile.parser, recognition.text, width_px=image.width, height_px=image.height)
+    if recognition.blocks and not parsed.blocks:
+        parsed = Parsed(text=parsed.text, blocks=recognition.blocks)
+    return parsed, judge(parsed, recognition, image, profile.judgement)
 
 
 def _own_text(layer: Layer | None, image: PageImage, step: Step) -> tuple[str, tuple[Line, ...]] | None:

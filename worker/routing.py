@@ -48,6 +48,7 @@ class Router:
 
     def __init__(self, profile: Profile, ledger: Ledger, patience: Patience) -> None:
         self._routes = profile.routes
+        self._scripts = profile.judgement.scripts
         self._ledger = ledger
         self._patience = patience
         self._asked = -_REMEMBERED
@@ -65,7 +66,8 @@ class Router:
             return
         digest = (await self._profiles()).get(route.to)
         if digest is not None:
-            raise MovedError(Destination(route.to, routed=Routed(profile=route.to, profile_digest=digest)))
+            to = Routed(profile=route.to, profile_digest=digest, scripts=self._scripts)
+            raise MovedError(Destination(route.to, routed=to))
 
     async def up(self, job: PageJob, number: int, rung: Rung) -> Destination | None:
         """Return where a rung sends a page; None when nobody serves that profile."""
@@ -75,6 +77,7 @@ class Router:
         climbing = Climbing(
             profile=rung.profile,
             profile_digest=digest,
+            scripts=job.routed.scripts if job.routed is not None else self._scripts,
             rung=number,
             max_tokens=rung.max_tokens,
             deadline=rung.deadline,

@@ -112,14 +112,16 @@ def test_time_is_counted_where_a_page_fails_too() -> None:
 def test_pages_and_tokens_are_counted() -> None:
     _, feed = fed()
     for tokens in (100, None, 5):
-        feed.read(tokens)
+        feed.wrote(tokens)
+        feed.read()
     assert (feed.state().pages, feed.state().tokens) == (3, 105)
 
 
 def test_a_clock_that_stands_still_counts_nothing() -> None:
     _, feed = fed()
     with feed.making_ready(), feed.with_engine():
-        feed.read(7)
+        feed.wrote(7)
+        feed.read()
     assert seconds(feed) == (0, 0, 0)
 
 

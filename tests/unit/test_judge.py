@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
+import asyncio
+import csv
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 
+from ocrfleet.documents import SNIFF_BYTES, sniff
 from ocrfleet.errors import Reason
 from ocrfleet.jobs import Block, Role
-from ocrfleet.profiles import Judgement
+from ocrfleet.profiles import Judgement, Render
 from worker.engines.base import PageImage, Recognition
 from worker.judge import judge
 from worker.loops import LoopWatch
 from worker.parsers import Parsed
+from worker.printed import printed
+from worker.render import RenderPool
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+CORPUS = Path(os.environ.get("OCRFLEET_CORPUS", Path(__file__).parents[3] / "shared" / "corpus"))
+MANIFEST = CORPUS / "manifest.csv"
+ROWS = list(csv.DictReader(MANIFEST.read_text(encoding="utf-8").splitlines())) if MANIFEST.exists() else []
+TRUTHS = [row for row in ROWS if row["ground_truth"]]
 
 LINE = "The ferry left at nine, as it did every day"
 TEXT = "\n".join([LINE] * 20)
@@ -34,6 +55,23 @@ def page(text: str, *, long_side: int = 1280) -> PageImage:
 
 
 FULL, NUMBERED = page(TEXT), page("17")
+
+
+def grey(values: NDArray[np.floating[Any]]) -> PageImage:
+    pixels = np.repeat(np.clip(values, 0, 255).astype(np.uint8)[:, :, None], 3, axis=2)
+    return PageImage(pixels=pixels, width_pt=595, height_pt=842)
+
+
+def noise(sigma: float, *, blur: float = 0, seed: int = 1) -> PageImage:
+    grain = np.random.default_rng(seed).normal(0, 1, (1024, 724))
+    grain = cv2.GaussianBlur(grain, (0, 0), blur) if blur else grain
+    return grey(200 + sigma * grain / grain.std())
+
+
+def stain() -> PageImage:
+    """Round and soft at its edge."""
+    y, x = np.mgrid[:1280, :905]
+    return grey(245 - 130 / (1 + np.exp((np.hypot(y - 520, x - 400) - 90) / 6)))
 
 
 def reason(
@@ -84,6 +122,15 @@ class TestEndedEarly:
     def test_an_engine_that_does_not_generate_ends_nothing_early(self) -> None:
         assert reason(TEXT, recognition=Recognition(text=TEXT)) is None
 
+    def test_garbage_comes_before_its_script_and_what_is_on_the_page(self) -> None:
+        garbage = CYRILLIC.replace(" ", "\N{REPLACEMENT CHARACTER}")
+
+        assert reason(garbage, NUMBERED, judgement=Judgement(scripts=("LATIN",))) is Reason.UNPARSABLE
+
+    def test_its_script_comes_before_what_is_on_the_page(self) -> None:
+        assert reason(CYRILLIC, NUMBERED) is Reason.INVENTED
+        assert reason(CYRILLIC, NUMBERED, judgement=Judgement(scripts=("LATIN",))) is Reason.WRONG_SCRIPT
+
 
 class TestUnparsable:
     @pytest.mark.parametrize(
@@ -113,6 +160,10 @@ class TestUnparsable:
 
     def test_a_few_signs_of_a_font_of_its_own_are_none(self) -> None:
         assert reason(TEXT + "\ue75d" * 8) is None
+
+    def test_a_sign_that_cannot_be_read_beside_a_page_number_is_a_blemish(self) -> None:
+        assert reason("17 \N{REPLACEMENT CHARACTER}", NUMBERED) is None
+        assert reason("17 \N{REPLACEMENT CHARACTER}\ue000\x07", NUMBERED) is Reason.UNPARSABLE
 
     @pytest.mark.parametrize(
         "text",
@@ -185,6 +236,10 @@ class TestInvented:
     def test_a_page_of_text_for_a_page_of_text(self, long_side: int) -> None:
         assert reason(TEXT, page(TEXT, long_side=long_side)) is None
 
+    @pytest.mark.parametrize("image", [noise(45), noise(12), stain()], ids=["noise", "grain", "stain"])
+    def test_what_may_hide_a_paragraph_is_not_said_to_have_none(self, image: PageImage) -> None:
+        assert reason(TEXT, image) is None
+
     def test_a_line_is_allowed_whatever_is_on_the_page(self) -> None:
         assert reason(LINE, NUMBERED) is None
 
@@ -207,6 +262,35 @@ class TestEmpty:
 
     def test_a_tenth_of_a_page_is_something(self) -> None:
         assert reason(TEXT[:100]) is None
+
+    def test_the_heading_of_a_page_is_not_all_of_it(self) -> None:
+        assert reason("The harbour in winter") is Reason.EMPTY
+
+    @pytest.mark.parametrize(
+        "image",
+        [
+            noise(12),
+            noise(45),
+            noise(120),
+            noise(30, blur=2),
+            grey(np.tile(np.linspace(250, 60, 724), (1024, 1))),
+            stain(),
+        ],
+        ids=["grain", "noise", "more noise", "blurred noise", "gradient", "stain"],
+    )
+    def test_nothing_of_a_page_without_print(self, image: PageImage) -> None:
+        assert reason("", image) is None
+
+    def test_marks_that_stand_in_rows_by_chance_are_no_print(self) -> None:
+        # Given noise with some 50 marks in rows, of 3,000
+        image = noise(30, blur=2, seed=23)
+        seen = printed(image.pixels)
+        marks = sum(row.marks for row in seen.rows) - seen.across
+        assert marks >= 40
+
+        # Then they are too small a share of it, however few are enough
+        assert reason("", image, judgement=Judgement(fewest_letters=40)) is None
+        assert reason("", image, judgement=Judgement(fewest_letters=40, least_in_rows=0)) is Reason.EMPTY
 
     def test_nothing_of_a_page_number(self) -> None:
         assert reason("", NUMBERED) is None
@@ -232,19 +316,142 @@ class TestEmpty:
         assert doubt.detail.endswith("marks in rows outside of its pictures")
 
 
+class TestThresholds:
+    """They are the profile's: each one, moved beyond what it is compared with, turns the verdict."""
+
+    @pytest.mark.parametrize(
+        ("text", "image", "given_", "moved", "expected"),
+        [
+            (TEXT + "\ue75d" * 8, FULL, {}, {"most_garbage": 0.001}, Reason.UNPARSABLE),
+            ("%!?;@a" * 40, NUMBERED, {}, {"least_readable": 0.3}, Reason.UNPARSABLE),
+            (TEXT + CYRILLIC, FULL, {"scripts": ("LATIN",)}, {"least_in_scripts": 0.3}, None),
+            ("Паром отошёл", NUMBERED, {"scripts": ("LATIN",)}, {"fewest_for_script": 5}, Reason.WRONG_SCRIPT),
+            (TEXT + " n\u0435w" * 40, FULL, {}, {"most_mixed": 0.1}, Reason.WRONG_SCRIPT),
+            (TEXT, NUMBERED, {}, {"most_on_a_square": 1000.0}, None),
+            (TEXT, NUMBERED, {}, {"most_for_a_letter": 1000.0}, None),
+            (TEXT, NUMBERED, {}, {"always_allowed": 1000}, None),
+            ("", FULL, {}, {"fewest_letters": 1000}, None),
+            ("", FULL, {}, {"least_in_rows": 0.99}, None),
+            (TEXT[:100], FULL, {}, {"letters_for_one": 2}, Reason.EMPTY),
+        ],
+        ids=lambda value: next(iter(value)) if isinstance(value, dict) and value else "",
+    )
+    def test_a_threshold_that_is_moved_turns_the_verdict(
+        self, text: str, image: PageImage, given_: dict[str, Any], moved: dict[str, Any], expected: Reason | None
+    ) -> None:
+        before = reason(text, image, judgement=Judgement(**given_))
+
+        assert before is not expected
+        assert expected is None or before is None
+        assert reason(text, image, judgement=Judgement(**given_, **moved)) is expected
+
+    def test_how_many_marks_a_picture_may_have_is_the_profile_s(self) -> None:
+        whole = Parsed(text="", blocks=(picture((0, 0, 905, 1280)),))
+
+        assert reason(whole) is Reason.EMPTY
+        assert reason(whole, judgement=Judgement(fewest_letters_in_figures=1000)) is None
+
+
+class TestCost:
+    def test_print_is_not_looked_for_on_a_page_with_ink_enough_for_its_text(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def unexpected(_: object) -> None:
+            raise AssertionError
+
+        monkeypatch.setattr("worker.judge.printed", unexpected)
+
+        assert reason(TEXT) is None
+        with pytest.raises(AssertionError):
+            reason("17")
+
+
+#: Images of one grey, of black and white, and of any.
+SMALL = st.builds(
+    lambda shape, seed, depth: grey(
+        np.random.default_rng(seed).integers(0, depth, shape) * (255.0 / max(depth - 1, 1))
+    ),
+    st.tuples(st.integers(1, 60), st.integers(1, 60)),
+    st.integers(0, 9),
+    st.sampled_from([1, 2, 256]),
+)
+
+
 class TestAnything:
     @given(
-        text=st.text(max_size=600), damage=st.none() | st.text(max_size=9), scripts=st.sampled_from([(), ("LATIN",)])
+        text=st.text(st.characters(), max_size=400) | st.text("a\u0430\ufffd<>&;\\|.{", min_size=200, max_size=900),
+        damage=st.none() | st.text(min_size=1, max_size=9),
+        scripts=st.sampled_from([(), ("LATIN",)]),
+        image=SMALL,
+        boxes=st.none() | st.lists(st.tuples(*[st.floats(allow_nan=False, allow_infinity=False)] * 4), max_size=2),
     )
-    @settings(max_examples=150, deadline=None)
-    def test_it_never_fails(self, text: str, damage: str | None, scripts: tuple[str, ...]) -> None:
-        assert reason(Parsed(text=text, damage=damage), NUMBERED, judgement=Judgement(scripts=scripts)) in (
-            None,
-            *Reason,
-        )
+    @settings(max_examples=200, deadline=None)
+    def test_any_text_on_any_small_page_has_a_verdict_or_none(
+        self,
+        text: str,
+        damage: str | None,
+        scripts: tuple[str, ...],
+        image: PageImage,
+        boxes: list[tuple[float, float, float, float]] | None,
+    ) -> None:
+        blocks = (Block(label="image", role=Role.FIGURE, boxes=tuple(boxes)),) if boxes is not None else ()
+
+        parsed = Parsed(text=text, damage=damage, blocks=blocks)
+        doubt = judge(parsed, STOPPED, image, Judgement(scripts=scripts, fewest_letters=1))
+
+        assert doubt is None or (isinstance(doubt.reason, Reason) and doubt.detail)
 
     @pytest.mark.parametrize("shape", [(1, 1), (3, 500), (500, 3)])
     def test_images_too_small_to_tell_are_no_reason(self, shape: tuple[int, int]) -> None:
         image = PageImage(pixels=np.zeros((*shape, 3), np.uint8), width_pt=9, height_pt=9)
 
         assert reason("", image) is None
+        assert reason(TEXT, image) in (None, Reason.INVENTED)
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[RenderPool]:
+    pool = RenderPool(1, memory=256 << 20, max_pixels=2_500_000)
+    yield pool
+    pool.close()
+
+
+class TestCorpus:
+    """The truths of the corpus are believed, and nothing at all is not, but for joined handwriting."""
+
+    @staticmethod
+    def first_page(pool: RenderPool, name: str) -> PageImage:
+        with (CORPUS / "files" / name).open("rb") as file:
+            kind = sniff(file.read(SNIFF_BYTES))
+            assert kind is not None
+            render = Render(long_side=1684, max_pixels=2_500_000)
+            return asyncio.run(pool.render(name, file.fileno(), kind, 0, render, deadline=60))
+
+    @staticmethod
+    def truth(row: dict[str, str]) -> str:
+        text = (CORPUS / row["ground_truth"]).read_text(encoding="utf-8")
+        if row["ground_truth_kind"] == "facts":
+            return "\n".join(json.loads(line)["text"] for line in text.splitlines())
+        return text.partition("\f")[0]
+
+    def test_there_are_truths(self) -> None:
+        if not ROWS and os.environ.get("CI") != "true":
+            pytest.skip("no corpus: set OCRFLEET_CORPUS to its folder")
+        assert len(TRUTHS) >= 12
+
+    @pytest.mark.parametrize("row", TRUTHS, ids=lambda row: Path(row["file"]).name)
+    def test_a_truth_is_believed_and_nothing_is_not(self, pool: RenderPool, row: dict[str, str]) -> None:
+        name = Path(row["file"]).name
+        image = self.first_page(pool, name)
+
+        assert reason(self.truth(row), image) is None
+        assert reason("", image) is (None if name == "handwriting.pdf" else Reason.EMPTY)
+        assert reason(self.truth(row), NUMBERED) is Reason.INVENTED
+
+    @pytest.mark.skipif(not ROWS, reason="no corpus")
+    def test_a_typewritten_page_is_print(self, pool: RenderPool) -> None:
+        assert reason("", self.first_page(pool, "typewriter.png")) is Reason.EMPTY
+
+    @pytest.mark.skipif(not ROWS, reason="no corpus")
+    def test_a_photograph_has_nothing_to_read(self, pool: RenderPool) -> None:
+        assert reason("", self.first_page(pool, "jpx.pdf")) is None

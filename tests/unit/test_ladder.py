@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from ocrfleet.errors import Reason
 from ocrfleet.jobs import Climb, PageResult, PageStatus
 from ocrfleet.profiles import Rung
-from worker.ladder import DOUBTS, fallen, rungs_above
+from worker.ladder import DOUBTS, better, rungs_above
 
 LADDER = (
     Rung(temperature=0.2, after=(Reason.REPETITION, Reason.TRUNCATED)),
@@ -35,11 +35,6 @@ def text(reason: Reason, words: str = "", *, rung: int = 0) -> PageResult:
     )
 
 
-def fell(climb: Climb | None, result: PageResult) -> Climb:
-    assert result.reason is not None
-    return fallen(climb, rung=result.rung, fell=result.reason, result=result)
-
-
 @pytest.mark.parametrize(
     ("rung", "reason", "above"),
     [
@@ -53,35 +48,31 @@ def fell(climb: Climb | None, result: PageResult) -> Climb:
     ],
 )
 def test_only_rungs_above_that_are_a_remedy_are_tried(rung: int, reason: Reason, above: list[int]) -> None:
-    assert rungs_above(LADDER, rung, reason) == above
+    assert rungs_above(LADDER, rung, {reason}) == above
+
+
+def test_a_fault_higher_up_does_not_hide_the_remedies_for_what_is_doubted() -> None:
+    assert rungs_above(LADDER, 2, {Reason.RENDER_MEMORY}) == []
+    assert rungs_above(LADDER, 2, {Reason.RENDER_MEMORY, Reason.EMPTY}) == [3]
 
 
 def test_of_texts_that_are_doubted_alike_the_one_with_more_in_it_stands() -> None:
     words = " ".join(f"{number} sheep" for number in range(50))
-    first = fell(None, text(Reason.TRUNCATED, "one sheep"))
-    second = fell(first, text(Reason.TRUNCATED, words, rung=1))
-    assert second.best is not None
-    assert second.best.text == words
+    best = better(text(Reason.TRUNCATED, words, rung=1), text(Reason.TRUNCATED, "one sheep"))
+    assert best.text == words
     # And copies count for little, however long the text gets by them
-    third = fell(second, text(Reason.TRUNCATED, "one sheep, " * 1000, rung=2))
-    assert third.best == second.best
-    assert third.rung == 2
+    assert better(text(Reason.TRUNCATED, "one sheep, " * 1000, rung=2), best) is best
 
 
 def test_of_equals_the_earlier_stands() -> None:
-    first = fell(None, text(Reason.INVENTED, "a ferry"))
-    assert fell(first, text(Reason.INVENTED, "a ferry", rung=1)).best == first.best
+    first = text(Reason.INVENTED, "a ferry")
+    assert better(first, None) is first
+    assert better(text(Reason.INVENTED, "a ferry", rung=1), first) is first
 
 
 def test_what_is_doubted_less_stands_however_little_it_is() -> None:
-    climb = fell(None, text(Reason.INVENTED, "a whole page that nobody wrote"))
-    assert fell(climb, text(Reason.TRUNCATED, "a", rung=1)).best == text(Reason.TRUNCATED, "a", rung=1)
-
-
-def test_an_error_leaves_the_best_text_as_it_is() -> None:
-    climb = fell(None, text(Reason.REPETITION, "a ferry"))
-    after = fallen(climb, rung=1, fell=Reason.ENGINE_FAILED, result=None)
-    assert (after.best, after.rung, after.fell) == (climb.best, 1, Reason.ENGINE_FAILED)
+    little = text(Reason.TRUNCATED, "a", rung=1)
+    assert better(little, text(Reason.INVENTED, "a whole page that nobody wrote")) is little
 
 
 results = st.lists(
@@ -93,15 +84,14 @@ results = st.lists(
 
 @given(results)
 def test_no_attempt_makes_a_page_worse(attempts: list[PageResult]) -> None:
-    climb: Climb | None = None
+    best: PageResult | None = None
     doubts = []
     for result in attempts:
-        climb = fell(climb, result)
-        assert climb.best is not None
-        assert climb.best.reason is not None
-        doubts.append(DOUBTS.index(climb.best.reason))
+        best = better(result, best)
+        assert best.reason is not None
+        doubts.append(DOUBTS.index(best.reason))
     assert all(later <= earlier for earlier, later in itertools.pairwise(doubts))
-    assert climb is not None
+    climb = Climb(profile_digest="0" * 64, rung=1, fell=Reason.EMPTY, best=best)
     assert Climb.from_bytes(climb.to_bytes()) == climb
 
 
@@ -109,7 +99,7 @@ def test_no_attempt_makes_a_page_worse(attempts: list[PageResult]) -> None:
 def test_whatever_a_page_falls_with_its_climb_ends(rung: int, reasons: list[Reason]) -> None:
     seen = [rung]
     for reason in reasons:
-        above = rungs_above(LADDER, seen[-1], reason)
+        above = rungs_above(LADDER, seen[-1], {reason})
         if not above:
             break
         seen.append(above[0])

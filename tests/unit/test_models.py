@@ -220,7 +220,9 @@ def test_a_changed_copy_has_a_digest_of_its_own_also_when_the_first_was_asked_fo
 
 def test_a_rung_changes_what_it_says_and_nothing_else() -> None:
     profile = profile_of(DEEPSEEK_OCR)
-    assert profile.at(Rung(deadline=9.0, temperature=0.0)) == profile
+    limited = profile.at(Rung(deadline=9.0, temperature=0.0))
+    assert limited == profile.model_copy(update={"page_deadline": 9.0})
+    assert limited.digest == profile.digest
     warm = profile.at(Rung(temperature=0.7, max_tokens=100))
     assert (sampling_of(warm).temperature, sampling_of(warm).max_tokens) == (0.7, 100)
     assert changed(warm, sampling=profile.sampling) == profile

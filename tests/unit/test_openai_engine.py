@@ -355,6 +355,20 @@ class TestLoops:
 
         assert with_engine(server, read).finish_reason == "loop"
 
+    def test_a_page_whose_time_is_over_keeps_what_was_written(self, server: ChatServer) -> None:
+        server.script = [says(*[f"line {number} of a long page\n" for number in range(60)], pause=0.1)]
+
+        async def read_soon(engine: Engine) -> Recognition:
+            return await engine.recognise(page(), PROFILE.limited(deadline=1.0))
+
+        begun = time.monotonic()
+        recognition = with_engine(server, read_soon)
+
+        assert time.monotonic() - begun < 4
+        assert recognition.finish_reason == "deadline"
+        assert recognition.text.startswith("line 0 of a long page\nline 1 of")
+        assert recognition.tokens == recognition.text.count("line")
+
     def test_what_it_cost_is_counted_though_nobody_tells(self, server: ChatServer) -> None:
         server.script = [hangs(*["and the sea was calm, "] * 200)]
 

@@ -42,7 +42,7 @@ class Recognition:
     text: str
     lines: tuple[Line, ...] = ()
     blocks: tuple[Block, ...] = ()
-    #: stop, length, or loop; None from engines that don't generate
+    #: stop, length, loop, or deadline; None from engines that don't generate
     finish_reason: str | None = None
     #: what the text repeats at its end, and was stopped for
     loop: Loop | None = None

@@ -34,7 +34,6 @@ from worker.engines.openai_negotiation import Negotiation, asked
 from worker.engines.openai_server import Server, connect
 from worker.engines.openai_suspects import DoubtError, Suspects
 from worker.engines.picture import picture
-from worker.engines.transcript import LOOP
 
 if TYPE_CHECKING:
     import openai
@@ -73,7 +72,7 @@ class OpenAiEngine:
         self.concurrency = settings.openai.concurrency
         self._profile = profile
         self._settings = settings.openai
-        self._patience = _PATIENCE * (settings.page_deadline or profile.page_deadline)
+        self._page_deadline = settings.page_deadline or math.inf
         self._slots = asyncio.Semaphore(self.concurrency)
         # Encoding lets go of the interpreter, so that two threads fill two cores.
         self._encoders = ThreadPoolExecutor(2, thread_name_prefix="openai-encode")
@@ -121,7 +120,7 @@ class OpenAiEngine:
         """
         async with self._slots:
             url = await asyncio.get_running_loop().run_in_executor(self._encoders, _data_url, image, profile)
-            answer = Answer()
+            answer = Answer(profile.page_deadline)
             sent = self._suspects.now
             try:
                 await self._answered(url, profile, answer)
@@ -134,15 +133,15 @@ class OpenAiEngine:
                 self._tokens += answer.spent
         self._proven = True
         self._suspects.answered(url)
-        if answer.spent_as_told is None and answer.loop is None and self._settings.max_tokens is not None:
+        if answer.spent_as_told is None and answer.stopped is None and self._settings.max_tokens is not None:
             raise ConfigurationError(
                 f"{self._server.host} doesn't tell how many tokens it takes, so that the limit OCRFLEET_OPENAI_MAX_TOKENS can't "
                 "be kept; unset it and set OCRFLEET_OPENAI_MAX_PAGES"
             )
         return Recognition(
             text=answer.text,
-            finish_reason=answer.finish_reason if answer.loop is None else LOOP,
-            tokens=answer.tokens,
+            finish_reason=answer.stopped or answer.finish_reason,
+            tokens=answer.written,
             loop=answer.loop,
         )
 
@@ -201,14 +200,13 @@ class OpenAiEngine:
     async def _answered(self, url: str, profile: Profile, answer: Answer) -> None:
         """Ask for a page and put what comes into `answer`."""
         try:
-            async with asyncio.timeout(self._patience):
+            patience = _PATIENCE * min(self._page_deadline, profile.page_deadline)
+            async with asyncio.timeout(patience):
                 await asyncio.sleep(max(self._rests_until - asyncio.get_running_loop().time(), 0))
                 self._count_page()
                 opened = await self._negotiation.opened(url, profile)
         except TimeoutError:
-            raise TransientError(
-                f"{self._server.host} was not ready for a page within {self._patience:g} seconds"
-            ) from None
+            raise TransientError(f"{self._server.host} was not ready for a page within {patience:g} seconds") from None
         async with opened as stream:
             if "json" in stream.response.headers.get("content-type", ""):
                 # It was not asked to stream, or it can't and doesn't say so either.
@@ -216,9 +214,9 @@ class OpenAiEngine:
             else:
                 async for chunk in stream:
                     answer.take(chunk, "delta")
-                    if answer.loop is not None:
+                    if answer.stopped is not None:
                         break  # to hang up ends the request
-                if answer.begun and answer.finish_reason is None and answer.loop is None:
+                if answer.begun and answer.finish_reason is None and answer.stopped is None:
                     raise DoubtError(Reason.ENGINE_FAILED, f"the answer of {self._server.host} ends in the middle")
         if not answer.begun:
             raise PageFaultError(

@@ -26,8 +26,8 @@ _LONGEST_TEXT = 1 << 20
 class Answer:
     """What has come of an answer so far."""
 
-    def __init__(self) -> None:
-        self._transcript = Transcript()
+    def __init__(self, seconds: float = math.inf) -> None:
+        self._transcript = Transcript(seconds)
         #: whether there was a choice in it: OpenAI's word for an answer
         self.begun = False
         self.finish_reason: str | None = None
@@ -41,8 +41,18 @@ class Answer:
 
     @property
     def loop(self) -> Loop | None:
-        """What the answer repeats at its end: nothing that is worth paying for comes after that."""
+        """What the answer repeats at its end."""
         return self._transcript.loop
+
+    @property
+    def stopped(self) -> str | None:
+        """Why no more of it is to be waited for, or paid for; None while there is no reason."""
+        return self._transcript.stopped if self.finish_reason is None or self.loop is not None else None
+
+    @property
+    def written(self) -> int | None:
+        """Tokens written, as the server counts; of an answer that was stopped, a token for each piece."""
+        return len(self._transcript) if self.tokens is None and self.stopped is not None else self.tokens
 
     @property
     def spent_as_told(self) -> int | None:

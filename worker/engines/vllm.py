@@ -20,7 +20,7 @@ from worker.engines import vllm_plugin
 from worker.engines.base import Recognition
 from worker.engines.picture import picture
 from worker.engines.prompts import written_out
-from worker.engines.transcript import LOOP, Transcript
+from worker.engines.transcript import Transcript
 from worker.engines.vllm_size import sizes
 
 if TYPE_CHECKING:
@@ -131,7 +131,10 @@ class VllmEngine:
         """
         if profile.prompt is None or profile.sampling is None:
             raise PermanentError(Reason.ENGINE_FAILED, f"the profile {profile.name} does not say what to ask")
-        return await self._write(written_out(profile), picture(image, profile), _parameters(profile.sampling))
+        transcript = Transcript(profile.page_deadline)
+        return await self._write(
+            written_out(profile), picture(image, profile), _parameters(profile.sampling), transcript
+        )
 
     @property
     def unfinished(self) -> int:
@@ -219,11 +222,11 @@ class VllmEngine:
             )
         )
 
-    async def _write(self, prompt: str, shown: PIL.Image.Image, parameters: Any) -> Recognition:
+    async def _write(self, prompt: str, shown: PIL.Image.Image, parameters: Any, transcript: Transcript) -> Recognition:
         from vllm.exceptions import VLLMValidationError  # noqa: PLC0415 - see start
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError  # noqa: PLC0415
 
-        transcript, tokens, finish_reason = Transcript(), 0, None
+        tokens, finish_reason = 0, None
         with self._listened_to():
             try:
                 asked = await self.rendered(prompt, shown)
@@ -235,8 +238,8 @@ class VllmEngine:
                         transcript.add(written.text)
                         tokens += len(written.token_ids)
                         finish_reason = written.finish_reason
-                        if transcript.loop is not None:
-                            finish_reason = LOOP
+                        if transcript.loop is not None or (finish_reason is None and transcript.stopped):
+                            finish_reason = transcript.stopped
                             break
             except asyncio.CancelledError:
                 if self._silent:
