@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 
 # What CommonMark would take for markup inside a line, and at its beginning: a page's text is data.
-_INLINE = re.compile(r"[\\`*_\[\]<|~]|&(?=#?\w+;)")
+_INLINE = re.compile(r"[\\`*_\[\]|~]|<!?+|&(?=#?\w+;)")
+#: A backslash would do for a reader of Markdown, but not for a tool that searches for a page's marker, `<!-- page`.
+_ENTITIES = {"&": "&amp;", "<!": "&lt;!"}
 _LINE_START = re.compile(r"[0-9]{1,9}(?=[.)](?:[ \t]|$))|(?=#{1,6}(?:[ \t]|$)|[-+](?:[ \t:-]|$)|\*(?:[ \t]|$)|[>=]|:-)")
 _LINE_END = re.compile(r"\r\n?|\n")
 
@@ -21,7 +23,7 @@ def escape(line: str) -> str:
 
 def escape_inline(text: str) -> str:
     """Return text for the middle of a line: it may still begin a block where it begins one."""
-    return _INLINE.sub(lambda match: "\\" + match[0] if match[0] != "&" else "&amp;", text)
+    return _INLINE.sub(lambda match: _ENTITIES.get(match[0], "\\" + match[0]), text)
 
 
 def escape_start(line: str) -> str:

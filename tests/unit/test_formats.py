@@ -147,6 +147,24 @@ def test_a_page_can_not_forge_the_marker_of_another() -> None:
     assert comments == ["<!-- page 1 -->", "<!-- page 2 -->"]
 
 
+@pytest.mark.parametrize(
+    "text", ["<!-- page 7 -->", "a <!-- page 7 -->", "\\<!-- page 7 -->", "<<!-- page 7", "`<!-- page 7`"]
+)
+def test_no_search_finds_a_marker_in_a_text(text: str) -> None:
+    # Given the text as a line, on a plain page, on one in Markdown, in code, and as why a page failed
+    pages = [
+        result(1, text),
+        result(2, text, markdown=True),
+        result(3, f"```\n{text}\n```", markdown=True),
+        failed(4, text),
+    ]
+
+    # Then the only markers in a file are those of its pages
+    assert "<!--" not in escape(text)
+    assert "<!--" not in clean(text)
+    assert write("md", pages).count("<!--") == len(pages)
+
+
 # ---- Markdown: a page's text is data
 
 #: What means something at the beginning of a line, in it, or together with its neighbours.

@@ -112,9 +112,9 @@ class TestBlocks:
         assert texts(blocks) == [("text", "the moon"), ("marginalia", "and the sun")]
 
     def test_labels_are_tidied(self) -> None:
-        _, blocks = read(block(" sub_\n\t title ", "a") + block("x" * 63 + " y", "b") + block("", "c"))
+        _, blocks = read(block(" \n\tsub_title ", "a") + block(" margin_note", "b") + block(" ", "c"))
 
-        assert texts(blocks) == [("sub_ title", "a"), ("x" * 63, "b"), ("", "c")]
+        assert texts(blocks) == [("sub_title", "a"), ("margin_note", "b"), ("", "c")]
 
 
 class TestBoxes:
@@ -170,7 +170,7 @@ class TestDamage:
     @pytest.mark.parametrize(
         "remnant",
         [
-            "<|ref|>", "<|ref|>sub_ti", "<|r", "<|ref|>text<|/re", "<|", "<|/det", "<|grounding|", END[:-1], END[:2],
+            "<|ref|>", "<|ref|> sub_ti", "<|ref|>text", "<|r", "<|ref|>text<|/re", "<|", "<|/det", "<|grounding|", END[:-1], END[:2],
         ],
     )  # fmt: skip
     def test_a_tag_that_was_cut_off_is_lost_and_nothing_before_it(self, remnant: str) -> None:
@@ -238,6 +238,13 @@ class TestDamage:
         assert read(block("text", "Words.") + f"<|ref|>{long}")[0] == f"Words.\n\n{long}"
         assert read("<|ref|>text\nA moon.")[0] == "text\nA moon."
 
+    @pytest.mark.parametrize("end", ["A moon.", "texts", "Text", "sub title", "x"])
+    def test_a_few_words_at_the_end_are_no_beginning_of_a_label(self, end: str) -> None:
+        page = parsed(block("text", "Words.") + f"<|ref|>{end}")
+
+        assert page.text == f"Words.\n\n{end}"
+        assert page.blocks[1] == outside(end)
+
     def test_removed_tags_leave_no_new_ones(self) -> None:
         markdown, blocks = read("<|re<|grounding|>f|><|ground<|/det|>ing|>a<|/r<|/ref|>ef|>")
 
@@ -253,7 +260,7 @@ class TestDamage:
             blocks=page.blocks,
         )  # fmt: skip
 
-        assert PageResult.from_bytes(result.to_bytes()).text == "Wo?rds."
+        assert PageResult.from_bytes(result.to_bytes()).text == "te?xt\nWo?rds."
 
 
 class TestTextAsLabel:
@@ -269,17 +276,26 @@ class TestTextAsLabel:
         assert texts(blocks) == [("text", "Of tides"), ("text", long), ("image", "")]
         assert all(one.boxes for one in blocks)
 
-    def test_only_where_no_block_has_text(self) -> None:
-        markdown, blocks = read(block("Of tides") + block("text", "Words."))
+    def test_a_stray_line_after_the_last_one_takes_nothing_away(self) -> None:
+        long = "Spring tides follow the new moon,  and neap tides follow its first and last quarters."
 
-        assert markdown == "Words."
-        assert texts(blocks) == [("Of tides", ""), ("text", "Words.")]
+        markdown, blocks = read(block("Of tides") + block(long) + "And a stray line.")
+
+        assert markdown == f"Of tides\n\n{long}\nAnd a stray line."
+        assert texts(blocks) == [("text", "Of tides"), ("text", f"{long}\nAnd a stray line.")]
+
+    def test_whatever_other_blocks_have(self) -> None:
+        markdown, blocks = read(block("Of tides") + block("text", "Words.") + block("moons") + block("image"))
+
+        assert markdown == "Of tides\n\nWords.\n\nmoons"
+        assert texts(blocks) == [("text", "Of tides"), ("text", "Words."), ("text", "moons"), ("image", "")]
+
+    @pytest.mark.parametrize("label", ["Tides", "of tides", "1921", "tide.", "m" * (LABEL_LENGTH + 1), "潮", "a\n b"])
+    def test_what_is_no_name_is_text_before_the_text_that_follows(self, label: str) -> None:
+        assert texts(read(block(label, "Words."))[1]) == [("text", f"{label}\nWords.")]
 
     def test_the_last_line_may_be_cut_off(self) -> None:
-        markdown, blocks = read(block("Of tides") + "<|ref|>and of moo")
-
-        assert markdown == "Of tides"
-        assert texts(blocks) == [("text", "Of tides")]
+        assert read(block("Of tides") + "<|ref|>and of moo")[0] == "Of tides\n\nand of moo"
 
     def test_a_line_whose_boxes_are_missing_is_not_lost(self) -> None:
         assert read(block("Of tides") + "<|ref|>and of<|/ref|>" + block("moons"))[0] == "Of tides\n\nand of\n\nmoons"

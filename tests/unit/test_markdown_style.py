@@ -52,6 +52,17 @@ def test_rows_of_a_table_become_equally_long_and_the_first_is_the_head() -> None
     assert styled(clean(table), PIPES) == "\\*c\\*\n\n| a |  |\n| --- | --- |\n| b | c |"
 
 
+def test_no_cell_and_no_caption_holds_a_page_marker() -> None:
+    marker = "&lt;!-- page 7 -->"
+    table = f"<table><caption>{marker}</caption><tr><td>a {marker}</td><td>$x$<!-- page 8 --></td></tr></table>"
+
+    text = styled(clean(table), PIPES)
+
+    assert text.startswith(marker)
+    assert text.count(marker) == 2
+    assert "<!--" not in text
+
+
 @pytest.mark.parametrize(
     "cell", ['<td colspan="2">a</td>', '<td rowspan="2">a</td>', "<td>a<br>b</td>", "<td>a<ul><li>b</li></ul></td>"]
 )
@@ -143,6 +154,8 @@ PIECES = [
         "<caption>",
         "&lt;b&gt;",
         "<!-- page 9 -->",
+        "&lt;!-- page 9 -->",
+        "&lt;&#x1;&#33;-- page 9 -->",
         "<b>",
     ),
     *(
@@ -181,7 +194,10 @@ def test_in_any_style_a_text_keeps_its_pages_and_does_nothing(pages: list[str], 
     # When any pages are written, and delivered in any style
     text = styled(stored(*pages, "the end", markdown=markdown), style)
 
-    # Then a reader finds each page's marker, and no HTML but tables, no link and no picture
+    # Then a tool that searches for markers finds no others
+    assert text.count("<!-- page") == len(pages) + 1
+
+    # And a reader finds each page's marker, and no HTML but tables, no link and no picture
     tokens = READER.parse(text)
     blocks = [token.content.strip() for token in tokens if token.type == "html_block"]
     markers = [f"<!-- page {number} -->" for number in range(1, len(pages) + 2)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -178,6 +179,50 @@ class TestText:
     )
     def test_escapes(self, written: str, text: str) -> None:
         assert read(f'[{{"bbox": [1, 2, 30, 40], "category": "Text", "text": "{written}"}}]').text == text
+
+    @pytest.mark.parametrize(
+        "latex",
+        [
+            r"a \times b",
+            r"\theta_k",
+            r"\text{if } x \neq y",
+            r"\bar\beta\nu2",
+            r"\frac{a}{b}",
+            r"\left(\rho\right)",
+            r"x\to\nabla",
+        ],
+    )
+    def test_a_command_with_one_backslash_stays_one(self, latex: str) -> None:
+        start = '[{"bbox": [1, 2, 30, 40], "category": '
+
+        assert read(f'{start}"Formula", "text": "{latex}"}}]').text == f"$$\n{latex}\n$$"
+        assert (
+            read(f'{start}"Text", "text": "so ${latex}$, and\\n$${latex}$$"}}]').text
+            == f"so ${latex}$, and\n$${latex}$$"
+        )
+
+    @pytest.mark.parametrize(
+        ("category", "text"),
+        [
+            ("Formula", "a\nb \t c"),
+            ("Formula", "\\alpha = 2\nu"),
+            ("Text", "a\nu and\times"),
+            ("Text", "cost $5\nu $6, or 5$\nu 6$"),
+            ("Text", "$\\alpha\nu$"),
+        ],
+    )
+    def test_new_lines_and_tabs_of_json_are_no_commands(self, category: str, text: str) -> None:
+        assert text in read(json.dumps([cell(text, category=category)])).text
+
+    @pytest.mark.parametrize("unit", ["\\", "$", "$a", "$$", "$$a", "\\t", "$\\times", "\\\\", "$$\\\\$"])
+    @pytest.mark.parametrize("category", ["Formula", "Text"])
+    def test_commands_are_found_in_linear_time(self, category: str, unit: str) -> None:
+        output = f'[{{"category": "{category}", "text": "{unit * (1_000_000 // len(unit))}"}}]'
+
+        begun = time.thread_time()
+        read(output)
+
+        assert time.thread_time() - begun < 5
 
 
 class TestDamage:

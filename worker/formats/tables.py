@@ -105,7 +105,6 @@ def _without_empty(rows: list[list[Cell]]) -> Iterator[tuple[Cell, ...]]:
         reach = max([reach, *(cell.rows for cell in row)]) - 1
 
 
-
 def _tidy(pieces: list[str]) -> str:
     """Return a cell's text: plain, its lines stripped, none of them empty."""
     lines = (" ".join(line.split()) for line in unescape("".join(pieces)).split("\n"))

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ocrfleet.jobs import Block, Role
+from ocrfleet.markdown import INLINE_FORMULA
 from worker.parsers.markdown import refined
 from worker.parsers.parsed import Parsed, misplaced
 
@@ -47,6 +48,17 @@ _END = re.compile(r'\\.|("\s*+\}[\s,\]]*+)', re.DOTALL)
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|u[0-9a-fA-F]{0,3}\Z|.|\Z)", re.DOTALL)
 #: The others of JSON, \b and \f, stand on no page: there, LaTeX was written without its second backslash.
 _ESCAPED = {'"': '"', "\\": "\\", "/": "/", "n": "\n", "r": "\r", "t": "\t"}
+#: Of LaTeX's commands, those that JSON would take for a tab, a new line or a return and some letters.
+_COMMANDS = (
+    "tag tan tanh tau text textbf textit textrm textstyle tfrac therefore theta tilde times to top triangle triangleq "
+    "nabla ne nearrow neg neq nexists nleq nmid not notin nsubseteq nu "
+    "rangle rbrace rceil rfloor rho right rightarrow rightleftharpoons rm rvert"
+)
+_COMMAND = re.compile(rf"\\(?:((?:{_COMMANDS.replace(' ', '|')})(?![A-Za-z]))|.)", re.DOTALL)
+#: a command as JSON has it
+_DOUBLED = re.compile(r"(?<!\\)(?:\\\\)++[A-Za-z]")
+#: from dollar to dollar, no further than to the next
+_FORMULA = re.compile(rf"\$\$(?:[^$\\]|\\.)++\$\$|{INLINE_FORMULA.pattern}")
 _STRUCTURE = " \t\r\n,[]{}"
 _FENCE = re.compile(r"```(?:json)?")
 #: what is left of a category, or of a key, where an output was cut off
@@ -132,36 +144,48 @@ def _read(cell: _Cell, key: str, value: str) -> tuple[str, bool]:
         cell.category = category[1].strip() if category else ""
         rest = value[category.end() if category else 0 :]
     else:
-        cell.text, rest = _text(value)
+        written, rest = _text(value)
+        cell.text = _unescaped(written, formula=ROLES.get(cell.category or "") is Role.FORMULA)
     structure = rest.rstrip(" \t\r\n`]")
     return rest, "}" in rest and not structure.endswith((",", "{"))
 
 
 def _text(value: str) -> tuple[str, str]:
-    """Return the text that a value gives, and what follows it: nothing where the text does not end."""
+    """Return the text that a value gives, as written, and what follows it: nothing where the text does not end."""
     beginning = _BEGINNING.match(value)
     if not beginning:
         return "", value.strip().removeprefix("null")
     written = value[beginning.end() :]
     ending = written.rstrip(_STRUCTURE)
     if ending.endswith('"') and (len(ending) - len(ending[:-1].rstrip("\\"))) % 2:
-        return _unescaped(ending[:-1]), written[len(ending) :]
+        return ending[:-1], written[len(ending) :]
     last = None
     for match in _END.finditer(written):
         last = match if match[1] else last
     if last:
-        return _unescaped(written[: last.start()]), written[last.start() + 1 :]
+        return written[: last.start()], written[last.start() + 1 :]
     for structure in "{,}":  # a quote was forgotten, and the next cell begins
         written = written.rstrip().removesuffix(structure)
-    return _unescaped(written), ""
+    return written, ""
 
 
-def _unescaped(written: str) -> str:
-    """Return what a string of JSON means; an escape that JSON doesn't have means itself, as LaTeX is full of them."""
+def _unescaped(written: str, *, formula: bool) -> str:
+    r"""Return what a string of JSON means; an escape that JSON doesn't have means itself, as LaTeX is full of them.
+
+    In a formula, or between dollars, `\times` is a command and no tab, unless the string has other commands as JSON has
+    them.
+    """
+    if not _DOUBLED.search(written):
+        written = _commands(written) if formula else _FORMULA.sub(lambda math: _commands(math[0]), written)
     text = _ESCAPE.sub(_character, written)
     if "\\u" in written:  # a character may be two escapes; half of one can't be stored
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text.strip()
+
+
+def _commands(latex: str) -> str:
+    """Return LaTeX with the second backslash that JSON wants before each command."""
+    return _COMMAND.sub(lambda match: f"\\{match[0]}" if match[1] else match[0], latex)
 
 
 def _character(escape: re.Match[str]) -> str:

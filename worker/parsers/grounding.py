@@ -32,7 +32,7 @@ ROLES = {
     "footer": Role.FOOTER,
     "page_number": Role.PAGE_NUMBER,
 }
-#: longer ones are cut
+#: longer ones are no labels
 LABEL_LENGTH = 64
 #: of one block; what is more is left out
 MAX_BOXES = 100
@@ -53,6 +53,8 @@ _BOX = re.compile(r"\[" + ",".join([r"\s*+([0-9]{1,3}(?:\.[0-9]{1,6})?)\s*+"] * 
 _COORDINATES = re.compile(r"\s*+\[[-0-9\s.,\[]*+(?:\][\s,]*+\[[-0-9\s.,\[]*+)*+\]*+")
 
 
+#: what a label looks like; anything else in its place is what stands on the page
+_NAME = re.compile(r"[a-z]++(?:_[a-z]++)*+")
 _NUMBER = r"[ ]*+[0-9]{1,3}(?:\.[0-9]{1,6})?+[ ]*+"
 _FOUR = r"\[" + ",".join([_NUMBER] * 4) + r"\]"
 #: a block's line where the tags were stripped: nothing else stands on it
@@ -73,24 +75,22 @@ class _Part:
 def parse(output: str, *, width_px: int, height_px: int) -> Parsed:
     """Return the page's Markdown without any tag, and its blocks as written, with boxes in pixels (to 0.1) of the image.
 
-    A box that is no box is left out, its block is not; a tag in the wrong place is removed, the text around it is not. A
-    page whose blocks all have no text is one asked with "OCR this image": there a label that is no layout label is the
-    text of its block.
+    A box that is no box is left out, its block is not; a tag in the wrong place is removed, the text around it is not.
+    Asked with "OCR this image" the model writes the text itself where the label belongs: a label that is no layout label
+    is text where none follows it, or where it is no name (small letters, `_` between words); then all of it is, before
+    what follows.
     """
-    parts = _parts(output)
-    bodies = [_tidy("".join(part.pieces)) for part in parts]
-    silent = not any(body for part, body in zip(parts, bodies, strict=True) if part.label is not None)
     blocks, placed = [], []
-    for part, written in zip(parts, bodies, strict=True):
-        body = written
+    for part in _parts(output):
+        body = _tidy("".join(part.pieces))
         if part.label is None:
             if body:
                 blocks.append(Block(label="", role=Role.TEXT, markdown=body))
             continue
         words = _tidy(part.label)
-        label = " ".join(words.split())[:LABEL_LENGTH].rstrip()
-        if words and not body and label not in ROLES and (silent or part.coordinates is None):
-            body, label = words, "text"
+        label = words
+        if words and words not in ROLES and (not body or len(words) > LABEL_LENGTH or not _NAME.fullmatch(words)):
+            body, label = f"{words}\n{body}".rstrip(), "text"
         boxes = _boxes(part.coordinates or "", width_px, height_px)
         role = refined(ROLES.get(label, Role.OTHER), body)
         placed.append(Block(label=label, role=role, boxes=boxes, markdown=body))
@@ -123,7 +123,7 @@ def _parts(text: str) -> list[_Part]:
             at += 1
             parts.append(_Part(label=words, pieces=[between]))
         elif tag == _REF and not second:  # the output ends in a label, or the end of one was forgotten
-            remnant = len(words.strip()) <= LABEL_LENGTH and "\n" not in words.strip()
+            remnant = any(label.startswith(words.strip()) for label in ROLES)
             parts.append(_Part(pieces=[] if remnant else [words]))
         else:
             parts[-1].pieces.append(_split(words)[1] if tag == _DET else words)

@@ -61,9 +61,8 @@ def _front_matter(output: str) -> tuple[str | None, str]:
         damage = "the front matter has no beginning or no end"
     elif wrong:
         damage = f"the front matter does not tell {', '.join(wrong)}"
-    elif fields["is_rotation_valid"].lower() == "false":
+    elif fields["is_rotation_valid"].lower() == "false" and (turn := fields["rotation_correction"]) != "0":
         # Its authors' pipeline turns the page counter-clockwise by what the model says.
-        turn = fields["rotation_correction"]
         damage = f"the page is not upright: it has to be turned counter-clockwise by {turn} degrees to be read"
     return damage, output[at:]
 
