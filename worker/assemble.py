@@ -67,7 +67,7 @@ def _write(store: ObjectStore, manifest: Manifest, stored: StoredPages, generati
             writer.begin(manifest, outcome)
         for result in _pages(store, manifest, stored, generation):
             blank += result.blank
-            text_layer += result.text_layer and not result.rung
+            text_layer += result.text_layer and result.status is PageStatus.DONE and not result.rung
             figures += sum(1 for block in result.blocks if block.figure is not None)
             if result.status is PageStatus.FAILED and result.reason is not None:
                 failures.append(Failure(page=result.page, reason=result.reason, detail=result.detail or ""))

@@ -120,8 +120,7 @@ class Reading:
         if step.text_layer is not TextLayer.IGNORE:
             own = await self._patience.once(_own_text, layer, image, step)
             if own is not None:
-                text, lines = own
-                doubt = wrong_script(text, step.profile.judgement)
+                text, lines, doubt = own
                 return self._read(step, doubt, text_layer=True, text=text, lines=lines, **known)
         if self._router.rules and job.sent_to is None and not step.rung:
             await self._router.check(image, ink=await self._patience.once(ink.share, image), kind=kind)
@@ -219,16 +218,21 @@ def _judged(recognition: Recognition, image: PageImage, profile: Profile) -> tup
     return parsed, judge(parsed, recognition, image, profile.judgement)
 
 
-def _own_text(layer: Layer | None, image: PageImage, step: Step) -> tuple[str, tuple[Line, ...]] | None:
-    """Return the text that a page has already, and its lines; None when it can't be trusted and the page may be read.
+def _own_text(layer: Layer | None, image: PageImage, step: Step) -> tuple[str, tuple[Line, ...], Doubt | None] | None:
+    """Return the text that a page has already, its lines, and why it is not believed; None when the page is to be read.
 
-    Raises SkippedError when a rung of the ladder wanted it, PermanentError when it is all that was asked for.
+    Raises SkippedError when a rung of the ladder wanted it and it can't be trusted, PermanentError when it is all that was
+    asked for and there is none.
     """
     why = "the page's own text can't be taken out" if layer is None else text_layer.distrust(layer, image)
+    doubt = None
     if layer is not None and why is None:
-        return text_layer.reading(layer, image)
+        text, lines = text_layer.reading(layer, image)
+        doubt = wrong_script(text, step.profile.judgement)
+        if doubt is None or _only_the_layer(step):
+            return text, lines, doubt
     if step.text_layer is TextLayer.PREFER:
         return None
     if step.rung:
-        raise SkippedError(why)
+        raise SkippedError(why if doubt is None else doubt.detail)
     raise PermanentError(Reason.NO_TEXT_LAYER, f"{why}; with --text-layer prefer such pages are read")
