@@ -176,8 +176,7 @@ def test_a_drained_worker_gives_back_a_page_that_hangs_and_blames_nobody(wide: S
     wide.plan |= {"hang": [3], "seconds": 0.3}
     book = wide.register("a", numbers(0, 30), pages_per_job=6)
     first = wide.start_worker(OCRFLEET_DRAIN_SECONDS="1")
-    wide.await_(lambda: len(wide.stored(book)) >= 3)
-    assert 3 in wide.recognised()
+    wide.await_(lambda: len(wide.stored(book)) >= 3 and 3 in wide.recognised())  # two jobs' pages come in any order
     # When the worker is told to leave
     first.send_signal(signal.SIGTERM)
     told = time.monotonic()
