@@ -122,7 +122,11 @@ class PageReader:
             self._refuse_repetition(visit)
         while True:
             if visit.faults.deaths_alone >= self._settings.quarantine_deaths:
-                return await self._quarantined(visit)
+                detail = (
+                    f"the worker died {visit.faults.deaths_alone} times while it worked on this page alone; "
+                    "look at the page, then run again with --retry-failed"
+                )
+                return await self._failed(visit, Reason.WORKER_DIED, detail)
             step = await self._next(visit)
             if step is None:
                 return await self._ended(visit)
@@ -139,10 +143,11 @@ class PageReader:
             await self._patience.call(self._ledger.release, *visit.at)
             return None
         except PermanentError as error:
-            visit.fault = error.reason, error.detail
             if error.reason is not Reason.ENGINE_FAILED:
-                return await self._ended(visit)
+                return await self._failed(visit, error.reason, error.detail)
+            visit.fault = error.reason, error.detail
             visit.spent.add(step.rung)  # asked again in the same way, it would refuse again
+            await self._patience.call(self._ledger.fault, *visit.at, error.reason)
             await self._fell(visit, step, error.reason)
             return None
         except PageFaultError as fault:
@@ -162,7 +167,7 @@ class PageReader:
     async def _recall(self, visit: Visit) -> None:
         """Learn how far up the ladder a page came before, here or elsewhere, and the best text that there was.
 
-        It is asked for only when a page falls: most pages never do. Raises MovedError.
+        It is asked for only when a page falls: most pages never do.
         """
         visit.recalled = True
         # What is damaged, or of a newer version, is of no use; the page begins anew.
@@ -313,13 +318,9 @@ class PageReader:
             reason = visit.climb.fell
         return self._reading.told(self._profile, PageStatus.FAILED, page=visit.page, reason=reason, detail=detail)
 
-    async def _quarantined(self, visit: Visit) -> PageResult:
-        detail = (
-            f"the worker died {visit.faults.deaths_alone} times while it worked on this page alone; "
-            "look at the page, then run again with --retry-failed"
-        )
-        visit.fault = Reason.WORKER_DIED, detail
-        return (await self._ended(visit)).model_copy(update={"reason": Reason.WORKER_DIED, "detail": detail})
+    async def _failed(self, visit: Visit, reason: Reason, detail: str) -> PageResult:
+        """Return the failure of a page for what lies outside of its text, with the best text that there was."""
+        return (await self._ended(visit)).model_copy(update={"reason": reason, "detail": detail})
 
 
 def _owner(visit: Visit) -> str:

@@ -17,7 +17,7 @@ import pymupdf
 from numbered import NumberedEngine, draw
 from PIL import Image, ImageDraw, ImageFont
 
-from ocrfleet.errors import PageFaultError, Reason
+from ocrfleet.errors import PageFaultError, PermanentError, Reason
 from ocrfleet.profiles import Profile
 from worker.engines.base import Recognition
 from worker.engines.transcript import LOOP, Transcript
@@ -107,6 +107,8 @@ class MisbehavingEngine(NumberedEngine):
             os.kill(os.getpid(), signal.SIGKILL)
         if act == "take long":
             await asyncio.sleep(self._plan["long"])
+        if act == "refuse":
+            raise PermanentError(Reason.ENGINE_FAILED, "it will never read that")
         if act == "fail":
             raise PageFaultError(Reason.ENGINE_FAILED, "it said no")
         if act != "loop":

@@ -174,6 +174,31 @@ def test_an_error_at_a_higher_rung_does_not_lose_the_text_of_a_lower(stage: Stag
     assert (failed(stage, book, 1).reason, failed(stage, book, 1).rung) == (Reason.TRUNCATED, 0)
 
 
+def test_a_page_that_is_refused_is_not_asked_for_again_in_the_same_way(stage: Stage) -> None:
+    # Given pages that an engine refuses: at home, and where the ladder sends them
+    book = registered(stage, {1: ["refuse", "well"], 2: ["stay silent", "stay silent", "refuse"]})
+    stage.start_worker(OTHERS)
+    stage.await_(stage.ledger.workers)
+    (status,) = stage.finish(book, workers=2)
+    # Then the one is read in another way, and the other comes to an end
+    assert attempts(stage, book, 1) == [(0, "engine_failed"), (WARM, "done")]
+    assert [(failure.page, failure.reason) for failure in status.failures] == [(2, Reason.EMPTY)]
+    assert stage.recognised().count(2) <= 4
+
+
+def test_a_source_that_is_gone_by_the_next_attempt_is_told_as_that(stage: Stage) -> None:
+    # Given a page that fell, and whose source is gone when it is tried again after a restart
+    book = registered(stage, {1: ["truncate", "well"]})
+    stage.plan["crash_at"] = {"1": 2}
+    first = stage.start_worker()
+    stage.await_(lambda: first.poll() is not None)
+    (stage.folder / "a.tif").unlink()
+    (status,) = stage.finish(book, workers=1)
+    # Then that is the reason, so that it is tried again once the source is back; the text so far is kept
+    assert [failure.reason for failure in status.failures] == [Reason.SOURCE_MISSING]
+    assert failed(stage, book, 1).text.startswith("page number 1")
+
+
 def test_a_worker_that_takes_over_goes_on_where_the_page_stood(stage: Stage) -> None:
     # Given a page that fell once, and kills its worker at the next attempt
     book = registered(stage, {1: ["truncate", "well"]})
