@@ -99,6 +99,8 @@ class TextLayer(StrEnum):
 class Judgement(Record):
     """When a text is not believed (worker/judge.py). The numbers come from bench/verdicts.py, over the corpus' honest texts."""
 
+    #: doubts that do not count, as that a description of a picture has more letters than the picture
+    ignored: tuple[Reason, ...] = ()
     #: Unicode's names of the scripts that the pages are in, as LATIN, GREEK or CJK; not judged where there are none
     scripts: tuple[str, ...] = ()
     #: share of a text's letters that must be in them

@@ -27,7 +27,7 @@ from worker.engines.transcript import DEADLINE
 from worker.printed import enlargement, printed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from ocrfleet.jobs import Block
     from ocrfleet.profiles import Judgement
@@ -72,12 +72,14 @@ def judge(parsed: Parsed, recognition: Recognition, image: PageImage, judgement:
     1,684 pixels, and 3 more for a text of a few words.
     """
     words = _MARKUP.sub(" ", parsed.text)
-    return (
-        _ended_early(recognition)
-        or _unparsable(parsed, words, judgement)
-        or _wrong_script(words, judgement)
-        or _against_the_ink(parsed, sum(map(str.isalnum, words)), image, judgement)
+    looks: tuple[Callable[[], Doubt | None], ...] = (
+        lambda: _ended_early(recognition),
+        lambda: _unparsable(parsed, words, judgement),
+        lambda: _wrong_script(words, judgement),
+        lambda: _against_the_ink(parsed, sum(map(str.isalnum, words)), image, judgement),
     )
+    doubts = (look() for look in looks)
+    return next((doubt for doubt in doubts if doubt is not None and doubt.reason not in judgement.ignored), None)
 
 
 def _ended_early(recognition: Recognition) -> Doubt | None:

@@ -16,7 +16,7 @@ from ocrfleet.jobs import digest_of
 from ocrfleet.models.deepseek import DEEPSEEK_OCR, DEEPSEEK_OCR_2
 from ocrfleet.models.dots import DOTS_OCR
 from ocrfleet.models.glm import GLM_OCR
-from ocrfleet.models.making import LAST_RUNGS, profile_of, prompt_called
+from ocrfleet.models.making import LAST_RUNGS, judgement_of, profile_of, prompt_called
 from ocrfleet.models.model import WARMER
 from ocrfleet.models.olmocr import OLMOCR_2
 from ocrfleet.models.paddleocr import PADDLEOCR_VL
@@ -180,6 +180,7 @@ def _served(model: str, *, mode: str | None, prompt: str | None) -> Profile:
         sampling=Sampling(max_tokens=8192),
         parser=asked.parser,
         render=Render(long_side=1684),
+        judgement=judgement_of(asked),
         ladder=(WARMER, *(LAST_RUNGS if asked.reads else ())),
         canary=Canary(words=("ferry", "nine"), prompt=DEEPSEEK_OCR.prompts["ocr"].text),
     )

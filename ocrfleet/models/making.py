@@ -6,8 +6,8 @@ import re
 
 from ocrfleet.errors import ConfigurationError
 from ocrfleet.jobs import digest_of
-from ocrfleet.models.model import ATTEMPT, DOUBTED, ENGINE_FAULTS, PROMPT_ROOM, Model, Prompt
-from ocrfleet.profiles import RAPIDOCR, Canary, Parser, Profile, Rung
+from ocrfleet.models.model import ATTEMPT, DOUBTED, ENGINE_FAULTS, NOT_OF_THE_PAGE, PROMPT_ROOM, Model, Prompt
+from ocrfleet.profiles import RAPIDOCR, Canary, Judgement, Parser, Profile, Rung
 
 #: Characters of what a user may put into a prompt.
 _LONGEST_ARGUMENT = 400
@@ -50,11 +50,17 @@ def profile_of(model: Model, *, engine: str = "vllm", mode: str | None = None, p
         mode=resolution.mode,
         parser=asked.parser,
         render=resolution.render,
+        judgement=judgement_of(asked),
         ladder=_ladder(model, at, asked, told),
         routes=model.routes if auto else (),
         canary=Canary(words=("ferry", "nine"), prompt=model.prompts.get("ocr", model.prompts[model.prompt]).text),
         typical_seconds=86_400 / 200_000,
     )
+
+
+def judgement_of(asked: Prompt) -> Judgement:
+    """Return when an answer to a prompt is believed."""
+    return Judgement(ignored=() if asked.reads else NOT_OF_THE_PAGE)
 
 
 def _name(model: Model, mode: str, told: str, *, engine: str = "vllm") -> str:

@@ -26,6 +26,9 @@ DOUBTED = (
     Reason.WRONG_SCRIPT,
     Reason.UNPARSABLE,
 )
+#: What is no fault of an answer to a prompt that doesn't ask for the page's text: a description has more letters than the
+#: picture, and a page without a table has none.
+NOT_OF_THE_PAGE = (Reason.EMPTY, Reason.INVENTED, Reason.WRONG_SCRIPT)
 #: What an engine fails with, by itself. A page whose renderer failed is tried again as it was: no rung helps there.
 ENGINE_FAULTS = (Reason.ENGINE_FAILED, Reason.ENGINE_DEADLINE)
 #: Seconds for an attempt on a GPU: 4,096 tokens at 14 a second, which each of 180 pages at once gets of the published

@@ -14,8 +14,9 @@ from servers import Valkey, lacking
 from stage import Stage
 
 from ocrfleet.models import choose
-from ocrfleet.profiles import Canary, Profile, Sampling
+from ocrfleet.profiles import Canary, Judgement, Profile, Sampling
 from ocrfleet.settings import Settings, VllmSettings
+from worker.ladder import DOUBTS
 
 #: vLLM on a CPU: a tiny model (tiny_vllm), 1 GiB of KV cache, nothing compiled, nothing from the network.
 ENVIRONMENT = {
@@ -56,7 +57,9 @@ def tiny(checkpoints: dict[str, Path]) -> Callable[..., Profile]:
         profile = choose(engine="vllm", model=str(checkpoints[model]), mode=mode, prompt="ocr")
         assert profile.sampling is not None
         sampling: Sampling = profile.sampling.model_copy(update={"max_tokens": max_tokens})
-        changes = {"sampling": sampling, "canary": Canary(twice=True), **more}
+        # Random weights write noise until they are cut off: nothing to be judged, unless a test wants it.
+        unjudged = Judgement(ignored=DOUBTS)
+        changes = {"sampling": sampling, "canary": Canary(twice=True), "judgement": unjudged, **more}
         return profile.model_copy(update=changes)
 
     return make

@@ -15,7 +15,7 @@ from test_fleet import PATIENCE
 from ocrfleet import keys
 from ocrfleet.errors import Reason
 from ocrfleet.jobs import DocumentStatus, PageResult
-from ocrfleet.profiles import Profile, Rung, Sampling, resolve
+from ocrfleet.profiles import Judgement, Profile, Rung, Sampling, resolve
 from producer.register import Registered
 from worker.attempts import Attempt, RunRecord
 from worker.engines import vllm
@@ -83,7 +83,7 @@ def attempts(stage: Stage, book: Registered, page: int) -> list[Attempt]:
 @pytest.mark.timeout(600)
 def test_the_ladder_is_climbed_from_end_to_end(stage: Stage, tiny: Callable[..., Profile]) -> None:
     # Given a model that never comes to an end within its tokens, and another profile that reads everything
-    stage.profile = tiny(mode="tiny", max_tokens=MAX_TOKENS, ladder=LADDER)
+    stage.profile = tiny(mode="tiny", max_tokens=MAX_TOKENS, ladder=LADDER, judgement=Judgement())
     book = stage.register("book", [1, 2, 3], pages_per_job=3)
     stage.start_worker(OTHER)
     stage.start_worker()
@@ -108,7 +108,7 @@ def test_the_ladder_is_climbed_from_end_to_end(stage: Stage, tiny: Callable[...,
 
 @pytest.mark.timeout(600)
 def test_a_page_that_is_never_believed_keeps_its_best_text(stage: Stage, tiny: Callable[..., Profile]) -> None:
-    stage.profile = tiny(mode="tiny", max_tokens=MAX_TOKENS, ladder=LADDER)
+    stage.profile = tiny(mode="tiny", max_tokens=MAX_TOKENS, ladder=LADDER, judgement=Judgement())
     book = stage.register("book", [1])
     stage.start_worker()
     (status,) = stage.finish(book, seconds=PATIENCE)

@@ -632,3 +632,10 @@ def test_a_folder_with_a_torn_config_is_refused(tmp_path: Path) -> None:
 def test_resolve_knows_no_models_that_are_asked() -> None:
     with pytest.raises(ConfigurationError, match="vllm, openai"):
         resolve("deepseek-ocr")
+
+
+def test_an_answer_that_is_not_the_pages_text_is_not_held_against_its_ink() -> None:
+    assert find("deepseek-ocr").judgement.ignored == ()
+    described = find("deepseek-ocr-describe").judgement.ignored
+    assert {Reason.EMPTY, Reason.INVENTED} <= set(described)
+    assert Reason.REPETITION not in described
