@@ -455,3 +455,12 @@ class TestCorpus:
     @pytest.mark.skipif(not ROWS, reason="no corpus")
     def test_a_photograph_has_nothing_to_read(self, pool: RenderPool) -> None:
         assert reason("", self.first_page(pool, "jpx.pdf")) is None
+
+
+def test_a_doubt_that_a_profile_ignores_does_not_count_and_hides_no_other() -> None:
+    cut = Recognition(text="", finish_reason="length", tokens=700)
+    ignoring = Judgement(ignored=(Reason.TRUNCATED,))
+    assert judge(Parsed(text=TEXT), cut, FULL, ignoring) is None
+    doubt = judge(Parsed(text=TEXT, damage="the list of cells breaks off"), cut, FULL, ignoring)
+    assert doubt is not None
+    assert doubt.reason is Reason.UNPARSABLE
