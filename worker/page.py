@@ -182,7 +182,7 @@ class PageReader:
             with suppress(NotFoundError, DamagedRecordError):
                 key = keys.page_failed(document, page, generation - 1)
                 before = PageResult.from_bytes(await self._patience.call(self._store.get, key))
-                visit.best = before if before.reason in DOUBTS else None
+                visit.best = before if before.text else None
 
     def _refuse_repetition(self, visit: Visit) -> None:
         """Raise MovedError for a page that made its one attempt here already, and whose job came again."""
@@ -311,11 +311,14 @@ class PageReader:
         """Return the failure of a page: with the best text that there was and why it is not believed, or for its last fault."""
         if not visit.recalled:
             await self._recall(visit)
-        if visit.best is not None:
-            return visit.best
+        best = visit.best
+        if best is not None and best.reason in DOUBTS:
+            return best
         reason, detail = visit.fault
         if visit.climb is not None and reason is Reason.INTERNAL_ERROR:
             reason = visit.climb.fell
+        if best is not None:  # of an earlier generation, that failed for something else
+            return best.model_copy(update={"reason": reason, "detail": detail})
         return self._reading.told(self._profile, PageStatus.FAILED, page=visit.page, reason=reason, detail=detail)
 
     async def _failed(self, visit: Visit, reason: Reason, detail: str) -> PageResult:

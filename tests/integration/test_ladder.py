@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from stage import Stage
 
 from ocrfleet import keys
 from ocrfleet.errors import Reason
-from ocrfleet.jobs import DocumentStatus, PageResult, Status
+from ocrfleet.jobs import DocumentStatus, Manifest, Marker, PageResult, Queue, Status
 from ocrfleet.ledger import Faults
 from ocrfleet.profiles import Judgement, Profile, Rung, Sampling, resolve
 from ocrfleet.queues import Published, queue_names
@@ -197,6 +198,35 @@ def test_a_source_that_is_gone_by_the_next_attempt_is_told_as_that(stage: Stage)
     # Then that is the reason, so that it is tried again once the source is back; the text so far is kept
     assert [failure.reason for failure in status.failures] == [Reason.SOURCE_MISSING]
     assert failed(stage, book, 1).text.startswith("page number 1")
+
+
+def test_the_best_text_outlives_generations_that_have_none(stage: Stage) -> None:
+    # Given a page that was cut off in every way, in a first generation
+    book = registered(stage, {1: ["truncate"]})
+    stage.finish(book, workers=1)
+    # When its source is gone in the second, and in the third
+    (stage.folder / "a.tif").rename(stage.folder / "b.tif")
+    for generation in (2, 3):
+        (status,) = stage.finish(opened_again(stage, book, generation), workers=1)
+        # Then that is what it failed with, and the text of the first is still there
+        assert [failure.reason for failure in status.failures] == [Reason.SOURCE_MISSING]
+        assert PRINT[:40] in markdown(stage, status)
+
+
+def opened_again(stage: Stage, book: Registered, generation: int) -> Registered:
+    """Open a generation of a document whose source can't be registered any more, as a retry does."""
+    manifest = Manifest.from_bytes(stage.store.get(keys.manifest(book.document)))
+    marker = Marker(
+        generation=generation,
+        queue=Queue.BULK,
+        collection="all",
+        profile=manifest.profile,
+        profile_digest=manifest.profile_digest,
+        pages_per_job=1,
+        routes=PROFILE.destinations,
+    )
+    stage.store.put(keys.waiting(Queue.BULK, "all", manifest.created, book.document), marker.to_bytes())
+    return replace(book, generation=generation)
 
 
 def test_a_worker_that_takes_over_goes_on_where_the_page_stood(stage: Stage) -> None:

@@ -190,7 +190,7 @@ def _commands(latex: str) -> str:
 
 def _character(escape: re.Match[str]) -> str:
     code = escape[1]
-    if code[:1] == "u" and len(code) == len("uXXXX"):
+    if code[:1] == "u" and len(code) == len("u0041"):
         return chr(int(code[1:], 16))
     if not code or (code[0] == "u" and escape.end() == len(escape.string)):  # cut off
         return ""
