@@ -19,10 +19,6 @@ that is not stated in `STATED`, and on one that is stated and does not occur.
 from __future__ import annotations
 
 import argparse
-import asyncio
-import csv
-import functools
-import json
 import os
 import random
 import re
@@ -30,63 +26,32 @@ import statistics
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
-import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "unit"))
 
+from corpus_pages import SIDES, known_texts, pages, read_texts  # noqa: E402
+from drawn_pages import NEARLY_BLANK, NOTHING_TO_READ, drawn  # noqa: E402
 from test_loops import LOOPS, PAGES  # noqa: E402 - of the tests
 
-from ocrfleet.documents import SNIFF_BYTES, sniff  # noqa: E402
 from ocrfleet.errors import Reason  # noqa: E402
 from ocrfleet.jobs import Block, Role  # noqa: E402
-from ocrfleet.profiles import RAPIDOCR, Judgement, Render  # noqa: E402
-from ocrfleet.settings import Settings  # noqa: E402
-from worker import engines, ink, judge, text_layer  # noqa: E402
+from ocrfleet.profiles import Judgement  # noqa: E402
+from worker import ink, judge  # noqa: E402
 from worker.engines.base import PageImage, Recognition  # noqa: E402
 from worker.engines.transcript import LOOP, Transcript  # noqa: E402
 from worker.parsers import Parsed  # noqa: E402
 from worker.printed import enlargement, printed  # noqa: E402
-from worker.render import RenderPool  # noqa: E402
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    pass
 
-    from worker.layer import Layer
-
-SIDES = (512, 640, 1024, 1280, 1684, 2500)
-#: Of the document with 117 pages, every so many.
-EVERY = 9
-MAX_PIXELS = 8_000_000
-#: Pages whose text layers a worker does not trust, and that are right, as a look at them shows.
-RIGHT_LAYERS = {
-    "born-multicolumn.pdf:3",
-    "born-117p-maths.pdf:1",
-    "born-117p-maths.pdf:46",
-    "born-117p-maths.pdf:109",
-    "table-rotated.pdf:1",
-}
-#: Scans without a known text, for RapidOCR: page 1 of each.
-SCANS = (
-    "ccitt.pdf",
-    "huge-page.pdf",
-    "japanese-scan.jpg",
-    "jbig2.pdf",
-    "maths-scan.jpg",
-    "mixed-sizes.pdf",
-    "png-map.png",
-    "rotated-90.pdf",
-    "scan-modern.pdf",
-    "typewriter.png",
-    "webp.webp",
-)
 WITHOUT_TEXT = "jpx.pdf"
 #: A page whose text is given to others, and texts with few words.
 LONG_TEXT, NOT_OF_WORDS = "gt-fraktur-1879.tif:1", ("born-117p-maths", "table")
@@ -134,271 +99,6 @@ def letters(text: str) -> int:
 
 def said(text: str) -> Parsed:
     return Parsed(text=text)
-
-
-def page_of(pixels: NDArray[np.uint8]) -> PageImage:
-    return PageImage(pixels=np.ascontiguousarray(pixels), width_pt=pixels.shape[1], height_pt=pixels.shape[0])
-
-
-# --- the corpus ---
-
-
-def pages(corpus: Path) -> tuple[dict[str, dict[int, PageImage]], dict[str, Layer]]:
-    """Return the pages by file and number, each at all long sides, as a worker renders them, and their own texts."""
-    found: dict[str, dict[int, PageImage]] = {}
-    layers: dict[str, Layer] = {}
-
-    async def render(pool: RenderPool, path: Path, row: dict[str, str]) -> None:
-        passwords = [row["password"]] if row["password"] else []
-        with path.open("rb") as file:
-            kind = sniff(file.read(SNIFF_BYTES))
-            assert kind is not None
-            count = int(row["pages"])
-            for index in range(0, count, EVERY if count > 2 * EVERY else 1):
-                name, whole = f"{path.name}:{index + 1}", (row["sha256"], file.fileno(), kind, index)
-                for side in SIDES:
-                    look = Render(long_side=side, max_pixels=MAX_PIXELS)
-                    found.setdefault(name, {})[side] = await pool.render(*whole, look, passwords=passwords, deadline=60)
-                layers[name] = await pool.layer(*whole, passwords=passwords, deadline=60)
-
-    async def run() -> None:
-        pool = RenderPool(1, memory=1 << 30, max_pixels=MAX_PIXELS)
-        try:
-            for row in csv.DictReader((corpus / "manifest.csv").read_text(encoding="utf-8").splitlines()):
-                if (row["pages"] or "0") != "0":
-                    await render(pool, corpus / row["file"], row)
-        finally:
-            pool.close()
-
-    asyncio.run(run())
-    return found, layers
-
-
-def known_texts(corpus: Path, found: dict[str, dict[int, PageImage]], layers: dict[str, Layer]) -> dict[str, str]:
-    """Return the texts of those pages that are known."""
-    texts = {}
-    for name, layer in layers.items():
-        image = found[name][1280]
-        if layer.words and (name in RIGHT_LAYERS or text_layer.distrust(layer, image) is None):
-            texts[name], _ = text_layer.reading(layer, image)
-    for row in csv.DictReader((corpus / "manifest.csv").read_text(encoding="utf-8").splitlines()):
-        name = f"{Path(row['file']).name}:1"
-        if row["ground_truth_kind"] in ("transcription", "text-layer"):
-            texts[name], *_ = (corpus / row["ground_truth"]).read_text(encoding="utf-8").split("\f")
-        elif row["ground_truth_kind"] == "facts":
-            facts = (corpus / row["ground_truth"]).read_text(encoding="utf-8").splitlines()
-            texts[name] = "\n".join(json.loads(line)["text"] for line in facts)
-    return texts
-
-
-def read_texts(found: dict[str, dict[int, PageImage]]) -> dict[str, str]:
-    """Return what RapidOCR reads of the scans."""
-
-    async def run() -> dict[str, str]:
-        engine = engines.create(RAPIDOCR, Settings())
-        await engine.start()
-        try:
-            return {
-                f"{name}:1": (await engine.recognise(found[f"{name}:1"][SIDES[-1]], RAPIDOCR)).text for name in SCANS
-            }
-        finally:
-            await engine.stop()
-
-    return asyncio.run(run())
-
-
-# --- drawn pages, A4 upright ---
-
-
-def canvas(side: int) -> NDArray[np.uint8]:
-    return np.full((side, round(side / 2**0.5), 3), 244, np.uint8)
-
-
-def drawing(draw: Callable[[ImageDraw.ImageDraw, float], None]) -> Callable[[int], NDArray[np.uint8]]:
-    """Draw on a page of 595 x 842 points, of so many pixels each."""
-
-    def drawn(side: int) -> NDArray[np.uint8]:
-        image = Image.fromarray(canvas(side * 2))
-        draw(ImageDraw.Draw(image), side * 2 / 842)
-        return np.asarray(image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX))
-
-    return drawn
-
-
-def written(text: str, x: float, y: float, points: float) -> Callable[[int], NDArray[np.uint8]]:
-    def draw(on: ImageDraw.ImageDraw, scale: float) -> None:
-        on.text((x * scale, y * scale), text, fill=(30, 30, 30), font=ImageFont.load_default(points * scale))
-
-    return drawing(draw)
-
-
-def _grey(values: NDArray[np.float64]) -> NDArray[np.uint8]:
-    return np.repeat(np.clip(values, 0, 255).astype(np.uint8)[:, :, None], 3, axis=2)
-
-
-def noise(side: int) -> NDArray[np.uint8]:
-    return _grey(np.random.default_rng(5).normal(190, 45, (side, round(side / 2**0.5))))
-
-
-def static(side: int) -> NDArray[np.uint8]:
-    return _grey(np.random.default_rng(8).uniform(0, 256, (side, round(side / 2**0.5))))
-
-
-def film_grain(side: int) -> NDArray[np.uint8]:
-    """On a picture that is light above and dark below."""
-    grain = np.random.default_rng(9).normal(0, 12, (side, round(side / 2**0.5)))
-    return _grey(np.linspace(230, 60, side)[:, None] + cv2.GaussianBlur(grain, (0, 0), 0.7) * 2)
-
-
-def blurred_noise(side: int) -> NDArray[np.uint8]:
-    """Spots of a letter's size, those of all noises that come nearest to rows."""
-    grain = cv2.GaussianBlur(np.random.default_rng(1).normal(0, 1, (side, round(side / 2**0.5))), (0, 0), 2)
-    return _grey(200 + 30 * grain / grain.std())
-
-
-def clouds(side: int) -> NDArray[np.uint8]:
-    """A picture of nothing, with edges of all sizes."""
-    random_ = np.random.default_rng(6)
-    shape = side, round(side / 2**0.5)
-    total = np.zeros(shape, np.float32)
-    for octave in range(2, 9):
-        grain = random_.normal(0, 1, (2**octave, 2**octave)).astype(np.float32)
-        total += cv2.resize(grain, shape[::-1], interpolation=cv2.INTER_CUBIC) * 0.75**octave
-    scaled = np.clip(128 + 60 * total / total.std(), 0, 255).astype(np.uint8)
-    return np.repeat(scaled[:, :, None], 3, axis=2)
-
-
-def gradient(side: int) -> NDArray[np.uint8]:
-    page = canvas(side)
-    page[:] = np.linspace(250, 60, page.shape[1])[None, :, None]
-    return page
-
-
-def halftone(side: int) -> NDArray[np.uint8]:
-    """A coarse screen, of 25 lines an inch, over most of the page."""
-    page = canvas(side)
-    y, x = np.mgrid[: page.shape[0], : page.shape[1]] * (842 / side * 25 / 72 * 2 * np.pi)
-    tone = 0.5 + 0.5 * np.sin(x / 60) * np.sin(y / 45)
-    page[(np.cos(x) + np.cos(y)) / 4 + 0.5 < tone] = 30
-    return page
-
-
-def shadow(side: int) -> NDArray[np.uint8]:
-    """What a binding and a scanner's edge leave."""
-    page = canvas(side).astype(np.float32)
-    across = np.arange(page.shape[1]) / page.shape[1]
-    page *= (1 - 0.85 * np.exp(-across / 0.04))[None, :, None]
-    page[-side // 40 :] = 20
-    return (page + np.random.default_rng(7).normal(0, 3, page.shape)).clip(0, 255).astype(np.uint8)
-
-
-def _stain(on: ImageDraw.ImageDraw, scale: float) -> None:
-    for ring in range(40):
-        shade = 235 - 3 * ring
-        on.ellipse(
-            [(200 + ring) * scale, (300 + ring) * scale, (330 - ring) * scale, (410 - ring) * scale], fill=(shade,) * 3
-        )
-
-
-def _stamp(on: ImageDraw.ImageDraw, scale: float) -> None:
-    blue, font = (60, 60, 150), ImageFont.load_default(11 * scale)
-    on.rectangle([380 * scale, 60 * scale, 520 * scale, 120 * scale], outline=blue, width=round(2 * scale))
-    on.multiline_text((390 * scale, 68 * scale), "COUNTY ARCHIVE\nReceived\n12 MAR 1931", fill=blue, font=font)
-
-
-def _rule(on: ImageDraw.ImageDraw, scale: float) -> None:
-    on.line([80 * scale, 420 * scale, 515 * scale, 420 * scale], fill=(40, 40, 40), width=max(1, round(scale)))
-
-
-def _specks(on: ImageDraw.ImageDraw, scale: float) -> None:
-    chance = random.Random(3)  # noqa: S311 - a drawing
-    for _ in range(40):
-        x, y, size = chance.uniform(20, 570), chance.uniform(20, 820), chance.uniform(0.6, 1.6)
-        on.ellipse([x * scale, y * scale, (x + size) * scale, (y + size) * scale], fill=(50, 45, 40))
-
-
-def _hatching(on: ImageDraw.ImageDraw, scale: float) -> None:
-    chance = random.Random(4)  # noqa: S311 - a drawing
-    for row in range(60):
-        for column in range(45):
-            x, y = 60 + 10.5 * column + chance.uniform(-2, 2), 80 + 11 * row + chance.uniform(-2, 2)
-            length = chance.uniform(4, 14)
-            on.line(
-                [x * scale, y * scale, (x + length) * scale, (y - length) * scale],
-                fill=(40, 40, 40),
-                width=round(scale),
-            )
-
-
-def _curves(on: ImageDraw.ImageDraw, scale: float) -> None:
-    chance = random.Random(9)  # noqa: S311 - a drawing
-    for _ in range(160):
-        x, y, wide, high = (
-            chance.uniform(40, 480),
-            chance.uniform(40, 720),
-            chance.uniform(8, 90),
-            chance.uniform(8, 90),
-        )
-        box = [x * scale, y * scale, (x + wide) * scale, (y + high) * scale]
-        begin = chance.uniform(0, 360)
-        on.arc(box, begin, begin + chance.uniform(60, 300), fill=(40, 40, 40), width=max(1, round(0.8 * scale)))
-
-
-def _dotted(on: ImageDraw.ImageDraw, scale: float) -> None:
-    for row in range(26):
-        for dot in range(70):
-            x, y = 80 + 6.2 * dot, 110 + 25 * row
-            on.rectangle([x * scale, y * scale, (x + 2.8) * scale, (y + 2.5) * scale], fill=(60, 60, 60))
-
-
-def _fine_dots(on: ImageDraw.ImageDraw, scale: float) -> None:
-    for row in range(26):
-        for dot in range(130):
-            x, y = 80 + 3.24 * dot, 110 + 25.3 * row
-            on.rectangle([x * scale, y * scale, (x + 1.8) * scale, (y + 2) * scale], fill=(60, 60, 60))
-
-
-def _ruled(on: ImageDraw.ImageDraw, scale: float) -> None:
-    for row in range(30):
-        y = 90 + 24 * row
-        on.line([60 * scale, y * scale, 535 * scale, y * scale], fill=(120, 140, 200), width=max(1, round(0.7 * scale)))
-    for column in range(6):
-        x = 60 + 95 * column
-        on.line([x * scale, 90 * scale, x * scale, 786 * scale], fill=(120, 140, 200), width=max(1, round(0.7 * scale)))
-
-
-NEARLY_BLANK = {
-    "a page number": written("17", 290, 790, 10),
-    "a letter": written("B", 290, 60, 12),
-    "a running title": written("THE HARBOUR IN WINTER     212", 200, 40, 9),
-    "a stamp": drawing(_stamp),
-    "a stain": drawing(_stain),
-    "a rule": drawing(_rule),
-    "specks": drawing(_specks),
-}
-NOTHING_TO_READ = {
-    "gradient": gradient,
-    "noise": noise,
-    "static": static,
-    "film grain": film_grain,
-    "blurred noise": blurred_noise,
-    "clouds": clouds,
-    "halftone": halftone,
-    "shadow": shadow,
-    "a stain": drawing(_stain),
-    "specks": drawing(_specks),
-    "a rule": drawing(_rule),
-    "hatching": drawing(_hatching),
-    "curves": drawing(_curves),
-    "dotted lines": drawing(_dotted),
-    "fine dotted lines": drawing(_fine_dots),
-    "a ledger without entries": drawing(_ruled),
-}
-
-
-@functools.cache
-def drawn(draw: Callable[[int], NDArray[np.uint8]], side: int) -> PageImage:
-    return page_of(draw(side))
 
 
 # --- the cases ---
