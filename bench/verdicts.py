@@ -41,7 +41,7 @@ from drawn_pages import NEARLY_BLANK, NOTHING_TO_READ, drawn  # noqa: E402
 from test_loops import LOOPS, PAGES  # noqa: E402 - of the tests
 
 from ocrfleet.errors import Reason  # noqa: E402
-from ocrfleet.jobs import Block, Role  # noqa: E402
+from ocrfleet.pages import Block, Role  # noqa: E402
 from ocrfleet.profiles import Judgement  # noqa: E402
 from worker import ink, judge  # noqa: E402
 from worker.engines.base import PageImage, Recognition  # noqa: E402

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ocrfleet import keys
-from ocrfleet.jobs import Manifest, PageJob, PageResult, PageStatus
+from ocrfleet.jobs import Manifest, PageJob
 from ocrfleet.ledger import Ledger, Mark
+from ocrfleet.pages import PageResult, PageStatus
 
 if TYPE_CHECKING:
     from ocrfleet.storage import ObjectStore

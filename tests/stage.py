@@ -16,8 +16,9 @@ from servers import FAKES, Valkey
 
 from ocrfleet import keys
 from ocrfleet.errors import TransientError
-from ocrfleet.jobs import PageResult, Queue, Status
+from ocrfleet.jobs import Queue, Status
 from ocrfleet.ledger import Faults, Ledger
+from ocrfleet.pages import PageResult
 from ocrfleet.profiles import Profile, resolve
 from ocrfleet.queues import Published, make_app
 from ocrfleet.settings import Settings

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import structlog
 
 from ocrfleet import keys
-from ocrfleet.jobs import DocumentStatus, Failure, Manifest, Output, PageResult, PageStatus, Status
+from ocrfleet.jobs import DocumentStatus, Failure, Manifest, Output, Status
+from ocrfleet.pages import PageResult, PageStatus
 from ocrfleet.results import StoredPages, stored_pages
 from worker.formats import WRITERS
 

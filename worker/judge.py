@@ -21,7 +21,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from ocrfleet.errors import Reason
-from ocrfleet.jobs import Role
+from ocrfleet.pages import Role
 from worker import ink
 from worker.engines.transcript import DEADLINE
 from worker.printed import enlargement, printed
@@ -29,7 +29,7 @@ from worker.printed import enlargement, printed
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from ocrfleet.jobs import Block
+    from ocrfleet.pages import Block
     from ocrfleet.profiles import Judgement
     from worker.engines.base import PageImage, Recognition
     from worker.parsers import Parsed

@@ -16,7 +16,7 @@ from ocrfleet.errors import Reason
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from ocrfleet.jobs import PageResult
+    from ocrfleet.pages import PageResult
     from ocrfleet.profiles import Rung
 
 #: From the least: a text that ends too early is right as far as it goes, one that loops until it does; what can't be taken

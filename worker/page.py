@@ -20,7 +20,7 @@ from ocrfleet.errors import (
     TransientError,
     UnavailableError,
 )
-from ocrfleet.jobs import Climb, PageResult, PageStatus
+from ocrfleet.pages import Climb, PageResult, PageStatus
 from ocrfleet.profiles import TextLayer
 from ocrfleet.storage import NotFoundError
 from worker.admission import Admission

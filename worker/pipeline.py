@@ -21,8 +21,9 @@ import structlog
 
 from ocrfleet import keys
 from ocrfleet.errors import FatalError, OcrfleetError, TransientError
-from ocrfleet.jobs import Manifest, PageJob, PageStatus
+from ocrfleet.jobs import Manifest, PageJob
 from ocrfleet.ledger import Ledger, Mark
+from ocrfleet.pages import PageStatus
 from ocrfleet.results import record_pages, stored_pages
 from worker import canary
 from worker.attempts import Attempt, RunRecord

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from ocrfleet import keys
 from ocrfleet.errors import OcrfleetError, PageFaultError, PermanentError, Reason
-from ocrfleet.jobs import Kind, PageResult, PageStatus
+from ocrfleet.jobs import Kind
+from ocrfleet.pages import PageResult, PageStatus
 from ocrfleet.profiles import TextLayer
 from ocrfleet.sources import opened
 from worker import figures, ink, text_layer
@@ -19,7 +20,8 @@ from worker.judge import judge, wrong_script
 from worker.parsers import Parsed, parse
 
 if TYPE_CHECKING:
-    from ocrfleet.jobs import Block, Line, Manifest, PageJob
+    from ocrfleet.jobs import Manifest, PageJob
+    from ocrfleet.pages import Block, Line
     from ocrfleet.profiles import Profile
     from ocrfleet.settings import Settings
     from ocrfleet.storage import ObjectStore

@@ -16,7 +16,8 @@ from stage import Stage
 
 from ocrfleet import keys
 from ocrfleet.errors import Reason
-from ocrfleet.jobs import DocumentStatus, PageResult
+from ocrfleet.jobs import DocumentStatus
+from ocrfleet.pages import PageResult
 from ocrfleet.profiles import Profile
 
 #: vLLM takes 20 to 40 seconds to start here.

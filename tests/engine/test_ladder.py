@@ -14,7 +14,8 @@ from test_fleet import PATIENCE
 
 from ocrfleet import keys
 from ocrfleet.errors import Reason
-from ocrfleet.jobs import DocumentStatus, PageResult
+from ocrfleet.jobs import DocumentStatus
+from ocrfleet.pages import PageResult
 from ocrfleet.profiles import Judgement, Profile, Rung, Sampling, resolve
 from producer.register import Registered
 from worker.attempts import Attempt, RunRecord

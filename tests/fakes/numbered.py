@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from ocrfleet.errors import ConfigurationError, FatalError, PageFaultError, Reason
-from ocrfleet.jobs import Line
+from ocrfleet.pages import Line
 from worker.engines.base import PageImage, Recognition
 
 _BITS = 16

@@ -16,7 +16,8 @@ from stage import Stage
 
 from ocrfleet import keys
 from ocrfleet.errors import Reason
-from ocrfleet.jobs import DocumentStatus, PageJob, PageResult, Role, Status, WorkerState
+from ocrfleet.jobs import DocumentStatus, PageJob, Status, WorkerState
+from ocrfleet.pages import PageResult, Role
 from ocrfleet.profiles import Judgement, Parser, Profile, Render, Rung, Sampling, resolve
 from ocrfleet.queues import Published, publish_pages, queue_names
 from producer.deliver import deliver

@@ -13,8 +13,9 @@ from stage import Stage
 
 from ocrfleet import keys
 from ocrfleet.errors import Reason
-from ocrfleet.jobs import DocumentStatus, Manifest, Marker, PageResult, Queue, Status
+from ocrfleet.jobs import DocumentStatus, Manifest, Marker, Queue, Status
 from ocrfleet.ledger import Faults
+from ocrfleet.pages import PageResult
 from ocrfleet.profiles import Judgement, Profile, Rung, Sampling, resolve
 from ocrfleet.queues import Published, queue_names
 from producer.register import Registered

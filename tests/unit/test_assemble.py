@@ -14,20 +14,8 @@ from hypothesis import strategies as st
 
 from ocrfleet import keys
 from ocrfleet.errors import Reason, TransientError
-from ocrfleet.jobs import (
-    Block,
-    DocumentStatus,
-    Kind,
-    Manifest,
-    Marker,
-    PageResult,
-    PageStatus,
-    Problem,
-    Queue,
-    Role,
-    Source,
-    Status,
-)
+from ocrfleet.jobs import DocumentStatus, Kind, Manifest, Marker, Problem, Queue, Source, Status
+from ocrfleet.pages import Block, PageResult, PageStatus, Role
 from ocrfleet.results import stored_pages
 from ocrfleet.storage import FolderStore, NotFoundError
 from worker.assemble import assemble

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocrfleet import keys
-from ocrfleet.jobs import Block, Role
+from ocrfleet.pages import Block, Role
 from ocrfleet.storage import FolderStore
 from ocrfleet.style import figures
 from worker.engines.base import PageImage

@@ -14,19 +14,9 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from ocrfleet.errors import Reason
-from ocrfleet.jobs import (
-    Block,
-    DocumentStatus,
-    Kind,
-    Line,
-    Manifest,
-    PageResult,
-    PageStatus,
-    Problem,
-    Role,
-    Source,
-)
+from ocrfleet.jobs import DocumentStatus, Kind, Manifest, Problem, Source
 from ocrfleet.markdown import escape
+from ocrfleet.pages import Block, Line, PageResult, PageStatus, Role
 from worker.formats import WRITERS
 from worker.formats.document_json import points
 from worker.formats.markdown import clean

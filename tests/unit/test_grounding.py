@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ocrfleet.jobs import Block, PageResult, PageStatus, Role
+from ocrfleet.pages import Block, PageResult, PageStatus, Role
 from ocrfleet.profiles import Parser
 from worker.parsers import Parsed
 from worker.parsers import parse as parse_any

@@ -14,12 +14,9 @@ from ocrfleet.errors import DamagedRecordError, PermanentError, Reason
 from ocrfleet.jobs import (
     DocumentKey,
     Kind,
-    Line,
     Manifest,
     Marker,
     PageJob,
-    PageResult,
-    PageStatus,
     Problem,
     Queue,
     Record,
@@ -28,6 +25,7 @@ from ocrfleet.jobs import (
     Submission,
     digest_of,
 )
+from ocrfleet.pages import Line, PageResult, PageStatus
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 #: What each stored example is. They were written by schema 1 and are never written again: old archives hold such bytes.

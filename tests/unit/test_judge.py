@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ocrfleet.documents import SNIFF_BYTES, sniff
 from ocrfleet.errors import Reason
-from ocrfleet.jobs import Block, Role
+from ocrfleet.pages import Block, Role
 from ocrfleet.profiles import Judgement, Render
 from worker.engines.base import PageImage, Recognition
 from worker.judge import judge

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from ocrfleet.errors import Reason
-from ocrfleet.jobs import Climb, PageResult, PageStatus
+from ocrfleet.pages import Climb, PageResult, PageStatus
 from ocrfleet.profiles import Rung
 from worker.ladder import DOUBTS, better, rungs_above
 

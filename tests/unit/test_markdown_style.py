@@ -10,7 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from ocrfleet.jobs import DocumentStatus, Manifest, PageResult, PageStatus
+from ocrfleet.jobs import DocumentStatus, Manifest
+from ocrfleet.pages import PageResult, PageStatus
 from ocrfleet.style import AS_STORED, Style, Tables, figures, restyled
 from worker.formats.markdown import MarkdownWriter, clean
 

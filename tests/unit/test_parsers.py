@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocrfleet.jobs import Block, PageResult, PageStatus, Role
+from ocrfleet.pages import Block, PageResult, PageStatus, Role
 from ocrfleet.profiles import Parser
 from worker.parsers import Parsed, markdown, parse
 

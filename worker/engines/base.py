@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ocrfleet.jobs import Block, Line
+    from ocrfleet.pages import Block, Line
     from ocrfleet.profiles import Profile
     from worker.loops import Loop
 

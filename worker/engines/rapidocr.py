@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ocrfleet.errors import ConfigurationError, PageFaultError, Reason
-from ocrfleet.jobs import Line
+from ocrfleet.pages import Line
 from worker import reading_order
 from worker.engines.base import Recognition
 from worker.orientation import Reading, read_upright

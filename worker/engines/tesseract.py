@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ocrfleet.child import dying_with_us
 from ocrfleet.errors import ConfigurationError, PageFaultError, Reason, TransientError
-from ocrfleet.jobs import Line
+from ocrfleet.pages import Line
 from worker.engines.base import Recognition
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from typing import BinaryIO
 
-from ocrfleet.jobs import Block, DocumentStatus, Manifest, PageResult, PageStatus
+from ocrfleet.jobs import DocumentStatus, Manifest
 from ocrfleet.markdown import escape, escape_inline, escaped, figure_path
+from ocrfleet.pages import Block, PageResult, PageStatus
 from worker.formats.blocks import read
 from worker.formats.elements import to_markdown
 from worker.formats.page_text import ASIDE, captions, elements

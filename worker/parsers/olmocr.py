@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from ocrfleet.jobs import Block
+from ocrfleet.pages import Block
 from worker.parsers import markdown
 from worker.parsers.parsed import Parsed
 
