@@ -18,9 +18,11 @@ from PIL import Image
 from running import Running, gone
 
 from ocrfleet.errors import ConfigurationError, FatalError, PermanentError
-from ocrfleet.profiles import Profile
+from ocrfleet.models import DEEPSEEK_OCR
+from ocrfleet.profiles import Mode, Profile
 from ocrfleet.settings import Settings, VllmSettings
 from worker.engines.base import Engine, Recognition
+from worker.engines.vllm_plugin import set_mode
 
 #: model, mode, and the tokens that a page image of 1000 x 700 pixels takes in it; the last one runs on for the other tests
 MODES = [
@@ -54,6 +56,25 @@ class TestVllm(EngineContract):
         assert use(tokens) == made_of[2]
         assert profile.mode is not None
         assert made_of[2] <= profile.mode.image_tokens
+
+
+def test_a_mode_is_set_in_every_module_that_has_bound_another() -> None:
+    # Given vllm's modules as they are after another engine of this process: each has constants of its own
+    from vllm.model_executor.models import deepseek_ocr, deepseek_ocr2
+    from vllm.transformers_utils.processors import deepseek_ocr as processor
+
+    sizes = {"base_size": processor.BASE_SIZE, "image_size": processor.IMAGE_SIZE, "tiles": processor.CROP_MODE}
+    before = Mode(name="before", image_tokens=1, **sizes)
+    try:
+        for name in ("tiny", "gundam"):
+            mode = DEEPSEEK_OCR.modes[name].mode
+            assert mode is not None
+            set_mode(mode)
+            bound = {(module.BASE_SIZE, module.CROP_MODE) for module in (processor, deepseek_ocr, deepseek_ocr2)}
+            assert bound == {(mode.base_size, mode.tiles)}
+            assert deepseek_ocr2.IMAGE_SIZE == 768  # DeepSeek-OCR-2 has no other
+    finally:
+        set_mode(before)
 
 
 @pytest.fixture

@@ -46,11 +46,14 @@ def set_mode(mode: Mode) -> None:
 
     `mm_processor_kwargs` would change the image's tensors and not the number of their places in the prompt.
     """
-    from vllm.model_executor.models import deepseek_ocr  # noqa: PLC0415 - only where vLLM runs
+    from vllm.model_executor.models import deepseek_ocr, deepseek_ocr2  # noqa: PLC0415 - only where vLLM runs
     from vllm.transformers_utils.processors import deepseek_ocr as processor  # noqa: PLC0415
 
-    for module in (processor, deepseek_ocr):
-        module.BASE_SIZE, module.IMAGE_SIZE, module.CROP_MODE = mode.base_size, mode.image_size, mode.tiles
+    # Each module bound them when it was read, which may have been before.
+    for module in (processor, deepseek_ocr, deepseek_ocr2):
+        module.BASE_SIZE, module.CROP_MODE = mode.base_size, mode.tiles
+    for module in (processor, deepseek_ocr):  # DeepSeek-OCR-2 has a size of tiles of its own
+        module.IMAGE_SIZE = mode.image_size
     # Default arguments were bound when the module was read.
     for function in (processor.DeepseekOCRProcessor.process_one, processor.DeepseekOCRProcessor.__call__):
         if function.__defaults__:
