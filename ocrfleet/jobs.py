@@ -21,6 +21,10 @@ DocumentId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 PageNumber = Annotated[int, Field(ge=1)]
 Generation = Annotated[int, Field(ge=1, le=99999)]
+#: Named by people, and a part of keys.
+Collection = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$")]
+#: When something was registered, UTC, as 20261122T051000.123456Z: sorts by time.
+Moment = Annotated[str, Field(pattern=r"^\d{8}T\d{6}\.\d{6}Z$")]
 
 
 class Record(BaseModel):
@@ -66,12 +70,19 @@ class Queue(StrEnum):
 
 
 class Source(Record):
-    """A file that is referenced, not copied. `size` and `mtime_ns` tell cheaply whether it changed; `sha256` is what it was."""
+    """A file that is referenced, not copied. `size` with `mtime_ns` or `etag` tells cheaply whether it changed.
 
-    #: file:///… with every byte of the name percent-encoded, so that any file name survives JSON
+    `sha256` is what it was.
+    """
+
+    #: file:///…, s3://bucket/key or store:key (uploaded to our own store), percent-encoded: any name survives JSON
     uri: str
     size: int
+    #: when it was changed last; 0 where an `etag` tells
     mtime_ns: int
+    etag: str | None = None
+    #: of a bucket that keeps versions
+    version: str | None = None
     sha256: Digest
     kind: Kind
     #: pages of a PDF, frames of an image
@@ -94,8 +105,8 @@ class Manifest(Record):
 
     schema_version: Literal[1] = 1
     document: DocumentId
-    #: when it was registered first, UTC, as 20261122T051000.123456Z: sorts by time
-    created: str = Field(pattern=r"^\d{8}T\d{6}\.\d{6}Z$")
+    #: when it was registered first
+    created: Moment
     profile: str
     profile_digest: Digest
     sources: tuple[Source, ...] = ()
@@ -264,14 +275,71 @@ class WorkerState(Record):
     starved_seconds: float = 0.0
 
 
+class Terms(Record):
+    """How somebody wants their sources to be read, and where what becomes of them."""
+
+    #: its profile is in the store, under keys.profile
+    profile_digest: Digest
+    queue: Queue
+    collection: Collection
+    #: pages to read, as inclusive ranges; an open end is None; () for all
+    selection: tuple[tuple[PageNumber, PageNumber | None], ...] = ()
+    #: s3://bucket/prefix/ that outputs are delivered to, as <prefix><name>.<format>; None where nothing is delivered
+    results: str | None = None
+    #: that are delivered: md, json; () for all
+    formats: tuple[str, ...] = ()
+    #: that is told when the document has ended
+    callback: str | None = None
+
+
+class Wish(Record):
+    """A source that somebody wants read, before anybody has looked at its bytes."""
+
+    #: relative path that its outputs are named by; of a source in S3, its key
+    name: str = Field(min_length=1)
+    uri: str
+    size: int = Field(ge=0)
+    mtime_ns: int = 0
+    etag: str | None = None
+    version: str | None = None
+
+
+class Arrival(Record):
+    """Wishes that are safely noted and wait for intake, which removes it when each has become a document.
+
+    Doing it twice changes nothing.
+    """
+
+    schema_version: Literal[1] = 1
+    created: Moment
+    terms: Terms
+    wishes: tuple[Wish, ...] = Field(min_length=1, max_length=1000)
+
+
+class IntakeJob(Message):
+    """Ask for the intake of an arrival."""
+
+    schema_version: Literal[1] = 1
+    arrival: str = Field(pattern=r"^arrivals/")
+
+
 class Submission(Record):
     """That somebody wants a document, under a name of theirs. Two submissions may want the same document."""
 
-    schema_version: Literal[1] = 1
+    #: what schema 1 wrote lay under other keys, and nobody ever read it
+    schema_version: Literal[2] = 2
     name: str
     document: DocumentId
-    queue: Queue
-    collection: str
+    #: what it was made of; an image of a book is one of several
+    uri: str
+    #: when it was asked for last: of two documents with one name, the one asked for later is delivered
+    submitted: Moment
+    terms: Terms
+
+    @property
+    def digest(self) -> str:
+        """The same for everybody who wants the same in the same way."""
+        return digest_of(self.name, self.document, self.uri, self.terms.to_bytes().decode())
 
 
 def digest_of(*parts: str) -> str:

@@ -4,10 +4,22 @@ Object store (the truth). Whatever decides an outcome is created once and never 
 undo it; only markers and indexes come and go.
 
     index/sources/<digest>.json                  what a source was when last seen (a cache: may be deleted)
-    submissions/<digest>.json                    somebody's name for a document
+    profiles/<digest>.json                       a profile that sources are to be read with
+    uploads/<sha256>                             bytes that somebody sent us: all other sources are referenced
+    uploads/<sha256>.refs/<id>                   a document that is made of them
+    arrivals/<queue>/<collection>/<time>-<digest>.json      sources that somebody wants read, nobody has looked at yet
+    refused/<queue>/<collection>/<time>-<digest>.json       an arrival that this version can't read: mend it, move it back
+    collections/<collection>/<time>-<id>-<digest>.json      a submission: somebody's name for a document
+    rolls/<digest>/<time>-<random>.roll          objects below a prefix that have been noted (a cache: may be deleted)
     waiting/<queue>/<collection>/<time>-<id>     marker: registered, no job published yet
     active/<id>                                  marker: jobs are published, the document is not terminal
+    paused/<collection>                          marker: none of its documents is dispatched
+    deleted/<id>                                 marker: the document is being removed; stays while late pages may come
+    ended/<status>/<day>/<id>                    marker: the document ended so; the day it was registered
+    outbox/<time>-<delivery>.json                an end that somebody must still be told of, when that is due
+    given-up/<delivery>.json                     one that its receiver did not take for a day
     documents/<id>/manifest.json                 sources, pages, profile
+    documents/<id>/wanted/<digest>.json          a submission: who wants it
     documents/<id>/pages/<page>.json             the first stored success of a page; stands for ever
     documents/<id>/pages/<page>.failed-<generation>.json    what was seen, when a page failed in a generation
     documents/<id>/climbs/<generation>/<page>.json          a page whose text was not believed: how far up the ladder, best text
@@ -24,7 +36,8 @@ Redis (a hint: all of it can be rebuilt from the store). Keys of a document expi
     ocrfleet:inflight:<id>:<generation>   hash    page → worker that holds it, and whether alone
     ocrfleet:worker:<worker>              string  heartbeat: what it says of itself; expires with the worker's lease
     ocrfleet:workers                      set     workers that have, or had, a heartbeat
-    pages.<queue>.<profile>, assembly, unacked, unacked_index    the broker's own
+    ocrfleet:dispatcher                   string  who dispatches and sweeps; expires when they die
+    pages.<queue>.<profile>, intake, assembly, unacked, unacked_index    the broker's own
 """
 
 from __future__ import annotations
@@ -35,14 +48,76 @@ _PAGE_KEY = re.compile(r"/pages/(?P<page>\d{6})(?:\.failed-(?P<generation>\d{5})
 
 WAITING = "waiting/"
 ACTIVE = "active/"
+UPLOADS = "uploads/"
+DELETED = "deleted/"
+PAUSED = "paused/"
+OUTBOX = "outbox/"
 
 
 def source_index(digest: str) -> str:
     return f"index/sources/{digest}.json"
 
 
-def submission(digest: str) -> str:
-    return f"submissions/{digest}.json"
+def profile(digest: str) -> str:
+    return f"profiles/{digest}.json"
+
+
+def upload(sha256: str) -> str:
+    return f"{UPLOADS}{sha256}"
+
+
+def reference(upload: str, document: str) -> str:
+    return f"{upload}.refs/{document}"
+
+
+def arrival(queue: str, collection: str, created: str, digest: str) -> str:
+    return f"{arrivals(queue, collection)}{created}-{digest[:32]}.json"
+
+
+def arrivals(queue: str, collection: str | None = None) -> str:
+    return f"arrivals/{queue}/{collection}/" if collection else f"arrivals/{queue}/"
+
+
+def refused(arrival: str) -> str:
+    return f"refused/{arrival.partition('/')[2]}"
+
+
+def submissions(collection: str) -> str:
+    return f"collections/{collection}/"
+
+
+def submission(collection: str, created: str, document: str, digest: str) -> str:
+    return f"{submissions(collection)}{created}-{document}-{digest[:16]}.json"
+
+
+def roll(place: str) -> str:
+    """Return the prefix of the roll of a place, which is named by a digest."""
+    return f"rolls/{place}/"
+
+
+def paused(collection: str) -> str:
+    return f"{PAUSED}{collection}"
+
+
+def deleted(document: str) -> str:
+    return f"{DELETED}{document}"
+
+
+def outbox(due: str, delivery: str) -> str:
+    return f"{OUTBOX}{due}-{delivery}.json"
+
+
+def given_up(delivery: str) -> str:
+    return f"given-up/{delivery}.json"
+
+
+def ended(status: str, day: str, document: str) -> str:
+    return f"{ended_on(status, day)}{document}"
+
+
+def ended_on(status: str, day: str | None = None) -> str:
+    """Return the prefix of the documents that ended so, all or those registered on a day (20261122)."""
+    return f"ended/{status}/{day}/" if day else f"ended/{status}/"
 
 
 def waiting(queue: str, collection: str, created: str, document: str) -> str:
@@ -59,6 +134,18 @@ def active(document: str) -> str:
 
 def manifest(document: str) -> str:
     return f"documents/{document}/manifest.json"
+
+
+def wanted(document: str, digest: str) -> str:
+    return f"{wanted_by(document)}{digest[:16]}.json"
+
+
+def wanted_by(document: str) -> str:
+    return f"documents/{document}/wanted/"
+
+
+def document(document: str) -> str:
+    return f"documents/{document}/"
 
 
 def pages(document: str) -> str:
@@ -133,6 +220,9 @@ def queue_pages(queue: str, profile: str) -> str:
     return f"pages.{queue}.{profile}"
 
 
+REDIS_DISPATCHER = "ocrfleet:dispatcher"
+
+QUEUE_INTAKE = "intake"
 QUEUE_ASSEMBLY = "assembly"
 #: kombu's hash of leased messages by delivery tag, and its sorted set of the times at which their leases began
 UNACKED = "unacked"

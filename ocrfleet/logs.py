@@ -37,7 +37,11 @@ def configure(level: str, file: Path | None = None) -> None:
     logging.captureWarnings(capture=True)
     # Two lines for each message that Celery takes and ends: a log that grows with the pages. And a traceback for each that
     # is given back: worker/tasks.py says why, in a line.
-    for chatty, least in (("celery.worker.strategy", logging.WARNING), ("celery.app.trace", logging.ERROR)):
+    for chatty, least in (
+        ("celery.worker.strategy", logging.WARNING),
+        ("celery.app.trace", logging.ERROR),
+        ("botocore", logging.WARNING),  # each client says where its credentials came from
+    ):
         logging.getLogger(chatty).setLevel(least)
     root = logging.getLogger()
     root.handlers[:] = [handler]

@@ -1,7 +1,7 @@
 """The Celery app: queues, routes, serializer, acknowledgement; publishing, and what is known of published messages.
 
 An acknowledgement always means that every page of the job has a terminal record in the store. A job that raises goes
-back to its queue; a job whose worker dies comes back when its lease ends (worker/lease.py renews the leases of live
+back to its queue; a job whose worker dies comes back when its lease ends (ocrfleet/lease.py renews the leases of live
 ones); a job that was lost all the same is published again by the sweep, which asks `published` what is on its way.
 """
 
@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import base64
 import json
+import ssl
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, urlsplit
 
 import redis
 from celery import Celery
@@ -20,13 +22,17 @@ from kombu.exceptions import KombuError, OperationalError
 
 from ocrfleet import keys
 from ocrfleet.errors import PermanentError, TransientError
-from ocrfleet.jobs import AssemblyJob, Message, PageJob, Queue
+from ocrfleet.jobs import AssemblyJob, IntakeJob, Message, PageJob, Queue
 
 if TYPE_CHECKING:
     from ocrfleet.settings import Settings
 
+_TLS_OPTIONS = {"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"}
+
+TASK_INTAKE = "ocrfleet.intake"
 TASK_PAGES = "ocrfleet.pages"
 TASK_ASSEMBLE = "ocrfleet.assemble"
+_MESSAGES: dict[str, type[Message]] = {TASK_INTAKE: IntakeJob, TASK_PAGES: PageJob, TASK_ASSEMBLE: AssemblyJob}
 
 
 def make_app(settings: Settings, *, consume: Iterable[str] = ()) -> Celery:
@@ -34,6 +40,7 @@ def make_app(settings: Settings, *, consume: Iterable[str] = ()) -> Celery:
     app = Celery("ocrfleet", set_as_current=False)
     app.conf.update(
         broker_url=_kombu_url(settings.redis_url),
+        broker_use_ssl=_tls(settings.redis_url),
         broker_transport_options={
             "visibility_timeout": settings.lease_seconds,
             # kombu looks for expired leases every 10 s x 10; its lock would outlive a killed holder by 5 minutes.
@@ -65,8 +72,21 @@ def make_app(settings: Settings, *, consume: Iterable[str] = ()) -> Celery:
 
 
 def _kombu_url(url: str) -> str:
-    """Celery calls a Redis socket redis+socket://, redis-py calls it unix://."""
+    """Return what kombu calls a Redis that redis-py calls so: a socket by another scheme, TLS without its options."""
+    if url.startswith("rediss://"):
+        return url.partition("?")[0]
     return url.replace("unix://", "redis+socket://", 1) if url.startswith("unix://") else url
+
+
+def _tls(url: str) -> dict[str, Any] | None:
+    """Return kombu's options for a rediss:// URL, with what the URL says, as in ?ssl_ca_certs=/etc/redis/ca.pem.
+
+    Unless it is told to, kombu verifies no certificate; redis-py does.
+    """
+    if not url.startswith("rediss://"):
+        return None
+    options = {name: value for name, value in parse_qsl(urlsplit(url).query) if name in _TLS_OPTIONS}
+    return {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_check_hostname": True, **options}
 
 
 @contextmanager
@@ -101,6 +121,13 @@ def ranges(pages: Iterable[int], size: int) -> Iterator[tuple[int, int]]:
         yield first, last
 
 
+def publish_intake(app: Celery, arrivals: Iterable[str]) -> None:
+    """Ask for the intake of arrivals, by their keys. Raises TransientError; safe to repeat."""
+    with _publish_errors(), app.producer_or_acquire() as producer, producer.batch(max_size=500):
+        for arrival in arrivals:
+            _send(app, producer, TASK_INTAKE, IntakeJob(arrival=arrival), keys.QUEUE_INTAKE)
+
+
 def publish_assembly(app: Celery, document: str, generation: int) -> None:
     """Ask for a document's assembly. Raises TransientError; safe to repeat."""
     with _publish_errors(), app.producer_or_acquire() as producer:
@@ -133,14 +160,22 @@ class Published:
                 for profile in profiles
             }
 
+    def intakes(self) -> set[str]:
+        """Return the keys of the arrivals whose intake waits or is leased; see `jobs`."""
+        return {job.arrival for job in self._messages([keys.QUEUE_INTAKE]) if isinstance(job, IntakeJob)}
+
     def jobs(self, queues: Iterable[str]) -> tuple[list[PageJob], set[tuple[str, int]]]:
         """Return the page jobs and the (document, generation) of the assemblies that wait or are leased.
 
         Queues are read before leases, so a message that is being taken is seen; one that is being given back may be
         missed: ask twice before believing that something is gone.
         """
-        pages: list[PageJob] = []
-        assemblies: set[tuple[str, int]] = set()
+        messages = self._messages(queues)
+        pages = [job for job in messages if isinstance(job, PageJob)]
+        return pages, {(job.document, job.generation) for job in messages if isinstance(job, AssemblyJob)}
+
+    def _messages(self, queues: Iterable[str]) -> list[Message]:
+        found: list[Message] = []
         with _publish_errors():
             bodies = [json.loads(message) for queue in queues for message in self._redis.lrange(queue, 0, -1)]
             bodies += [json.loads(leased)[0] for leased in self._redis.hvals(keys.UNACKED)]
@@ -148,9 +183,5 @@ class Published:
             # What is no message of ours, or of another version, is no job of ours, whatever becomes of it.
             with suppress(PermanentError, LookupError, TypeError, ValueError):
                 task, argument = message["headers"]["task"], json.loads(base64.b64decode(message["body"]))[0][0]
-                if task == TASK_PAGES:
-                    pages.append(PageJob.from_message(argument))
-                elif task == TASK_ASSEMBLE:
-                    assembly = AssemblyJob.from_message(argument)
-                    assemblies.add((assembly.document, assembly.generation))
-        return pages, assemblies
+                found.append(_MESSAGES[task].from_message(argument))
+        return found

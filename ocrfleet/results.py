@@ -50,7 +50,8 @@ def stored_pages(
 def record_pages(store: ObjectStore, ledger: Ledger, job: PageJob, manifest: Manifest, result: PageResult) -> None:
     """Store a page's result and mark it in the ledger, which then knows nobody who holds it.
 
-    Repeating it, or losing a race, changes nothing.
+    Repeating it, or losing a race, changes nothing. A document that has ended meanwhile, as by being cancelled, gets no
+    ledger again: nobody would look after it.
     """
     failed = result.status is PageStatus.FAILED
     key = (
@@ -59,6 +60,8 @@ def record_pages(store: ObjectStore, ledger: Ledger, job: PageJob, manifest: Man
         else keys.page_done(job.document, result.page)
     )
     store.create(key, result.to_bytes())
-    if ledger.mark(job.document, job.generation, [result.page], failed=failed) is Mark.UNKNOWN:
+    if ledger.mark(job.document, job.generation, [result.page], failed=failed) is Mark.UNKNOWN and not store.exists(
+        keys.status(job.document, job.generation)
+    ):
         pages = stored_pages(store, job.document, job.generation)
         ledger.seed(job.document, job.generation, total=manifest.total, done=pages.done, failed=pages.failed)

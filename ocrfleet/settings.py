@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Literal
 
@@ -50,6 +51,29 @@ class OpenAiSettings(BaseSettings):
     max_tokens: int | None = Field(default=None, ge=1)
 
 
+class S3Settings(BaseSettings):
+    """OCRFLEET_S3_*: how S3 is reached. Credentials are boto3's own: AWS_* variables, profiles, roles."""
+
+    model_config = SettingsConfigDict(env_prefix="OCRFLEET_S3_", frozen=True, extra="ignore", allow_inf_nan=False)
+
+    #: of a server that is not AWS, e.g. http://127.0.0.1:8333; boto3's own AWS_ENDPOINT_URL_S3 works, too
+    endpoint_url: str | None = None
+    region: str | None = None
+    #: bucket in the path or in the host's name; auto: as boto3 thinks, and in the path where an endpoint is given
+    addressing: Literal["auto", "path", "virtual"] = "auto"
+    #: for what we write: AES256 or aws:kms, with the key's id
+    server_side_encryption: Literal["AES256", "aws:kms"] | None = None
+    kms_key_id: str | None = None
+    #: for what we write: STANDARD_IA, INTELLIGENT_TIERING, …
+    storage_class: str | None = None
+    #: seconds until a connection stands, and between two pieces of an answer
+    connect_timeout: float = Field(default=5.0, gt=0)
+    read_timeout: float = Field(default=60.0, gt=0)
+    #: times a request is sent in all, with growing and random pauses, on throttling, 5xx and broken connections
+    attempts: int = Field(default=6, ge=1)
+    connections: int = Field(default=32, ge=1)
+
+
 class Settings(BaseSettings):
     """Everything that a person may set for a process, with the unit in the comment above it."""
 
@@ -57,8 +81,11 @@ class Settings(BaseSettings):
 
     #: redis://, rediss:// or unix:// (a socket)
     redis_url: str = "redis://127.0.0.1:6379/0"
-    #: the object store: a local folder
-    store: Path = Path("ocrfleet-store")
+    #: the object store: a local folder, or s3://bucket/prefix
+    store: str = "ocrfleet-store"
+    #: a folder for sources from S3, shared by all processes of a machine, and MiB that it may take
+    cache: Path = Path(tempfile.gettempdir()) / "ocrfleet-cache"
+    cache_mb: int = Field(default=20_000, ge=1)
     #: a file with one password a line, tried in turn on encrypted documents; only its path is ever passed on
     password_file: Path | None = None
 
@@ -66,10 +93,19 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(default=60.0, ge=2.0)
     #: seconds a job may be renewed for in all; then others may have it
     job_deadline: float = Field(default=3600.0, ge=1.0)
-    #: pages on the queue at most; the rest waits in the object store
-    backlog_pages: int = Field(default=4096, ge=1)
+    #: what may be on the queue, in seconds of the fleet's work at its measured speed; the rest waits in the object store
+    backlog_seconds: float = Field(default=600.0, gt=0)
+    #: or in pages, whatever the speed
+    backlog_pages: int | None = Field(default=None, ge=1)
+    #: that a worker reads in a second, until it is known
+    pages_per_second: float = Field(default=2.5, gt=0)
     #: seconds between two looks of the sweep at what should be on the queue
     sweep_seconds: float = Field(default=60.0, gt=0)
+
+    #: webhooks are signed with it, as Standard Webhooks has it
+    webhook_secret: SecretStr | None = None
+    #: whether webhooks may go to http://, loopback, link-local and private addresses
+    webhook_private: bool = False
 
     #: seconds that an engine may take for one page; the profile's own by default
     page_deadline: float | None = Field(default=None, gt=0)
@@ -92,6 +128,7 @@ class Settings(BaseSettings):
     #: seconds that one page may take to render
     render_deadline: float = Field(default=60.0, gt=0)
 
+    s3: S3Settings = Field(default_factory=S3Settings)
     vllm: VllmSettings = Field(default_factory=VllmSettings)
     openai: OpenAiSettings = Field(default_factory=OpenAiSettings)
 

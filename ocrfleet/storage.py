@@ -18,6 +18,11 @@ from ocrfleet.errors import ConfigurationError, OcrfleetError, TransientError
 _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
 
 
+def is_key(text: str) -> bool:
+    """Say whether a text may be an object's key."""
+    return _KEY.fullmatch(text) is not None
+
+
 class NotFoundError(OcrfleetError):
     """No object has this key."""
 
@@ -46,10 +51,20 @@ class ObjectStore(Protocol):
         """Remove an object; one that is not there is no error."""
 
     def list(self, prefix: str, *, after: str | None = None) -> Iterator[str]:
-        """Yield the keys that start with `prefix` (which ends in a slash), ascending, those greater than `after`."""
+        """Yield the keys that start with `prefix` (which ends in a slash), ascending, those greater than `after`.
+
+        Keys of one folder always ascend. Where a folder's name begins another's ("a", "a-b"), some S3 servers put "a/" first
+        and not, as S3 does, byte by byte; `after` then goes on behind a key that was listed.
+        """
 
     def folders(self, prefix: str) -> Sequence[str]:
-        """Return the names of the next level below `prefix` (which ends in a slash) that have objects, ascending."""
+        """Return the names of the next level below `prefix` (which ends in a slash) that have objects, ascending.
+
+        Some S3 servers name one for a while after its last object went.
+        """
+
+    def presigned(self, key: str, *, seconds: int, filename: str, content_type: str) -> str | None:
+        """Return a URL by which anybody may save an object as a file for some time; None where the store serves nobody."""
 
 
 class FolderStore:
@@ -116,10 +131,14 @@ class FolderStore:
         folder = self._path(prefix.rstrip("/"))
         try:
             with self._reading(prefix), os.scandir(folder) as entries:
-                names = sorted(entry.name for entry in entries if entry.is_dir() and _KEY.fullmatch(entry.name))
+                names = sorted(entry.name for entry in entries if entry.is_dir() and is_key(entry.name))
                 return [name for name in names if _has_files(folder / name)]
         except NotFoundError:
             return []
+
+    def presigned(self, key: str, *, seconds: int, filename: str, content_type: str) -> str | None:  # noqa: ARG002
+        self._path(key)
+        return None
 
     def clear_temporary(self) -> None:
         """Remove what killed writers left half-written. Only for somebody who knows that nobody else writes."""
@@ -132,7 +151,7 @@ class FolderStore:
         try:
             with self._reading(prefix), os.scandir(folder) as entries:
                 # A folder sorts as its keys do, with the slash: so the order is that of S3. What is no key is not ours.
-                names = sorted(entry.name + "/" * entry.is_dir() for entry in entries if _KEY.fullmatch(entry.name))
+                names = sorted(entry.name + "/" * entry.is_dir() for entry in entries if is_key(entry.name))
         except NotFoundError:
             return
         for name in names:
@@ -142,7 +161,7 @@ class FolderStore:
                 yield prefix + name
 
     def _path(self, key: str) -> Path:
-        if not _KEY.fullmatch(key):
+        if not is_key(key):
             raise ValueError(f"not a key: {key!r}")
         return self._root / key
 

@@ -24,6 +24,9 @@ from ocrfleet.settings import Settings
 from ocrfleet.style import Style, Tables
 from producer import show
 from producer.catalogue import show_models
+from producer.commands import documents
+from producer.commands.dispatch import dispatch
+from producer.commands.watch import watch
 from producer.discover import UsageError, check_inputs
 from producer.estimate import estimate
 from producer.options import (
@@ -47,7 +50,6 @@ from producer.report import Report
 from producer.run import Order, Run, locked
 from producer.samples import write_samples
 from producer.speed import show_speed, speed
-from producer.status import show_status
 from producer.supervise import supervise
 from producer.workers import default_workers, grouped, read_gpus
 
@@ -57,6 +59,8 @@ WorkersOption = Annotated[
     int | None,
     typer.Option(min=1, max=256, help="Worker processes; by default one for each GPU, or for each core without one."),
 ]
+
+_HERE, _FLEET, _DOCUMENTS = "On this machine", "A fleet", "Documents of a fleet"
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -93,7 +97,7 @@ def options(
         raise typer.Exit
 
 
-@app.command()
+@app.command(rich_help_panel=_HERE)
 def run(
     inputs: Annotated[
         list[Path], typer.Argument(help="PDFs, images (PNG, JPEG, TIFF, WebP, BMP, JPEG 2000), and folders of them.")
@@ -216,7 +220,7 @@ def exit_code(result: Report, order: Order) -> int:
     return EXIT_DONE if result.succeeded else EXIT_INCOMPLETE
 
 
-@app.command()
+@app.command(rich_help_panel=_FLEET)
 def worker(
     *,
     engine: EngineOption = None,
@@ -261,13 +265,13 @@ def worker(
     sys.exit(supervise(chosen, settings, devices=devices or [None] * processes))
 
 
-@app.command()
+@app.command(rich_help_panel=_HERE)
 def models(*, as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False) -> None:
     """List the models with their prompts and modes, and the profiles that are made of them."""
     show_models(as_json=as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=_HERE)
 def bench(
     inputs: Annotated[list[Path], typer.Argument(help="Documents, as for [b]ocrfleet run[/]; the more, the better.")],
     *,
@@ -315,14 +319,20 @@ def bench(
     sys.exit(code)
 
 
-@app.command()
-def status(*, as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False) -> None:
-    """Show the workers of a shared Redis, what waits for each profile, and what nobody serves."""
-    show_status(read_settings(), as_json=as_json)
-
-
-@app.command()
+@app.command(rich_help_panel=_HERE)
 def samples(folder: Annotated[Path, typer.Argument(help="Where to write them; made if it isn't there.")]) -> None:
     """Draw a few sample documents: born-digital, scanned, two columns, a TIFF, a photo, a book of page images."""
     for path in write_samples(folder):
         typer.echo(path)
+
+
+app.command(rich_help_panel=_FLEET)(dispatch)
+app.command(rich_help_panel=_FLEET)(watch)
+app.command(rich_help_panel=_DOCUMENTS)(documents.status)
+app.command(rich_help_panel=_DOCUMENTS)(documents.results)
+app.command(rich_help_panel=_DOCUMENTS)(documents.retry)
+app.command(rich_help_panel=_DOCUMENTS)(documents.cancel)
+app.command(rich_help_panel=_DOCUMENTS)(documents.delete)
+app.command(rich_help_panel=_DOCUMENTS)(documents.pause)
+app.command(rich_help_panel=_DOCUMENTS)(documents.resume)
+app.command(rich_help_panel=_DOCUMENTS)(documents.purge)

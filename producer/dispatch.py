@@ -7,8 +7,9 @@ says that one has ended.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from heapq import heapify, heappop, heappush
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,11 @@ if TYPE_CHECKING:
     from ocrfleet.storage import ObjectStore
 
 log = structlog.get_logger(__name__)
+
+#: Of the backlog that one class may take: so that a flood of one never keeps the other waiting for all of it.
+_SHARE = 0.75
+#: Jobs that a collection publishes before it is another one's turn.
+_JOBS_AT_ONCE = 4
 
 
 @dataclass(slots=True)
@@ -56,6 +62,12 @@ class Active:
         handed = sum(max(0, min(last, published) - first + 1) for first, last in self.manifest.selection)
         return max(1, handed - self.progress.terminal_published)
 
+    @property
+    def unpublished(self) -> bool:
+        """Whether pages are left that were not handed to the queue."""
+        progress = self.progress
+        return progress is not None and not progress.complete and progress.published < self.manifest.selection[-1][1]
+
     def pages_after(self, page: int) -> Iterator[int]:
         """Yield the document's pages behind this one."""
         for first, last in self.manifest.selection:
@@ -63,20 +75,37 @@ class Active:
 
 
 class Dispatcher:
-    """Publishes the documents of some collections, or of all when none are named.
+    """Publishes the documents of some collections, or of all when none are named; `backlog` says how many pages at most.
 
-    Every method may raise TransientError when the store or Redis is away; the next call goes on.
+    `finish` is asked to do what follows from a document's end, by its id and generation, again and again until it says
+    that it is done: only then the document's marker goes. Every method may raise TransientError when the store or Redis
+    is away; the next call goes on.
     """
 
     def __init__(
-        self, store: ObjectStore, ledger: Ledger, app: Celery, *, backlog_pages: int, collections: Iterable[str] = ()
+        self,
+        store: ObjectStore,
+        ledger: Ledger,
+        app: Celery,
+        *,
+        backlog: Callable[[], int],
+        collections: Iterable[str] = (),
+        finish: Callable[[str, int], bool] = lambda _document, _generation: True,
     ) -> None:
         self._store = store
         self._ledger = ledger
         self._app = app
-        self._backlog = backlog_pages
+        self._limit = backlog
+        self._backlog = 0
         self._collections = frozenset(collections)
+        self._finish = finish
         self._waiting: dict[tuple[Queue, str], Iterator[str]] = {}
+        self._paused: frozenset[str] = frozenset()
+        #: when a collection had its last turn, counted in turns
+        self._served: dict[str, int] = {}
+        self._turn = 0
+        #: documents that have ended, until they are finished: by generation, the markers that go then
+        self._ending: dict[str, dict[int, set[str]]] = {}
         #: by document id
         self.active: dict[str, Active] = {}
 
@@ -95,29 +124,69 @@ class Dispatcher:
         try:
             marker = Marker.from_bytes(self._store.get(keys.active(document)))
             if self._store.exists(keys.status(document, marker.generation)):
-                self._store.delete(keys.active(document))  # it ended, and whoever looked after it was killed
+                self._end(document, marker.generation, keys.active(document))  # and whoever looked after it was killed
             elif not only_ours or not self._collections or marker.collection in self._collections:
                 self._enter(document, marker)
-        except NotFoundError:
-            return
+        except NotFoundError:  # it was deleted
+            self._store.delete(keys.active(document))
         except DamagedRecordError as error:
             log.error("active document left alone", document=document, error=str(error))  # noqa: TRY400
 
     def tick(self) -> list[Active]:
         """Publish what there is room for; return the documents that have ended since the last call."""
         ended = self._look()
-        room = self._backlog - sum(active.queued() for active in self.active.values())
-        for active in list(self.active.values()):
-            if room <= 0:
-                break
-            room -= self._publish(active, room)
+        self._finish_ended()
+        self._paused = frozenset(key.removeprefix(keys.PAUSED) for key in self._store.list(keys.PAUSED))
         self._list_waiting()
-        while room > 0:
-            entered = self._activate()
-            if entered is None:
-                break
-            room -= max(1, self._publish(entered, room))
+        self._backlog = self._limit()
+        for queue in (Queue.INTERACTIVE, Queue.BULK):
+            self._fill(queue)
         return ended
+
+    def _fill(self, queue: Queue) -> None:
+        """Publish documents of a class until there is no room: always of the collection with the fewest pages queued.
+
+        So a small collection need not wait for a huge one before it, nor a document for one of ten thousand pages.
+        """
+        queued = {active.document: active.queued() for active in self.active.values()}
+        lanes: dict[str, list[Active]] = {}
+        load: dict[str, int] = {}
+        for active in self.active.values():
+            if active.marker.queue is queue:
+                collection = active.marker.collection
+                load[collection] = load.get(collection, 0) + queued[active.document]
+                if active.unpublished:
+                    lanes.setdefault(collection, []).append(active)
+        collections = {*lanes, *(collection for place, collection in self._waiting if place is queue)} - self._paused
+        room = min(self._backlog - sum(queued.values()), int(self._backlog * _SHARE) - sum(load.values()))
+        heap = [(load.get(collection, 0), self._served.get(collection, 0), collection) for collection in collections]
+        heapify(heap)
+        while room > 0 and heap:
+            pages, _, collection = heappop(heap)
+            published = self._publish_of(queue, collection, lanes.setdefault(collection, []), room)
+            if published is None:
+                continue
+            self._turn += 1
+            self._served[collection] = self._turn
+            room -= published
+            heappush(heap, (pages + published, self._turn, collection))
+        self._served = {collection: self._served.get(collection, 0) for collection in collections}
+
+    def _publish_of(self, queue: Queue, collection: str, lane: list[Active], room: int) -> int | None:
+        """Publish a few jobs of a collection's first document that has any; return their pages, None when none has.
+
+        A document that takes a place counts as a page, also when none of its pages has to be read.
+        """
+        if not lane:
+            entered = self._activate(queue, collection)
+            if entered is None:
+                return None
+            lane.append(entered)
+        active = lane[0]
+        published = self._publish(active, min(room, active.marker.pages_per_job * _JOBS_AT_ONCE))
+        if not active.unpublished:
+            lane.pop(0)
+        return max(1, published)
 
     def _look(self) -> list[Active]:
         """Ask the ledger how far each document is, and the store whether those that seem complete have ended."""
@@ -130,12 +199,30 @@ class Dispatcher:
                 keys.status(active.document, active.generation)
             ):
                 del self.active[active.document]
-                self._store.delete(keys.active(active.document))
+                self._end(active.document, active.generation, keys.active(active.document))
                 ended.append(active)
+            elif progress is None and not self._store.exists(keys.manifest(active.document)):
+                log.info("document was deleted", document=active.document)
+                del self.active[active.document]
+                self._store.delete(keys.active(active.document))
             elif progress is None:
                 log.warning("ledger rebuilt from the store", document=active.document)
                 self._seed(active)
         return ended
+
+    def _end(self, document: str, generation: int, marker: str) -> None:
+        self._ending.setdefault(document, {}).setdefault(generation, set()).add(marker)
+
+    def _finish_ended(self) -> None:
+        """Have ended documents finished, and remove their markers then: a crash before that does it once more."""
+        for document, generations in list(self._ending.items()):
+            for generation, markers in list(generations.items()):
+                if self._finish(document, generation):
+                    for marker in markers:
+                        self._store.delete(marker)
+                    del generations[generation]
+            if not generations:
+                del self._ending[document]
 
     def _publish(self, active: Active, room: int) -> int:
         """Publish up to `room` pages that were not handed over yet; return how many."""
@@ -145,23 +232,26 @@ class Dispatcher:
         after = progress.published
         terminal = self._ledger.terminal(active.document, active.generation, first=after + 1) or set()
         pages = list(islice((page for page in active.pages_after(after) if page not in terminal), room))
-        if not pages:
-            return 0
+        # Behind the last page that has to be read, there may be others that were read before.
+        last = pages[-1] if len(pages) == room else active.manifest.selection[-1][1]
         publish_ranges(self._app, active, pages)
-        self._ledger.published(active.document, active.generation, pages[-1])
+        self._ledger.published(active.document, active.generation, last)
+        active.progress = replace(progress, published=last)
         return len(pages)
 
-    def _activate(self) -> Active | None:
-        """Make the next waiting document active; None when none waits."""
-        for key in self._next_waiting():
+    def _activate(self, queue: Queue, collection: str) -> Active | None:
+        """Make a collection's next waiting document active; None when none waits."""
+        for key in self._waiting.get((queue, collection), ()):
             document = key.rpartition("-")[2]
             try:
                 marker = Marker.from_bytes(self._store.get(key))
-                ended = self._store.exists(keys.status(document, marker.generation))
+                if self._store.exists(keys.status(document, marker.generation)):
+                    self._end(document, marker.generation, key)  # somebody else wants it, too
+                    continue
                 active = self.active.get(document)
-                if not ended and active is not None and active.generation < marker.generation:
-                    continue  # its turn comes when the older generation has ended
-                if not ended and active is None:
+                if document in self._ending or (active is not None and active.generation < marker.generation):
+                    continue  # its turn comes when the older generation has ended and is delivered
+                if active is None:
                     self._store.put(keys.active(document), marker.to_bytes())
                     self._store.delete(key)
                     return self._enter(document, marker)
@@ -171,23 +261,15 @@ class Dispatcher:
                 log.error("waiting document left alone", document=document, error=str(error))  # noqa: TRY400
                 continue
             self._store.delete(key)
+        self._waiting.pop((queue, collection), None)
         return None
 
     def _list_waiting(self) -> None:
         """Begin a listing of each collection that has waiting documents and is not being listed yet."""
-        for queue in (Queue.INTERACTIVE, Queue.BULK):
+        for queue in Queue:
             for collection in self._store.folders(keys.waiting_in(queue)):
                 if not self._collections or collection in self._collections:
                     self._waiting.setdefault((queue, collection), self._store.list(keys.waiting_in(queue, collection)))
-
-    def _next_waiting(self) -> Iterator[str]:
-        """Yield waiting keys: interactive ones first, and of each class one of every collection in turn."""
-        for place in sorted(self._waiting, key=lambda place: place[0] is Queue.BULK):
-            listing = self._waiting.pop(place)
-            key = next(listing, None)
-            if key is not None:
-                self._waiting[place] = listing  # to the end: the others come first next time
-                yield key
 
     def _enter(self, document: str, marker: Marker) -> Active:
         active = Active(Manifest.from_bytes(self._store.get(keys.manifest(document))), marker)

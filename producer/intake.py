@@ -1,10 +1,10 @@
-"""Intake: from a file's bytes to its digest, kind and number of pages, or to one clear reason why not."""
+"""Intake: from a source's bytes to its digest, kind and number of pages, or to one clear reason why not."""
 
 from __future__ import annotations
 
 import os
 import time
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -14,11 +14,12 @@ from ocrfleet.documents import SNIFF_BYTES, sniff
 from ocrfleet.errors import DamagedRecordError, PageFaultError, PermanentError, Reason
 from ocrfleet.jobs import Digest, Kind, Record, Source, digest_of
 from ocrfleet.sandbox import Sandbox
-from ocrfleet.sources import sha256_of, uri_of
+from ocrfleet.sources import Sources, is_file, path_of, sha256_of, uri_of
 from ocrfleet.storage import NotFoundError
 from producer.discover import SUFFIXES
 
 if TYPE_CHECKING:
+    from ocrfleet.jobs import Wish
     from ocrfleet.settings import Settings
     from ocrfleet.storage import ObjectStore
 
@@ -29,7 +30,7 @@ _DEADLINE = 120.0
 
 
 class Seen(Record):
-    """What a file was when it had this path, size and time: spares reading it again."""
+    """What a source was when it had this URI, size and time or ETag: spares reading it again."""
 
     schema_version: Literal[1] = 1
     sha256: Digest
@@ -38,13 +39,14 @@ class Seen(Record):
 
 
 class Intake:
-    """Takes files in. Untrusted bytes are opened in a sandbox; `close` ends it.
+    """Takes sources in. Untrusted bytes are opened in a sandbox; `close` ends it. Threads may share it, and its sandbox.
 
     Without a store nothing is remembered (a dry run).
     """
 
-    def __init__(self, settings: Settings, store: ObjectStore | None) -> None:
+    def __init__(self, settings: Settings, store: ObjectStore | None, sources: Sources | None = None) -> None:
         self._store = store
+        self._sources = sources or Sources(settings, store)
         self._passwords = settings.passwords()
         self._sandbox = Sandbox("producer.probe", memory=settings.render_memory_mb << 20)
 
@@ -63,7 +65,7 @@ class Intake:
             index = keys.source_index(digest_of(uri, str(before.st_size), str(before.st_mtime_ns)))
             seen = self._remembered(index)
             if seen is None:
-                seen = self._look(fd, path)
+                seen = self._look(fd, path.name)
                 after = os.fstat(fd)
                 if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
                     raise PermanentError(Reason.SOURCE_CHANGED, "the file changed while it was read; run again")
@@ -77,6 +79,44 @@ class Intake:
             uri=uri,
             size=before.st_size,
             mtime_ns=before.st_mtime_ns,
+            sha256=seen.sha256,
+            kind=seen.kind,
+            pages=seen.pages,
+        )
+
+    def wished(self, wish: Wish) -> Source:
+        """Return what somebody's source is. An object that was replaced since the wish is taken as it is now.
+
+        Raises PermanentError with the reason when it can't be read as a document, OwnOutputError for what we wrote ourselves,
+        TransientError and ConfigurationError when it can't be fetched.
+        """
+        if is_file(wish.uri):
+            return self.source(path_of(wish.uri))
+        try:
+            return self._wished(self._sources.looked_up(wish))
+        except PermanentError as error:
+            if error.reason is not Reason.SOURCE_CHANGED:
+                raise
+            return self._wished(self._sources.looked_up(wish.model_copy(update={"etag": None})))
+
+    def is_where_it_was(self, source: Source) -> bool:
+        """Say whether a source still lies where it was registered, by its size and its time or ETag."""
+        return self._sources.is_where_it_was(source)
+
+    def _wished(self, wish: Wish) -> Source:
+        index = keys.source_index(digest_of(wish.uri, wish.etag or "", wish.version or "", str(wish.size)))
+        seen = self._remembered(index)
+        if seen is None:
+            with self._sources.fetched(wish) as fd:
+                seen = self._look(fd, wish.name)
+            if self._store is not None:
+                self._store.put(index, seen.to_bytes())
+        return Source(
+            uri=wish.uri,
+            size=wish.size,
+            mtime_ns=0,
+            etag=wish.etag,
+            version=wish.version,
             sha256=seen.sha256,
             kind=seen.kind,
             pages=seen.pages,
@@ -109,16 +149,17 @@ class Intake:
         except (NotFoundError, DamagedRecordError):
             return None
 
-    def _look(self, fd: int, path: Path) -> Seen:
+    def _look(self, fd: int, name: str) -> Seen:
         size = os.fstat(fd).st_size
         if size == 0:
             raise PermanentError(Reason.EMPTY_FILE, "the file is empty (0 bytes); get it again from where it came")
         head = os.pread(fd, SNIFF_BYTES, 0)
         kind = sniff(head)
         if kind is None:
+            suffix = PurePosixPath(name).suffix
+            promise = f"the name ends in {suffix} but " if suffix else ""
             raise PermanentError(
-                Reason.UNSUPPORTED,
-                f"the name ends in {path.suffix} but the bytes are those of no PDF and no image that is read",
+                Reason.UNSUPPORTED, f"{promise}the bytes are those of no PDF and no image that is read"
             )
         try:
             answer = self._sandbox.call({"kind": kind, "passwords": list(self._passwords)}, fd=fd, deadline=_DEADLINE)

@@ -21,11 +21,12 @@ import structlog
 
 from ocrfleet import keys
 from ocrfleet.errors import DamagedRecordError, TransientError
-from ocrfleet.jobs import DocumentStatus, Queue, Status, digest_of
+from ocrfleet.jobs import DocumentStatus, Queue, Status, Terms, digest_of
 from ocrfleet.ledger import Ledger
 from ocrfleet.queues import make_app
 from ocrfleet.storage import FolderStore, NotFoundError
 from ocrfleet.style import AS_STORED, Style
+from producer.backlog import Backlog
 from producer.deliver import DeliveryError, deliver
 from producer.discover import Candidate, Skipped, UsageError, discover
 from producer.dispatch import Dispatcher
@@ -52,7 +53,7 @@ _BACKLOG = {"rapidocr": 32, "tesseract": 32, "openai": 256}
 _LONGEST_BACKLOG = 1024
 #: Seconds of the lease of an embedded fleet: its workers are next door, a killed one is noticed soon.
 _LEASE = 10.0
-#: Seconds in which each worker has told of itself once more (worker/lease.py), with room for a busy machine.
+#: Seconds in which each worker has told of itself once more (ocrfleet/lease.py), with room for a busy machine.
 _BEAT = _LEASE / 10 * 2
 #: Seconds that workers get for the pages they have begun, when the run is interrupted.
 _GRACE = 20.0
@@ -119,7 +120,7 @@ class Run:
         self._store.clear_temporary()
         self._settings = settings.model_copy(
             update={
-                "store": order.state / "store",
+                "store": str((order.state / "store").absolute()),
                 "lease_seconds": _LEASE,
                 "sweep_seconds": _SWEEP,
                 "backlog_pages": _BACKLOG.get(order.profile.engine, _LONGEST_BACKLOG) * order.workers,
@@ -159,7 +160,7 @@ class Run:
                 pass
         intake = threading.Thread(target=self._take_in, name="intake", daemon=True)
         environment = {
-            "OCRFLEET_STORE": str(self._settings.store.absolute()),
+            "OCRFLEET_STORE": self._settings.store,
             "OCRFLEET_LEASE_SECONDS": str(self._settings.lease_seconds),
             # A little less than they get: what is left is given back, and the next run finds it at once.
             "OCRFLEET_DRAIN_SECONDS": str(_GRACE / 2),
@@ -184,7 +185,7 @@ class Run:
                 self._store,
                 ledger,
                 app,
-                backlog_pages=settings.backlog_pages,
+                backlog=Backlog(ledger, settings).limit,
                 collections=[self._order.collection],
             )
             sweep = Sweep(dispatcher, ledger, app)
@@ -220,9 +221,12 @@ class Run:
             self._store,
             intake,
             profile=self._order.profile,
-            queue=Queue.BULK,
-            collection=self._order.collection,
-            selection=self._order.selection,
+            terms=Terms(
+                profile_digest=self._order.profile.digest,
+                queue=Queue.BULK,
+                collection=self._order.collection,
+                selection=tuple(self._order.selection),
+            ),
             retry_failed=self._order.retry_failed,
         )
         try:

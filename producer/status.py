@@ -15,7 +15,8 @@ from ocrfleet.jobs import Marker, Queue
 from ocrfleet.ledger import Ledger
 from ocrfleet.models import named
 from ocrfleet.queues import Published
-from ocrfleet.storage import FolderStore, NotFoundError
+from ocrfleet.storage import NotFoundError
+from ocrfleet.stores import open_store
 
 if TYPE_CHECKING:
     from ocrfleet.settings import Settings
@@ -32,7 +33,7 @@ def look(settings: Settings) -> dict[str, Any]:
     served: dict[str, set[str]] = {}
     for state in workers:
         served.setdefault(state.profile, set()).add(state.profile_digest)
-    store = FolderStore(settings.store)
+    store = open_store(settings)
     documents = _documents(store)
     profiles = sorted({*served, *documents})
     jobs = Published(ledger.redis).waiting(profiles)

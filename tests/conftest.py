@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from servers import ROOT, Valkey, lacking
+from servers import ROOT, SeaweedFS, Valkey, lacking
 
 
 @pytest.fixture(scope="session")
@@ -23,4 +23,15 @@ def corpus() -> Path:
 def valkey() -> Iterator[Valkey]:
     server = Valkey()
     yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def seaweed() -> Iterator[SeaweedFS]:
+    """An S3 server for all tests, each in a bucket of its own; whoever kills it starts it again."""
+    server = SeaweedFS()
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        yield server
     server.close()

@@ -16,13 +16,14 @@ from servers import FAKES, Valkey
 
 from ocrfleet import keys
 from ocrfleet.errors import TransientError
-from ocrfleet.jobs import Queue, Status
+from ocrfleet.jobs import Queue, Status, Terms
 from ocrfleet.ledger import Faults, Ledger
 from ocrfleet.pages import PageResult
 from ocrfleet.profiles import Profile, resolve
 from ocrfleet.queues import Published, make_app
 from ocrfleet.settings import Settings
 from ocrfleet.storage import FolderStore
+from producer.backlog import Backlog
 from producer.discover import Candidate
 from producer.dispatch import Dispatcher
 from producer.intake import Intake
@@ -44,8 +45,9 @@ class Stage:
     ) -> None:
         self.folder = folder
         self.valkey = valkey
-        self.settings = Settings(store=folder / "store", redis_url=valkey.url, lease_seconds=3, **settings)
-        self.store = FolderStore(self.settings.store)
+        known = {"store": str(folder / "store"), "cache": folder / "cache", "lease_seconds": 3}
+        self.settings = Settings(redis_url=valkey.url, **known | settings)
+        self.store = FolderStore(Path(self.settings.store))
         self.ledger = Ledger(valkey.url)
         self.app = make_app(self.settings)
         self.profile = profile or resolve(engine)
@@ -57,7 +59,7 @@ class Stage:
         self._swept = 0.0
 
     def new_dispatcher(self) -> Dispatcher:
-        return Dispatcher(self.store, self.ledger, self.app, backlog_pages=self.settings.backlog_pages)
+        return Dispatcher(self.store, self.ledger, self.app, backlog=Backlog(self.ledger, self.settings).limit)
 
     def register(
         self,
@@ -76,9 +78,7 @@ class Stage:
             self.store,
             self.intake,
             profile=self.profile.model_copy(update={"pages_per_job": pages_per_job}),
-            queue=queue,
-            collection=collection,
-            selection=(),
+            terms=Terms(profile_digest=self.profile.digest, queue=queue, collection=collection),
             retry_failed=retry_failed,
         )
         return registrar.register(Candidate(name, (path,)))
@@ -93,6 +93,7 @@ class Stage:
             "OCRFLEET_PROFILE": (profile or self.profile).model_dump_json(),
             "OCRFLEET_REDIS_URL": self.valkey.url,
             "OCRFLEET_STORE": str(self.settings.store),
+            "OCRFLEET_CACHE": str(self.settings.cache),
             "OCRFLEET_LEASE_SECONDS": str(self.settings.lease_seconds),
             "OCRFLEET_JOB_DEADLINE": str(self.settings.job_deadline),
             **({"OCRFLEET_PAGE_DEADLINE": str(self.settings.page_deadline)} if self.settings.page_deadline else {}),

@@ -19,13 +19,14 @@ from celery.worker import state
 
 from ocrfleet import logs
 from ocrfleet.errors import EXIT_BROKEN, EXIT_CONFIGURATION, ConfigurationError, FatalError, OcrfleetError
+from ocrfleet.lease import Leases
 from ocrfleet.ledger import Ledger
 from ocrfleet.models import find
 from ocrfleet.queues import make_app, queue_names
 from ocrfleet.settings import Settings
-from ocrfleet.storage import FolderStore
+from ocrfleet.sources import Sources
+from ocrfleet.stores import open_store
 from worker import engines, gate
-from worker.lease import Leases
 from worker.pipeline import Pipeline
 from worker.render import RenderPool
 from worker.tasks import Acknowledgement, register_tasks
@@ -69,7 +70,7 @@ def main(
 def work(settings: Settings, profile: Profile) -> int:
     """Work until told to stop or broken; return the exit code. Raises FatalError when the engine can't be loaded."""
     worker = f"{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
-    store = FolderStore(settings.store)
+    store = open_store(settings)
     ledger = Ledger(settings.redis_url)
     pipeline = Pipeline(
         settings=settings,
@@ -81,6 +82,7 @@ def work(settings: Settings, profile: Profile) -> int:
             max_pixels=profile.render.max_pixels,
         ),
         store=store,
+        sources=Sources(settings, store),
         ledger=ledger,
         worker=worker,
     )

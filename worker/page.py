@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ocrfleet.ledger import Faults, Ledger
     from ocrfleet.profiles import Profile
     from ocrfleet.settings import Settings
+    from ocrfleet.sources import Sources
     from ocrfleet.storage import ObjectStore
     from worker.engines.base import Engine
     from worker.patience import Patience
@@ -81,8 +82,10 @@ class PageReader:
         engine: Engine,
         renderers: RenderPool,
         store: ObjectStore,
+        sources: Sources,
         ledger: Ledger,
         patience: Patience,
+        fetching: Patience,
         worker: str,
     ) -> None:
         self._settings = settings
@@ -104,7 +107,9 @@ class PageReader:
             engine=engine,
             renderers=renderers,
             store=store,
+            sources=sources,
             patience=patience,
+            fetching=fetching,
             admission=self._admission,
             router=self._router,
             feed=self.feed,

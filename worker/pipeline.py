@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ocrfleet.jobs import WorkerState
     from ocrfleet.profiles import Profile
     from ocrfleet.settings import Settings
+    from ocrfleet.sources import Sources
     from ocrfleet.storage import ObjectStore
     from worker.engines.base import Engine
     from worker.render import RenderPool
@@ -46,6 +47,8 @@ log = structlog.get_logger(__name__)
 _STOP_DEADLINE = 30.0
 #: Threads that wait for the store and for Redis.
 _THREADS = 8
+#: Threads that open sources: others, so that no page's record waits for downloads.
+_FETCHES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,7 @@ class Pipeline:
         engine: Engine,
         renderers: RenderPool,
         store: ObjectStore,
+        sources: Sources,
         ledger: Ledger,
         worker: str,
     ) -> None:
@@ -77,9 +81,11 @@ class Pipeline:
         self._engine = engine
         self._renderers = renderers
         self._store = store
+        self._sources = sources
         self._ledger = ledger
         self._worker = worker
         self._patience = Patience(_THREADS)
+        self._fetching = Patience(_FETCHES)
         self._jobs = self._pages = self._beside = 0
         self._lock = threading.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -113,8 +119,10 @@ class Pipeline:
             engine=self._engine,
             renderers=self._renderers,
             store=self._store,
+            sources=self._sources,
             ledger=self._ledger,
             patience=self._patience,
+            fetching=self._fetching,
             worker=self._worker,
         )
 
@@ -204,6 +212,7 @@ class Pipeline:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._patience.close()
+        self._fetching.close()
 
     async def _job(self, job: PageJob, *, redelivered: bool) -> Worked:
         self._jobs += 1
@@ -272,6 +281,8 @@ class Pipeline:
         """Return the pages that need no work, from the ledger where it is to be trusted, else from the store."""
         known = self._ledger.terminal(job.document, job.generation, first=job.first, last=job.last)
         if known is None:
+            if self._store.exists(keys.status(job.document, job.generation)):
+                return set(range(job.first, job.last + 1))  # it has ended, as by being cancelled
             pages = stored_pages(self._store, job.document, job.generation)
             self._ledger.seed(job.document, job.generation, total=manifest.total, done=pages.done, failed=pages.failed)
             return pages.terminal

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import ExitStack, suppress
+import weakref
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,17 +15,17 @@ from ocrfleet.errors import OcrfleetError, PageFaultError, PermanentError, Reaso
 from ocrfleet.jobs import Kind
 from ocrfleet.pages import PageResult, PageStatus
 from ocrfleet.profiles import TextLayer
-from ocrfleet.sources import opened
 from worker import figures, ink, text_layer
 from worker.admission import Admission
 from worker.judge import judge, wrong_script
 from worker.parsers import Parsed, parse
 
 if TYPE_CHECKING:
-    from ocrfleet.jobs import Manifest, PageJob
+    from ocrfleet.jobs import Manifest, PageJob, Source
     from ocrfleet.pages import Block, Line
     from ocrfleet.profiles import Profile
     from ocrfleet.settings import Settings
+    from ocrfleet.sources import Sources
     from ocrfleet.storage import ObjectStore
     from worker.admission import Place
     from worker.attempts import Try
@@ -83,7 +85,9 @@ class Reading:
         engine: Engine,
         renderers: RenderPool,
         store: ObjectStore,
+        sources: Sources,
         patience: Patience,
+        fetching: Patience,
         admission: Admission,
         router: Router,
         feed: Feed,
@@ -94,7 +98,11 @@ class Reading:
         self._engine = engine
         self._renderers = renderers
         self._store = store
+        self._sources = sources
         self._patience = patience
+        self._fetching = fetching
+        #: of each source that is being opened: a download keeps one thread waiting, not one for each page
+        self._opening: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._admission = admission
         self._router = router
         self._feed = feed
@@ -163,9 +171,7 @@ class Reading:
         source = manifest.sources[index]
         layer = None
         begun = time.perf_counter()
-        with ExitStack() as stack:
-            # In a thread: a file that was touched is hashed again, which takes its time.
-            fd = await self._patience.once(stack.enter_context, opened(source))
+        async with self._opened(source) as fd:
             page = source.sha256, fd, source.kind, inner
             limits: dict[str, Any] = {"passwords": self._passwords, "deadline": self._render_deadline}
             image = await self._renderers.render(*page, step.profile.render, **limits)
@@ -175,6 +181,22 @@ class Reading:
                     layer = await self._renderers.layer(*page, **limits)
         current.facts["render_seconds"] = round(time.perf_counter() - begun, 3)
         return image, source.kind, layer
+
+    @asynccontextmanager
+    async def _opened(self, source: Source) -> AsyncIterator[int]:
+        """Open a page's source, and make sure that it is what was registered until the block has ended.
+
+        In threads: one that lies elsewhere is fetched, a file that was touched is hashed again, the cache makes room.
+        """
+        opened = self._sources.opened(source)
+        async with self._opening.setdefault(source.uri, asyncio.Lock()):
+            fd = await self._fetching.once(opened.__enter__)
+        try:
+            yield fd
+        except BaseException as error:
+            await self._patience.once(opened.__exit__, type(error), error, error.__traceback__)
+            raise
+        await self._patience.once(opened.__exit__, None, None, None)
 
     async def _recognise(self, image: PageImage, current: Try, step: Step) -> Recognition:
         """Give a page to the engine once it has room; only then its deadline begins."""

@@ -20,9 +20,9 @@ from worker.reading import DrainingError
 if TYPE_CHECKING:
     from celery import Celery
 
+    from ocrfleet.lease import Leases
     from ocrfleet.ledger import Ledger
     from ocrfleet.storage import ObjectStore
-    from worker.lease import Leases
     from worker.pipeline import Pipeline
 
 log = structlog.get_logger(__name__)

@@ -28,8 +28,9 @@ from ocrfleet.jobs import (
     Source,
     Status,
     Submission,
+    Terms,
 )
-from ocrfleet.profiles import RAPIDOCR, TESSERACT
+from ocrfleet.profiles import RAPIDOCR, TESSERACT, Profile
 from ocrfleet.settings import Settings
 from ocrfleet.sources import path_of, uri_of
 from ocrfleet.storage import FolderStore
@@ -81,14 +82,13 @@ class Desk:
 
     def register(self, what: Path | Candidate, **options: Any) -> Registered:
         candidate = Candidate(what.name, (what,)) if isinstance(what, Path) else what
-        known: dict[str, Any] = {
-            "profile": RAPIDOCR,
-            "queue": Queue.BULK,
-            "collection": COLLECTION,
-            "selection": (),
-            "retry_failed": False,
-        }
-        return Registrar(self.store, self.intake, **(known | options)).register(candidate)
+        return self.registrar(**options).register(candidate)
+
+    def registrar(self, *, profile: Profile = RAPIDOCR, retry_failed: bool = False, **terms: Any) -> Registrar:
+        known: dict[str, Any] = {"queue": Queue.BULK, "collection": COLLECTION, "profile_digest": profile.digest}
+        return Registrar(
+            self.store, self.intake, profile=profile, terms=Terms(**(known | terms)), retry_failed=retry_failed
+        )
 
     def manifest(self, registered: Registered) -> Manifest:
         return Manifest.from_bytes(self.store.get(keys.manifest(registered.document)))
@@ -97,7 +97,7 @@ class Desk:
         return list(self.store.list(keys.waiting_in(queue)))
 
     def submissions(self) -> list[Submission]:
-        return [Submission.from_bytes(self.store.get(key)) for key in self.store.list("submissions/")]
+        return [Submission.from_bytes(self.store.get(key)) for key in self.store.list("collections/")]
 
     def remembered(self) -> list[str]:
         return [key for key in self.index.list("index/sources/") if key not in self._before]

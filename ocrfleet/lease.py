@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 
 
 class Leases:
-    """Renews the leases of the jobs in hand, and the worker's heartbeat, in a thread of its own.
+    """Renews the leases of the jobs in hand, and the worker's heartbeat if it has a `state`, in a thread of its own.
 
     A job is renewed for `job_deadline` seconds at most: one that hangs for ever must come to others in the end, and a
     thread that can't be ended makes its worker a broken one, unless the worker is `patient` with a store that is away.
@@ -33,7 +33,7 @@ class Leases:
         self,
         ledger: Ledger,
         *,
-        state: Callable[[], WorkerState],
+        state: Callable[[], WorkerState] | None,
         lease_seconds: float,
         job_deadline: float,
         works: Callable[[], bool] = lambda: True,
@@ -62,8 +62,9 @@ class Leases:
         """End the renewals and say that the worker is gone: what it still holds counts as having died with it."""
         self._stop.set()
         self._thread.join()
-        with suppress(TransientError):  # it expires by itself
-            self._ledger.leave(self._state().worker)
+        if self._state is not None:
+            with suppress(TransientError):  # it expires by itself
+                self._ledger.leave(self._state().worker)
 
     @contextmanager
     def held(self, tag: str) -> Iterator[None]:
@@ -80,7 +81,8 @@ class Leases:
 
         The heartbeat ends before the leases do: whoever takes over a job must find its former worker dead.
         """
-        self._ledger.heartbeat(self._state(), self._lease * 0.8)
+        if self._state is not None:
+            self._ledger.heartbeat(self._state(), self._lease * 0.8)
         now = time.monotonic()
         alive = [tag for tag, since in self._held.copy().values() if now - since < self._deadline]
         if alive:

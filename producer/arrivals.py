@@ -1,0 +1,57 @@
+"""Arrivals: what somebody wants read is noted safely at once, and looked at later, by the fleet.
+
+Whoever adds one may forget it: an upload's request is answered, a queue's message is deleted. Adding it twice is
+harmless, as intake finds the same documents.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from ocrfleet import keys
+from ocrfleet.jobs import Arrival, Moment, Terms, Wish, digest_of
+from ocrfleet.profiles import Profile
+
+if TYPE_CHECKING:
+    from ocrfleet.storage import ObjectStore
+
+
+class Arrivals:
+    """Notes arrivals in a store."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+
+    def add(self, terms: Terms, wishes: Sequence[Wish]) -> str:
+        """Note up to 1,000 wishes durably; return the arrival's key. The terms' profile must have been saved."""
+        arrival = Arrival(created=moment(), terms=terms, wishes=tuple(wishes))
+        data = arrival.to_bytes()
+        key = keys.arrival(terms.queue, terms.collection, arrival.created, digest_of(data.decode()))
+        self._store.put(key, data)
+        return key
+
+
+def moment() -> Moment:
+    """Return the time as keys have it."""
+    return datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+
+
+def save_profile(store: ObjectStore, profile: Profile) -> str:
+    """Store a profile for those who take its sources in; return its digest."""
+    store.create(keys.profile(profile.digest), profile.model_dump_json().encode())
+    return profile.digest
+
+
+class Profiles:
+    """The profiles that were saved in a store."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        self.get = functools.lru_cache(maxsize=64)(self._get)
+
+    def _get(self, digest: str) -> Profile:
+        """Return a profile by its digest. Raises NotFoundError, DamagedRecordError."""
+        return Profile.from_bytes(self._store.get(keys.profile(digest)))

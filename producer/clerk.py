@@ -1,0 +1,171 @@
+"""The clerk: a Celery consumer of the intake queue that makes documents of arrivals. As many may run as there is need for.
+
+Ends with 0 after a drain (SIGTERM), 78 when it can't start as configured.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from celery import signals
+from celery.exceptions import Reject
+
+from ocrfleet import keys, logs
+from ocrfleet.errors import (
+    EXIT_CONFIGURATION,
+    ConfigurationError,
+    DamagedRecordError,
+    OcrfleetError,
+    PermanentError,
+    Reason,
+    TransientError,
+)
+from ocrfleet.jobs import Arrival, IntakeJob, Wish
+from ocrfleet.lease import Leases
+from ocrfleet.ledger import Ledger
+from ocrfleet.queues import TASK_INTAKE, make_app
+from ocrfleet.settings import Settings
+from ocrfleet.sources import OwnOutputError, Sources
+from ocrfleet.storage import NotFoundError
+from ocrfleet.stores import open_store
+from producer.arrivals import Profiles
+from producer.intake import Intake
+from producer.register import Registrar
+
+if TYPE_CHECKING:
+    from ocrfleet.storage import ObjectStore
+
+log = structlog.get_logger(__name__)
+
+COMMAND = [sys.executable, "-P", "-m", "producer.clerk"]
+
+#: Arrivals that are taken in at the same time: each waits for the network most of its time.
+_AT_ONCE = 4
+#: Seconds that an arrival which has to be given back is kept first, so that it does not circle at full speed.
+_GIVE_BACK_DELAY = 1.0
+
+
+class Clerk:
+    """Takes arrivals in. May be used by several threads."""
+
+    def __init__(self, store: ObjectStore, intake: Intake) -> None:
+        self._store = store
+        self._intake = intake
+        self._profiles = Profiles(store)
+        self._leaving = threading.Event()
+
+    def leave(self) -> None:
+        """Give back what is in hand after the source that is being taken in."""
+        self._leaving.set()
+
+    def take_in(self, key: str) -> None:
+        """Make documents of an arrival's wishes, then remove it.
+
+        Raises TransientError when it must be given back; what was done is found done the next time.
+        """
+        try:
+            data = self._store.get(key)
+        except NotFoundError:
+            return  # done by somebody else
+        try:
+            arrival = Arrival.from_bytes(data)
+            profile = self._profiles.get(arrival.terms.profile_digest)
+        except (DamagedRecordError, NotFoundError) as error:
+            # Aside, not away: it would come back for ever and keep the others waiting.
+            self._store.put(keys.refused(key), data)
+            self._store.delete(key)
+            log.error("arrival refused", kept_as=keys.refused(key), error=str(error))  # noqa: TRY400
+            return
+        registrar = Registrar(self._store, self._intake, profile=profile, terms=arrival.terms)
+        for wish in arrival.wishes:
+            if self._leaving.is_set():
+                raise TransientError("the clerk is leaving")
+            self._register(registrar, wish, arrival)
+        self._store.delete(key)
+        log.info("taken in", collection=arrival.terms.collection, sources=len(arrival.wishes))
+
+    @staticmethod
+    def _register(registrar: Registrar, wish: Wish, arrival: Arrival) -> None:
+        with structlog.contextvars.bound_contextvars(source=wish.uri):
+            try:
+                registered = registrar.take_in(wish, submitted=arrival.created)
+            except OwnOutputError as error:
+                log.warning("not taken in", error=str(error))
+            except OcrfleetError:
+                raise
+            except Exception as error:
+                # A fault of ours must not keep the others waiting for ever; it is accounted for, as a document that failed.
+                log.exception("intake raised")
+                fault = PermanentError(Reason.INTERNAL_ERROR, f"intake raised {type(error).__name__}: see its log")
+                registrar.refuse(wish, fault, submitted=arrival.created)
+            else:
+                log.debug("registered", document=registered.document, pages=registered.total)
+
+
+def serve(settings: Settings) -> int:
+    """Consume the intake queue until told to stop; return the exit code."""
+    store = open_store(settings)
+    ledger = Ledger(settings.redis_url)
+    intake = Intake(settings, store, Sources(settings, store))
+    clerk = Clerk(store, intake)
+    app = make_app(settings, consume=[keys.QUEUE_INTAKE])
+    leases = Leases(ledger, state=None, lease_seconds=settings.lease_seconds, job_deadline=settings.job_deadline)
+
+    @app.task(name=TASK_INTAKE, bind=True)
+    def take_in(self: Any, message: Any) -> None:
+        try:
+            with leases.held(self.request.properties["delivery_tag"]):
+                clerk.take_in(IntakeJob.from_message(message).arrival)
+        except PermanentError as error:
+            # Nothing is lost: the arrival is published again in this version's words.
+            log.error("message refused", error=error.detail)  # noqa: TRY400
+        except Exception as error:
+            log.warning("arrival given back", error=str(error) or type(error).__name__)
+            time.sleep(_GIVE_BACK_DELAY)
+            raise Reject(error, requeue=True) from error
+
+    @signals.worker_shutting_down.connect(weak=False)
+    def drain(**_: Any) -> None:
+        clerk.leave()
+
+    @signals.setup_logging.connect(weak=False)
+    def keep_logging(**_: Any) -> None:
+        """Being connected is enough: Celery then leaves the log and its level alone."""
+
+    leases.start()
+    consumer = app.Worker(
+        hostname="clerk@%h",
+        pool="threads",
+        concurrency=_AT_ONCE,
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+        quiet=True,
+    )
+    if settings.ready_file is not None:
+        settings.ready_file.touch()
+    log.info("clerk ready")
+    consumer.start()
+    leases.stop()
+    intake.close()
+    return 0
+
+
+def main() -> None:
+    """Run a clerk as OCRFLEET_* says."""
+    settings = Settings()
+    logs.configure(settings.log_level)
+    try:
+        code = serve(settings)
+    except ConfigurationError as error:
+        log.error("clerk can't start", error=str(error))  # noqa: TRY400 - one clear line
+        code = EXIT_CONFIGURATION
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""Control: what exactly one process of a fleet does at a time, whichever of them that is.
+
+Arrivals to intake, documents to the queue, what is lost once more to the queue, what has ended to those who want it. All
+that it knows is in the store and in Redis: whoever takes over goes on.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import structlog
+
+from ocrfleet import keys
+from ocrfleet.errors import OcrfleetError
+from ocrfleet.ledger import Ledger
+from ocrfleet.queues import make_app
+from producer.backlog import Backlog
+from producer.dispatch import Dispatcher
+from producer.finish import Finisher
+from producer.leader import Leadership
+from producer.outbox import Courier, Outbox
+from producer.publish import Publisher
+from producer.receive import Receiver
+from producer.registry import Registry
+from producer.sweep import Sweep
+from producer.webhook import Sender
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from ocrfleet.settings import Settings
+    from ocrfleet.storage import ObjectStore
+
+log = structlog.get_logger(__name__)
+
+#: Seconds between two rounds, and between two looks at what was deleted.
+_ROUND = 0.5
+_TIDY = 60.0
+
+
+class Control(threading.Thread):
+    """Strives to be the one, and does its duties while it is. `stop` ends it."""
+
+    def __init__(self, settings: Settings, store: ObjectStore) -> None:
+        super().__init__(name="control", daemon=True)
+        self._settings = settings
+        self._store = store
+        self._ledger = Ledger(settings.redis_url)
+        self._stop_asked = threading.Event()
+
+    def stop(self) -> None:
+        """End after the round that has begun; another process may take over at once."""
+        self._stop_asked.set()
+        self.join()
+
+    def run(self) -> None:
+        app = make_app(self._settings)
+        with Leadership(self._ledger.redis, keys.REDIS_DISPATCHER) as leadership:
+            while not self._stop_asked.wait(_ROUND):
+                if leadership.held:
+                    self._lead(leadership, app)
+        app.close()
+
+    def _lead(self, leadership: Leadership, app: Celery) -> None:
+        """Do the duties until somebody else is to."""
+        with ExitStack() as stack:
+            outbox = Outbox(self._store)
+            finisher = Finisher(self._store, Publisher(self._store, self._settings.s3), outbox)
+            stack.callback(finisher.close)
+            duties = _Duties(self._settings, self._store, self._ledger, app, finisher)
+            sender = Sender(self._settings.webhook_secret, private=self._settings.webhook_private)
+            courier = stack.enter_context(Courier(outbox, sender).running())
+            while leadership.held and not self._stop_asked.wait(_ROUND):
+                try:
+                    duties.round()
+                    courier.run_due()
+                except OcrfleetError as error:
+                    log.warning("waiting", error=str(error))
+                except Exception:  # a round that can't be done must not end the rounds
+                    log.exception("round failed")
+
+
+class _Duties:
+    """What is done again and again. Raises TransientError; the next round goes on."""
+
+    def __init__(self, settings: Settings, store: ObjectStore, ledger: Ledger, app: Celery, finisher: Finisher) -> None:
+        self._settings = settings
+        self._receiver = Receiver(store, ledger, app)
+        self._dispatcher = Dispatcher(
+            store, ledger, app, backlog=Backlog(ledger, settings).limit, finish=finisher.finish
+        )
+        self._sweep = Sweep(self._dispatcher, ledger, app)
+        self._registry = Registry(store, ledger, settings)
+        self._adopted = False
+        self._swept = self._tidied = time.monotonic()
+
+    def round(self) -> None:
+        if not self._adopted:
+            self._dispatcher.adopt()
+            self._adopted = True
+        self._receiver.tick()
+        self._dispatcher.tick()
+        now = time.monotonic()
+        if now - self._swept > self._settings.sweep_seconds:
+            self._sweep.run()
+            self._swept = now
+        if now - self._tidied > _TIDY:
+            self._registry.remove_deleted()
+            self._tidied = now

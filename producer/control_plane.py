@@ -1,0 +1,66 @@
+"""The control plane of a fleet in one process and its children: `serve` and `dispatch` run it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import structlog
+
+from producer import clerk
+from producer.control import Control
+from producer.member import Member, stop
+
+if TYPE_CHECKING:
+    from ocrfleet.settings import Settings
+    from ocrfleet.storage import ObjectStore
+
+log = structlog.get_logger(__name__)
+
+#: Seconds between two looks at the clerks; before one that died again and again is started, at most; that they get to end.
+_ROUND = 1.0
+_LONGEST_WAIT = 60.0
+_GRACE = 15.0
+
+
+@contextmanager
+def control_plane(settings: Settings, store: ObjectStore, *, clerks: int) -> Iterator[None]:
+    """Strive to lead the fleet, and have so many intake processes, until the block ends."""
+    ended = threading.Event()
+    intake = threading.Thread(target=_run_clerks, args=[settings, clerks, ended], name="clerks", daemon=True)
+    control = Control(settings, store)
+    intake.start()
+    control.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        control.stop()
+        intake.join()
+
+
+def _run_clerks(settings: Settings, count: int, ended: threading.Event) -> None:
+    """Keep the clerks running. All in one thread: they die with the one that started them."""
+    with TemporaryDirectory(prefix="ocrfleet-clerks-") as folder:
+        members = [_clerk(settings, Path(folder) / f"clerk-{number}.ready") for number in range(count)]
+        for member in members:
+            member.start()
+        while not ended.wait(_ROUND):
+            for member in members:
+                code = member.died()
+                if code is not None and not ended.wait(min(_LONGEST_WAIT, _ROUND * member.failed_starts)):
+                    log.warning("restarting", member=member.name, exit_code=code)
+                    member.start_again()
+        stop(members, grace=_GRACE)
+
+
+def _clerk(settings: Settings, ready: Path) -> Member:
+    environment = {**os.environ, "OCRFLEET_READY_FILE": str(ready)}
+    if settings.password_file is not None:
+        environment["OCRFLEET_PASSWORD_FILE"] = str(settings.password_file.absolute())
+    return Member(ready.stem, clerk.COMMAND, environment, ready)

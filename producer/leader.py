@@ -1,0 +1,62 @@
+"""One of many: of the processes that could do a thing, one does it at a time.
+
+By a key in Redis that expires. A Redis that is wiped may have two of them for some seconds: what they do must bear that.
+"""
+
+from __future__ import annotations
+
+import threading
+from types import TracebackType
+from typing import Self
+
+import redis
+import structlog
+from redis.lock import Lock
+
+log = structlog.get_logger(__name__)
+
+
+class Leadership:
+    """Strives for the key `name` and renews it for as long as it lasts, in a thread of its own. Use as a context manager."""
+
+    def __init__(self, client: redis.Redis, name: str, *, seconds: float = 15.0) -> None:
+        self._lock = Lock(client, name, timeout=seconds, blocking=False, thread_local=False)
+        self._pause = seconds / 5
+        self._held = threading.Event()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="leadership", daemon=True)
+
+    @property
+    def held(self) -> bool:
+        return self._held.is_set()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _at: TracebackType | None
+    ) -> None:
+        """Let go of it, so that the next one need not wait."""
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._pause if self._held.is_set() else min(1.0, self._pause)):
+            self._strive()
+        if self._held.is_set():
+            try:
+                self._lock.release()
+            except redis.RedisError:  # it expires by itself
+                log.debug("leadership not released")
+
+    def _strive(self) -> None:
+        try:
+            held = self._lock.reacquire() if self._held.is_set() else self._lock.acquire()
+        except redis.RedisError as error:  # away, or somebody else's meanwhile (LockError is one)
+            held = False
+            if self._held.is_set():
+                log.warning("leadership lost", error=str(error))
+        if held and not self._held.is_set():
+            log.info("leading", name=self._lock.name)
+        self._held.set() if held else self._held.clear()

@@ -1,0 +1,47 @@
+"""What lies below a prefix in S3: listed page by page, so that a million objects need no more memory than a thousand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from ocrfleet import s3
+from ocrfleet.jobs import Record, Wish
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+
+class Entry(Record):
+    """An object as a listing has it."""
+
+    key: str
+    size: int
+    etag: str
+    modified: datetime
+
+
+def entries(client: S3Client, bucket: str, prefix: str) -> Iterator[Entry]:
+    """Yield the objects below a prefix, in the server's order. Raises TransientError, ConfigurationError."""
+    what = f"the listing of s3://{bucket}/{prefix}"
+    with s3.errors(what):
+        pages = iter(client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix))
+    while True:
+        with s3.errors(what):
+            page = next(pages, None)
+        if page is None:
+            return
+        for found in page.get("Contents", ()):
+            if not found["Key"].endswith("/"):  # what consoles make to show an empty folder
+                yield Entry(
+                    key=found["Key"],
+                    size=found["Size"],
+                    etag=found["ETag"].strip('"'),
+                    modified=found["LastModified"],
+                )
+
+
+def wish(bucket: str, entry: Entry) -> Wish:
+    """Return the wish to have a listed object read."""
+    return Wish(name=entry.key, uri=s3.uri(bucket, entry.key), size=entry.size, etag=entry.etag)

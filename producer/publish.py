@@ -1,0 +1,160 @@
+"""Delivery to S3: a document's outputs under the names that people know.
+
+    <results><name>.md, .json      the outputs, of one generation
+    <results><name>.status.json    how it ended, with the hashes of these outputs; written last
+    <results>…/figures/<id>/…      pictures that the text shows, beside it
+
+What we write carries the metadata `ocrfleet`, so that it is never taken for somebody's upload.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import closing
+from typing import TYPE_CHECKING, BinaryIO
+
+from ocrfleet import keys, s3
+from ocrfleet.errors import DamagedRecordError
+from ocrfleet.jobs import (
+    Digest,
+    DocumentId,
+    DocumentStatus,
+    Failure,
+    Generation,
+    Moment,
+    Problem,
+    Record,
+    Status,
+    digest_of,
+)
+from ocrfleet.markdown import figure_path
+from ocrfleet.sources import OWN_OUTPUT
+from ocrfleet.storage import NotFoundError
+from ocrfleet.style import figures
+
+if TYPE_CHECKING:
+    from ocrfleet.jobs import Submission
+    from ocrfleet.settings import S3Settings
+    from ocrfleet.storage import ObjectStore
+
+_CONTENT_TYPES = {"md": "text/markdown; charset=utf-8", "json": "application/json"}
+_MARKDOWN = "md"
+#: Bytes of an S3 key.
+_LONGEST_KEY = 1024
+
+
+class Pointer(Record):
+    """Which document and generation stand under a name. A reader who wants outputs that belong together compares hashes."""
+
+    document: DocumentId
+    generation: Generation
+    #: when the document was asked for under this name
+    submitted: Moment
+    source: str
+    status: DocumentStatus
+    total: int
+    done: int
+    failures: tuple[Failure, ...] = ()
+    problem: Problem | None = None
+    #: key of each output → SHA-256
+    outputs: dict[str, Digest]
+
+
+class Publisher:
+    """Delivers to buckets. Raises TransientError, and ConfigurationError for a bucket that can't be written to."""
+
+    def __init__(self, store: ObjectStore, settings: S3Settings) -> None:
+        self._store = store
+        self._settings = settings
+
+    def stands(self, status: Status, submission: Submission) -> bool:
+        """Say whether the name has this generation of the document already, or something that was asked for later."""
+        pointer = self._pointer(submission)
+        if pointer is None:
+            return False
+        if pointer.document == status.document:
+            return pointer.generation >= status.generation
+        return pointer.submitted > submission.submitted
+
+    def deliver(self, status: Status, submission: Submission) -> dict[str, Digest]:
+        """Write the outputs that were asked for; return their keys and hashes, for `point`."""
+        bucket, prefix = self._place(submission)
+        delivered = {}
+        for extension, output in status.outputs.items():
+            if submission.terms.formats and extension not in submission.terms.formats:
+                continue
+            target = fitting(f"{prefix}{submission.name}", f".{extension}")
+            if extension == _MARKDOWN and status.figures:
+                self._deliver_figures(status.document, output.key, bucket, target)
+            with closing(self._store.open(output.key)) as stream:
+                self._put(bucket, target, stream, status, _CONTENT_TYPES.get(extension, "application/octet-stream"))
+            delivered[target] = output.sha256
+        return delivered
+
+    def point(self, status: Status, submission: Submission, delivered: dict[str, Digest]) -> None:
+        """Say that the name has this generation now: after this, `stands`."""
+        pointer = Pointer(
+            document=status.document,
+            generation=status.generation,
+            submitted=submission.submitted,
+            source=submission.uri,
+            status=status.status,
+            total=status.total,
+            done=status.done,
+            failures=status.failures,
+            problem=status.problem,
+            outputs=delivered,
+        )
+        bucket, _ = self._place(submission)
+        self._put(bucket, self._pointer_key(submission), io.BytesIO(pointer.to_bytes()), status, "application/json")
+
+    def _deliver_figures(self, document: str, key: str, bucket: str, beside: str) -> None:
+        folder = beside.rpartition("/")[0]
+        for name in figures(self._lines(key)):
+            target = f"{folder}/{figure_path(document, name)}" if folder else figure_path(document, name)
+            with closing(self._store.open(keys.figure(document, name))) as stream:
+                self._put(bucket, target, stream, None, f"image/{name.rpartition('.')[2]}", document=document)
+
+    def _lines(self, key: str) -> Iterator[str]:
+        with closing(io.TextIOWrapper(self._store.open(key), encoding="utf-8", newline="\n")) as text:
+            for line in text:
+                yield line.removesuffix("\n")
+
+    def _put(
+        self, bucket: str, key: str, stream: BinaryIO, status: Status | None, content_type: str, *, document: str = ""
+    ) -> None:
+        metadata = {OWN_OUTPUT: status.document if status else document}
+        if status is not None:
+            metadata[f"{OWN_OUTPUT}-generation"] = str(status.generation)
+        arguments = {"ContentType": content_type, "Metadata": metadata, **s3.write_arguments(self._settings)}
+        with s3.errors(f"the result s3://{bucket}/{key}"):
+            s3.client(self._settings).upload_fileobj(stream, bucket, key, ExtraArgs=arguments)
+
+    def _pointer(self, submission: Submission) -> Pointer | None:
+        bucket, _ = self._place(submission)
+        key = self._pointer_key(submission)
+        try:
+            with s3.errors(f"the result s3://{bucket}/{key}"):
+                answer = s3.client(self._settings).get_object(Bucket=bucket, Key=key)
+                with closing(answer["Body"]) as body:
+                    return Pointer.from_bytes(body.read())
+        except (NotFoundError, DamagedRecordError):
+            return None
+
+    def _pointer_key(self, submission: Submission) -> str:
+        return fitting(f"{self._place(submission)[1]}{submission.name}", ".status.json")
+
+    @staticmethod
+    def _place(submission: Submission) -> tuple[str, str]:
+        """Return the bucket and the prefix that somebody's results go to."""
+        location = s3.typed(submission.terms.results or "")
+        return location.bucket, location.key
+
+
+def fitting(name: str, extension: str) -> str:
+    """Return a key no longer than S3 allows; a digest replaces what is cut."""
+    if len(name.encode()) + len(extension) <= _LONGEST_KEY:
+        return name + extension
+    mark = f"~{digest_of(name)[:8]}{extension}"
+    return name.encode()[: _LONGEST_KEY - len(mark)].decode("utf-8", "ignore") + mark

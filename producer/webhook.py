@@ -1,0 +1,161 @@
+"""One signed POST to somebody who wants to be told, as Standard Webhooks 1.0 has it (standardwebhooks.com).
+
+Whoever names a URL to us must not make us a way into our own network: the host's addresses are looked up once and checked,
+and one of those that were checked is connected to; no redirect is followed and no proxy used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import ipaddress
+import socket
+import time
+from enum import StrEnum
+from typing import TYPE_CHECKING
+from urllib.parse import SplitResult, urlsplit
+
+import httpx
+
+from ocrfleet.errors import OcrfleetError
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
+
+#: Seconds for all of one delivery; to connect; between two pieces of the answer.
+_DEADLINE, _CONNECT, _READ = 30.0, 5.0, 10.0
+_LONGEST_URL = 2000
+_HTTPS, _HTTP = 443, 80
+_GONE = 410
+#: How the specification writes a secret that is bytes.
+_ENCODED_SECRET = "whsec_"  # noqa: S105 - a prefix
+#: IPv4 addresses inside IPv6 ones are reached by way of these (RFC 6052, section 2.1).
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class CallbackError(OcrfleetError):
+    """A URL that nothing is sent to, and why."""
+
+
+class Answer(StrEnum):
+    """What became of a delivery."""
+
+    DELIVERED = "delivered"
+    #: the receiver wants no more (410)
+    GONE = "gone"
+    FAILED = "failed"
+
+
+def check_url(url: str, *, private: bool) -> str:
+    """Return a URL that may be posted to, as far as it can be told without asking for its host's addresses.
+
+    With `private`, plain http and addresses that are not public are allowed. Raises CallbackError.
+    """
+    _parts(url, private=private)
+    return url
+
+
+def _parts(url: str, *, private: bool) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        port, host = parts.port, parts.hostname
+    except ValueError as error:
+        raise CallbackError(f"the callback is no URL: {error}") from error
+    if len(url) > _LONGEST_URL or not url.isascii() or not url.isprintable() or " " in url:
+        raise CallbackError(f"the callback must be printable ASCII, {_LONGEST_URL} characters at most")
+    if parts.scheme != "https" and not (private and parts.scheme == "http"):
+        raise CallbackError("the callback must be https:// (http:// only with OCRFLEET_WEBHOOK_PRIVATE=1)")
+    if not host or port == 0 or parts.username is not None or parts.password is not None or parts.fragment:
+        raise CallbackError("the callback must have a host, and neither a user, a password nor a fragment")
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return parts
+    if not private and not is_public(address):
+        raise CallbackError(f"the callback is at {address}, which is no public address")
+    return parts
+
+
+def is_public(address: Address) -> bool:
+    """Say whether an address is one of the internet's, and does not lead to one that isn't."""
+    if isinstance(address, ipaddress.IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
+        if inner is None and address in _NAT64:
+            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        if inner is not None:
+            return is_public(inner)
+        if address.is_site_local:
+            return False
+    return address.is_global and not (address.is_multicast or address.is_reserved or address.is_unspecified)
+
+
+class Sender:
+    """Sends deliveries, signed with a secret if there is one. May be used by several threads."""
+
+    def __init__(self, secret: SecretStr | None, *, private: bool) -> None:
+        self._key = None if secret is None else _key(secret.get_secret_value())
+        self._private = private
+
+    def send(self, url: str, delivery: str, body: bytes) -> tuple[Answer, str]:
+        """Post a delivery, known by its id at every try; return what became of it, and the reason in words."""
+        try:
+            return asyncio.run(asyncio.wait_for(self._send(url, delivery, body), _DEADLINE))
+        except CallbackError as error:
+            return Answer.FAILED, str(error)
+        except TimeoutError:
+            return Answer.FAILED, f"no answer within {_DEADLINE:g} seconds"
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError) as error:
+            return Answer.FAILED, f"{type(error).__name__}: {error}"[:200]
+
+    async def _send(self, url: str, delivery: str, body: bytes) -> tuple[Answer, str]:
+        parts = _parts(url, private=self._private)
+        host = parts.hostname or ""
+        address = await self._address(host, parts.port or (_HTTPS if parts.scheme == "https" else _HTTP))
+        at = f"[{address}]" if address.version == 6 else str(address)  # noqa: PLR2004 - IPv6
+        pinned = parts._replace(netloc=at if parts.port is None else f"{at}:{parts.port}").geturl()
+        timeout = httpx.Timeout(_READ, connect=_CONNECT)
+        headers = {"Host": parts.netloc, "Content-Type": "application/json", "User-Agent": "ocrfleet"}
+        async with (
+            httpx.AsyncClient(trust_env=False, follow_redirects=False, timeout=timeout) as client,
+            # The certificate must be the host's, although it is an address that is connected to.
+            client.stream(
+                "POST",
+                pinned,
+                content=body,
+                headers=headers | self._signed(delivery, body),
+                extensions={"sni_hostname": host},
+            ) as answer,
+        ):
+            if answer.is_success:
+                return Answer.DELIVERED, ""
+            return Answer.GONE if answer.status_code == _GONE else Answer.FAILED, f"answered {answer.status_code}"
+
+    async def _address(self, host: str, port: int) -> Address:
+        """Return an address to connect to. Raises CallbackError if any of the host's is not public."""
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        addresses = [ipaddress.ip_address(str(facts[4][0]).partition("%")[0]) for facts in found]
+        for address in addresses:
+            if not self._private and not is_public(address):
+                raise CallbackError(f"{host} is at {address}, which is no public address")
+        if not addresses:
+            raise CallbackError(f"{host} has no address")
+        return addresses[0]
+
+    def _signed(self, delivery: str, body: bytes) -> dict[str, str]:
+        timestamp = str(int(time.time()))
+        headers = {"webhook-id": delivery, "webhook-timestamp": timestamp}
+        if self._key is None:
+            return headers
+        content = b".".join((delivery.encode(), timestamp.encode(), body))
+        digest = hmac.digest(self._key, content, hashlib.sha256)
+        return headers | {"webhook-signature": f"v1,{base64.b64encode(digest).decode()}"}
+
+
+def _key(secret: str) -> bytes:
+    if secret.startswith(_ENCODED_SECRET):
+        return base64.b64decode(secret.removeprefix(_ENCODED_SECRET))
+    return secret.encode()

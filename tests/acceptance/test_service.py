@@ -1,0 +1,137 @@
+"""The fleet as a service: somebody who knows nothing of us puts a file into a bucket, and its text appears in another one.
+
+SeaweedFS, Valkey, `dispatch`, `watch` and a worker, each as a process of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from desk import NUMBERED, Desk
+from numbered import write_book
+from servers import SeaweedFS, Valkey
+
+
+class Service:
+    """A fleet on two buckets of its own, and a third one for its store."""
+
+    def __init__(self, desk: Desk, valkey: Valkey, seaweed: SeaweedFS) -> None:
+        self.desk, self.valkey, self.seaweed = desk, valkey, seaweed
+        self.inbox, self.texts, self.store = seaweed.bucket(), seaweed.bucket(), seaweed.bucket()
+        self.environment = {
+            **seaweed.environment,
+            "OCRFLEET_S3_ENDPOINT_URL": seaweed.endpoint,
+            "OCRFLEET_STORE": f"s3://{self.store}/fleet",
+            "OCRFLEET_REDIS_URL": valkey.url,
+            "OCRFLEET_LEASE_SECONDS": "5",
+            "OCRFLEET_CACHE": str(desk.folder / "cache"),
+        }
+
+    def start(self) -> None:
+        self.dispatch = self.desk.start("dispatch", environment=self.environment)
+        self.worker = self.desk.start("worker", *NUMBERED, environment=self.environment)
+        self.watch = self.desk.start(
+            *("watch", "--poll", f"s3://{self.inbox}/", "--every", "1", "--results", f"s3://{self.texts}/"),
+            *NUMBERED,
+            environment=self.environment,
+        )
+
+    def put(self, key: str, numbers: list[int]) -> None:
+        path = write_book(self.desk.folder / "book.tif", numbers)
+        self.seaweed.client.upload_file(str(path), self.inbox, key)
+
+    def results(self) -> dict[str, bytes]:
+        found = {}
+        for page in self.seaweed.client.get_paginator("list_objects_v2").paginate(Bucket=self.texts):
+            for item in page.get("Contents", ()):
+                body = self.seaweed.client.get_object(Bucket=self.texts, Key=item["Key"])["Body"]
+                found[item["Key"]] = body.read()
+        return found
+
+    def ask(self, *arguments: object, code: int = 0) -> str:
+        ended = self.desk.run(*arguments, environment=self.environment)
+        assert ended.returncode == code, ended.stderr
+        return ended.stdout
+
+
+@pytest.fixture
+def service(desk: Desk, valkey: Valkey, seaweed: SeaweedFS) -> Iterator[Service]:
+    made = Service(desk, valkey, seaweed)
+    made.start()
+    yield made
+    for process in (made.watch, made.worker, made.dispatch):
+        process.send_signal(signal.SIGTERM)
+    for process in (made.watch, made.worker, made.dispatch):
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 0, said
+
+
+def until(condition: Callable[[], Any], *, seconds: float = 60) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (met := condition()):
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.2)
+    return met
+
+
+def test_a_file_in_a_bucket_becomes_text_in_another_one(service: Service, desk: Desk, tmp_path: Path) -> None:
+    # Given a file that somebody puts into a bucket
+    key = "letters/Brief an Köln+1 %41.tif"
+    service.put(key, [1, 2, 3])
+    # When some seconds have passed
+    pointer = json.loads(until(lambda: service.results().get(f"{key}.status.json")))
+    # Then its text is where its key says
+    results = service.results()
+    assert set(results) == {f"{key}.md", f"{key}.json", f"{key}.status.json"}
+    assert [f"page number {number}" in results[f"{key}.md"].decode() for number in (1, 2, 3)] == [True] * 3
+    assert (pointer["status"], pointer["total"], pointer["done"]) == ("completed", 3, 3)
+    # And the commands know of it
+    document = pointer["document"]
+    assert "1 completed" in service.ask("status", "--collection", "inbox")
+    assert json.loads(service.ask("status", document, "--json"))["state"] == "completed"
+    service.ask("results", document, "-o", tmp_path / "fetched")
+    assert (tmp_path / "fetched" / f"{key}.md").read_bytes() == results[f"{key}.md"]
+
+    # When it is replaced, the name has the new text, and what did not change is not read again
+    service.put("other.tif", [7])
+    service.put(key, [4])
+    until(lambda: b"page number 4" in service.results().get(f"{key}.md", b""))
+    until(lambda: "other.tif.status.json" in service.results())
+    assert sorted(desk.recognised()) == [1, 2, 3, 4, 7]
+
+    # When a document is deleted, nobody finds it any more; its results are somebody else's
+    service.ask("delete", document, "--yes")
+    service.ask("status", document, code=2)
+    assert f"{key}.md" in service.results()
+
+
+def test_who_leads_is_killed_and_another_one_goes_on(service: Service, desk: Desk) -> None:
+    # Given a second dispatcher, that waits
+    other = desk.start("dispatch", environment=service.environment)
+    service.put("a.tif", [1])
+    until(lambda: "a.tif.status.json" in service.results())
+    # When the first one is killed without a word
+    service.dispatch.kill()
+    service.dispatch.communicate()
+    service.dispatch = other
+    service.put("b.tif", [2])
+    # Then what comes next is read all the same, once
+    until(lambda: "b.tif.status.json" in service.results(), seconds=90)
+    assert desk.recognised() == [1, 2]
+
+
+def test_results_among_the_sources_are_refused(desk: Desk, valkey: Valkey, seaweed: SeaweedFS) -> None:
+    service = Service(desk, valkey, seaweed)
+    ended = desk.run(
+        *("watch", "--poll", f"s3://{service.inbox}/", "--results", f"s3://{service.inbox}/texts/"),
+        *NUMBERED,
+        environment=service.environment,
+    )
+    assert ended.returncode == 2
+    assert "--exclude texts/" in ended.stderr

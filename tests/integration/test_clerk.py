@@ -1,0 +1,101 @@
+"""Intake: what has arrived becomes documents, whatever is wrong with some of it; twice is once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from numbered import write_book
+from servers import Valkey
+from stage import Stage
+
+from ocrfleet import keys
+from ocrfleet.errors import Reason, TransientError
+from ocrfleet.jobs import Arrival, Manifest, Queue, Terms, Wish
+from ocrfleet.queues import Published
+from ocrfleet.sources import uri_of
+from producer.arrivals import Arrivals, save_profile
+from producer.clerk import Clerk
+from producer.receive import Receiver
+
+
+@pytest.fixture
+def stage(tmp_path: Path, valkey: Valkey) -> Iterator[Stage]:
+    made = Stage(tmp_path, valkey)
+    save_profile(made.store, made.profile)
+    yield made
+    made.close()
+
+
+def terms(stage: Stage, *, queue: Queue = Queue.BULK, collection: str = "c") -> Terms:
+    return Terms(profile_digest=stage.profile.digest, queue=queue, collection=collection)
+
+
+def wish(stage: Stage, name: str, *numbers: int) -> Wish:
+    path = write_book(stage.folder / name, list(numbers)) if numbers else stage.folder / name
+    size = path.stat().st_size if path.exists() else 0
+    return Wish(name=name, uri=uri_of(path), size=size, mtime_ns=path.stat().st_mtime_ns if path.exists() else 0)
+
+
+def manifests(stage: Stage) -> list[Manifest]:
+    listed = stage.store.list("documents/")
+    return [Manifest.from_bytes(stage.store.get(key)) for key in listed if key.endswith("/manifest.json")]
+
+
+def test_an_arrival_becomes_documents_once_however_often_it_comes(stage: Stage) -> None:
+    wishes = [wish(stage, "a.tif", 1, 2), wish(stage, "b.tif", 3), wish(stage, "gone.tif")]
+    (stage.folder / "text.tif").write_text("no image")
+    wishes.append(wish(stage, "text.tif"))
+    clerk = Clerk(stage.store, stage.intake)
+    for _ in range(3):
+        clerk.take_in(Arrivals(stage.store).add(terms(stage), wishes))
+    # Then each is a document, also those that can't be read, with the reason
+    assert sorted(m.total for m in manifests(stage)) == [0, 0, 1, 2]
+    assert {m.problem.reason for m in manifests(stage) if m.problem} <= {
+        Reason.UNREADABLE,
+        Reason.UNSUPPORTED,
+        Reason.SOURCE_MISSING,
+    }
+    assert len(list(stage.store.list(keys.submissions("c")))) == 4
+    assert len(list(stage.store.list(keys.WAITING))) == 4
+    assert list(stage.store.list("arrivals/")) == []
+
+
+def test_an_arrival_that_can_not_be_read_is_kept_aside_and_keeps_nobody_waiting(stage: Stage) -> None:
+    damaged = keys.arrival("bulk", "c", "20261125T000000.000000Z", "0" * 64)
+    stage.store.put(damaged, b'{"schema_version": 99}')
+    clerk = Clerk(stage.store, stage.intake)
+    clerk.take_in(damaged)
+    assert stage.store.get(keys.refused(damaged)) == b'{"schema_version": 99}'
+    assert list(stage.store.list("arrivals/")) == []
+
+
+def test_a_clerk_that_leaves_gives_back_what_is_left_and_the_next_one_does_it(stage: Stage) -> None:
+    key = Arrivals(stage.store).add(terms(stage), [wish(stage, "a.tif", 1)])
+    leaving = Clerk(stage.store, stage.intake)
+    leaving.leave()
+    with pytest.raises(TransientError, match="leaving"):
+        leaving.take_in(key)
+    assert Arrival.from_bytes(stage.store.get(key)).wishes
+    Clerk(stage.store, stage.intake).take_in(key)
+    assert len(manifests(stage)) == 1
+
+
+def test_arrivals_are_published_interactive_ones_first_and_collections_in_turn(stage: Stage) -> None:
+    arrivals = Arrivals(stage.store)
+    for number in range(30):
+        arrivals.add(terms(stage, collection="huge"), [wish(stage, f"{number}.tif", number)])
+    small = arrivals.add(terms(stage, collection="small"), [wish(stage, "small.tif", 100)])
+    fast = arrivals.add(terms(stage, queue=Queue.INTERACTIVE, collection="z"), [wish(stage, "fast.tif", 101)])
+    receiver = Receiver(stage.store, stage.ledger, stage.app)
+    # When there is room for some
+    count = receiver.tick()
+    published = Published(stage.ledger.redis)
+    assert count == len(published.intakes()) < 30
+    assert {small, fast} <= published.intakes()
+    # Then what is on its way is not published again, and what was lost is
+    assert receiver.tick() == receiver.tick() == 0
+    stage.valkey.client.flushall()
+    receiver.tick()
+    assert {small, fast} <= published.intakes()

@@ -1,0 +1,174 @@
+"""The outbox: told at least once, whatever dies in between; a day long, and no longer."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from ocrfleet import keys
+from ocrfleet.jobs import DocumentStatus, Queue, Status, Submission, Terms
+from ocrfleet.storage import FolderStore
+from producer.outbox import Courier, Delivery, Outbox
+from producer.webhook import Answer
+
+DOCUMENT = "0" * 32
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = datetime(2026, 11, 25, 12, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+class Receivers:
+    """Stand for Sender: each host answers as it is told, or blocks."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, Answer] = {}
+        self.blocked: dict[str, threading.Event] = {}
+        self.told: list[tuple[str, str]] = []
+
+    def send(self, url: str, delivery: str, _body: bytes) -> tuple[Answer, str]:
+        host = url.split("/")[2]
+        if host in self.blocked:
+            self.blocked[host].wait(10)
+        self.told.append((host, delivery))
+        return self.answers.get(host, Answer.DELIVERED), "as told"
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FolderStore:
+    return FolderStore(tmp_path / "store")
+
+
+@pytest.fixture
+def outbox(store: FolderStore, clock: Clock) -> Outbox:
+    return Outbox(store, clock=clock)
+
+
+def ended(number: int = 0, *, host: str = "a.example", generation: int = 1) -> tuple[Status, Submission]:
+    status = Status(
+        document=DOCUMENT,
+        generation=generation,
+        status=DocumentStatus.COMPLETED,
+        total=1,
+        done=1,
+        outputs={},
+    )
+    terms = Terms(
+        profile_digest="0" * 64, queue=Queue.BULK, collection="c", callback=f"https://{host}/hook", results="s3://out/"
+    )
+    submission = Submission(
+        name=f"{number}.pdf",
+        document=DOCUMENT,
+        uri=f"s3://in/{number}.pdf",
+        submitted="20261125T110000.000000Z",
+        terms=terms,
+    )
+    return status, submission
+
+
+def run(outbox: Outbox, receivers: Receivers, *, rounds: int = 1) -> None:
+    for _ in range(rounds):
+        with Courier(outbox, receivers).running() as courier:
+            courier.run_due()
+
+
+def test_what_was_delivered_is_gone_from_the_outbox(outbox: Outbox, store: FolderStore) -> None:
+    receivers = Receivers()
+    outbox.add(*ended())
+    run(outbox, receivers, rounds=3)
+    assert [host for host, _ in receivers.told] == ["a.example"]
+    assert list(store.list(keys.OUTBOX)) == []
+
+
+def test_the_same_end_is_noted_once_while_it_waits_and_another_generation_is_another(
+    outbox: Outbox, store: FolderStore
+) -> None:
+    for _ in range(3):
+        outbox.add(*ended())
+    outbox.add(*ended(generation=2))
+    assert len(list(store.list(keys.OUTBOX))) == 2
+
+
+def test_a_failing_receiver_is_tried_for_a_day_with_growing_pauses_and_then_given_up(
+    outbox: Outbox, store: FolderStore, clock: Clock
+) -> None:
+    receivers = Receivers()
+    receivers.answers["a.example"] = Answer.FAILED
+    outbox.add(*ended())
+    begun, tries = clock.now, []
+    while list(store.list(keys.OUTBOX)):
+        before = len(receivers.told)
+        run(outbox, receivers)
+        if len(receivers.told) > before:
+            tries.append(clock.now - begun)
+        clock.now += timedelta(seconds=5)
+        assert clock.now - begun < timedelta(days=2)
+    pauses = [later - earlier for earlier, later in itertools.pairwise(tries)]
+    assert 8 <= len(tries) <= 20
+    assert all(longer > shorter for shorter, longer in itertools.pairwise(pauses[:5]))
+    assert timedelta(days=1) <= tries[-1] < timedelta(days=1, hours=5)
+    # Every try had the same id, and what was given up is kept
+    assert len({delivery for _, delivery in receivers.told}) == 1
+    given_up = Delivery.from_bytes(store.get(keys.given_up(receivers.told[0][1])))
+    assert given_up.attempts == len(tries)
+
+
+def test_one_that_wants_no_more_is_not_asked_again(outbox: Outbox, store: FolderStore, clock: Clock) -> None:
+    receivers = Receivers()
+    receivers.answers["a.example"] = Answer.GONE
+    outbox.add(*ended())
+    run(outbox, receivers)
+    clock.now += timedelta(days=1)
+    run(outbox, receivers)
+    assert len(receivers.told) == 1
+    assert list(store.list(keys.OUTBOX)) == []
+
+
+def test_killed_between_telling_and_noting_it_tells_twice_with_one_id(outbox: Outbox, store: FolderStore) -> None:
+    receivers = Receivers()
+    outbox.add(*ended())
+    # Given a courier that was killed after the receiver had answered
+    ((_, delivery),) = outbox.due()
+    receivers.send(delivery.url, delivery.id, b"")
+    # When another one takes over
+    run(outbox, receivers)
+    assert len(receivers.told) == 2
+    assert len({delivery for _, delivery in receivers.told}) == 1
+
+
+def test_a_receiver_that_hangs_keeps_no_other_waiting(outbox: Outbox) -> None:
+    receivers = Receivers()
+    receivers.blocked["slow.example"] = threading.Event()
+    for number in range(20):
+        outbox.add(*ended(number, host="slow.example"))
+    outbox.add(*ended(99, host="quick.example"))
+    with Courier(outbox, receivers).running() as courier:
+        deadline = time.monotonic() + 5
+        while ("quick.example") not in {host for host, _ in receivers.told}:
+            courier.run_due()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert {host for host, _ in receivers.told} == {"quick.example"}
+        receivers.blocked["slow.example"].set()
+
+
+def test_a_damaged_delivery_harms_no_other(outbox: Outbox, store: FolderStore) -> None:
+    receivers = Receivers()
+    store.put(keys.outbox("20200101T000000.000000Z", "f" * 32), b"{")
+    outbox.add(*ended())
+    run(outbox, receivers)
+    assert len(receivers.told) == 1
