@@ -42,9 +42,22 @@ class Service:
             environment=self.environment,
         )
 
+    def stop(self) -> None:
+        processes = self.watch, self.worker, self.dispatch
+        for process in processes:
+            process.send_signal(signal.SIGTERM)
+        for process in processes:
+            _, said = process.communicate(timeout=60)
+            assert process.returncode == 0, said
+
     def put(self, key: str, numbers: list[int]) -> None:
         path = write_book(self.desk.folder / "book.tif", numbers)
         self.seaweed.client.upload_file(str(path), self.inbox, key)
+
+    def names(self) -> set[str]:
+        """The keys of the results."""
+        pages = self.seaweed.client.get_paginator("list_objects_v2").paginate(Bucket=self.texts)
+        return {item["Key"] for page in pages for item in page.get("Contents", ())}
 
     def results(self) -> dict[str, bytes]:
         found = {}
@@ -65,11 +78,7 @@ def service(desk: Desk, valkey: Valkey, seaweed: SeaweedFS) -> Iterator[Service]
     made = Service(desk, valkey, seaweed)
     made.start()
     yield made
-    for process in (made.watch, made.worker, made.dispatch):
-        process.send_signal(signal.SIGTERM)
-    for process in (made.watch, made.worker, made.dispatch):
-        _, said = process.communicate(timeout=60)
-        assert process.returncode == 0, said
+    made.stop()
 
 
 def until(condition: Callable[[], Any], *, seconds: float = 60) -> Any:
@@ -126,6 +135,42 @@ def test_who_leads_is_killed_and_another_one_goes_on(service: Service, desk: Des
     assert desk.recognised() == [1, 2]
 
 
+@pytest.fixture
+def own_seaweed() -> Iterator[SeaweedFS]:
+    """A server that a test may kill."""
+    server = SeaweedFS()
+    yield server
+    server.close()
+
+
+def test_a_store_that_is_killed_amid_two_hundred_documents_costs_none_of_them(
+    desk: Desk, valkey: Valkey, own_seaweed: SeaweedFS
+) -> None:
+    # Given two hundred documents, and a fleet at work on them
+    seaweed = own_seaweed
+    desk.plan["seconds"] = 0.1
+    service = Service(desk, valkey, seaweed)
+    for number in range(200):
+        service.put(f"{number:03}.tif", [number])
+    service.start()
+    until(lambda: len(desk.recognised()) >= 60, seconds=90)
+    # When the store is killed, is away for a while, and comes back
+    seaweed.kill()
+    time.sleep(3)
+    seaweed.start()
+    # Then every document is completed, once, with its own text
+    wanted = {f"{number:03}.tif.status.json" for number in range(200)}
+    until(lambda: wanted <= service.names(), seconds=150)
+    results = service.results()
+    assert len(results) == 600
+    for number in range(200):
+        assert f"page number {number}\n" in results[f"{number:03}.tif.md"].decode()
+        assert json.loads(results[f"{number:03}.tif.status.json"])["status"] == "completed"
+    # And the engine was given few pages twice: those whose text could not be stored
+    assert len(desk.recognised()) <= 210
+    service.stop()
+
+
 def test_results_among_the_sources_are_refused(desk: Desk, valkey: Valkey, seaweed: SeaweedFS) -> None:
     service = Service(desk, valkey, seaweed)
     ended = desk.run(
@@ -135,3 +180,36 @@ def test_results_among_the_sources_are_refused(desk: Desk, valkey: Valkey, seawe
     )
     assert ended.returncode == 2
     assert "--exclude texts/" in ended.stderr
+
+
+def test_folders_and_prefixes_are_submitted_once(service: Service, desk: Desk) -> None:
+    # Given files on this machine, which the fleet can't see, and others in a bucket that nobody watches
+    (desk.scans / "box").mkdir()
+    write_book(desk.scans / "box" / "a.tif", [1, 2])
+    (desk.scans / "notes.txt").write_text("no document")
+    service.inbox = service.seaweed.bucket()
+    service.put("deep/b.tif", [3])
+    service.put("deep/c.tif", [4])
+    # When they are submitted
+    told = ("--results", f"s3://{service.texts}/", *NUMBERED, "--json")
+    files = json.loads(service.ask("submit", desk.scans, "--collection", "local", *told))
+    prefix = json.loads(service.ask("submit", f"s3://{service.inbox}/deep/", "--collection", "remote", *told))
+    assert (files["submitted"], files["skipped"]) == (1, 1)
+    assert (prefix["submitted"], prefix["known"]) == (2, 0)
+    # Then all of them are read
+    wanted = {f"{name}.status.json" for name in ("box/a.tif", "deep/b.tif", "deep/c.tif")}
+    until(lambda: wanted <= service.results().keys())
+    assert sorted(desk.recognised()) == [1, 2, 3, 4]
+    assert b"page number 2" in service.results()["box/a.tif.md"]
+    # When they are submitted again, what lies in the bucket is known, and nothing is read twice
+    service.put("deep/d.tif", [5])
+    again = json.loads(service.ask("submit", f"s3://{service.inbox}/deep/", "--collection", "remote", *told))
+    assert (again["submitted"], again["known"]) == (1, 2)
+    service.ask("submit", desk.scans, "--collection", "local", *told)
+    until(lambda: "deep/d.tif.status.json" in service.results())
+    until(lambda: "1 sources (1 completed)" in service.ask("status", "--collection", "local"))
+    assert sorted(desk.recognised()) == [1, 2, 3, 4, 5]
+    # And what makes no sense is told
+    service.ask("submit", f"s3://{service.inbox}/", "--results", f"s3://{service.inbox}/x/", *NUMBERED, code=2)
+    service.ask("submit", "nowhere.pdf", code=2)
+    service.ask("submit", desk.scans, "--callback", "https://127.0.0.1/hook", *NUMBERED, code=2)
