@@ -127,7 +127,8 @@ def test_a_worker_takes_no_more_jobs_than_it_has_room_for(wide: Stage) -> None:
     # Given a worker whose engine is slow, and far more jobs than it can take
     wide.plan["seconds"] = 0.3
     book = wide.register("a", numbers(0, 32), pages_per_job=4)
-    wide.start_worker()
+    # By its profile it knows how many pages a job has that is on its way.
+    wide.start_worker(wide.profile.model_copy(update={"pages_per_job": 4}))
     most = 0
     # When it works
     while len(wide.stored(book)) < 12:
