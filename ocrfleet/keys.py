@@ -18,6 +18,8 @@ undo it; only markers and indexes come and go.
     ended/<status>/<day>/<id>                    marker: the document ended so; the day it was registered
     outbox/<time>-<delivery>.json                an end that somebody must still be told of, when that is due
     given-up/<delivery>.json                     one that its receiver did not take for a day
+    asked/<day>/<time>-<digest>.json             an arrival that was asked for over HTTP, to be followed for a week
+    idempotency/<day>/<digest>.json              what a request with a key was answered, for a day
     documents/<id>/manifest.json                 sources, pages, profile
     documents/<id>/wanted/<digest>.json          a submission: who wants it
     documents/<id>/pages/<page>.json             the first stored success of a page; stands for ever
@@ -52,6 +54,8 @@ UPLOADS = "uploads/"
 DELETED = "deleted/"
 PAUSED = "paused/"
 OUTBOX = "outbox/"
+ASKED = "asked/"
+IDEMPOTENCY = "idempotency/"
 
 
 def source_index(digest: str) -> str:
@@ -109,6 +113,15 @@ def outbox(due: str, delivery: str) -> str:
 
 def given_up(delivery: str) -> str:
     return f"given-up/{delivery}.json"
+
+
+def asked(name: str) -> str:
+    """Return the key of what was asked for, by the name of its arrival: <time>-<digest>."""
+    return f"{ASKED}{name[:8]}/{name}.json"
+
+
+def idempotency(day: str, digest: str) -> str:
+    return f"{IDEMPOTENCY}{day}/{digest}.json"
 
 
 def ended(status: str, day: str, document: str) -> str:

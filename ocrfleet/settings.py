@@ -9,6 +9,8 @@ from typing import Literal
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from ocrfleet.jobs import Collection, Queue
+
 
 class VllmSettings(BaseSettings):
     """OCRFLEET_VLLM_*: vLLM's own arguments, as vLLM names them; what is None follows from the GPU's memory."""
@@ -74,6 +76,53 @@ class S3Settings(BaseSettings):
     connections: int = Field(default=32, ge=1)
 
 
+class ApiSettings(BaseSettings):
+    """OCRFLEET_API_*: who may ask what over HTTP, and how much of it."""
+
+    model_config = SettingsConfigDict(env_prefix="OCRFLEET_API_", frozen=True, extra="ignore", allow_inf_nan=False)
+
+    #: bearer tokens, each of 16 characters at least, with commas between them: several, so that they can be changed
+    tokens: SecretStr | None = None
+    #: one more, that is good for telling of uploads (POST /v1/events/s3) and for nothing else
+    event_token: SecretStr | None = None
+    #: whether /metrics takes a token, too
+    metrics_with_token: bool = False
+    #: s3://bucket/prefix/ that sources may be named in, with commas between them; others are refused
+    sources: str = ""
+    #: s3://bucket/prefix/ that what becomes of uploads told by events is delivered to
+    results: str | None = None
+    #: where documents go that name no other
+    collection: Collection = "api"
+    queue: Queue = Queue.INTERACTIVE
+    #: the same for what events tell of
+    event_collection: Collection = "inbox"
+    event_queue: Queue = Queue.BULK
+
+    #: of a file that is sent to us
+    upload_bytes: int = Field(default=5_000_000_000, ge=1)
+    #: pages to be read of such a file
+    upload_pages: int = Field(default=20_000, ge=1)
+    #: files that are being received at the same time, each on the disk (TMPDIR)
+    uploads_at_once: int = Field(default=16, ge=1)
+    #: arrivals that wait for intake at which no more are taken (429)
+    arrivals_limit: int = Field(default=10_000, ge=1)
+    #: streams of progress at the same time
+    streams: int = Field(default=100, ge=1)
+    #: connections at the same time
+    connections: int = Field(default=500, ge=1)
+
+    def accepted_tokens(self) -> tuple[str, ...]:
+        """Return the bearer tokens; () when there are none."""
+        return _parts(self.tokens.get_secret_value()) if self.tokens is not None else ()
+
+    def allowed_sources(self) -> tuple[str, ...]:
+        return _parts(self.sources)
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
 class Settings(BaseSettings):
     """Everything that a person may set for a process, with the unit in the comment above it."""
 
@@ -129,6 +178,7 @@ class Settings(BaseSettings):
     render_deadline: float = Field(default=60.0, gt=0)
 
     s3: S3Settings = Field(default_factory=S3Settings)
+    api: ApiSettings = Field(default_factory=ApiSettings)
     vllm: VllmSettings = Field(default_factory=VllmSettings)
     openai: OpenAiSettings = Field(default_factory=OpenAiSettings)
 

@@ -26,6 +26,7 @@ from producer import show
 from producer.catalogue import show_models
 from producer.commands import documents
 from producer.commands.dispatch import dispatch
+from producer.commands.serve import serve
 from producer.commands.submit import submit
 from producer.commands.watch import watch
 from producer.discover import UsageError, check_inputs
@@ -328,6 +329,7 @@ def samples(folder: Annotated[Path, typer.Argument(help="Where to write them; ma
 
 
 app.command(rich_help_panel=_FLEET)(dispatch)
+app.command(rich_help_panel=_FLEET)(serve)
 app.command(rich_help_panel=_FLEET)(watch)
 app.command(rich_help_panel=_DOCUMENTS)(submit)
 app.command(rich_help_panel=_DOCUMENTS)(documents.status)

@@ -124,7 +124,8 @@ def read_settings(password_file: Path | None = None, base_url: str | None = None
 
 def _variable(location: tuple[int | str, ...], settings: str) -> str:
     """Return the environment variable that a setting is read from."""
-    prefix = {"VllmSettings": "VLLM_", "OpenAiSettings": "OPENAI_"}.get(settings, "")
+    prefixes = {"VllmSettings": "VLLM_", "OpenAiSettings": "OPENAI_", "S3Settings": "S3_", "ApiSettings": "API_"}
+    prefix = prefixes.get(settings, "")
     return f"OCRFLEET_{prefix}{str(location[0]).upper()}"
 
 

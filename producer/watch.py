@@ -37,8 +37,10 @@ Item = TypeVar("Item")
 
 log = structlog.get_logger(__name__)
 
-#: Wishes that one arrival holds at most.
-_WISHES = 1000
+#: Wishes of one arrival: few enough that taking one in does not keep a clerk from what is urgent.
+_BATCH = 100
+#: Objects that one part of the roll notes.
+_NOTED_AT_ONCE = 1000
 #: Objects that are looked up at the same time.
 _THREADS = 16
 
@@ -46,7 +48,7 @@ _THREADS = 16
 class Watcher:
     """Registers objects under the same terms: those that events name, and those of a listing that are not noted yet.
 
-    May be used by several threads at once.
+    May be used by several threads at once; but one place is reconciled by one thread.
     """
 
     def __init__(self, store: ObjectStore, terms: Terms, wanted: Filter, settings: S3Settings) -> None:
@@ -57,6 +59,8 @@ class Watcher:
         self._wanted = wanted
         self._client = s3.client(settings)
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="head")
+        #: kept from look to look, so that each reads only what others have noted meanwhile
+        self._rolls: dict[Prefix, Roll] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -86,13 +90,18 @@ class Watcher:
             for entry in listing.entries(self._client, place.bucket, place.prefix)
             if self._wanted.wants(place.bucket, entry.key) and (since is None or entry.modified >= since)
         )
-        roll = Roll(self._store, digest_of(str(place), self._terms.to_bytes().decode()))
+        roll = self._roll(place)
         count = 0
-        for chunk in _chunks(roll.unknown(listed)):
+        for chunk in _chunks(roll.unknown(listed), _NOTED_AT_ONCE):
             count += self._add([listing.wish(place.bucket, entry) for entry in chunk])
             # Noted afterwards: a crash between the two registers it twice, which is harmless.
             roll.note(chunk)
         return count
+
+    def _roll(self, place: Prefix) -> Roll:
+        if place not in self._rolls:
+            self._rolls[place] = Roll(self._store, digest_of(str(place), self._terms.to_bytes().decode()))
+        return self._rolls[place]
 
     def _look_up(self, event: ObjectEvent) -> Wish | None:
         """Return an object as it is now, which may be newer than its event; None when it is gone."""
@@ -114,14 +123,14 @@ class Watcher:
         )
 
     def _add(self, wishes: Sequence[Wish]) -> int:
-        for chunk in _chunks(iter(wishes)):
+        for chunk in _chunks(iter(wishes), _BATCH):
             key = self._arrivals.add(self._terms, chunk)
             log.info("registered", objects=len(chunk), arrival=key)
         return len(wishes)
 
 
-def _chunks(items: Iterator[Item]) -> Iterator[list[Item]]:
-    while chunk := list(islice(items, _WISHES)):
+def _chunks(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
+    while chunk := list(islice(items, size)):
         yield chunk
 
 

@@ -124,8 +124,8 @@ def watch(
     )
     if not (sqs or poll or reconcile):
         raise UsageError("nothing to watch: give --sqs, --poll or --reconcile")
-    polled = [Prefix.typed(place) for place in poll or ()]
-    reconciled = [Prefix.typed(place) for place in reconcile or ()]
+    polled = {Prefix.typed(place) for place in poll or ()}
+    reconciled = {Prefix.typed(place) for place in reconcile or ()} - polled
     wanted = _filter(settings, results, prefix, suffix, exclude)
     for place in (*polled, *reconciled):
         check_results(place, results, wanted)
