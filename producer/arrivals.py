@@ -7,8 +7,9 @@ harmless, as intake finds the same documents.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from ocrfleet import keys
@@ -17,6 +18,10 @@ from ocrfleet.profiles import Profile
 
 if TYPE_CHECKING:
     from ocrfleet.storage import ObjectStore
+
+
+#: Wishes of one arrival: few enough that taking one in does not keep a clerk from what is urgent.
+_BATCH = 100
 
 
 class Arrivals:
@@ -32,6 +37,14 @@ class Arrivals:
         key = keys.arrival(terms.queue, terms.collection, arrival.created, digest_of(data.decode()))
         self._store.put(key, data)
         return key
+
+    def add_all(self, terms: Terms, wishes: Iterable[Wish]) -> int:
+        """Note any number of wishes, a hundred in each arrival; return how many they were."""
+        wishes, count = iter(wishes), 0
+        while batch := list(islice(wishes, _BATCH)):
+            self.add(terms, batch)
+            count += len(batch)
+        return count
 
 
 def moment() -> Moment:

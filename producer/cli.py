@@ -19,7 +19,7 @@ from rich.markup import escape
 
 from ocrfleet import logs
 from ocrfleet.errors import ConfigurationError, OcrfleetError
-from ocrfleet.profiles import TextLayer
+from ocrfleet.profiles import Profile
 from ocrfleet.settings import Settings
 from ocrfleet.style import Style, Tables
 from producer import show
@@ -33,20 +33,12 @@ from producer.discover import UsageError, check_inputs
 from producer.estimate import estimate
 from producer.options import (
     BaseUrlOption,
-    EngineOption,
     JoinHyphensOption,
-    LanguageOption,
-    ModelOption,
-    ModeOption,
-    ProfileOption,
-    PromptOption,
-    ScriptOption,
     TablesOption,
-    TextLayerOption,
     parse_pages,
     read_group,
-    read_profile,
     read_settings,
+    with_profile,
 )
 from producer.report import Report
 from producer.run import Order, Run, locked
@@ -100,6 +92,7 @@ def options(
 
 
 @app.command(rich_help_panel=_HERE)
+@with_profile
 def run(
     inputs: Annotated[
         list[Path], typer.Argument(help="PDFs, images (PNG, JPEG, TIFF, WebP, BMP, JPEG 2000), and folders of them.")
@@ -111,14 +104,7 @@ def run(
             "--output", "-o", help="Folder for the text; its .ocrfleet keeps the state that makes a run resumable."
         ),
     ],
-    engine: EngineOption = None,
-    model: ModelOption = None,
-    mode: ModeOption = None,
-    prompt: PromptOption = None,
-    profile: ProfileOption = None,
-    language: LanguageOption = None,
-    text_layer: TextLayerOption = TextLayer.IGNORE,
-    script: ScriptOption = None,
+    chosen: Profile,
     base_url: BaseUrlOption = None,
     group: Annotated[
         str | None,
@@ -151,16 +137,6 @@ def run(
     Exit code: 0 every page done; 1 some document partial or failed; 2 usage; 3 could not run; 130 interrupted.
     """
     settings = read_settings(password_file, base_url)
-    chosen = read_profile(
-        engine=engine,
-        profile=profile,
-        model=model,
-        mode=mode,
-        prompt=prompt,
-        language=language,
-        text_layer=text_layer,
-        script=script,
-    )
     order = Order(
         inputs=tuple(inputs),
         output=output,
@@ -223,16 +199,10 @@ def exit_code(result: Report, order: Order) -> int:
 
 
 @app.command(rich_help_panel=_FLEET)
+@with_profile
 def worker(
     *,
-    engine: EngineOption = None,
-    model: ModelOption = None,
-    mode: ModeOption = None,
-    prompt: PromptOption = None,
-    profile: ProfileOption = None,
-    language: LanguageOption = None,
-    text_layer: TextLayerOption = TextLayer.IGNORE,
-    script: ScriptOption = None,
+    chosen: Profile,
     base_url: BaseUrlOption = None,
     gpus: Annotated[
         str | None, typer.Option(help="[b]all[/], or numbers such as [b]0,2[/]: a worker process for each.")
@@ -251,16 +221,6 @@ def worker(
     Exit code: 0 drained; 2 usage; 3 it can never start as it is configured; 130 or 143 told again.
     """
     settings = read_settings(base_url=base_url)
-    chosen = read_profile(
-        engine=engine,
-        profile=profile,
-        model=model,
-        mode=mode,
-        prompt=prompt,
-        language=language,
-        text_layer=text_layer,
-        script=script,
-    )
     devices = grouped(read_gpus(gpus), settings.vllm.tensor_parallel_size)
     if devices and processes > 1:
         raise UsageError("--processes and --gpus don't go together: each GPU has one worker process")
@@ -274,17 +234,11 @@ def models(*, as_json: Annotated[bool, typer.Option("--json", help="Print JSON i
 
 
 @app.command(rich_help_panel=_HERE)
+@with_profile
 def bench(
     inputs: Annotated[list[Path], typer.Argument(help="Documents, as for [b]ocrfleet run[/]; the more, the better.")],
     *,
-    engine: EngineOption = None,
-    model: ModelOption = None,
-    mode: ModeOption = None,
-    prompt: PromptOption = None,
-    profile: ProfileOption = None,
-    language: LanguageOption = None,
-    text_layer: TextLayerOption = TextLayer.IGNORE,
-    script: ScriptOption = None,
+    chosen: Profile,
     base_url: BaseUrlOption = None,
     workers: WorkersOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
@@ -296,16 +250,6 @@ def bench(
     [b]ocrfleet bench --profile deepseek-ocr scans/[/]
     """
     settings = read_settings(base_url=base_url)
-    chosen = read_profile(
-        engine=engine,
-        profile=profile,
-        model=model,
-        mode=mode,
-        prompt=prompt,
-        language=language,
-        text_layer=text_layer,
-        script=script,
-    )
     with tempfile.TemporaryDirectory(prefix="ocrfleet-bench-") as folder:
         order = Order(
             inputs=tuple(inputs),

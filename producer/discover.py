@@ -57,7 +57,9 @@ class Skipped:
     reason: str
 
 
-def discover(inputs: Sequence[Path], *, group_folders: bool, leave_out: Path) -> Iterator[Candidate | Skipped]:
+def discover(
+    inputs: Sequence[Path], *, group_folders: bool, leave_out: Path | None = None
+) -> Iterator[Candidate | Skipped]:
     """Yield what the inputs hold, folder by folder, files in natural order.
 
     A file is named by its own name, a file in a folder by its path below that folder. `leave_out` (the output folder)
@@ -86,16 +88,16 @@ def discover(inputs: Sequence[Path], *, group_folders: bool, leave_out: Path) ->
             yield item
 
 
-def check_inputs(inputs: Sequence[Path], *, output: Path) -> None:
+def check_inputs(inputs: Sequence[Path], *, output: Path | None) -> None:
     """Raise UsageError for an input that does not exist or that the outputs would be mixed with."""
     for path in inputs:
         if not path.exists():
             raise UsageError(f"there is no {path}")
-        if path.resolve() == output.resolve():
+        if output is not None and path.resolve() == output.resolve():
             raise UsageError(f"{path} is both input and output; write to another folder, which may lie in it")
 
 
-def _walk(root: Path, *, group_folders: bool, leave_out: Path) -> Iterator[Candidate | Skipped]:
+def _walk(root: Path, *, group_folders: bool, leave_out: Path | None) -> Iterator[Candidate | Skipped]:
     unreadable: list[OSError] = []
     for folder, subfolders, files in os.walk(root, onerror=unreadable.append):
         here = Path(folder)
@@ -105,7 +107,7 @@ def _walk(root: Path, *, group_folders: bool, leave_out: Path) -> Iterator[Candi
         for name in natsorted(name for name in (*subfolders, *files) if name.startswith(".") and name not in _OURS):
             yield Skipped(str(here.relative_to(root) / name), "hidden: its name begins with a dot")
         subfolders[:] = natsorted(name for name in subfolders if not name.startswith("."))
-        if here.resolve() == leave_out.resolve():
+        if leave_out is not None and here.resolve() == leave_out.resolve():
             subfolders.clear()
             continue
         below = here.relative_to(root)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from ocrfleet.s3 import S3Location, typed
+from ocrfleet.s3 import SCHEME, S3Location, typed
 from producer.discover import SUFFIXES, UsageError
 
 
@@ -105,6 +105,18 @@ def check_results(watched: Place, results: str | None, wanted: Filter, *, what: 
     raise UsageError(
         f"{what} in {other} would lie in what is read itself, {place}: {remedy}choose another bucket or prefix"
     )
+
+
+def apart_from_ours(wanted: Filter, watched: Iterable[Prefix], *, results: str | None, store: str) -> Filter:
+    """Return a filter that wants nothing of what we write: results, and the store where that is in S3.
+
+    Raises UsageError when either lies in what is `watched`, or the other way round.
+    """
+    own = store if store.startswith(SCHEME) else None
+    for place in watched:
+        check_results(place, results, wanted)
+        check_results(place, own, wanted, what="the store")
+    return replace(wanted, ours=tuple(Prefix.folder(place) for place in (results, own) if place is not None))
 
 
 def _below(inner: Place, outer: Place) -> bool:

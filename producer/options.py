@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
 
 from ocrfleet.errors import ConfigurationError
+from ocrfleet.jobs import Terms
 from ocrfleet.models import MODELS, choose
 from ocrfleet.profiles import Profile, TextLayer, adapted
 from ocrfleet.settings import OpenAiSettings, Settings
 from ocrfleet.style import Tables
 from producer.discover import UsageError
+from producer.filters import Prefix
 from producer.register import Selection
 
 EngineOption = Annotated[
@@ -131,14 +136,14 @@ def _variable(location: tuple[int | str, ...], settings: str) -> str:
 
 def read_profile(
     *,
-    engine: str | None = None,
-    profile: str | None = None,
-    model: str | None = None,
-    mode: str | None = None,
-    prompt: str | None = None,
-    language: str | None = None,
-    text_layer: TextLayer = TextLayer.IGNORE,
-    script: list[str] | None = None,
+    engine: EngineOption = None,
+    profile: ProfileOption = None,
+    model: ModelOption = None,
+    mode: ModeOption = None,
+    prompt: PromptOption = None,
+    language: LanguageOption = None,
+    text_layer: TextLayerOption = TextLayer.IGNORE,
+    script: ScriptOption = None,
 ) -> Profile:
     """Return the profile that the options name. Raises UsageError."""
     try:
@@ -146,6 +151,32 @@ def read_profile(
         return adapted(chosen, text_layer=text_layer, scripts=tuple(script or ()))
     except ConfigurationError as error:
         raise UsageError(str(error)) from error
+
+
+def with_profile(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of `read_profile`, as Typer reads them from its signature; it gets `chosen` for them."""
+    own = dict(inspect.signature(command, eval_str=True).parameters)
+    del own["chosen"]
+    options = inspect.signature(read_profile, eval_str=True).parameters
+
+    @functools.wraps(command)
+    def with_options(*given: Any, **known: Any) -> None:
+        asked = {name: known.pop(name) for name in options if name in known}
+        command(*given, **known, chosen=read_profile(**asked))
+
+    with_options.__signature__ = inspect.Signature([*own.values(), *options.values()])  # type: ignore[attr-defined]
+    return with_options
+
+
+def read_terms(*, collection: str, results: str | None, **known: Any) -> Terms:
+    """Return the terms of a submission, with what else Terms has. Raises UsageError."""
+    folder = None if results is None else str(Prefix.folder(results))
+    try:
+        return Terms(collection=collection, results=folder, **known)
+    except ValidationError:
+        raise UsageError(
+            f"--collection {collection!r}: letters, digits, dots, dashes and underscores, 64 at most, and no dot first"
+        ) from None
 
 
 def read_group(group: str | None) -> bool:

@@ -8,22 +8,20 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from itertools import islice
-from typing import TYPE_CHECKING, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Protocol, Self
 
 import structlog
 
 from ocrfleet import s3
 from ocrfleet.errors import TransientError
-from ocrfleet.jobs import Terms, Wish, digest_of
+from ocrfleet.jobs import Terms, Wish
 from ocrfleet.storage import NotFoundError
-from producer import listing
 from producer.arrivals import Arrivals
 from producer.events import newest
-from producer.roll import Roll
+from producer.prefixes import Count, Prefixes
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -33,14 +31,8 @@ if TYPE_CHECKING:
     from producer.events import ObjectEvent
     from producer.filters import Filter, Prefix
 
-Item = TypeVar("Item")
-
 log = structlog.get_logger(__name__)
 
-#: Wishes of one arrival: few enough that taking one in does not keep a clerk from what is urgent.
-_BATCH = 100
-#: Objects that one part of the roll notes.
-_NOTED_AT_ONCE = 1000
 #: Objects that are looked up at the same time.
 _THREADS = 16
 
@@ -54,13 +46,11 @@ class Watcher:
     def __init__(self, store: ObjectStore, terms: Terms, wanted: Filter, settings: S3Settings) -> None:
         """Take terms whose profile has been saved in the store."""
         self._arrivals = Arrivals(store)
-        self._store = store
+        self._prefixes = Prefixes(store, terms, wanted, settings)
         self._terms = terms
         self._wanted = wanted
         self._client = s3.client(settings)
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="head")
-        #: kept from look to look, so that each reads only what others have noted meanwhile
-        self._rolls: dict[Prefix, Roll] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -77,7 +67,7 @@ class Watcher:
         """
         written = [e for e in newest(events) if e.created and self._wanted.wants(e.bucket, e.key)]
         found = [wish for wish in self._pool.map(self._look_up, written) if wish is not None]
-        return self._add(found)
+        return self._arrivals.add_all(self._terms, found)
 
     def reconcile(self, place: Prefix, *, since: datetime | None = None) -> int:
         """Register the wanted objects below a prefix that have not been noted yet; return how many.
@@ -85,23 +75,9 @@ class Watcher:
         With `since`, only those that were changed at that time or later. Raises TransientError, and ConfigurationError when
         the prefix can't be listed: then some may be registered.
         """
-        listed = (
-            entry
-            for entry in listing.entries(self._client, place.bucket, place.prefix)
-            if self._wanted.wants(place.bucket, entry.key) and (since is None or entry.modified >= since)
-        )
-        roll = self._roll(place)
-        count = 0
-        for chunk in _chunks(roll.unknown(listed), _NOTED_AT_ONCE):
-            count += self._add([listing.wish(place.bucket, entry) for entry in chunk])
-            # Noted afterwards: a crash between the two registers it twice, which is harmless.
-            roll.note(chunk)
-        return count
-
-    def _roll(self, place: Prefix) -> Roll:
-        if place not in self._rolls:
-            self._rolls[place] = Roll(self._store, digest_of(str(place), self._terms.to_bytes().decode()))
-        return self._rolls[place]
+        count = Count()
+        self._prefixes.register(place, count, since=since)
+        return count.submitted
 
     def _look_up(self, event: ObjectEvent) -> Wish | None:
         """Return an object as it is now, which may be newer than its event; None when it is gone."""
@@ -121,17 +97,6 @@ class Watcher:
             # What S3 calls the one version of an object in a bucket that keeps none.
             version=None if version == "null" else version,
         )
-
-    def _add(self, wishes: Sequence[Wish]) -> int:
-        for chunk in _chunks(iter(wishes), _BATCH):
-            key = self._arrivals.add(self._terms, chunk)
-            log.info("registered", objects=len(chunk), arrival=key)
-        return len(wishes)
-
-
-def _chunks(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
-    while chunk := list(islice(items, size)):
-        yield chunk
 
 
 class Follower:

@@ -11,7 +11,6 @@ from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
-from ocrfleet import s3
 from ocrfleet.errors import ConfigurationError
 from ocrfleet.jobs import Terms
 from producer.api.access import allowed_sources, reporter
@@ -20,7 +19,7 @@ from producer.api.problems import ProblemError, described
 from producer.arrivals import save_profile
 from producer.discover import UsageError
 from producer.events import MAX_MESSAGE_BYTES, UnparsableEventError, parse
-from producer.filters import Filter, Prefix, check_results
+from producer.filters import Filter, Prefix, apart_from_ours
 from producer.watch import Watcher
 
 if TYPE_CHECKING:
@@ -47,13 +46,10 @@ class Notices:
     def __init__(self, settings: Settings, store: ObjectStore, profile: Profile) -> None:
         """Raise ConfigurationError for results that lie where sources may lie: each would be the next source."""
         self._allowed = allowed_sources(settings.api)
-        own = settings.store if settings.store.startswith(s3.SCHEME) else None
         results = settings.api.results
         try:
-            wanted = Filter(ours=tuple(Prefix.folder(place) for place in (results, own) if place is not None))
-            for place in settings.api.allowed_sources():
-                check_results(Prefix.folder(place), results, wanted)
-                check_results(Prefix.folder(place), own, wanted, what="the store")
+            places = [Prefix.folder(place) for place in settings.api.allowed_sources()]
+            wanted = apart_from_ours(Filter(), places, results=results, store=settings.store)
         except UsageError as error:
             raise ConfigurationError(f"OCRFLEET_API_SOURCES, OCRFLEET_API_RESULTS: {error}") from error
         terms = Terms(

@@ -16,7 +16,7 @@ import uvicorn
 from ocrfleet import logs
 from ocrfleet.errors import ConfigurationError
 from ocrfleet.ledger import Ledger
-from ocrfleet.profiles import TextLayer
+from ocrfleet.profiles import Profile
 from ocrfleet.stores import open_store
 from producer.api.access import check_address
 from producer.api.app import create_app
@@ -24,16 +24,8 @@ from producer.arrivals import Arrivals
 from producer.commands.dispatch import ClerksOption
 from producer.control_plane import control_plane
 from producer.options import (
-    EngineOption,
-    LanguageOption,
-    ModelOption,
-    ModeOption,
-    ProfileOption,
-    PromptOption,
-    ScriptOption,
-    TextLayerOption,
-    read_profile,
     read_settings,
+    with_profile,
 )
 from producer.registry import Registry
 
@@ -50,6 +42,7 @@ _KEEP_ALIVE, _GRACE = 30, 15
 _BACKLOG = 2048
 
 
+@with_profile
 def serve(
     *,
     host: Annotated[
@@ -57,14 +50,7 @@ def serve(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8080,
     clerks: ClerksOption = 1,
-    engine: EngineOption = None,
-    model: ModelOption = None,
-    mode: ModeOption = None,
-    prompt: PromptOption = None,
-    profile: ProfileOption = None,
-    language: LanguageOption = None,
-    text_layer: TextLayerOption = TextLayer.IGNORE,
-    script: ScriptOption = None,
+    chosen: Profile,
 ) -> None:
     """Serve the HTTP API (/v1, described at /docs), take in what is sent, keep the queue filled, deliver what has ended.
 
@@ -76,16 +62,6 @@ def serve(
     Exit code: 0 stopped by SIGTERM or Ctrl-C; 2 usage; 3 it can't be served as configured.
     """
     settings = read_settings()
-    chosen = read_profile(
-        engine=engine,
-        profile=profile,
-        model=model,
-        mode=mode,
-        prompt=prompt,
-        language=language,
-        text_layer=text_layer,
-        script=script,
-    )
     check_address(host, settings.api)
     logs.configure(settings.log_level)
     store = open_store(settings)

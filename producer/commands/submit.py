@@ -4,39 +4,34 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from ocrfleet.jobs import Queue, Terms, digest_of
-from ocrfleet.profiles import TextLayer
+from ocrfleet.jobs import Queue, digest_of
+from ocrfleet.profiles import Profile
 from ocrfleet.s3 import SCHEME
 from ocrfleet.stores import open_store
 from producer.arrivals import save_profile
-from producer.discover import UsageError
-from producer.filters import Filter, Prefix, check_results
+from producer.discover import Skipped, UsageError
+from producer.filters import Filter, Prefix, apart_from_ours
 from producer.options import (
-    EngineOption,
-    LanguageOption,
-    ModelOption,
-    ModeOption,
-    ProfileOption,
-    PromptOption,
-    ScriptOption,
-    TextLayerOption,
     parse_pages,
-    read_profile,
     read_settings,
+    read_terms,
+    with_profile,
 )
+from producer.prefixes import Count, Prefixes
 from producer.show import printable
-from producer.submit import Count, Submitter
+from producer.submit import submit_files
 from producer.webhook import CallbackError, check_url
 
 
+@with_profile
 def submit(
     inputs: Annotated[
         list[str], typer.Argument(help="Documents and folders of them, or [b]s3://bucket/prefix/[/]: all below it.")
@@ -57,14 +52,7 @@ def submit(
         str | None, typer.Option(help="Pages to read of each document, e.g. [b]3-10[/] or [b]1,5-[/].")
     ] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="In S3: no keys that start so.")] = None,
-    engine: EngineOption = None,
-    model: ModelOption = None,
-    mode: ModeOption = None,
-    prompt: PromptOption = None,
-    profile: ProfileOption = None,
-    language: LanguageOption = None,
-    text_layer: TextLayerOption = TextLayer.IGNORE,
-    script: ScriptOption = None,
+    chosen: Profile,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Have documents read by a fleet: they are noted in its store, and taken in by [b]ocrfleet dispatch[/].
@@ -77,35 +65,19 @@ def submit(
     Exit code: 0 submitted; 2 usage; 3 the store can't be used; 130 interrupted.
     """
     settings = read_settings()
-    chosen = read_profile(
-        engine=engine,
-        profile=profile,
-        model=model,
-        mode=mode,
-        prompt=prompt,
-        language=language,
-        text_layer=text_layer,
-        script=script,
-    )
-    own = settings.store if settings.store.startswith(SCHEME) else None
-    wanted = Filter(
-        exclude=tuple(exclude or ()), ours=tuple(Prefix.folder(place) for place in (results, own) if place is not None)
-    )
     places = [Prefix.typed(place) for place in inputs if place.startswith(SCHEME)]
-    for place in places:
-        check_results(place, results, wanted)
-        check_results(place, own, wanted, what="the store")
+    wanted = apart_from_ours(Filter(exclude=tuple(exclude or ())), places, results=results, store=settings.store)
     files = [Path(path) for path in inputs if not path.startswith(SCHEME)]
     for path in files:
         if not path.exists():
             raise UsageError(f"there is no {path}")
     asked = [place if place.startswith(SCHEME) else str(Path(place).absolute()) for place in inputs]
-    terms = _terms(
+    terms = read_terms(
         profile_digest=chosen.digest,
         queue=queue,
         collection=collection or f"submit-{digest_of(*asked)[:12]}",
         selection=tuple(parse_pages(pages)) if pages else (),
-        results=None if results is None else str(Prefix.folder(results)),
+        results=results,
         callback=None if callback is None else _callback(callback, private=settings.webhook_private),
     )
     store = open_store(settings)
@@ -114,19 +86,21 @@ def submit(
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("looking")
 
-        def told(count: Count) -> None:
+        count, skipped = Count(), list[Skipped]()
+
+        def told() -> None:
             progress.update(
                 task,
                 description=f"{count.seen} seen, {count.submitted} submitted, {count.known} known, {count.skipped} skipped",
             )
 
-        submitter = Submitter(store, terms, settings.s3, told=told)
+        prefixes = Prefixes(store, terms, wanted, settings.s3)
         for place in places:
-            submitter.prefix(place, wanted)
+            prefixes.register(place, count, told=told)
         if files:
-            submitter.files(files)
-    _report(submitter.count, terms.collection, as_json=as_json)
-    if not submitter.count.seen:
+            skipped = submit_files(store, terms, files, count, told=told)
+    _report(count, skipped, terms.collection, as_json=as_json)
+    if not count.seen:
         raise UsageError("no document was found in " + ", ".join(inputs))
 
 
@@ -137,21 +111,12 @@ def _callback(url: str, *, private: bool) -> str:
         raise UsageError(f"--callback: {error}") from error
 
 
-def _terms(**known: Any) -> Terms:
-    try:
-        return Terms(**known)
-    except ValidationError:
-        raise UsageError(
-            f"--collection {known['collection']!r}: letters, digits, dots, dashes and underscores, 64 at most, and no dot first"
-        ) from None
-
-
-def _report(count: Count, collection: str, *, as_json: bool) -> None:
+def _report(count: Count, skipped: Sequence[Skipped], collection: str, *, as_json: bool) -> None:
     if as_json:
         facts = {"collection": collection, "seen": count.seen, "submitted": count.submitted, "known": count.known}
         typer.echo(json.dumps(facts | {"skipped": count.skipped}))
         return
-    for item in count.problems:
+    for item in skipped:
         typer.echo(f"skipped: {printable(item.name)}: {item.reason}", file=sys.stderr)
     typer.echo(
         f"{count.submitted} submitted, {count.known} known already, {count.skipped} skipped, of {count.seen} seen.\n"

@@ -4,33 +4,22 @@ from __future__ import annotations
 
 import queue
 import signal
-from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 
 from ocrfleet import logs
-from ocrfleet.jobs import Queue, Terms
-from ocrfleet.profiles import TextLayer
-from ocrfleet.s3 import SCHEME
-from ocrfleet.settings import Settings
+from ocrfleet.jobs import Queue
+from ocrfleet.profiles import Profile
 from ocrfleet.stores import open_store
 from producer.arrivals import save_profile
 from producer.discover import SUFFIXES, UsageError
-from producer.filters import Filter, Prefix, check_results
+from producer.filters import Filter, Prefix, apart_from_ours
 from producer.options import (
-    EngineOption,
-    LanguageOption,
-    ModelOption,
-    ModeOption,
-    ProfileOption,
-    PromptOption,
-    ScriptOption,
-    TextLayerOption,
-    read_profile,
     read_settings,
+    read_terms,
+    with_profile,
 )
 from producer.sqs import SqsWatcher, sqs_client
 from producer.watch import Follower, Watch, Watcher, run_all
@@ -39,6 +28,7 @@ _WHAT = "What is watched"
 _WANTED = "What is wanted"
 
 
+@with_profile
 def watch(
     *,
     sqs: Annotated[
@@ -94,14 +84,7 @@ def watch(
     exclude: Annotated[
         list[str] | None, typer.Option(help="No keys that start so, e.g. [b]inbox/drafts/[/].", rich_help_panel=_WANTED)
     ] = None,
-    engine: EngineOption = None,
-    model: ModelOption = None,
-    mode: ModeOption = None,
-    prompt: PromptOption = None,
-    profile: ProfileOption = None,
-    language: LanguageOption = None,
-    text_layer: TextLayerOption = TextLayer.IGNORE,
-    script: ScriptOption = None,
+    chosen: Profile,
 ) -> None:
     """Register what is uploaded to buckets: told by events, found by looking, or both. Several may run at once.
 
@@ -112,25 +95,17 @@ def watch(
     Exit code: 0 stopped by SIGTERM or Ctrl-C; 2 usage; 3 a queue or a bucket can't be used.
     """
     settings = read_settings()
-    chosen = read_profile(
-        engine=engine,
-        profile=profile,
-        model=model,
-        mode=mode,
-        prompt=prompt,
-        language=language,
-        text_layer=text_layer,
-        script=script,
-    )
     if not (sqs or poll or reconcile):
         raise UsageError("nothing to watch: give --sqs, --poll or --reconcile")
     polled = {Prefix.typed(place) for place in poll or ()}
     reconciled = {Prefix.typed(place) for place in reconcile or ()} - polled
-    wanted = _filter(settings, results, prefix, suffix, exclude)
-    for place in (*polled, *reconciled):
-        check_results(place, results, wanted)
-        check_results(place, _own(settings), wanted, what="the store")
-    terms = _terms(chosen.digest, work_queue, collection, results)
+    wanted = apart_from_ours(
+        Filter(prefixes=tuple(prefix or ()), suffixes=tuple(suffix or SUFFIXES), exclude=tuple(exclude or ())),
+        (*polled, *reconciled),
+        results=results,
+        store=settings.store,
+    )
+    terms = read_terms(profile_digest=chosen.digest, queue=work_queue, collection=collection, results=results)
     logs.configure(settings.log_level)
     store = open_store(settings)
     save_profile(store, chosen)
@@ -146,39 +121,6 @@ def watch(
             Follower(watcher, place, every=reconcile_every, whole_every=reconcile_every) for place in reconciled
         ]
         run_all(watches, _told_to_end())
-
-
-def _own(settings: Settings) -> str | None:
-    return settings.store if settings.store.startswith(SCHEME) else None
-
-
-def _filter(
-    settings: Settings,
-    results: str | None,
-    prefix: Sequence[str] | None,
-    suffix: Sequence[str] | None,
-    exclude: Sequence[str] | None,
-) -> Filter:
-    return Filter(
-        prefixes=tuple(prefix or ()),
-        suffixes=tuple(suffix or SUFFIXES),
-        exclude=tuple(exclude or ()),
-        ours=tuple(Prefix.folder(place) for place in (results, _own(settings)) if place is not None),
-    )
-
-
-def _terms(profile_digest: str, work_queue: Queue, collection: str, results: str | None) -> Terms:
-    try:
-        return Terms(
-            profile_digest=profile_digest,
-            queue=work_queue,
-            collection=collection,
-            results=None if results is None else str(Prefix.folder(results)),
-        )
-    except ValidationError:
-        raise UsageError(
-            f"--collection {collection!r}: letters, digits, dots, dashes and underscores, 64 at most, and no dot first"
-        ) from None
 
 
 def _told_to_end() -> queue.SimpleQueue[None]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from servers import Valkey
+from servers import Moto, Valkey
 from stage import Stage
 
 
@@ -13,3 +13,18 @@ def stage(tmp_path: Path, valkey: Valkey) -> Iterator[Stage]:
     made = Stage(tmp_path, valkey)
     yield made
     made.close()
+
+
+@pytest.fixture(scope="session")
+def moto_server() -> Iterator[Moto]:
+    server = Moto()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def moto(moto_server: Moto, monkeypatch: pytest.MonkeyPatch) -> Moto:
+    """AWS as moto has it, with its credentials where boto3 looks for some."""
+    for name, value in moto_server.environment.items():
+        monkeypatch.setenv(name, value)
+    return moto_server

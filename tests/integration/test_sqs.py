@@ -25,19 +25,6 @@ from producer.watch import Watcher
 TERMS = Terms(profile_digest="0" * 64, queue=Queue.BULK, collection="inbox")
 
 
-@pytest.fixture(scope="module")
-def moto() -> Iterator[Moto]:
-    server = Moto()
-    yield server
-    server.close()
-
-
-@pytest.fixture(autouse=True)
-def _credentials(moto: Moto, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in moto.environment.items():
-        monkeypatch.setenv(name, value)
-
-
 class Desk:
     """A bucket that notifies a queue, and what was registered of it."""
 

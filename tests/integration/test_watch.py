@@ -32,19 +32,6 @@ from producer.watch import Follower, Watcher
 TERMS = Terms(profile_digest="0" * 64, queue=Queue.BULK, collection="inbox")
 
 
-@pytest.fixture(scope="module")
-def moto() -> Iterator[Moto]:
-    server = Moto()
-    yield server
-    server.close()
-
-
-@pytest.fixture(autouse=True)
-def _credentials(moto: Moto, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in moto.environment.items():
-        monkeypatch.setenv(name, value)
-
-
 @pytest.fixture
 def bucket(moto: Moto) -> str:
     name = f"inbox-{secrets.token_hex(5)}"

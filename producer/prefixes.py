@@ -1,0 +1,96 @@
+"""What lies below a prefix in S3 becomes arrivals: what is wanted of it, and was not noted as it is now.
+
+Done again, it goes on: after an interruption as well as when new objects have come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from ocrfleet import s3
+from ocrfleet.jobs import Terms, digest_of
+from producer import listing
+from producer.arrivals import Arrivals
+from producer.roll import Roll
+
+if TYPE_CHECKING:
+    from ocrfleet.settings import S3Settings
+    from ocrfleet.storage import ObjectStore
+    from producer.filters import Filter, Prefix
+
+#: Objects that one part of the roll notes.
+_NOTED_AT_ONCE = 1000
+
+
+@dataclass
+class Count:
+    """What came of looking for sources, in sources."""
+
+    seen: int = 0
+    submitted: int = 0
+    #: of no kind that is read, or left out
+    skipped: int = 0
+
+    @property
+    def known(self) -> int:
+        """Noted before, as they are now."""
+        return self.seen - self.submitted - self.skipped
+
+
+class Prefixes:
+    """Registers what lies below prefixes, all under the same terms, whose profile has been saved.
+
+    Several places may be registered at the same time, each by one thread.
+    """
+
+    def __init__(self, store: ObjectStore, terms: Terms, wanted: Filter, settings: S3Settings) -> None:
+        self._store = store
+        self._terms = terms
+        self._wanted = wanted
+        self._client = s3.client(settings)
+        self._arrivals = Arrivals(store)
+        #: kept from look to look, so that each reads only what others have noted meanwhile
+        self._rolls: dict[Prefix, Roll] = {}
+
+    def register(
+        self,
+        place: Prefix,
+        count: Count,
+        *,
+        since: datetime | None = None,
+        told: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Register what was not noted yet, with `since` only of what was changed then or later.
+
+        `count` is kept while it goes on, and `told` is called now and then. Raises TransientError, and ConfigurationError
+        when the prefix can't be listed: then some may be registered.
+        """
+        roll = self._roll(place)
+        unknown = roll.unknown(self._listed(place, count, since))
+        while chunk := list(islice(unknown, _NOTED_AT_ONCE)):
+            count.submitted += self._arrivals.add_all(
+                self._terms, (listing.wish(place.bucket, entry) for entry in chunk)
+            )
+            # Noted afterwards: a crash between the two registers it twice, which is harmless.
+            roll.note(chunk)
+            told()
+        told()
+
+    def _listed(self, place: Prefix, count: Count, since: datetime | None) -> Iterator[listing.Entry]:
+        for entry in listing.entries(self._client, place.bucket, place.prefix):
+            if since is not None and entry.modified < since:
+                continue
+            count.seen += 1
+            if self._wanted.wants(place.bucket, entry.key):
+                yield entry
+            else:
+                count.skipped += 1
+
+    def _roll(self, place: Prefix) -> Roll:
+        if place not in self._rolls:
+            self._rolls[place] = Roll(self._store, digest_of(str(place), self._terms.to_bytes().decode()))
+        return self._rolls[place]

@@ -1,0 +1,108 @@
+"""`submit` of files: each becomes a wish, where it lies or as a copy that nobody changes; nothing is left out unsaid."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ocrfleet import keys
+from ocrfleet.jobs import Arrival, Queue, Terms, Wish
+from ocrfleet.sources import path_of, uri_of_upload
+from ocrfleet.storage import FolderStore
+from producer.prefixes import Count
+from producer.submit import submit_files
+
+TERMS = Terms(profile_digest="0" * 64, queue=Queue.BULK, collection="c")
+
+
+class Elsewhere:
+    """A store that is no folder of this machine."""
+
+    def __init__(self, folder: Path) -> None:
+        self.inner = FolderStore(folder)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FolderStore:
+    return FolderStore(tmp_path / "store")
+
+
+@pytest.fixture
+def scans(tmp_path: Path) -> Path:
+    folder = tmp_path / "scans"
+    (folder / "box").mkdir(parents=True)
+    for name in ("a.pdf", "box/b.pdf"):
+        (folder / name).write_bytes(b"%PDF-1.7 " + name.encode())
+    (folder / "notes.txt").write_text("no document")
+    return folder
+
+
+def wishes(store: Any) -> dict[str, Wish]:
+    arrivals = [Arrival.from_bytes(store.get(key)) for key in store.list("arrivals/")]
+    return {wish.name: wish for arrival in arrivals for wish in arrival.wishes}
+
+
+def test_files_are_referenced_where_all_see_them(store: FolderStore, scans: Path) -> None:
+    count = Count()
+    skipped = submit_files(store, TERMS, [scans], count, told=lambda: None)
+    assert {name: path_of(wish.uri) for name, wish in wishes(store).items()} == {
+        "a.pdf": scans / "a.pdf",
+        "box/b.pdf": scans / "box" / "b.pdf",
+    }
+    assert (count.seen, count.submitted, count.skipped, count.known) == (3, 2, 1, 0)
+    assert [item.name for item in skipped] == ["notes.txt"]
+    assert list(store.list(keys.UPLOADS)) == []
+
+
+def test_the_folder_that_one_is_in_is_a_folder_like_any_other(
+    store: FolderStore, scans: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(scans)
+    submit_files(store, TERMS, [Path()], Count(), told=lambda: None)
+    assert set(wishes(store)) == {"a.pdf", "box/b.pdf"}
+
+
+def test_where_nobody_else_sees_them_copies_are_sent_under_the_hash_of_what_was_sent(
+    tmp_path: Path, scans: Path
+) -> None:
+    store = Elsewhere(tmp_path / "store")
+    submit_files(store, TERMS, [scans], Count(), told=lambda: None)  # type: ignore[arg-type]
+    for name, wish in wishes(store).items():
+        data = (scans / name).read_bytes()
+        sha256 = hashlib.sha256(data).hexdigest()
+        assert (wish.uri, wish.size) == (uri_of_upload(sha256), len(data))
+        assert store.get(keys.upload(sha256)) == data
+
+
+def test_a_file_that_changes_while_it_is_sent_leaves_nothing_under_a_wrong_hash(tmp_path: Path, scans: Path) -> None:
+    # Given a file that is written to between its reading and its sending
+    class Changing(Elsewhere):
+        def create_from(self, key: str, path: Path) -> bool:
+            for name in ("a.pdf", "box/b.pdf"):
+                (scans / name).write_bytes(b"%PDF-1.7 changed")
+            return self.inner.create_from(key, path)
+
+    store = Changing(tmp_path / "store")
+    submit_files(store, TERMS, [scans], Count(), told=lambda: None)  # type: ignore[arg-type]
+    for wish in wishes(store).values():
+        stored = store.get(wish.uri.removeprefix("store:"))
+        assert wish.uri == uri_of_upload(hashlib.sha256(stored).hexdigest())
+
+
+def test_a_file_that_is_gone_when_its_turn_comes_is_told(
+    store: FolderStore, scans: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def vanished(_: Any) -> Any:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr("producer.submit._referenced", vanished)
+    count = Count()
+    skipped = submit_files(store, TERMS, [scans / "a.pdf"], count, told=lambda: None)
+    assert [(item.name, item.reason) for item in skipped] == [("a.pdf", "it can't be read: No such file or directory")]
+    assert (count.seen, count.submitted, count.skipped) == (1, 0, 1)
