@@ -11,11 +11,11 @@ import functools
 import threading
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -89,6 +89,8 @@ class Pipeline:
         self._jobs = self._pages = self._beside = 0
         self._lock = threading.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
+        #: document, generation and page of those begun: another copy of their job leaves them alone
+        self._in_hand: set[tuple[str, int, int]] = set()
         #: begun pages are given back, too
         self._cut_short = False
         #: when the event loop was last asked to turn, and its answer
@@ -226,19 +228,24 @@ class Pipeline:
     async def _work_on(self, job: PageJob, *, redelivered: bool) -> Worked:
         at_most = job.last - job.first + 1
         self._pages += at_most  # until it is known how many are left to do
+        claimed: list[int] = []
+        begun: list[Visit] = []
         try:
             manifest = await self._patience.call(self._manifest, job.document, job.generation)
+            claimed = self._claim(job, manifest)
             terminal = await self._patience.call(self._terminal, job, manifest, redelivered)
-            pages = [page for page in _selected(manifest, job) if page not in terminal]
+            pages = [page for page in claimed if page not in terminal]
             if pages:
                 self._check_profile(job, manifest)
             inspect = functools.partial(self._ledger.inspect_all, worker=self._worker)
             faults = await self._patience.call(inspect, job.document, job.generation, pages)
             attempts: list[Attempt] = []
-            visits = [Visit(job, manifest, page, faults[page], attempts) for page in pages]
-            tasks = [self._begin(self._page(visit)) for visit in visits]
+            begun = [Visit(job, manifest, page, faults[page], attempts) for page in pages]
+            tasks = [self._begin(visit) for visit in begun]
         finally:
             self._pages -= at_most
+            left = set(claimed) - {visit.page for visit in begun}
+            self._in_hand -= {(job.document, job.generation, page) for page in left}
         ends = await asyncio.gather(*tasks, return_exceptions=True)
         await self._write_run_record(job, attempts)
         moved: dict[Destination, list[int]] = {}
@@ -250,16 +257,28 @@ class Pipeline:
         mark = await self._patience.call(self._ledger.mark, job.document, job.generation, ())
         return Worked(mark is Mark.LAST, moved)
 
-    def _begin(self, page: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _claim(self, job: PageJob, manifest: Manifest) -> list[int]:
+        """Take a job's pages in hand, but for those that are, and return them.
+
+        A job may be published again while the first copy is on its way, or be delivered to us twice. What becomes of a page
+        that is in hand, becomes of it by the message that it came with. Before the ledger is asked what is terminal: a page
+        that ends meanwhile is marked there before it is in nobody's hand.
+        """
+        free = [page for page in _selected(manifest, job) if (job.document, job.generation, page) not in self._in_hand]
+        self._in_hand |= {(job.document, job.generation, page) for page in free}
+        return free
+
+    def _begin(self, visit: Visit) -> asyncio.Task[None]:
         """Start a page, which counts as in hand until it has ended."""
-        task = self._loop.create_task(page)
+        task = self._loop.create_task(self._page(visit))
         self._pages += 1
         self._tasks.add(task)
-        task.add_done_callback(self._end)
+        task.add_done_callback(functools.partial(self._end, visit))
         return task
 
-    def _end(self, task: asyncio.Task[None]) -> None:
+    def _end(self, visit: Visit, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        self._in_hand.discard(visit.at)
         self._pages -= 1
         # Most pages that end make no room for a whole job: the consumer may go on sleeping.
         if self._reader.health.leaving or self.room(jobs_to_come=0):

@@ -20,7 +20,7 @@ from ocrfleet.errors import EXIT_BROKEN, EXIT_CONFIGURATION
 from ocrfleet.jobs import DocumentStatus
 from ocrfleet.ledger import Faults
 from ocrfleet.profiles import Profile, Route, resolve
-from ocrfleet.queues import Published, queue_names
+from ocrfleet.queues import Published, publish_pages, queue_names
 from producer.status import look
 
 OTHER = resolve("numbered:OtherEngine")
@@ -311,3 +311,21 @@ def test_workers_tell_of_themselves_and_status_of_what_nobody_serves(stage: Stag
     # And one that was killed is forgotten with its lease
     stage.workers[0].kill()
     stage.await_(lambda: len(stage.ledger.workers()) == 1)
+
+
+def test_a_job_that_comes_twice_is_read_once(wide: Stage) -> None:
+    # Given jobs that are published again while a worker has them, again and again
+    wide.plan["seconds"] = 0.2
+    book = wide.register("a", numbers(0, 16), pages_per_job=4)
+    wide.start_worker()
+    wide.await_(lambda: len(wide.stored(book)) >= 1)
+    jobs, _ = Published(wide.valkey.client).jobs([])
+    assert jobs
+    for _ in range(3):
+        publish_pages(wide.app, wide.profile.name, jobs)
+    # Then each page is read once, and every copy ends
+    (status,) = wide.finish(book)
+    assert status.status is DocumentStatus.COMPLETED
+    assert sorted(wide.recognised()) == numbers(0, 16)
+    wide.await_(lambda: wide.valkey.client.hlen(keys.UNACKED) == 0)
+    assert wide.valkey.client.llen(keys.queue_pages("bulk", wide.profile.name)) == 0
