@@ -11,7 +11,7 @@ undo it; only markers and indexes come and go.
     refused/<queue>/<collection>/<time>-<digest>.json       an arrival that this version can't read: mend it, move it back
     collections/<collection>/<time>-<id>-<digest>.json      a submission: somebody's name for a document
     rolls/<digest>/<time>-<random>.roll          objects below a prefix that have been noted (a cache: may be deleted)
-    waiting/<queue>/<collection>/<time>-<id>     marker: registered, no job published yet
+    waiting/<queue>/<collection>/<time>-<id>-<generation>   marker: registered, no job published yet
     active/<id>                                  marker: jobs are published, the document is not terminal
     paused/<collection>                          marker: none of its documents is dispatched
     deleted/<id>                                 marker: the document is being removed; stays while late pages may come
@@ -22,6 +22,7 @@ undo it; only markers and indexes come and go.
     idempotency/<day>/<digest>.json              what a request with a key was answered, for a day
     documents/<id>/manifest.json                 sources, pages, profile
     documents/<id>/wanted/<digest>.json          a submission: who wants it
+    documents/<id>/told/<generation>-<digest>    marker: whoever made the submission is told, or will be by the outbox
     documents/<id>/pages/<page>.json             the first stored success of a page; stands for ever
     documents/<id>/pages/<page>.failed-<generation>.json    what was seen, when a page failed in a generation
     documents/<id>/climbs/<generation>/<page>.json          a page whose text was not believed: how far up the ladder, best text
@@ -46,6 +47,7 @@ from __future__ import annotations
 
 import re
 
+_ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
 _PAGE_KEY = re.compile(r"/pages/(?P<page>\d{6})(?:\.failed-(?P<generation>\d{5}))?\.json$")
 
 WAITING = "waiting/"
@@ -133,8 +135,17 @@ def ended_on(status: str, day: str | None = None) -> str:
     return f"ended/{status}/{day}/" if day else f"ended/{status}/"
 
 
-def waiting(queue: str, collection: str, created: str, document: str) -> str:
-    return f"{waiting_in(queue, collection)}{created}-{document}"
+def waiting(queue: str, collection: str, created: str, document: str, generation: int) -> str:
+    """Return the key of a waiting marker: each generation has its own, so that the end of one never takes the next one's."""
+    return f"{waiting_in(queue, collection)}{created}-{document}-{generation:05d}"
+
+
+def document_in(key: str) -> str:
+    """Return the document that a marker or an index's entry is of. Raises ValueError when none is named."""
+    match = _ID.search(key.rpartition("/")[2])
+    if match is None:
+        raise ValueError(f"no document's key: {key}")
+    return match[0]
 
 
 def waiting_in(queue: str, collection: str | None = None) -> str:
@@ -155,6 +166,10 @@ def wanted(document: str, digest: str) -> str:
 
 def wanted_by(document: str) -> str:
     return f"documents/{document}/wanted/"
+
+
+def told(document: str, generation: int, digest: str) -> str:
+    return f"documents/{document}/told/{generation:05d}-{digest[:16]}"
 
 
 def document(document: str) -> str:

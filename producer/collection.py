@@ -140,8 +140,8 @@ class CollectionReader:
     def _facts(self, key: str) -> Facts | None:
         """Return the document that a marker is of."""
         try:
-            return self._lookup.facts(key[-32:])
-        except (NotFoundError, DamagedRecordError):
+            return self._lookup.facts(keys.document_in(key))
+        except (NotFoundError, DamagedRecordError, ValueError):
             return None
 
     def _count_arriving(self, collection: str) -> tuple[int, bool]:

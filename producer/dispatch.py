@@ -242,8 +242,8 @@ class Dispatcher:
     def _activate(self, queue: Queue, collection: str) -> Active | None:
         """Make a collection's next waiting document active; None when none waits."""
         for key in self._waiting.get((queue, collection), ()):
-            document = key.rpartition("-")[2]
             try:
+                document = keys.document_in(key)
                 marker = Marker.from_bytes(self._store.get(key))
                 if self._store.exists(keys.status(document, marker.generation)):
                     self._end(document, marker.generation, key)  # somebody else wants it, too
@@ -257,8 +257,8 @@ class Dispatcher:
                     return self._enter(document, marker)
             except NotFoundError:
                 continue
-            except DamagedRecordError as error:
-                log.error("waiting document left alone", document=document, error=str(error))  # noqa: TRY400
+            except (DamagedRecordError, ValueError) as error:
+                log.error("waiting document left alone", key=key, error=str(error))  # noqa: TRY400
                 continue
             self._store.delete(key)
         self._waiting.pop((queue, collection), None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -21,46 +23,71 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+#: Seconds before what failed is tried again.
+_PAUSE = 10.0
+
 
 class Finisher:
     """Finishes documents beside its caller, `threads` at a time. Everything it does may be repeated."""
 
-    def __init__(self, store: ObjectStore, publisher: Publisher, outbox: Outbox, *, threads: int = 8) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        publisher: Publisher,
+        outbox: Outbox,
+        *,
+        threads: int = 8,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._store = store
         self._publisher = publisher
         self._outbox = outbox
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="finish")
         self._begun: dict[tuple[str, int], Future[None]] = {}
+        self._clock = clock
+        self._not_before: dict[tuple[str, int], float] = {}
 
     def close(self) -> None:
         """Wait for what was begun; the rest is done after the next start."""
         self._pool.shutdown(cancel_futures=True)
 
     def finish(self, document: str, generation: int) -> bool:
-        """Begin to finish a document unless that was done; say whether it is. Ask again if not."""
-        future = self._begun.get((document, generation))
-        if future is None:
-            self._begun[document, generation] = self._pool.submit(self._finish, document, generation)
+        """Begin to finish a document unless that was done; say whether it is. Ask again if not.
+
+        What fails is tried again after a pause, and keeps nothing else from being finished.
+        """
+        task = (document, generation)
+        begun = self._begun.get(task)
+        if begun is None:
+            if self._clock() >= self._not_before.get(task, 0.0):
+                self._begun[task] = self._pool.submit(self._finish, document, generation)
             return False
-        if not future.done():
+        if not begun.done():
             return False
-        del self._begun[document, generation]
+        del self._begun[task]
         try:
-            future.result()
+            begun.result()
+        except NotFoundError as error:
+            log.info("ended document not finished: it was deleted", document=document, error=str(error))
+        except DamagedRecordError as error:
+            log.error("ended document not finished", document=document, error=str(error))  # noqa: TRY400
         except TransientError as error:
             log.warning("waiting", document=document, error=str(error))
+            self._not_before[task] = self._clock() + _PAUSE
             return False
-        except NotFoundError:
-            log.info("document was deleted", document=document)
-        except DamagedRecordError as error:
-            log.error("document not delivered", document=document, error=str(error))  # noqa: TRY400
+        except Exception:
+            log.exception("ended document not finished", document=document)
+            self._not_before[task] = self._clock() + _PAUSE
+            return False
+        self._not_before.pop(task, None)
         return True
 
     def _finish(self, document: str, generation: int) -> None:
         status = Status.from_bytes(self._store.get(keys.status(document, generation)))
         manifest = Manifest.from_bytes(self._store.get(keys.manifest(document)))
         for submission in self._submissions(document):
-            self._hand_over(status, submission)
+            self._deliver(status, submission)
+            self._tell(status, submission)
         day = manifest.created[:8]
         for other in DocumentStatus:
             if other is not status.status:
@@ -74,25 +101,27 @@ class Finisher:
             except DamagedRecordError as error:
                 log.error("submission left alone", document=document, error=str(error))  # noqa: TRY400
 
-    def _hand_over(self, status: Status, submission: Submission) -> None:
-        """Deliver to one who wants it, and tell them, unless that was done."""
-        delivered: dict[str, str] | None = None
+    def _deliver(self, status: Status, submission: Submission) -> None:
+        if submission.terms.results is None:
+            return
         try:
-            if submission.terms.results is not None:
-                if self._publisher.stands(status, submission):
-                    return
-                delivered = self._publisher.deliver(status, submission)
+            if not self._publisher.stands(status, submission):
+                self._publisher.deliver(status, submission)
         except ConfigurationError as error:
-            # Waiting for ever would block what comes after; its outputs stay in the store.
+            # Waiting for somebody to mend it would keep the others waiting; its outputs stay in the store.
             log.error(  # noqa: TRY400
-                "not delivered: mend it, then submit the document again",
+                "not delivered: mend it, then submit the source again",
                 document=status.document,
                 name=submission.name,
                 results=submission.terms.results,
                 error=str(error),
             )
-        # After the outputs, so that who is told finds them, and before what says that all of it was done.
-        if submission.terms.callback is not None:
+
+    def _tell(self, status: Status, submission: Submission) -> None:
+        if submission.terms.callback is None:
+            return
+        told = keys.told(status.document, status.generation, submission.digest)
+        if not self._store.exists(told):
             self._outbox.add(status, submission)
-        if delivered is not None:
-            self._publisher.point(status, submission, delivered)
+            # Afterwards: a crash between the two tells twice rather than never.
+            self._store.put(told, b"")

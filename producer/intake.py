@@ -38,6 +38,11 @@ class Seen(Record):
     pages: int = Field(ge=1)
 
 
+def index_of(wish: Wish) -> str:
+    """Return the key under which it is remembered what a source that does not lie in a file was."""
+    return keys.source_index(digest_of(wish.uri, wish.etag or "", wish.version or "", str(wish.size)))
+
+
 class Intake:
     """Takes sources in. Untrusted bytes are opened in a sandbox; `close` ends it. Threads may share it, and its sandbox.
 
@@ -104,7 +109,7 @@ class Intake:
         return self._sources.is_where_it_was(source)
 
     def _wished(self, wish: Wish) -> Source:
-        index = keys.source_index(digest_of(wish.uri, wish.etag or "", wish.version or "", str(wish.size)))
+        index = index_of(wish)
         seen = self._remembered(index)
         if seen is None:
             with self._sources.fetched(wish) as fd:

@@ -111,7 +111,7 @@ class Lookup:
         ended = status.generation if status is not None else 0
         # In the order in which a document goes its way, so that one which takes a step meanwhile is still found. A marker
         # of what has ended is the dispatcher's, until all who want to know were told.
-        marker = self._waiting(manifest, submissions)
+        marker = self._waiting(manifest, submissions, ended)
         state = State.WAITING
         with suppress(NotFoundError):
             active = Marker.from_bytes(self._store.get(keys.active(document)))
@@ -230,10 +230,10 @@ class Lookup:
             with suppress(NotFoundError, DamagedRecordError):
                 yield Submission.from_bytes(self._store.get(key))
 
-    def _waiting(self, manifest: Manifest, submissions: Iterable[Submission]) -> Marker | None:
+    def _waiting(self, manifest: Manifest, submissions: Iterable[Submission], ended: int) -> Marker | None:
         """Return the newest marker with which the document waits."""
         markers = []
-        for key in waiting_keys(manifest, submissions):
+        for key in waiting_keys(manifest, submissions, ended):
             with suppress(NotFoundError):
                 markers.append(Marker.from_bytes(self._store.get(key)))
         return max(markers, key=lambda marker: marker.generation, default=None)
@@ -264,10 +264,15 @@ class Lookup:
         return PageSummary(page=page, state=PageState.FAILED, reason=result.reason, detail=result.detail)
 
 
-def waiting_keys(manifest: Manifest, submissions: Iterable[Submission]) -> list[str]:
-    """Return where a document's waiting markers may be."""
+def waiting_keys(manifest: Manifest, submissions: Iterable[Submission], ended: int) -> list[str]:
+    """Return where the waiting markers may be of a document whose generation `ended` was the last to end, 0 for none."""
     places = sorted({(submission.terms.queue, submission.terms.collection) for submission in submissions})
-    return [keys.waiting(queue, collection, manifest.created, manifest.document) for queue, collection in places]
+    return [
+        keys.waiting(queue, collection, manifest.created, manifest.document, generation)
+        for queue, collection in places
+        for generation in (ended, ended + 1)
+        if generation
+    ]
 
 
 def reasons_of(status: Status) -> str:

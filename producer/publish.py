@@ -23,6 +23,7 @@ from ocrfleet.jobs import (
     Failure,
     Generation,
     Moment,
+    Output,
     Problem,
     Record,
     Status,
@@ -69,31 +70,25 @@ class Publisher:
         self._settings = settings
 
     def stands(self, status: Status, submission: Submission) -> bool:
-        """Say whether the name has this generation of the document already, or something that was asked for later."""
+        """Say whether the name has these outputs already, or those of something that was asked for later."""
         pointer = self._pointer(submission)
         if pointer is None:
             return False
-        if pointer.document == status.document:
-            return pointer.generation >= status.generation
-        return pointer.submitted > submission.submitted
+        if pointer.document != status.document:
+            return pointer.submitted > submission.submitted
+        if pointer.generation != status.generation:
+            return pointer.generation > status.generation
+        return self._wanted(status, submission).keys() <= pointer.outputs.keys()
 
-    def deliver(self, status: Status, submission: Submission) -> dict[str, Digest]:
-        """Write the outputs that were asked for; return their keys and hashes, for `point`."""
-        bucket, prefix = self._place(submission)
-        delivered = {}
-        for extension, output in status.outputs.items():
-            if submission.terms.formats and extension not in submission.terms.formats:
-                continue
-            target = fitting(f"{prefix}{submission.name}", f".{extension}")
+    def deliver(self, status: Status, submission: Submission) -> None:
+        """Write the outputs that were asked for, and last what points to them: after that it `stands`."""
+        bucket, _ = self._place(submission)
+        wanted = self._wanted(status, submission)
+        for target, (extension, output) in wanted.items():
             if extension == _MARKDOWN and status.figures:
                 self._deliver_figures(status.document, output.key, bucket, target)
             with closing(self._store.open(output.key)) as stream:
                 self._put(bucket, target, stream, status, _CONTENT_TYPES.get(extension, "application/octet-stream"))
-            delivered[target] = output.sha256
-        return delivered
-
-    def point(self, status: Status, submission: Submission, delivered: dict[str, Digest]) -> None:
-        """Say that the name has this generation now: after this, `stands`."""
         pointer = Pointer(
             document=status.document,
             generation=status.generation,
@@ -104,10 +99,19 @@ class Publisher:
             done=status.done,
             failures=status.failures,
             problem=status.problem,
-            outputs=delivered,
+            outputs={target: output.sha256 for target, (_, output) in wanted.items()},
         )
-        bucket, _ = self._place(submission)
         self._put(bucket, self._pointer_key(submission), io.BytesIO(pointer.to_bytes()), status, "application/json")
+
+    def _wanted(self, status: Status, submission: Submission) -> dict[str, tuple[str, Output]]:
+        """Return the formats and outputs that were asked for, by the keys that they are delivered to."""
+        _, prefix = self._place(submission)
+        formats = submission.terms.formats or tuple(status.outputs)
+        return {
+            fitting(f"{prefix}{submission.name}", f".{extension}"): (extension, output)
+            for extension, output in status.outputs.items()
+            if extension in formats
+        }
 
     def _deliver_figures(self, document: str, key: str, bucket: str, beside: str) -> None:
         folder = beside.rpartition("/")[0]

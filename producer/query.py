@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import chain, islice, takewhile
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,6 @@ _AT_ONCE = 250
 
 _COLLECTION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 _DAY = re.compile(r"\d{8}")
-_ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
 
 
 class UnanswerableError(OcrfleetError):
@@ -128,6 +128,7 @@ def check_collection(collection: str) -> None:
 
 
 def _document(key: str) -> str:
-    """Return the id in an index's entry."""
-    match = _ID.search(key.rpartition("/")[2])
-    return match[0] if match is not None else ""
+    """Return the id in an index's entry; "" for what is none of ours."""
+    with suppress(ValueError):
+        return keys.document_in(key)
+    return ""

@@ -168,13 +168,11 @@ class Registrar:
         document = manifest.document
         last = latest_status(self._store, document)
         ended = last.generation if last is not None else 0
-        waiting = keys.waiting(self._terms.queue, self._terms.collection, manifest.created, document)
-        for key in (keys.active(document), waiting):
+        for key in (keys.active(document), self._waiting(manifest, ended + 1)):
             with suppress(NotFoundError, DamagedRecordError):
                 generation = Marker.from_bytes(self._store.get(key)).generation
-                if (
-                    generation > ended and not returned
-                ):  # else it was left by somebody who was killed before he removed it
+                # Else it was left by somebody who was killed before he removed it.
+                if generation > ended and not returned:
                     return generation, False
         if last is not None and (document in self._opened or not self._worth_another_try(last)):
             return last.generation, True
@@ -193,8 +191,11 @@ class Registrar:
             pages_per_job=self._profile.pages_per_job,
             routes=self._profile.destinations,
         )
-        key = keys.waiting(self._terms.queue, self._terms.collection, manifest.created, manifest.document)
-        self._store.put(key, marker.to_bytes())
+        self._store.put(self._waiting(manifest, generation), marker.to_bytes())
+
+    def _waiting(self, manifest: Manifest, generation: int) -> str:
+        terms = self._terms
+        return keys.waiting(terms.queue, terms.collection, manifest.created, manifest.document, generation)
 
     def _worth_another_try(self, status: Status) -> bool:
         if status.status in {DocumentStatus.COMPLETED, DocumentStatus.CANCELLED} or status.problem is not None:

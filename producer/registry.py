@@ -130,7 +130,8 @@ class Registry:
             raise ConflictError(f"nobody wants document {document} any more: submit its source again")
         generation = status.generation + 1
         manifest = facts.manifest
-        key = keys.waiting(submission.terms.queue, submission.terms.collection, manifest.created, document)
+        terms = submission.terms
+        key = keys.waiting(terms.queue, terms.collection, manifest.created, document, generation)
         self._store.put(key, self._marker(facts, submission, generation).to_bytes())
         self._store.delete(keys.ended(status.status, manifest.created[:8], document))
         return Retried(generation=generation, opened=True)

@@ -21,6 +21,7 @@ from ocrfleet.errors import DamagedRecordError
 from ocrfleet.jobs import DocumentId, Manifest, Moment, Record, Submission
 from ocrfleet.storage import NotFoundError
 from producer.lookup import Lookup
+from producer.register import latest_status
 from producer.views import ENDED, OPEN, Removed, State
 
 if TYPE_CHECKING:
@@ -150,6 +151,8 @@ class Removal:
     def _unlist(self, document: str, known: Manifest | Tombstone) -> None:
         """Remove a document from every index but that of active ones, which the dispatcher looks after."""
         created = known.created
+        last = latest_status(self._store, document)
+        ended = last.generation if last is not None else 0
         for key in list(self._store.list(keys.wanted_by(document))):
             try:
                 submission = Submission.from_bytes(self._store.get(key))
@@ -157,7 +160,8 @@ class Removal:
                 continue
             collection, queue = submission.terms.collection, submission.terms.queue
             self._store.delete(keys.submission(collection, created, document, submission.digest))
-            self._store.delete(keys.waiting(queue, collection, created, document))
+            for generation in (ended, ended + 1):
+                self._store.delete(keys.waiting(queue, collection, created, document, generation))
             self._store.delete(key)
         for state in ENDED:
             self._store.delete(keys.ended(state, created[:8], document))

@@ -72,7 +72,7 @@ class Shelf:
     def waiting(self, name: str = "a.pdf", *, collection: str = "c", pages: int = 3, day: str = "20261122") -> str:
         manifest = self.manifest(pages=pages, day=day)
         self.want(manifest, name, collection)
-        key = keys.waiting(Queue.BULK, collection, manifest.created, manifest.document)
+        key = keys.waiting(Queue.BULK, collection, manifest.created, manifest.document, 1)
         self.store.put(key, marker(1, collection).to_bytes())
         return manifest.document
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ocrfleet import keys, s3
 from ocrfleet.errors import DamagedRecordError, PermanentError, Reason
-from ocrfleet.jobs import Arrival, Collection, DocumentKey, Queue, Submission, Terms, Wish, digest_of
+from ocrfleet.jobs import Arrival, Collection, DocumentKey, Queue, Submission, Terms, Wish
 from ocrfleet.models import named
 from ocrfleet.sources import OwnOutputError, Sources, uri_of_upload
 from ocrfleet.storage import NotFoundError
@@ -26,7 +26,7 @@ from producer.api.access import allowed_sources
 from producer.api.problems import ProblemError
 from producer.arrivals import moment, save_profile
 from producer.discover import UsageError
-from producer.intake import Intake, Seen
+from producer.intake import Intake, Seen, index_of
 from producer.options import parse_pages
 from producer.register import Registrar, select
 from producer.webhook import CallbackError, check_url
@@ -136,10 +136,12 @@ class Submitter:
         self._store.create_from(keys.upload(source.sha256), upload.path)
         # What intake would find out by fetching it again.
         seen = Seen(sha256=source.sha256, kind=source.kind, pages=source.pages)
-        self._store.put(_index(uri, "", "", source.size), seen.to_bytes())
-        name = wanted.name or _label(upload.name) or f"{source.sha256[:12]}.{source.kind}"
+        wish = Wish(
+            name=wanted.name or _label(upload.name) or f"{source.sha256[:12]}.{source.kind}", uri=uri, size=source.size
+        )
+        self._store.put(index_of(wish), seen.to_bytes())
         registrar = Registrar(self._store, self._intake, profile=profile, terms=terms)
-        return registrar.take_in(Wish(name=name, uri=uri, size=source.size), submitted=moment()).document
+        return registrar.take_in(wish, submitted=moment()).document
 
     def refer(self, wanted: Referred) -> str:
         """Note a source in S3 for intake; return the name that its arrival is followed by."""
@@ -235,7 +237,7 @@ class Submitter:
     def _seen_as(self, terms: Terms, wish: Wish) -> str | None:
         """Return the document that a source makes which was read as one."""
         try:
-            seen = Seen.from_bytes(self._store.get(_index(wish.uri, wish.etag or "", wish.version or "", wish.size)))
+            seen = Seen.from_bytes(self._store.get(index_of(wish)))
             selection = select(terms.selection, seen.pages)
         except (NotFoundError, DamagedRecordError, PermanentError):
             return None
@@ -256,11 +258,6 @@ class Submitter:
 def merged(kind: type[Wanted], *parts: Mapping[str, Any]) -> Any:
     """Return what several parts of a request say together, the later ones before the earlier. Raises ValidationError."""
     return kind.model_validate({name: value for part in parts for name, value in part.items()})
-
-
-def _index(uri: str, etag: str, version: str, size: int) -> str:
-    """Return the key under which intake remembers what a source was (producer/intake.py)."""
-    return keys.source_index(digest_of(uri, etag, version, str(size)))
 
 
 def _label(name: str | None) -> str:

@@ -12,8 +12,9 @@ from stage import Stage
 
 from ocrfleet import keys
 from ocrfleet.errors import Reason
-from ocrfleet.jobs import DocumentStatus, PageJob, Queue
+from ocrfleet.jobs import DocumentStatus, Manifest, Marker, PageJob, Queue
 from ocrfleet.queues import Published, publish_pages
+from producer.dispatch import Dispatcher
 from producer.sweep import Sweep
 
 
@@ -357,3 +358,46 @@ def test_a_damaged_marker_harms_no_other_document(stage: Stage) -> None:
     stage.sweep = Sweep(again, stage.ledger, stage.app)
     assert stage.register("a", []).ended is False
     assert [status.status for status in stage.finish(torn, whole, workers=1)] == [DocumentStatus.COMPLETED] * 2
+
+
+def test_a_retry_while_the_last_end_is_still_being_delivered_is_not_lost(stage: Stage) -> None:
+    # Given a document that failed in part, and that somebody else wants delivered, too
+    stage.plan["fail"] = [2]
+    book = stage.register("a", [1, 2])
+    (status,) = stage.finish(book, workers=1)
+    assert status.status is DocumentStatus.PARTIAL
+    stage.await_(lambda: not list(stage.store.list(keys.ACTIVE)))
+    manifest = Manifest.from_bytes(stage.store.get(keys.manifest(book.document)))
+    marker = Marker(
+        generation=1,
+        queue=Queue.BULK,
+        collection="all",
+        profile=manifest.profile,
+        profile_digest=manifest.profile_digest,
+        pages_per_job=1,
+    )
+    stage.store.put(keys.waiting("bulk", "all", manifest.created, book.document, 1), marker.to_bytes())
+    delivered: list[bool] = []
+    dispatcher = Dispatcher(
+        stage.store, stage.ledger, stage.app, backlog=lambda: 100, finish=lambda *_: bool(delivered)
+    )
+    for _ in range(3):
+        dispatcher.tick()
+    # When it is to be tried again before that is done
+    again = marker.model_copy(update={"generation": 2})
+    stage.store.put(keys.waiting("bulk", "all", manifest.created, book.document, 2), again.to_bytes())
+    for _ in range(3):
+        dispatcher.tick()
+    assert book.document not in dispatcher.active
+    delivered.append(True)
+    for _ in range(3):
+        dispatcher.tick()
+    # Then its turn comes when it is
+    assert dispatcher.active[book.document].generation == 2
+    assert list(stage.store.list(keys.WAITING)) == []
+
+
+def test_a_foreign_object_among_the_waiting_ones_keeps_nobody_waiting(stage: Stage) -> None:
+    stage.store.put("waiting/bulk/all/0-what-is-this", b"")
+    (status,) = stage.finish(stage.register("a", [1]), workers=1)
+    assert status.status is DocumentStatus.COMPLETED

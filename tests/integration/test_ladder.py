@@ -226,7 +226,7 @@ def opened_again(stage: Stage, book: Registered, generation: int) -> Registered:
         pages_per_job=1,
         routes=PROFILE.destinations,
     )
-    stage.store.put(keys.waiting(Queue.BULK, "all", manifest.created, book.document), marker.to_bytes())
+    stage.store.put(keys.waiting(Queue.BULK, "all", manifest.created, book.document, generation), marker.to_bytes())
     return replace(book, generation=generation)
 
 

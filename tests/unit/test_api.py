@@ -122,7 +122,7 @@ def test_a_file_that_is_sent_is_a_document_at_once(front: Front) -> None:
     assert (view["state"], view["total"], view["names"][0]["name"]) == ("waiting", 2, "letter.pdf")
     assert front.client.get(answer.headers["location"]).json() == view
     (waiting,) = front.store.list(keys.waiting_in(Queue.BULK, "letters"))
-    assert waiting.endswith(view["id"])
+    assert keys.document_in(waiting) == view["id"]
     upload, reference = front.store.list(keys.UPLOADS)
     assert front.store.get(upload).startswith(b"%PDF-")
     assert reference == keys.reference(upload, view["id"])

@@ -170,7 +170,7 @@ def test_a_document_has_a_manifest_a_submission_and_a_marker(desk: Desk) -> None
 
     # And it waits for a dispatcher
     (key,) = desk.waiting()
-    assert key == keys.waiting("bulk", COLLECTION, manifest.created, registered.document)
+    assert key == keys.waiting("bulk", COLLECTION, manifest.created, registered.document, 1)
     assert Marker.from_bytes(desk.store.get(key)) == Marker(
         generation=1,
         queue=Queue.BULK,
