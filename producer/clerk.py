@@ -63,9 +63,9 @@ class Clerk:
         self._leaving.set()
 
     def take_in(self, key: str) -> None:
-        """Make documents of an arrival's wishes, then remove it.
+        """Make documents of an arrival's wishes, then remove it. A wish that can't be done now keeps no other waiting.
 
-        Raises TransientError when it must be given back; what was done is found done the next time.
+        Raises TransientError when it must be given back, with what is left of it.
         """
         try:
             data = self._store.get(key)
@@ -81,10 +81,22 @@ class Clerk:
             log.error("arrival refused", kept_as=keys.refused(key), error=str(error))  # noqa: TRY400
             return
         registrar = Registrar(self._store, self._intake, profile=profile, terms=arrival.terms)
+        left: list[Wish] = []
+        trouble: OcrfleetError = TransientError("the clerk is leaving")
         for wish in arrival.wishes:
             if self._leaving.is_set():
-                raise TransientError("the clerk is leaving")
-            self._register(registrar, wish, arrival)
+                left.append(wish)
+                continue
+            try:
+                self._register(registrar, wish, arrival)
+            except OcrfleetError as error:
+                left.append(wish)
+                trouble = error
+        if left:
+            # Each clerk leaves out only what it did itself: two at the same arrival lose none.
+            if len(left) < len(arrival.wishes):
+                self._store.put(key, arrival.model_copy(update={"wishes": tuple(left)}).to_bytes())
+            raise TransientError(f"{len(left)} of {len(arrival.wishes)} sources wait: {trouble}") from trouble
         self._store.delete(key)
         log.info("taken in", collection=arrival.terms.collection, sources=len(arrival.wishes))
 

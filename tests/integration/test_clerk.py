@@ -12,7 +12,7 @@ from stage import Stage
 
 from ocrfleet import keys
 from ocrfleet.errors import Reason, TransientError
-from ocrfleet.jobs import Arrival, Manifest, Queue, Terms, Wish
+from ocrfleet.jobs import Arrival, Manifest, Queue, Source, Terms, Wish
 from ocrfleet.queues import Published
 from ocrfleet.sources import uri_of
 from producer.arrivals import Arrivals, save_profile
@@ -80,6 +80,36 @@ def test_a_clerk_that_leaves_gives_back_what_is_left_and_the_next_one_does_it(st
     assert Arrival.from_bytes(stage.store.get(key)).wishes
     Clerk(stage.store, stage.intake).take_in(key)
     assert len(manifests(stage)) == 1
+
+
+def test_a_source_that_can_not_be_taken_in_now_keeps_no_other_waiting(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given three sources, the second of which lies where nobody answers
+    wishes = [wish(stage, "a.tif", 1), wish(stage, "b.tif", 2), wish(stage, "c.tif", 3)]
+    key = Arrivals(stage.store).add(terms(stage), wishes)
+    away, wished, asked = [True], stage.intake.wished, []
+
+    def asked_for(one: Wish) -> Source:
+        asked.append(one.name)
+        if one.name == "b.tif" and away:
+            raise TransientError("its server is away")
+        return wished(one)
+
+    monkeypatch.setattr(stage.intake, "wished", asked_for)
+    clerk = Clerk(stage.store, stage.intake)
+    for _ in range(2):
+        with pytest.raises(TransientError, match=r"1 of \d sources wait: its server is away"):
+            clerk.take_in(key)
+    # Then the others are documents, and what is left is the one
+    assert len(manifests(stage)) == 2
+    assert [one.name for one in Arrival.from_bytes(stage.store.get(key)).wishes] == ["b.tif"]
+    assert asked == ["a.tif", "b.tif", "c.tif", "b.tif"]
+    # Until it can be had
+    away.clear()
+    clerk.take_in(key)
+    assert len(manifests(stage)) == 3
+    assert list(stage.store.list("arrivals/")) == []
 
 
 def test_arrivals_are_published_interactive_ones_first_and_collections_in_turn(stage: Stage) -> None:
