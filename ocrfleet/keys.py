@@ -17,6 +17,7 @@ undo it; only markers and indexes come and go.
     deleted/<id>                                 marker: the document is being removed; stays while late pages may come
     ended/<status>/<day>/<id>                    marker: the document ended so; the day it was registered
     outbox/<time>-<delivery>.json                an end that somebody must still be told of, when that is due
+    undelivered/<id>.json                        an end whose results somebody's bucket does not take; tried again now and then
     given-up/<delivery>.json                     one that its receiver did not take for a day
     asked/<day>/<time>-<digest>.json             an arrival that was asked for over HTTP, to be followed for a week
     idempotency/<day>/<digest>.json              what a request with a key was answered, for a day
@@ -57,6 +58,7 @@ DELETED = "deleted/"
 PAUSED = "paused/"
 OUTBOX = "outbox/"
 ASKED = "asked/"
+UNDELIVERED = "undelivered/"
 IDEMPOTENCY = "idempotency/"
 
 
@@ -111,6 +113,10 @@ def deleted(document: str) -> str:
 
 def outbox(due: str, delivery: str) -> str:
     return f"{OUTBOX}{due}-{delivery}.json"
+
+
+def undelivered(document: str) -> str:
+    return f"{UNDELIVERED}{document}.json"
 
 
 def given_up(delivery: str) -> str:

@@ -9,7 +9,7 @@ from botocore.exceptions import BotoCoreError
 from urllib3.exceptions import HTTPError
 
 from ocrfleet import s3
-from ocrfleet.errors import TransientError
+from ocrfleet.errors import ConfigurationError, TransientError
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -117,4 +117,7 @@ class Reader(io.RawIOBase):
                 answer = self._client.get_object(**self._request)
         except s3.PreconditionFailedError as error:
             raise TransientError(f"{self._what}: it was replaced while it was read; to be read again") from error
+        except ConfigurationError as error:
+            # It was allowed a moment ago.
+            raise TransientError(str(error)) from error
         self._body = answer["Body"]

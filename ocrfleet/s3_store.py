@@ -21,7 +21,7 @@ from urllib.parse import quote
 from botocore.exceptions import ClientError
 
 from ocrfleet import s3, s3_reader
-from ocrfleet.errors import OcrfleetError, TransientError
+from ocrfleet.errors import ConfigurationError, OcrfleetError, TransientError
 from ocrfleet.s3 import PreconditionFailedError, S3Location
 from ocrfleet.storage import NotFoundError, is_key
 
@@ -48,7 +48,9 @@ class _ConflictError(Exception):
 class S3Store:
     """An ObjectStore in S3. Threads may share it.
 
-    Beside what ObjectStore says, each call may raise ConfigurationError: the bucket, the key pair or a permission is gone.
+    What the server refuses is what a person must mend, and raises ConfigurationError in `check` only, at the start. A store
+    that was in order then is waited for: it raises TransientError, in the same words. Servers that are being restarted, or
+    whose permissions are being changed, refuse for a moment what they allow again.
     """
 
     def __init__(self, settings: S3Settings, bucket: str, prefix: str = "", *, part: int = PART) -> None:
@@ -71,14 +73,15 @@ class S3Store:
 
     def open(self, key: str) -> BinaryIO:
         location = self._location(key)
-        return s3_reader.opened(self._client, location, what=self._what(key), attempts=self._settings.attempts)
+        with _waiting():
+            return s3_reader.opened(self._client, location, what=self._what(key), attempts=self._settings.attempts)
 
     def exists(self, key: str) -> bool:
         return self._token(key) is not None
 
     def put(self, key: str, data: bytes) -> None:
         location = self._location(key)
-        with s3.errors(self._what(key)):
+        with _errors(self._what(key)):
             self._client.put_object(Bucket=location.bucket, Key=location.key, Body=data, **self._arguments)
 
     def create(self, key: str, data: bytes) -> bool:
@@ -99,7 +102,7 @@ class S3Store:
 
     def delete(self, key: str) -> None:
         location = self._location(key)
-        with suppress(NotFoundError), s3.errors(self._what(key)):
+        with suppress(NotFoundError), _errors(self._what(key)):
             self._client.delete_object(Bucket=location.bucket, Key=location.key)
 
     def list(self, prefix: str, *, after: str | None = None) -> Iterator[str]:
@@ -126,7 +129,7 @@ class S3Store:
             "ResponseContentType": content_type,
             "ResponseContentDisposition": f"attachment; filename*=UTF-8''{quote(filename, safe='')}",
         }
-        with s3.errors(self._what(key)):
+        with _errors(self._what(key)):
             signer = s3.signer(self._settings, self._bucket)
             return signer.generate_presigned_url("get_object", Params=parameters, ExpiresIn=seconds)
 
@@ -138,7 +141,7 @@ class S3Store:
             )
         )
         while True:
-            with s3.errors(self._what(prefix)):
+            with _errors(self._what(prefix)):
                 page = next(pages, None)
             if page is None:
                 return
@@ -153,7 +156,7 @@ class S3Store:
         token = uuid.uuid4().hex
         for number in range(self._settings.attempts):
             try:
-                with s3.errors(self._what(key)):
+                with _errors(self._what(key)):
                     attempt(token)
             except PreconditionFailedError:
                 return self._token(key) == token
@@ -200,7 +203,7 @@ class S3Store:
             if self._token(key) != token:
                 raise
         except BaseException:
-            with suppress(OcrfleetError), s3.errors(self._what(key)):
+            with suppress(OcrfleetError), _errors(self._what(key)):
                 self._client.abort_multipart_upload(Bucket=location.bucket, Key=location.key, UploadId=upload)
             raise
 
@@ -224,7 +227,7 @@ class S3Store:
         """Return the token that an object was created with, "" where it has none, None where there is no object."""
         location = self._location(key)
         try:
-            with s3.errors(self._what(key)):
+            with _errors(self._what(key)):
                 return self._client.head_object(Bucket=location.bucket, Key=location.key)["Metadata"].get(_TOKEN, "")
         except NotFoundError:
             return None
@@ -236,6 +239,20 @@ class S3Store:
 
     def _what(self, key: str) -> str:
         return f"the store's object {S3Location(self._bucket, self._prefix + key)}"
+
+
+@contextmanager
+def _errors(what: str) -> Iterator[None]:
+    with _waiting(), s3.errors(what):
+        yield
+
+
+@contextmanager
+def _waiting() -> Iterator[None]:
+    try:
+        yield
+    except ConfigurationError as error:
+        raise TransientError(str(error)) from error
 
 
 @contextmanager

@@ -70,7 +70,7 @@ class S3Settings(BaseSettings):
     storage_class: str | None = None
     #: seconds until a connection stands, and between two pieces of an answer
     connect_timeout: float = Field(default=5.0, gt=0)
-    read_timeout: float = Field(default=60.0, gt=0)
+    read_timeout: float = Field(default=30.0, gt=0)
     #: times a request is sent in all, with growing and random pauses, on throttling, 5xx and broken connections
     attempts: int = Field(default=6, ge=1)
     connections: int = Field(default=32, ge=1)

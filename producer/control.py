@@ -39,6 +39,8 @@ log = structlog.get_logger(__name__)
 #: Seconds between two rounds, and between two looks at what was deleted.
 _ROUND = 0.5
 _TIDY = 60.0
+#: Seconds before results are delivered once more that somebody's bucket did not take.
+_REDELIVER = 600.0
 
 
 class Control(threading.Thread):
@@ -94,8 +96,9 @@ class _Duties:
         )
         self._sweep = Sweep(self._dispatcher, ledger, app)
         self._registry = Registry(store, ledger, settings)
+        self._finisher = finisher
         self._adopted = False
-        self._swept = self._tidied = time.monotonic()
+        self._swept = self._tidied = self._redelivered = time.monotonic()
 
     def round(self) -> None:
         if not self._adopted:
@@ -110,3 +113,6 @@ class _Duties:
         if now - self._tidied > _TIDY:
             self._registry.remove_deleted()
             self._tidied = now
+        if now - self._redelivered > _REDELIVER:
+            self._finisher.try_undelivered()
+            self._redelivered = now

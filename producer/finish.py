@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Literal
 
 import structlog
 
 from ocrfleet import keys
 from ocrfleet.errors import ConfigurationError, DamagedRecordError, TransientError
-from ocrfleet.jobs import DocumentStatus, Manifest, Status, Submission
+from ocrfleet.jobs import DocumentId, DocumentStatus, Generation, Manifest, Record, Status, Submission
 from ocrfleet.storage import NotFoundError
 
 if TYPE_CHECKING:
@@ -25,6 +26,16 @@ log = structlog.get_logger(__name__)
 
 #: Seconds before what failed is tried again.
 _PAUSE = 10.0
+
+
+class Undelivered(Record):
+    """That a document has ended, and results of it can't be delivered until somebody mends their bucket or its permissions."""
+
+    schema_version: Literal[1] = 1
+    document: DocumentId
+    generation: Generation
+    #: what is to be mended
+    detail: str
 
 
 class Finisher:
@@ -82,12 +93,33 @@ class Finisher:
         self._not_before.pop(task, None)
         return True
 
+    def try_undelivered(self) -> None:
+        """Begin to deliver once more what could not be delivered until somebody mended something."""
+        self._pool.submit(self._try_undelivered)
+
+    def _try_undelivered(self) -> None:
+        try:
+            for key in self._store.list(keys.UNDELIVERED):
+                with suppress(NotFoundError, DamagedRecordError):
+                    left = Undelivered.from_bytes(self._store.get(key))
+                    self._finish(left.document, left.generation)
+        except TransientError as error:
+            log.warning("waiting", error=str(error))
+        except Exception:
+            log.exception("undelivered results left alone")
+
     def _finish(self, document: str, generation: int) -> None:
         status = Status.from_bytes(self._store.get(keys.status(document, generation)))
         manifest = Manifest.from_bytes(self._store.get(keys.manifest(document)))
+        to_mend: ConfigurationError | None = None
         for submission in self._submissions(document):
-            self._deliver(status, submission)
-            self._tell(status, submission)
+            try:
+                self._deliver(status, submission)
+            except ConfigurationError as error:  # it keeps nobody else waiting
+                to_mend = error
+            else:
+                self._tell(status, submission)
+        self._note(status, to_mend)
         day = manifest.created[:8]
         for other in DocumentStatus:
             if other is not status.status:
@@ -104,18 +136,18 @@ class Finisher:
     def _deliver(self, status: Status, submission: Submission) -> None:
         if submission.terms.results is None:
             return
-        try:
-            if not self._publisher.stands(status, submission):
-                self._publisher.deliver(status, submission)
-        except ConfigurationError as error:
-            # Waiting for somebody to mend it would keep the others waiting; its outputs stay in the store.
-            log.error(  # noqa: TRY400
-                "not delivered: mend it, then submit the source again",
-                document=status.document,
-                name=submission.name,
-                results=submission.terms.results,
-                error=str(error),
-            )
+        if not self._publisher.stands(status, submission):
+            self._publisher.deliver(status, submission)
+
+    def _note(self, status: Status, to_mend: ConfigurationError | None) -> None:
+        """Note that something is to be mended before all is delivered, or that it no longer is."""
+        key = keys.undelivered(status.document)
+        if to_mend is not None:
+            log.error("not delivered, to be tried again", document=status.document, error=str(to_mend))
+            left = Undelivered(document=status.document, generation=status.generation, detail=str(to_mend))
+            self._store.put(key, left.to_bytes())
+        elif self._store.exists(key):
+            self._store.delete(key)
 
     def _tell(self, status: Status, submission: Submission) -> None:
         if submission.terms.callback is None:

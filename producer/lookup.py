@@ -19,6 +19,7 @@ from ocrfleet.jobs import DocumentStatus, Manifest, Marker, Status, Submission
 from ocrfleet.pages import PageResult
 from ocrfleet.results import stored_pages
 from ocrfleet.storage import NotFoundError
+from producer.finish import Undelivered
 from producer.register import latest_status
 from producer.views import (
     OPEN,
@@ -162,7 +163,11 @@ class Lookup:
         }
         return DocumentView.model_validate(
             _summary(facts, done, failed)
-            | {"failures": ended.failures if ended is not None else (), "outputs": outputs}
+            | {
+                "failures": ended.failures if ended is not None else (),
+                "outputs": outputs,
+                "undelivered": self._undelivered(document) if ended is not None else None,
+            }
         )
 
     def progress(self, documents: Sequence[Facts]) -> list[tuple[int, int]]:
@@ -215,6 +220,12 @@ class Lookup:
             )
         key = found.get(None) or found[max(generation for generation in found if generation is not None)]
         return PageResult.from_bytes(self._store.get(key))
+
+    def _undelivered(self, document: str) -> str | None:
+        try:
+            return Undelivered.from_bytes(self._store.get(keys.undelivered(document))).detail
+        except (NotFoundError, DamagedRecordError):
+            return None
 
     def _facts_or_none(self, document: str) -> Facts | None:
         try:

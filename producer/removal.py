@@ -165,6 +165,7 @@ class Removal:
             self._store.delete(key)
         for state in ENDED:
             self._store.delete(keys.ended(state, created[:8], document))
+        self._store.delete(keys.undelivered(document))
 
     def _ended_before(self, day: str, states: Iterable[State]) -> Iterator[str]:
         """Yield the documents that ended so, by their indexes."""

@@ -57,6 +57,8 @@ def show_document(view: DocumentView) -> None:
     console.print(f"profile {view.profile}, collection {collections}, registered {view.created}, try {view.generation}")
     if view.problem is not None:
         console.print(f"[red]{view.problem.reason}[/]: {escape(printable(view.problem.detail))}")
+    if view.undelivered is not None:
+        console.print(f"[red]not delivered[/], tried again every ten minutes: {escape(printable(view.undelivered))}")
     for failure in view.failures[:_ROWS]:
         console.print(f"page {failure.page}: [red]{failure.reason}[/]: {escape(printable(failure.detail))}")
     if len(view.failures) > _ROWS:

@@ -130,23 +130,26 @@ class SqsWatcher:
         self._inbox.put(None)
 
     def run(self) -> None:
-        """Receive until stopped. Raises ConfigurationError for a queue that can't be used."""
+        """Receive until stopped. Raises ConfigurationError for a queue that can't be used from the first; later that may pass."""
         self._find_dead_letters()
+        answered = False
         while not self._stopped.is_set():
             # A thread that is not waited for: a request may take 20 seconds, and nothing ends it early.
             threading.Thread(target=self._receive, name="sqs-receive", daemon=True).start()
             match self._inbox.get():
                 case None:
                     return
-                case ConfigurationError() as error:
+                case ConfigurationError() as error if not answered:
                     raise error
                 case OcrfleetError() as error:
                     self._pause(error)
                 case messages if self._stopped.is_set():
                     self._give_back(messages)
-                case messages if messages:
-                    with self._kept(messages):
-                        self._handle(messages)
+                case messages:
+                    answered = True
+                    if messages:
+                        with self._kept(messages):
+                            self._handle(messages)
 
     def _pause(self, error: OcrfleetError) -> None:
         log.warning("the queue of events is away", error=str(error))

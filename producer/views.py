@@ -98,6 +98,8 @@ class OutputView(View):
 class DocumentView(DocumentSummary):
     """All that is known of a document."""
 
+    #: why its results are not where somebody wants them: what is to be mended
+    undelivered: str | None = None
     #: pages that failed, in order; once the document has ended
     failures: tuple[Failure, ...] = ()
     #: by format: md, json; once the document has ended

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 import structlog
 
 from ocrfleet import s3
-from ocrfleet.errors import TransientError
+from ocrfleet.errors import ConfigurationError, TransientError
 from ocrfleet.jobs import Terms, Wish
 from ocrfleet.storage import NotFoundError
 from producer.arrivals import Arrivals
@@ -121,7 +121,7 @@ class Follower:
         self._stopped.set()
 
     def run(self) -> None:
-        """Look until stopped. Raises ConfigurationError for a prefix that can't be listed."""
+        """Look until stopped. Raises ConfigurationError for a prefix that can't be listed from the first; later that may pass."""
         since: datetime | None = None
         whole_at = time.monotonic()
         while not self._stopped.is_set():
@@ -129,7 +129,9 @@ class Follower:
             whole = since is None or begun >= whole_at
             try:
                 count = self._watcher.reconcile(self._place, since=None if whole else since)
-            except TransientError as error:
+            except (TransientError, ConfigurationError) as error:
+                if since is None and isinstance(error, ConfigurationError):
+                    raise
                 log.warning("a prefix can't be looked at now", prefix=str(self._place), error=str(error))
             else:
                 since = now - self.OVERLAP

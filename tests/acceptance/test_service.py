@@ -81,10 +81,10 @@ def service(desk: Desk, valkey: Valkey, seaweed: SeaweedFS) -> Iterator[Service]
     made.stop()
 
 
-def until(condition: Callable[[], Any], *, seconds: float = 60) -> Any:
+def until(condition: Callable[[], Any], *, seconds: float = 60, otherwise: Callable[[], object] = str) -> Any:
     deadline = time.monotonic() + seconds
     while not (met := condition()):
-        assert time.monotonic() < deadline, "it did not happen"
+        assert time.monotonic() < deadline, f"it did not happen: {otherwise()}"
         time.sleep(0.2)
     return met
 
@@ -160,7 +160,7 @@ def test_a_store_that_is_killed_amid_two_hundred_documents_costs_none_of_them(
     seaweed.start()
     # Then every document is completed, once, with its own text
     wanted = {f"{number:03}.tif.status.json" for number in range(200)}
-    until(lambda: wanted <= service.names(), seconds=150)
+    until(lambda: wanted <= service.names(), seconds=200, otherwise=lambda: sorted(wanted - service.names()))
     results = service.results()
     assert len(results) == 600
     for number in range(200):

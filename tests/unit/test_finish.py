@@ -14,6 +14,7 @@ from ocrfleet import keys
 from ocrfleet.errors import ConfigurationError, TransientError
 from ocrfleet.jobs import DocumentStatus, Status, Submission
 from producer.finish import Finisher
+from producer.lookup import Lookup
 from producer.outbox import Outbox
 
 DAY = "20261122"
@@ -134,7 +135,16 @@ def test_a_bucket_that_somebody_must_mend_keeps_nobody_waiting(desk: Desk) -> No
     desk.results.raising["a.pdf"] = [ConfigurationError("the bucket doesn't exist")]
     assert desk.finish(document)
     assert desk.results.delivered == ["b.pdf"]
+    assert len(desk.outbox()) == 1
+    assert desk.store.exists(keys.ended(DocumentStatus.COMPLETED, DAY, document))
+    # Whoever looks at the document learns what is to be mended
+    assert Lookup(desk.store, None).view(document).undelivered == "the bucket doesn't exist"
+    # When that has been done, it is delivered after all, and whoever waits for it is told
+    desk.finisher._try_undelivered()
+    assert desk.results.delivered == ["b.pdf", "a.pdf"]
     assert len(desk.outbox()) == 2
+    assert Lookup(desk.store, None).view(document).undelivered is None
+    assert list(desk.store.list(keys.UNDELIVERED)) == []
 
 
 def test_a_document_that_was_deleted_meanwhile_is_done_with(desk: Desk) -> None:

@@ -561,9 +561,13 @@ def test_what_is_clean_stays_as_sober_when_it_is_cleaned_again(text: str) -> Non
 )
 def test_what_repeats_itself_takes_time_in_proportion(unit: str) -> None:
     def seconds(length: int) -> float:
-        begun = time.process_time()
-        clean(unit * (length // len(unit)))
-        return time.process_time() - begun
+        def once() -> float:
+            begun = time.process_time()
+            clean(unit * (length // len(unit)))
+            return time.process_time() - begun
+
+        # The best of three: a collection of all garbage may fall into one.
+        return min(once() for _ in range(3))
 
     # Eight times the text, and not sixty-four times as long.
     assert seconds(160_000) < 30 * max(seconds(20_000), 0.01)
