@@ -14,6 +14,7 @@ undo it; only markers and indexes come and go.
     waiting/<queue>/<collection>/<time>-<id>-<generation>   marker: registered, no job published yet
     active/<id>                                  marker: jobs are published, the document is not terminal
     paused/<collection>                          marker: none of its documents is dispatched
+    quarantined/<id>/<page>-<generation>         marker: workers died of this page; gone when it is tried again
     deleted/<id>                                 marker: the document is being removed; stays while late pages may come
     ended/<status>/<day>/<id>                    marker: the document ended so; the day it was registered
     outbox/<time>-<delivery>.json                an end that somebody must still be told of, when that is due
@@ -36,9 +37,11 @@ Redis (a hint: all of it can be rebuilt from the store). Keys of a document expi
 
     ocrfleet:ledger:<id>:<generation>     hash    total, published, failed
     ocrfleet:pages:<id>:<generation>      bitmap  bit n: page n has a terminal record
-    ocrfleet:faults:<id>:<generation>     hash    <page>:attempts, …:reason, …:deaths, …:deaths_alone, …:falls
+    ocrfleet:faults:<id>:<generation>     hash    <page>:attempts, …:reason, …:deaths, …:deaths_alone, …:falls, …:death
     ocrfleet:inflight:<id>:<generation>   hash    page → worker that holds it, and whether alone
     ocrfleet:worker:<worker>              string  heartbeat: what it says of itself; expires with the worker's lease
+    ocrfleet:grave:<host>.<pid>           string  how a worker's process ended, as its supervisor saw it; for a day
+    ocrfleet:sweep:<id>:<generation>      string  somebody publishes again what this document misses; for some seconds
     ocrfleet:workers                      set     workers that have, or had, a heartbeat
     ocrfleet:dispatcher                   string  who dispatches and sweeps; expires when they die
     pages.<queue>.<profile>, intake, assembly, unacked, unacked_index    the broker's own
@@ -57,6 +60,7 @@ UPLOADS = "uploads/"
 DELETED = "deleted/"
 PAUSED = "paused/"
 OUTBOX = "outbox/"
+QUARANTINED = "quarantined/"
 ASKED = "asked/"
 UNDELIVERED = "undelivered/"
 IDEMPOTENCY = "idempotency/"
@@ -105,6 +109,14 @@ def roll(place: str) -> str:
 
 def paused(collection: str) -> str:
     return f"{PAUSED}{collection}"
+
+
+def quarantined(document: str, page: int, generation: int) -> str:
+    return f"{quarantined_of(document)}{page:06d}-{generation:05d}"
+
+
+def quarantined_of(document: str) -> str:
+    return f"{QUARANTINED}{document}/"
 
 
 def deleted(document: str) -> str:
@@ -243,8 +255,16 @@ def redis_inflight(document: str, generation: int) -> str:
     return f"ocrfleet:inflight:{document}:{generation}"
 
 
+def redis_sweep(document: str, generation: int) -> str:
+    return f"ocrfleet:sweep:{document}:{generation}"
+
+
 def redis_worker(worker: str) -> str:
     return f"ocrfleet:worker:{worker}"
+
+
+def redis_grave(process: str) -> str:
+    return f"ocrfleet:grave:{process}"
 
 
 REDIS_WORKERS = "ocrfleet:workers"

@@ -6,6 +6,7 @@ Seeding and marking only ever set bits, so both may be repeated and may race.
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -21,6 +22,8 @@ from ocrfleet.jobs import WorkerState
 
 #: Seconds that a document's keys outlive the last touch: longer than any lease or pause, so that nothing is left for ever.
 _TTL = 7 * 24 * 3600
+#: Seconds that it is remembered how a worker ended.
+_GRAVE = 24 * 3600
 
 # KEYS: ledger, pages, inflight. ARGV: ttl, failed (0 or 1), page…
 # A page that has a terminal record is in nobody's hand any more, whether the ledger knows its document or not.
@@ -51,27 +54,44 @@ redis.call('EXPIRE', KEYS[1], ARGV[1])
 redis.call('EXPIRE', KEYS[2], ARGV[1])
 """
 
-# KEYS: faults, inflight. ARGV: ttl, own worker, prefix of heartbeats, page… → for each page: attempts, deaths, deaths
-# alone, reason, falls
-# What another worker left in flight, and its heartbeat is gone: it died with this page in its hands.
-_INSPECT = """
-local faults = {}
-for i = 4, #ARGV do
-    local page = ARGV[i]
+# KEYS: faults, inflight. ARGV: ttl, own worker, prefix of heartbeats, prefix of graves…
+# What another worker left in flight, and its heartbeat is gone: it died with this page in its hands. Its grave says how, if
+# anybody saw it: it is that of its process, which is the worker's name without its last part.
+_IN_FLIGHT = """
+local function held_by_other(page)
     local held = redis.call('HGET', KEYS[2], page)
-    if held then
-        local worker, how = string.match(held, '^(.*) (%a+)$')
-        if worker ~= ARGV[2] and redis.call('EXISTS', ARGV[3] .. worker) == 0 then
-            redis.call('HDEL', KEYS[2], page)
-            local field = how == 'alone' and ':deaths_alone' or ':deaths'
-            redis.call('HINCRBY', KEYS[1], page .. field, 1)
-            redis.call('EXPIRE', KEYS[1], ARGV[1])
-        end
-    end
+    if not held then return false end
+    local worker, how = string.match(held, '^(.*) (%a+)$')
+    if worker == ARGV[2] then return false end
+    if redis.call('EXISTS', ARGV[3] .. worker) == 1 then return true end
+    redis.call('HDEL', KEYS[2], page)
+    local field = how == 'alone' and ':deaths_alone' or ':deaths'
+    redis.call('HINCRBY', KEYS[1], page .. field, 1)
+    local seen = redis.call('GET', ARGV[4] .. (string.match(worker, '^(.*)%.[^.]*$') or worker))
+    if seen then redis.call('HSET', KEYS[1], page .. ':death', seen) end
+    redis.call('EXPIRE', KEYS[1], ARGV[1])
+    return false
+end
+"""
+
+# … page… → for each page: attempts, deaths, deaths alone, reason, falls, how the last worker died
+_INSPECT = f"""{_IN_FLIGHT}
+local faults = {{}}
+for i = 5, #ARGV do
+    local page = ARGV[i]
+    held_by_other(page)
     faults[#faults + 1] = redis.call('HMGET', KEYS[1], page .. ':attempts', page .. ':deaths',
-        page .. ':deaths_alone', page .. ':reason', page .. ':falls')
+        page .. ':deaths_alone', page .. ':reason', page .. ':falls', page .. ':death')
 end
 return faults
+"""
+
+# KEYS: …, pages, ledger. … page, how it is held → taken when it is terminal or in another's hand, else it is the worker's
+_HOLD = f"""{_IN_FLIGHT}
+if redis.call('GETBIT', KEYS[3], ARGV[5]) == 1 or held_by_other(ARGV[5]) then return 'taken' end
+redis.call('HSET', KEYS[2], ARGV[5], ARGV[2] .. ' ' .. ARGV[6])
+redis.call('EXPIRE', KEYS[2], ARGV[1])
+return redis.call('EXISTS', KEYS[4]) == 1 and 'held' or 'unknown'
 """
 
 
@@ -82,6 +102,17 @@ if not total then return false end
 local queued = redis.call('BITCOUNT', KEYS[2], 0, published, 'BIT')
 return {total, published, failed, redis.call('BITCOUNT', KEYS[2]), queued}
 """
+
+
+class Hold(StrEnum):
+    """What the ledger says to a worker that takes a page in hand."""
+
+    #: the page is the worker's
+    HELD = "held"
+    #: it is terminal, or another living worker has it
+    TAKEN = "taken"
+    #: the page is the worker's; nothing else is known of its document, which may have been cancelled
+    UNKNOWN = "unknown"
 
 
 class Mark(StrEnum):
@@ -105,6 +136,8 @@ class Faults:
     reason: str | None = None
     #: how often its text was not believed: then the store knows how far up the ladder it is
     falls: int = 0
+    #: how the last worker ended that died with it, if anybody saw that
+    death: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +157,11 @@ class Progress:
         return self.terminal >= self.total
 
 
+def process_name(pid: int) -> str:
+    """Return what a worker's process is called, here and by its supervisor; a worker's name has a random part more."""
+    return f"{socket.gethostname()}.{pid}"
+
+
 @contextmanager
 def _broker_errors() -> Iterator[None]:
     try:
@@ -141,6 +179,7 @@ class Ledger:
         self._seed = self.redis.register_script(_SEED)
         self._progress = self.redis.register_script(_PROGRESS)
         self._inspect = self.redis.register_script(_INSPECT)
+        self._hold = self.redis.register_script(_HOLD)
 
     def seed(self, document: str, generation: int, *, total: int, done: Iterable[int], failed: Iterable[int]) -> None:
         """Tell the ledger its total and which pages a listing of the store showed to be terminal."""
@@ -218,18 +257,23 @@ class Ledger:
         with _broker_errors():
             answer = self._inspect(
                 keys=[keys.redis_faults(document, generation), keys.redis_inflight(document, generation)],
-                args=[_TTL, worker, keys.redis_worker(""), *pages],
+                args=[_TTL, worker, keys.redis_worker(""), keys.redis_grave(""), *pages],
             )
-        return {page: _faults(*facts) for page, facts in zip(pages, answer, strict=True)}
+        return {page: _faults(facts) for page, facts in zip(pages, answer, strict=True)}
 
-    def hold(self, document: str, generation: int, page: int, *, worker: str, alone: bool) -> None:
-        """Note that a worker takes a page in hand, with others or alone."""
-        key = keys.redis_inflight(document, generation)
+    def hold(self, document: str, generation: int, page: int, *, worker: str, alone: bool) -> Hold:
+        """Let a worker take a page in hand, with others or alone, unless it is terminal or in another living worker's hand.
+
+        So of two copies of a job the page is read by one.
+        """
+        names = (keys.redis_faults, keys.redis_inflight, keys.redis_pages, keys.redis_ledger)
+        prefixes = keys.redis_worker(""), keys.redis_grave("")
         with _broker_errors():
-            pipe = self.redis.pipeline(transaction=False)
-            pipe.hset(key, str(page), f"{worker} {'alone' if alone else 'shared'}")
-            pipe.expire(key, _TTL)
-            pipe.execute()
+            held = self._hold(
+                keys=[name(document, generation) for name in names],
+                args=[_TTL, worker, *prefixes, page, "alone" if alone else "shared"],
+            )
+        return Hold(held.decode())
 
     def release(self, document: str, generation: int, page: int) -> None:
         """Note that the page is in nobody's hand: it was given back."""
@@ -256,6 +300,12 @@ class Ledger:
             pipe.execute()
 
     # ---- workers
+
+    def may_publish_again(self, document: str, generation: int, seconds: float) -> bool:
+        """Say whether this one of several sweeps may publish again what a document misses; none else may, for so long."""
+        with _broker_errors():
+            key = keys.redis_sweep(document, generation)
+            return bool(self.redis.set(key, b"", nx=True, px=int(seconds * 1000)))
 
     def heartbeat(self, state: WorkerState, seconds: float) -> None:
         """Say that the worker lives, for so many seconds, and how it does."""
@@ -288,6 +338,11 @@ class Ledger:
         with _broker_errors():
             self.redis.zadd(keys.UNACKED_INDEX, dict.fromkeys(tags, now), xx=True)
 
+    def bury(self, pid: int, seen: str) -> None:
+        """Note how a worker's process on this machine ended, for those who find that it died with their page."""
+        with _broker_errors():
+            self.redis.set(keys.redis_grave(process_name(pid)), seen, ex=_GRAVE)
+
     def leave(self, worker: str) -> None:
         """Say that the worker is gone: whatever it still holds died with it."""
         with _broker_errors():
@@ -295,15 +350,16 @@ class Ledger:
             self.redis.srem(keys.REDIS_WORKERS, worker)
 
 
-def _faults(
-    attempts: bytes | None, deaths: bytes | None, deaths_alone: bytes | None, reason: bytes | None, falls: bytes | None
-) -> Faults:
+def _faults(facts: Sequence[bytes | None]) -> Faults:
+    """Return what _INSPECT answers for a page."""
+    attempts, deaths, deaths_alone, reason, falls, death = facts
     return Faults(
         attempts=int(attempts or 0),
         deaths=int(deaths or 0),
         deaths_alone=int(deaths_alone or 0),
         reason=reason.decode() if reason else None,
         falls=int(falls or 0),
+        death=death.decode() if death else None,
     )
 
 

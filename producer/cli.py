@@ -28,6 +28,7 @@ from producer.commands import documents
 from producer.commands.dispatch import dispatch
 from producer.commands.serve import serve
 from producer.commands.submit import submit
+from producer.commands.sweep import sweep
 from producer.commands.watch import watch
 from producer.discover import UsageError, check_inputs
 from producer.estimate import estimate
@@ -273,12 +274,14 @@ def samples(folder: Annotated[Path, typer.Argument(help="Where to write them; ma
 
 
 app.command(rich_help_panel=_FLEET)(dispatch)
+app.command(rich_help_panel=_FLEET)(sweep)
 app.command(rich_help_panel=_FLEET)(serve)
 app.command(rich_help_panel=_FLEET)(watch)
 app.command(rich_help_panel=_DOCUMENTS)(submit)
 app.command(rich_help_panel=_DOCUMENTS)(documents.status)
 app.command(rich_help_panel=_DOCUMENTS)(documents.results)
 app.command(rich_help_panel=_DOCUMENTS)(documents.retry)
+app.command(rich_help_panel=_DOCUMENTS)(documents.quarantine)
 app.command(rich_help_panel=_DOCUMENTS)(documents.cancel)
 app.command(rich_help_panel=_DOCUMENTS)(documents.delete)
 app.command(rich_help_panel=_DOCUMENTS)(documents.pause)

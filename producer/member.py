@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -61,6 +62,14 @@ class Member:
             return None
         self.failed_starts = 0 if self.ready.exists() else self.failed_starts + 1
         return self.process.returncode
+
+    def end(self) -> str:
+        """Say how a process ended, for a person to read."""
+        code = self.process.returncode if self.process is not None else 0
+        if code >= 0:
+            return f"it ended with exit code {code}"
+        name = signal.Signals(-code).name
+        return f"killed by {name}" + (", for want of memory or by somebody" if name == "SIGKILL" else "")
 
     def start_again(self) -> None:
         self.restarts += 1

@@ -29,6 +29,7 @@ from ocrfleet.jobs import (
 from ocrfleet.sources import STORED, uri_of
 from ocrfleet.storage import NotFoundError
 from producer.arrivals import moment
+from producer.quarantine import release
 
 if TYPE_CHECKING:
     from ocrfleet.profiles import Profile
@@ -177,6 +178,8 @@ class Registrar:
         if last is not None and (document in self._opened or not self._worth_another_try(last)):
             return last.generation, True
         self._opened.add(document)
+        if ended:
+            release(self._store, document)
         self._mark(manifest, ended + 1)
         return ended + 1, False
 

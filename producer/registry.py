@@ -20,9 +20,21 @@ from ocrfleet.storage import NotFoundError
 from producer.arrivals import Profiles
 from producer.collection import CollectionReader
 from producer.lookup import ConflictError, Facts, Lookup
+from producer.quarantine import quarantined, release
 from producer.query import Query, check_collection
 from producer.removal import Removal
-from producer.views import OPEN, Documents, DocumentView, Forecast, Pages, Removed, Retried, Row, State
+from producer.views import (
+    OPEN,
+    Documents,
+    DocumentView,
+    Forecast,
+    Pages,
+    QuarantinedPage,
+    Removed,
+    Retried,
+    Row,
+    State,
+)
 
 if TYPE_CHECKING:
     from ocrfleet.ledger import Ledger
@@ -134,7 +146,12 @@ class Registry:
         key = keys.waiting(terms.queue, terms.collection, manifest.created, document, generation)
         self._store.put(key, self._marker(facts, submission, generation).to_bytes())
         self._store.delete(keys.ended(status.status, manifest.created[:8], document))
+        release(self._store, document)
         return Retried(generation=generation, opened=True)
+
+    def quarantined(self) -> Iterator[QuarantinedPage]:
+        """Yield the pages that workers died of, until somebody has them tried again."""
+        return quarantined(self._store)
 
     def cancel(self, document: str) -> int:
         """End a document as it is; return the generation that ended. Raises NotFoundError, ConflictError when it has ended.

@@ -21,6 +21,7 @@ from ocrfleet.errors import DamagedRecordError
 from ocrfleet.jobs import DocumentId, Manifest, Moment, Record, Submission
 from ocrfleet.storage import NotFoundError
 from producer.lookup import Lookup
+from producer.quarantine import release
 from producer.register import latest_status
 from producer.views import ENDED, OPEN, Removed, State
 
@@ -166,6 +167,7 @@ class Removal:
         for state in ENDED:
             self._store.delete(keys.ended(state, created[:8], document))
         self._store.delete(keys.undelivered(document))
+        release(self._store, document)
 
     def _ended_before(self, day: str, states: Iterable[State]) -> Iterator[str]:
         """Yield the documents that ended so, by their indexes."""

@@ -188,7 +188,7 @@ class Run:
                 backlog=Backlog(ledger, settings).limit,
                 collections=[self._order.collection],
             )
-            sweep = Sweep(dispatcher, ledger, app)
+            sweep = Sweep(dispatcher, self._store, ledger, app)
             while self.report.interrupted is None and not self._finished(intake):
                 fleet.watch()
                 trouble = self._dispatch(dispatcher, sweep, fleet) or fleet.trouble()

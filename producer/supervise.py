@@ -6,13 +6,15 @@ import signal
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
 
 from ocrfleet import logs
-from ocrfleet.errors import EXIT_CONFIGURATION, ConfigurationError
+from ocrfleet.errors import EXIT_CONFIGURATION, ConfigurationError, TransientError
+from ocrfleet.ledger import Ledger
 from producer.member import Member, stop
 from producer.workers import COMMAND, environment_of
 
@@ -52,6 +54,7 @@ def supervise(profile: Profile, settings: Settings, *, devices: Sequence[str | N
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, ask)
     told = {} if settings.openai.base_url is None else {"OCRFLEET_OPENAI_BASE_URL": settings.openai.base_url}
+    ledger = Ledger(settings.redis_url)
     with tempfile.TemporaryDirectory(prefix="ocrfleet-workers-") as folder:
         members = []
         for index, device in enumerate(devices):
@@ -63,7 +66,7 @@ def supervise(profile: Profile, settings: Settings, *, devices: Sequence[str | N
         kept = list(members)
         try:
             while not asked:
-                kept = [member for member in kept if _look(member, due)]
+                kept = [member for member in kept if _look(member, due, ledger)]
                 if not kept:
                     raise ConfigurationError(
                         "no worker can start, or go on, as it is configured; the errors above say why"
@@ -75,7 +78,7 @@ def supervise(profile: Profile, settings: Settings, *, devices: Sequence[str | N
     return 128 + hurried[0] if hurried else 0
 
 
-def _look(member: Member, due: dict[str, float]) -> bool:
+def _look(member: Member, due: dict[str, float], ledger: Ledger) -> bool:
     """Start a process that is due; note when one that has ended is. Return False for one that is never to be started again."""
     now = time.monotonic()
     if member.name in due:
@@ -89,6 +92,9 @@ def _look(member: Member, due: dict[str, float]) -> bool:
     if code == EXIT_CONFIGURATION:
         log.error("worker can't start, or go on, as it is configured: its last error says why", member=member.name)
         return False
+    if member.process is not None:
+        with suppress(TransientError):  # it helps whoever looks at a page that was quarantined, no more
+            ledger.bury(member.process.pid, member.end())
     wait = min(_FIRST_WAIT * 2 ** max(0, member.failed_starts - 1), _LONGEST_WAIT)
     log.warning("restarting", member=member.name, exit_code=code, seconds=wait)
     due[member.name] = now + wait

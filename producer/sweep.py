@@ -10,17 +10,22 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from ocrfleet.ledger import Mark
 from ocrfleet.queues import Published, publish_assembly, queue_names
+from ocrfleet.results import stored_pages
 from producer.dispatch import publish_ranges
 
 if TYPE_CHECKING:
     from celery import Celery
 
     from ocrfleet.ledger import Ledger
+    from ocrfleet.storage import ObjectStore
     from producer.dispatch import Active, Dispatcher
 
 log = structlog.get_logger(__name__)
 
+#: Seconds in which of several sweeps only one publishes again what a document misses: the others see it at their next look.
+_APART = 10.0
 #: Stands for a document's assembly among the page numbers that are missed.
 _ASSEMBLY = 0
 
@@ -28,8 +33,9 @@ _ASSEMBLY = 0
 class Sweep:
     """Looks after the documents of a dispatcher. What is missed at two looks running is published again."""
 
-    def __init__(self, dispatcher: Dispatcher, ledger: Ledger, app: Celery) -> None:
+    def __init__(self, dispatcher: Dispatcher, store: ObjectStore, ledger: Ledger, app: Celery) -> None:
         self._dispatcher = dispatcher
+        self._store = store
         self._ledger = ledger
         self._app = app
         self._published = Published(ledger.redis)
@@ -61,7 +67,7 @@ class Sweep:
                 for document, generation, page in lost
                 if (document, generation) == (active.document, active.generation)
             )
-            if pages:
+            if pages and self._ledger.may_publish_again(active.document, active.generation, _APART):
                 log.warning("published again", document=active.document, pages=len(pages))
                 self._publish_again(active, pages)
         return len(lost)
@@ -77,7 +83,13 @@ class Sweep:
         return [page for page in active.manifest.pages() if page <= progress.published and page not in terminal]
 
     def _publish_again(self, active: Active, pages: list[int]) -> None:
-        if pages == [_ASSEMBLY]:
-            publish_assembly(self._app, active.document, active.generation)
-        else:
-            publish_ranges(self._app, active, pages)
+        """Publish what is lost, but for pages that have a record which a Redis that lost its last second forgot."""
+        if pages != [_ASSEMBLY]:
+            at = active.document, active.generation
+            stored = stored_pages(self._store, *at)
+            self._ledger.mark(*at, sorted(stored.done.intersection(pages)))
+            mark = self._ledger.mark(*at, sorted(stored.failed.intersection(pages)), failed=True)
+            publish_ranges(self._app, active, [page for page in pages if page not in stored.terminal])
+            if mark is not Mark.LAST:
+                return
+        publish_assembly(self._app, active.document, active.generation)

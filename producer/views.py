@@ -166,6 +166,17 @@ class Forecast(View):
     arriving: int = 0
 
 
+class QuarantinedPage(View):
+    """A page that workers died of, each alone with it."""
+
+    document: DocumentId
+    page: int
+    generation: int
+    uri: str
+    #: what was seen
+    detail: str
+
+
 class Retried(View):
     """What came of asking for another try."""
 

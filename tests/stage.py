@@ -55,7 +55,7 @@ class Stage:
         self.plan: dict[str, object] = {"log": str(folder / "recognised.log"), "overlaps": str(folder / "overlaps.log")}
         self.workers: list[subprocess.Popen[bytes]] = []
         self.dispatcher = self.new_dispatcher()
-        self.sweep = Sweep(self.dispatcher, self.ledger, self.app)
+        self.sweep = Sweep(self.dispatcher, self.store, self.ledger, self.app)
         self._swept = 0.0
 
     def new_dispatcher(self) -> Dispatcher:

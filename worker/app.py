@@ -6,7 +6,6 @@ Ends with 0 after a drain (SIGTERM), 70 when it broke while working (restart it)
 from __future__ import annotations
 
 import os
-import socket
 import sys
 import threading
 import uuid
@@ -20,7 +19,7 @@ from celery.worker import state
 from ocrfleet import logs
 from ocrfleet.errors import EXIT_BROKEN, EXIT_CONFIGURATION, ConfigurationError, FatalError, OcrfleetError
 from ocrfleet.lease import Leases
-from ocrfleet.ledger import Ledger
+from ocrfleet.ledger import Ledger, process_name
 from ocrfleet.models import find
 from ocrfleet.queues import make_app, queue_names
 from ocrfleet.settings import Settings
@@ -69,7 +68,7 @@ def main(
 
 def work(settings: Settings, profile: Profile) -> int:
     """Work until told to stop or broken; return the exit code. Raises FatalError when the engine can't be loaded."""
-    worker = f"{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
+    worker = f"{process_name(os.getpid())}.{uuid.uuid4().hex[:8]}"
     store = open_store(settings)
     ledger = Ledger(settings.redis_url)
     pipeline = Pipeline(

@@ -14,12 +14,14 @@ from ocrfleet.errors import (
     ConfigurationError,
     DamagedRecordError,
     FatalError,
+    OcrfleetError,
     PageFaultError,
     PermanentError,
     Reason,
     TransientError,
     UnavailableError,
 )
+from ocrfleet.ledger import Hold
 from ocrfleet.pages import Climb, PageResult, PageStatus
 from ocrfleet.profiles import TextLayer
 from ocrfleet.storage import NotFoundError
@@ -42,6 +44,10 @@ if TYPE_CHECKING:
     from worker.render import RenderPool
 
 log = structlog.get_logger(__name__)
+
+
+class SupersededError(OcrfleetError):
+    """Nothing is to be done: another worker reads the page or did, or its document was cancelled or deleted."""
 
 
 @dataclass
@@ -119,7 +125,7 @@ class PageReader:
     async def read(self, visit: Visit) -> PageResult:
         """Try a page until it is done or failed; its own faults are counted in the ledger, not in the message.
 
-        Raises MovedError when it goes to another profile, DrainingError or TransientError when it must be given back,
+        Raises MovedError when it goes to another profile, SupersededError when another worker does it or did, DrainingError or TransientError when it must be given back,
         FatalError when this worker is broken; where no page had a part in that, as by a ConfigurationError, none is held.
         """
         if visit.faults.falls or visit.job.climbing is not None:
@@ -127,9 +133,10 @@ class PageReader:
             self._refuse_repetition(visit)
         while True:
             if visit.faults.deaths_alone >= self._settings.quarantine_deaths:
+                seen = f" ({visit.faults.death})" if visit.faults.death is not None else ""
                 detail = (
-                    f"the worker died {visit.faults.deaths_alone} times while it worked on this page alone; "
-                    "look at the page, then run again with --retry-failed"
+                    f"the worker died {visit.faults.deaths_alone} times while it worked on this page alone{seen}; "
+                    "look at the page, then try it again: ocrfleet retry, or run --retry-failed"
                 )
                 return await self._failed(visit, Reason.WORKER_DIED, detail)
             step = await self._next(visit)
@@ -263,7 +270,9 @@ class PageReader:
                 if self.health.leaving:
                     raise DrainingError("the worker is leaving")
                 hold = functools.partial(self._ledger.hold, worker=self._worker, alone=alone)
-                await self._patience.call(hold, *visit.at)
+                held = await self._patience.call(hold, *visit.at)
+                if held is Hold.TAKEN or (held is Hold.UNKNOWN and await self._patience.call(self._has_ended, visit)):
+                    raise SupersededError
                 current = Try(visit.page, step.rung, making_ready)
                 try:
                     result = await self._reading.attempt(visit.job, visit.manifest, current, step, place)
@@ -290,6 +299,14 @@ class PageReader:
                     raise PageFaultError(Reason.INTERNAL_ERROR, what) from error
                 attempts.append(current.done(result.reason or "done", result.detail))
                 return result
+
+    def _has_ended(self, visit: Visit) -> bool:
+        """Say whether the page's document has ended, as by being cancelled, or is gone."""
+        document, generation, page = visit.at
+        if self._store.exists(keys.status(document, generation)) or not self._store.exists(keys.manifest(document)):
+            self._ledger.release(document, generation, page)
+            return True
+        return False
 
     async def _fell(self, visit: Visit, step: Step, reason: Reason, result: PageResult | None = None) -> None:
         """Note how far a page is that fell, and let go of it until its next attempt.

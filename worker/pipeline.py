@@ -27,7 +27,7 @@ from ocrfleet.pages import PageStatus
 from ocrfleet.results import record_pages, stored_pages
 from worker import canary
 from worker.attempts import Attempt, RunRecord
-from worker.page import PageReader, Visit
+from worker.page import PageReader, SupersededError, Visit
 from worker.patience import Patience
 from worker.reading import DrainingError
 from worker.routing import Destination, MovedError
@@ -252,7 +252,7 @@ class Pipeline:
         for page, end in zip(pages, ends, strict=True):
             if isinstance(end, MovedError):
                 moved.setdefault(end.to, []).append(page)
-        _raise_worst([end for end in ends if not isinstance(end, MovedError)])
+        _raise_worst([end for end in ends if not isinstance(end, MovedError | SupersededError)])
         # A job with nothing left to do may be the repetition of one whose worker died before it asked for assembly.
         mark = await self._patience.call(self._ledger.mark, job.document, job.generation, ())
         return Worked(mark is Mark.LAST, moved)
@@ -313,7 +313,7 @@ class Pipeline:
         return known
 
     async def _page(self, visit: Visit) -> None:
-        """Bring one page to its terminal record. Raises MovedError when it goes elsewhere."""
+        """Bring one page to its terminal record. Raises MovedError when it goes elsewhere, SupersededError when it is there."""
         with structlog.contextvars.bound_contextvars(page=visit.page):
             try:
                 result = await self._reader.read(visit)

@@ -132,6 +132,27 @@ def retry(documents: IdsArgument = None, *, collection: CollectionOption = None)
         _each(documents if collection is None else _unfinished(registry, collection or ""), ask)
 
 
+def quarantine(
+    *, as_json: Annotated[bool, typer.Option("--json", help="Print JSON, a line for each page.")] = False
+) -> None:
+    """List the pages that workers died of, each alone with its page, and what was seen of that.
+
+    Such a page is [b]failed[/] in its document and read no more. [b]ocrfleet retry ID[/] has it tried again.
+    """
+    console = Console(highlight=False, soft_wrap=True)
+    count = 0
+    with _asked(read_settings()) as registry:
+        for page in registry.quarantined():
+            count += 1
+            if as_json:
+                typer.echo(as_json_line(page))
+                continue
+            console.print(f"[b]{page.document}[/]  page {page.page}  {shown(page.uri)}")
+            console.print(f"  {escape(printable(page.detail))}")
+    if not count and not as_json:
+        console.print("No page is in quarantine.")
+
+
 def cancel(documents: Annotated[list[str], typer.Argument(metavar="ID…", help="The documents' ids.")]) -> None:
     """End documents as they are. Pages that were read stay; ocrfleet retry goes on with the others.
 

@@ -355,7 +355,7 @@ def test_a_damaged_marker_harms_no_other_document(stage: Stage) -> None:
     # Then the whole one is looked after, and the torn one is registered anew
     assert list(again.active) == [whole.document]
     stage.dispatcher = again
-    stage.sweep = Sweep(again, stage.ledger, stage.app)
+    stage.sweep = Sweep(again, stage.store, stage.ledger, stage.app)
     assert stage.register("a", []).ended is False
     assert [status.status for status in stage.finish(torn, whole, workers=1)] == [DocumentStatus.COMPLETED] * 2
 

@@ -9,7 +9,7 @@ from servers import Valkey
 
 from ocrfleet.errors import TransientError
 from ocrfleet.jobs import WorkerState
-from ocrfleet.ledger import Faults, Ledger, Mark
+from ocrfleet.ledger import Faults, Hold, Ledger, Mark, process_name
 
 DOCUMENT = "0" * 32
 DIGEST = "0" * 64
@@ -108,6 +108,40 @@ def test_living_workers_say_what_they_serve_and_dead_ones_are_forgotten(ledger: 
     assert ledger.redis.smembers("ocrfleet:workers") == {b"a"}
     ledger.leave("a")
     assert ledger.workers() == []
+
+
+def test_a_page_is_in_one_living_workers_hand(ledger: Ledger) -> None:
+    ledger.seed(DOCUMENT, 1, total=9, done=[], failed=[])
+    for worker in "ab":
+        ledger.heartbeat(WorkerState(worker=worker, profile="p", profile_digest=DIGEST), 30)
+    # Given a page in one worker's hand: another one does not get it, whoever has it may have it again
+    assert ledger.hold(DOCUMENT, 1, 5, worker="a", alone=False) is Hold.HELD
+    assert ledger.hold(DOCUMENT, 1, 5, worker="b", alone=False) is Hold.TAKEN
+    assert ledger.hold(DOCUMENT, 1, 5, worker="a", alone=False) is Hold.HELD
+    # When it dies, the other one gets it, and the death is counted
+    ledger.leave("a")
+    assert ledger.hold(DOCUMENT, 1, 5, worker="b", alone=False) is Hold.HELD
+    assert ledger.inspect(DOCUMENT, 1, 5, worker="b") == Faults(deaths=1)
+    # And nobody gets what is terminal
+    ledger.mark(DOCUMENT, 1, [5])
+    assert ledger.hold(DOCUMENT, 1, 5, worker="b", alone=False) is Hold.TAKEN
+    # Of a document that nothing is known of, the worker is told so
+    assert ledger.hold(DOCUMENT, 2, 5, worker="b", alone=False) is Hold.UNKNOWN
+
+
+def test_whoever_saw_a_worker_die_is_heard_by_those_who_find_its_pages(ledger: Ledger) -> None:
+    worker = f"{process_name(4711)}.0123"
+    ledger.hold(DOCUMENT, 1, 5, worker=worker, alone=True)
+    ledger.bury(4711, "killed by SIGKILL")
+    assert ledger.inspect(DOCUMENT, 1, 5, worker="b") == Faults(deaths_alone=1, death="killed by SIGKILL")
+
+
+def test_one_of_several_sweeps_publishes_a_document_again(ledger: Ledger) -> None:
+    assert ledger.may_publish_again(DOCUMENT, 1, 0.1)
+    assert not ledger.may_publish_again(DOCUMENT, 1, 0.1)
+    assert ledger.may_publish_again(DOCUMENT, 2, 0.1)
+    time.sleep(0.15)
+    assert ledger.may_publish_again(DOCUMENT, 1, 0.1)
 
 
 def test_a_released_page_is_in_nobodys_hand(ledger: Ledger) -> None:

@@ -1,0 +1,268 @@
+"""Races, each forced: whatever comes first, the outcome is the same, and nothing is undone."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from stage import Stage
+
+from ocrfleet import keys
+from ocrfleet.errors import Reason, TransientError
+from ocrfleet.jobs import DocumentStatus, Manifest, PageJob, Queue, Status
+from ocrfleet.ledger import Mark
+from ocrfleet.pages import PageResult, PageStatus
+from ocrfleet.queues import publish_assembly, publish_pages
+from ocrfleet.results import record_pages
+from producer.register import Registered
+from producer.registry import Registry
+from producer.sweep import Sweep
+
+
+def registry_of(stage: Stage) -> Registry:
+    return Registry(stage.store, stage.ledger, stage.settings)
+
+
+def job_of(book: Registered, first: int, last: int, *, generation: int = 1) -> PageJob:
+    return PageJob(document=book.document, generation=generation, queue=Queue.BULK, first=first, last=last)
+
+
+def result(page: int, text: str | None, *, stage: Stage) -> PageResult:
+    failed = text is None
+    return PageResult(
+        page=page,
+        status=PageStatus.FAILED if failed else PageStatus.DONE,
+        text=text or "",
+        profile=stage.profile.name,
+        engine="e",
+        model="m",
+        revision="1",
+        reason=Reason.ENGINE_FAILED if failed else None,
+        detail="it said no" if failed else None,
+    )
+
+
+def idle(stage: Stage) -> bool:
+    """Nothing is on the queue, nothing is leased."""
+    queue = keys.queue_pages("bulk", stage.profile.name)
+    return not stage.valkey.client.llen(queue) and not stage.valkey.client.hlen(keys.UNACKED)
+
+
+def test_a_job_that_two_workers_get_at_once_is_read_by_one(stage: Stage) -> None:
+    # Given two workers, and pages that take a while
+    stage.plan["seconds"] = 1.0
+    book = stage.register("a", [1, 2])
+    stage.keep_workers(2)
+    stage.await_(lambda: len(stage.ledger.workers()) == 2)
+    stage.dispatcher.tick()
+    # When each job comes twice, while the first copy is being worked on
+    stage.await_(lambda: len(stage.recognised()) == 2)
+    publish_pages(stage.app, stage.profile.name, [job_of(book, 1, 1), job_of(book, 2, 2)])
+    (status,) = stage.finish(book)
+    stage.await_(lambda: idle(stage))
+    # Then each page is read once, and no copy is left
+    assert status.status is DocumentStatus.COMPLETED
+    assert sorted(stage.recognised()) == [1, 2]
+
+
+def test_of_two_that_finish_a_page_the_first_one_stands(stage: Stage) -> None:
+    book = stage.register("a", [1, 2])
+    stage.dispatcher.tick()
+    manifest = Manifest.from_bytes(stage.store.get(keys.manifest(book.document)))
+    for text in ("first", "second"):
+        record_pages(stage.store, stage.ledger, job_of(book, 1, 1), manifest, result(1, text, stage=stage))
+    assert stage.text(book, 1) == "first"
+    (progress,) = stage.ledger.progress([(book.document, 1)])
+    assert progress is not None
+    assert (progress.terminal, progress.failed) == (1, 0)
+
+
+def test_a_failure_that_comes_after_a_success_changes_nothing(stage: Stage) -> None:
+    book = stage.register("a", [1, 2])
+    stage.dispatcher.tick()
+    manifest = Manifest.from_bytes(stage.store.get(keys.manifest(book.document)))
+    # Given a page that is done, and a stale worker that says it failed
+    for text in ("text", None):
+        record_pages(stage.store, stage.ledger, job_of(book, 1, 1), manifest, result(1, text, stage=stage))
+    # When the other page is read
+    (status,) = stage.finish(book, workers=1)
+    # Then the document is complete, with the text
+    assert (status.status, status.done, status.failures) == (DocumentStatus.COMPLETED, 2, ())
+
+
+def test_a_late_assembly_does_nothing_to_a_generation_that_was_opened_since(stage: Stage) -> None:
+    stage.plan["fail"] = [2]
+    book = stage.register("a", [1, 2])
+    stage.finish(book, workers=1)
+    first = stage.store.get(keys.status(book.document, 1))
+    # Given a new generation that waits for a worker which reads all
+    stage.workers[0].kill()
+    stage.workers[0].wait()
+    stage.plan["fail"] = []
+    registry = registry_of(stage)
+    assert registry.retry(book.document).generation == 2
+    stage.dispatcher.tick()
+    # When the first generation is assembled once more, in the middle of it
+    publish_assembly(stage.app, book.document, 1)
+    (status,) = stage.finish(replace(book, generation=2), workers=1)
+    stage.await_(lambda: not stage.valkey.client.llen(keys.QUEUE_ASSEMBLY))
+    # Then each generation has its own end
+    assert status.status is DocumentStatus.COMPLETED
+    assert stage.store.get(keys.status(book.document, 1)) == first
+    registry.close()
+
+
+@pytest.mark.parametrize("how", ["cancel", "delete"])
+def test_pages_in_flight_of_a_document_that_nobody_wants_any_more_end_nowhere(stage: Stage, how: str) -> None:
+    # Given a page that is being read, one that is made ready, and others behind them
+    until = stage.folder / "go"
+    stage.plan |= {"wait": [1], "until": str(until)}
+    book = stage.register("a", [1, 2, 3, 4])
+    other = stage.register("b", [11])
+    stage.start_worker()
+    stage.await_(lambda: 1 in stage.recognised())
+    # When the document is cancelled or deleted, and the page ends late
+    registry = registry_of(stage)
+    getattr(registry, how)(book.document)
+    until.touch()
+    (status,) = stage.finish(other)
+    stage.await_(lambda: idle(stage))
+    # Then no more of it is read than what had begun, others are, and nothing of it is on its way or in Redis
+    assert status.status is DocumentStatus.COMPLETED
+    assert {1, 11} <= set(stage.recognised()) <= {1, 2, 11}
+    stage.await_(lambda: not list(stage.store.list(keys.ACTIVE)))
+    assert stage.valkey.client.keys(f"ocrfleet:ledger:{book.document}:*") == []
+    if how == "cancel":
+        ended = Status.from_bytes(stage.store.get(keys.status(book.document, 1)))
+        assert ended.status is DocumentStatus.CANCELLED
+    else:
+        later = datetime.now(UTC) + timedelta(days=1)
+        registry.remove_deleted(later)
+        assert list(stage.store.list(keys.document(book.document))) == []
+    registry.close()
+
+
+def test_the_sweep_leaves_alone_what_is_just_being_published(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a sweep that looks twice between the messages and the note that they were published, and twice after it
+    book = stage.register("a", [1, 2, 3])
+    sweeps: list[int] = []
+
+    def looks() -> None:
+        sweeps.extend(stage.sweep.run() for _ in range(2))
+
+    published = stage.ledger.published
+
+    def slowly(document: str, generation: int, page: int) -> None:
+        looks()
+        published(document, generation, page)
+        looks()
+
+    monkeypatch.setattr(stage.ledger, "published", slowly)
+    stage.dispatcher.tick()
+    # Then it publishes nothing again
+    assert sweeps == [0] * 4
+    assert stage.valkey.client.llen(keys.queue_pages("bulk", stage.profile.name)) == 3
+    stage.finish(book, workers=1)
+    assert stage.recognised() == [1, 2, 3]
+
+
+def test_a_publish_that_was_cut_short_is_done_again_and_read_once(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a dispatcher that loses Redis between the messages and the note that they were published
+    book = stage.register("a", [1, 2, 3])
+    with monkeypatch.context() as patch:
+
+        def away(*_: object) -> None:
+            raise TransientError("Redis is away")
+
+        patch.setattr(stage.ledger, "published", away)
+        with pytest.raises(TransientError):
+            stage.dispatcher.tick()
+    # When it goes on, everything is on the queue twice
+    stage.dispatcher.tick()
+    assert stage.valkey.client.llen(keys.queue_pages("bulk", stage.profile.name)) == 6
+    # Then two workers read each page once
+    (status,) = stage.finish(book, workers=2)
+    assert status.status is DocumentStatus.COMPLETED
+    assert sorted(stage.recognised()) == [1, 2, 3]
+
+
+def test_several_sweeps_publish_what_is_lost_once(stage: Stage) -> None:
+    # Given pages whose messages are lost, and two sweeps that have both missed them once
+    stage.register("a", [1, 2, 3])
+    stage.dispatcher.tick()
+    stage.valkey.client.delete(keys.queue_pages("bulk", stage.profile.name))
+    sweeps = [Sweep(stage.dispatcher, stage.store, stage.ledger, stage.app) for _ in range(2)]
+    for sweep in sweeps:
+        sweep.run()
+    for sweep in sweeps:
+        sweep.run()
+    assert stage.valkey.client.llen(keys.queue_pages("bulk", stage.profile.name)) == 3
+
+
+def test_a_redis_that_forgot_its_last_second_has_no_page_read_twice(stage: Stage) -> None:
+    # Given a document with two of three pages done, and a Redis as it was before them, its messages lost
+    book = stage.register("a", [1, 2, 3])
+    stage.dispatcher.tick()
+    before = {name: stage.valkey.client.dump(name) for name in stage.valkey.client.keys("ocrfleet:*")}
+    manifest = Manifest.from_bytes(stage.store.get(keys.manifest(book.document)))
+    for page in (1, 2):
+        record_pages(stage.store, stage.ledger, job_of(book, page, page), manifest, result(page, "t", stage=stage))
+    stage.valkey.client.flushall()
+    for name, value in before.items():
+        stage.valkey.client.restore(name, 0, value)
+    # When the sweep and a worker go on
+    (status,) = stage.finish(book, workers=1)
+    # Then only the page that has no record is read
+    assert status.status is DocumentStatus.COMPLETED
+    assert stage.recognised() == [3]
+
+
+def test_bits_of_an_older_generation_do_not_touch_a_newer_one(stage: Stage) -> None:
+    # Given a document whose second page failed, and what Redis said of it then
+    stage.plan["fail"] = [2]
+    book = stage.register("a", [1, 2])
+    stage.dispatcher.tick()
+    manifest = Manifest.from_bytes(stage.store.get(keys.manifest(book.document)))
+    record_pages(stage.store, stage.ledger, job_of(book, 1, 1), manifest, result(1, "t", stage=stage))
+    record_pages(stage.store, stage.ledger, job_of(book, 2, 2), manifest, result(2, None, stage=stage))
+    before = {name: stage.valkey.client.dump(name) for name in stage.valkey.client.keys("ocrfleet:*")}
+    publish_assembly(stage.app, book.document, 1)
+    stage.plan["fail"] = []
+    stage.start_worker()
+    stage.await_(lambda: stage.store.exists(keys.status(book.document, 1)))
+    # When it is tried again, and Redis comes back with an old file
+    again = stage.register("a", [], retry_failed=True)
+    stage.dispatcher.tick()
+    for name, value in before.items():
+        stage.valkey.client.restore(name, 0, value, replace=True)
+    assert stage.ledger.mark(book.document, 1, ()) is Mark.LAST
+    # Then the page is read all the same
+    (status,) = stage.finish(again)
+    assert (status.generation, status.status) == (2, DocumentStatus.COMPLETED)
+    assert stage.recognised() == [2]
+
+
+def test_a_reader_has_one_generation_while_the_next_one_is_written(stage: Stage, tmp_path: Path) -> None:
+    # Given somebody who has begun to read an output
+    stage.plan["fail"] = [2]
+    book = stage.register("a", [1, 2])
+    (status,) = stage.finish(book, workers=1)
+    output = status.outputs["md"]
+    with stage.store.open(output.key) as stream:
+        begun = stream.read(10)
+        # When a new generation is read, assembled and stored
+        stage.workers[0].kill()
+        stage.workers[0].wait()
+        stage.plan["fail"] = []
+        again = stage.register("a", [], retry_failed=True)
+        (later,) = stage.finish(again, workers=1)
+        # Then what is read is the old one to its end, and the old one stays
+        whole = begun + stream.read()
+    assert hashlib.sha256(whole).hexdigest() == output.sha256
+    assert stage.store.get(output.key) == whole
+    assert later.outputs["md"].sha256 != output.sha256
