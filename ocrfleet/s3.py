@@ -65,6 +65,11 @@ def typed(text: str) -> S3Location:
     return S3Location(bucket, key)
 
 
+def as_typed(stored: str) -> str:
+    """Return a source's URI as its owner writes it: the counterpart of `typed`. What lies elsewhere stays as it is."""
+    return str(parse(stored)) if stored.startswith(SCHEME) else stored
+
+
 @functools.lru_cache
 def client(settings: S3Settings) -> S3Client:
     """Return the process's client for these settings. Threads may share it. Raises ConfigurationError."""

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import structlog
 from pydantic import Field
 
-from ocrfleet import keys
+from ocrfleet import keys, s3
 from ocrfleet.errors import DamagedRecordError, TransientError
 from ocrfleet.jobs import Moment, Record, digest_of
 from ocrfleet.storage import NotFoundError
@@ -157,7 +157,7 @@ def _body(status: Status, submission: Submission) -> str:
             "failed": len(status.failures),
             "problem": status.problem.model_dump(mode="json") if status.problem else None,
             "name": submission.name,
-            "source": submission.uri,
+            "source": s3.as_typed(submission.uri),
             "collection": submission.terms.collection,
             "results": submission.terms.results,
         },

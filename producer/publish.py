@@ -93,7 +93,7 @@ class Publisher:
             document=status.document,
             generation=status.generation,
             submitted=submission.submitted,
-            source=submission.uri,
+            source=s3.as_typed(submission.uri),
             status=status.status,
             total=status.total,
             done=status.done,

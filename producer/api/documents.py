@@ -150,8 +150,11 @@ def get_result(
     "/{document}/retry", operation_id="retry_document", status_code=202, response_model=Retried, responses=_CONFLICT
 )
 def retry_document(given: Given, document: Id) -> Retried:
-    """Have the pages tried again that are not done. `opened` says whether there are any."""
-    return given.registry.retry(document)
+    """Have the pages tried again that are not done. With 409 there are none, or not yet."""
+    retried = given.registry.retry(document)
+    if not retried.opened:
+        raise ProblemError(HTTPStatus.CONFLICT, "All of its pages are done: there is nothing to be tried again.")
+    return retried
 
 
 @router.post("/{document}/cancel", operation_id="cancel_document", response_model=DocumentView, responses=_CONFLICT)

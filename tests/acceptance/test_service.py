@@ -6,90 +6,37 @@ SeaweedFS, Valkey, `dispatch`, `watch` and a worker, each as a process of its ow
 from __future__ import annotations
 
 import json
-import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from desk import NUMBERED, Desk
 from numbered import write_book
 from servers import SeaweedFS, Valkey
+from service import Service, until
 
 
-class Service:
-    """A fleet on two buckets of its own, and a third one for its store."""
-
-    def __init__(self, desk: Desk, valkey: Valkey, seaweed: SeaweedFS) -> None:
-        self.desk, self.valkey, self.seaweed = desk, valkey, seaweed
-        self.inbox, self.texts, self.store = seaweed.bucket(), seaweed.bucket(), seaweed.bucket()
-        self.environment = {
-            **seaweed.environment,
-            "OCRFLEET_S3_ENDPOINT_URL": seaweed.endpoint,
-            "OCRFLEET_STORE": f"s3://{self.store}/fleet",
-            "OCRFLEET_REDIS_URL": valkey.url,
-            "OCRFLEET_LEASE_SECONDS": "5",
-            "OCRFLEET_CACHE": str(desk.folder / "cache"),
-        }
+class Watched(Service):
+    """One that watches its first bucket, and delivers into the second."""
 
     def start(self) -> None:
-        self.dispatch = self.desk.start("dispatch", environment=self.environment)
-        self.worker = self.desk.start("worker", *NUMBERED, environment=self.environment)
-        self.watch = self.desk.start(
-            *("watch", "--poll", f"s3://{self.inbox}/", "--every", "1", "--results", f"s3://{self.texts}/"),
-            *NUMBERED,
-            environment=self.environment,
+        self.dispatch = self.begin("dispatch")
+        self.begin("worker", *NUMBERED)
+        self.begin(
+            *("watch", "--poll", f"s3://{self.inbox}/", "--every", "1", "--results", f"s3://{self.texts}/"), *NUMBERED
         )
-
-    def stop(self) -> None:
-        processes = self.watch, self.worker, self.dispatch
-        for process in processes:
-            process.send_signal(signal.SIGTERM)
-        for process in processes:
-            _, said = process.communicate(timeout=60)
-            assert process.returncode == 0, said
-
-    def put(self, key: str, numbers: list[int]) -> None:
-        path = write_book(self.desk.folder / "book.tif", numbers)
-        self.seaweed.client.upload_file(str(path), self.inbox, key)
-
-    def names(self) -> set[str]:
-        """The keys of the results."""
-        pages = self.seaweed.client.get_paginator("list_objects_v2").paginate(Bucket=self.texts)
-        return {item["Key"] for page in pages for item in page.get("Contents", ())}
-
-    def results(self) -> dict[str, bytes]:
-        found = {}
-        for page in self.seaweed.client.get_paginator("list_objects_v2").paginate(Bucket=self.texts):
-            for item in page.get("Contents", ()):
-                body = self.seaweed.client.get_object(Bucket=self.texts, Key=item["Key"])["Body"]
-                found[item["Key"]] = body.read()
-        return found
-
-    def ask(self, *arguments: object, code: int = 0) -> str:
-        ended = self.desk.run(*arguments, environment=self.environment)
-        assert ended.returncode == code, ended.stderr
-        return ended.stdout
 
 
 @pytest.fixture
-def service(desk: Desk, valkey: Valkey, seaweed: SeaweedFS) -> Iterator[Service]:
-    made = Service(desk, valkey, seaweed)
+def service(desk: Desk, valkey: Valkey, seaweed: SeaweedFS) -> Iterator[Watched]:
+    made = Watched(desk, valkey, seaweed)
     made.start()
     yield made
     made.stop()
 
 
-def until(condition: Callable[[], Any], *, seconds: float = 60, otherwise: Callable[[], object] = str) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (met := condition()):
-        assert time.monotonic() < deadline, f"it did not happen: {otherwise()}"
-        time.sleep(0.2)
-    return met
-
-
-def test_a_file_in_a_bucket_becomes_text_in_another_one(service: Service, desk: Desk, tmp_path: Path) -> None:
+def test_a_file_in_a_bucket_becomes_text_in_another_one(service: Watched, desk: Desk, tmp_path: Path) -> None:
     # Given a file that somebody puts into a bucket
     key = "letters/Brief an Köln+1 %41.tif"
     service.put(key, [1, 2, 3])
@@ -120,15 +67,13 @@ def test_a_file_in_a_bucket_becomes_text_in_another_one(service: Service, desk: 
     assert f"{key}.md" in service.results()
 
 
-def test_who_leads_is_killed_and_another_one_goes_on(service: Service, desk: Desk) -> None:
+def test_who_leads_is_killed_and_another_one_goes_on(service: Watched, desk: Desk) -> None:
     # Given a second dispatcher, that waits
-    other = desk.start("dispatch", environment=service.environment)
+    service.begin("dispatch")
     service.put("a.tif", [1])
     until(lambda: "a.tif.status.json" in service.results())
     # When the first one is killed without a word
-    service.dispatch.kill()
-    service.dispatch.communicate()
-    service.dispatch = other
+    service.kill(service.dispatch)
     service.put("b.tif", [2])
     # Then what comes next is read all the same, once
     until(lambda: "b.tif.status.json" in service.results(), seconds=90)
@@ -149,7 +94,7 @@ def test_a_store_that_is_killed_amid_two_hundred_documents_costs_none_of_them(
     # Given two hundred documents, and a fleet at work on them
     seaweed = own_seaweed
     desk.plan["seconds"] = 0.1
-    service = Service(desk, valkey, seaweed)
+    service = Watched(desk, valkey, seaweed)
     for number in range(200):
         service.put(f"{number:03}.tif", [number])
     service.start()
@@ -172,7 +117,7 @@ def test_a_store_that_is_killed_amid_two_hundred_documents_costs_none_of_them(
 
 
 def test_results_among_the_sources_are_refused(desk: Desk, valkey: Valkey, seaweed: SeaweedFS) -> None:
-    service = Service(desk, valkey, seaweed)
+    service = Watched(desk, valkey, seaweed)
     ended = desk.run(
         *("watch", "--poll", f"s3://{service.inbox}/", "--results", f"s3://{service.inbox}/texts/"),
         *NUMBERED,
@@ -182,7 +127,7 @@ def test_results_among_the_sources_are_refused(desk: Desk, valkey: Valkey, seawe
     assert "--exclude texts/" in ended.stderr
 
 
-def test_folders_and_prefixes_are_submitted_once(service: Service, desk: Desk) -> None:
+def test_folders_and_prefixes_are_submitted_once(service: Watched, desk: Desk) -> None:
     # Given files on this machine, which the fleet can't see, and others in a bucket that nobody watches
     (desk.scans / "box").mkdir()
     write_book(desk.scans / "box" / "a.tif", [1, 2])

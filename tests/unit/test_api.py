@@ -537,6 +537,7 @@ def test_documents_are_retried_cancelled_and_deleted(served: Front) -> None:
     assert (retried.status_code, retried.json()) == (202, {"generation": 2, "opened": True})
     assert (cancelled.status_code, cancelled.json()["state"]) == (200, "cancelled")
     problem(post(f"/v1/documents/{partial}/retry"), 409)
+    problem(post(f"/v1/documents/{front.shelf.ended('done.pdf')}/retry"), 409)
     problem(post(f"/v1/documents/{waiting}/cancel"), 409)
     assert front.client.delete(f"/v1/documents/{partial}").status_code == 204
     for ask in (front.client.get, front.client.delete):

@@ -51,6 +51,8 @@ class TestNames:
 
     def test_a_stored_uri_is_encoded(self) -> None:
         assert s3.uri("a-bucket", "a b/50 %.pdf") == "s3://a-bucket/a%20b/50%20%25.pdf"
+        assert s3.as_typed("s3://a-bucket/a%20b/50%20%25.pdf") == "s3://a-bucket/a b/50 %.pdf"
+        assert s3.as_typed("file:///a%20b.pdf") == "file:///a%20b.pdf"
 
     @pytest.mark.parametrize(
         "text", ["", "a-bucket/key", "s3:a-bucket", "s3://", "s3:///key", "s3://a b/", "file:///a"]

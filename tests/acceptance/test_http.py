@@ -1,0 +1,223 @@
+"""The same service by way of HTTP: somebody sends a file, or names one, follows it, and fetches its text.
+
+SeaweedFS, Valkey, `serve` and a worker, each as a process of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from desk import NUMBERED, Desk
+from numbered import write_book
+from servers import SeaweedFS, Valkey, free_ports
+from service import Service, until
+from standardwebhooks import Webhook
+from webhook_receiver import Receiver
+
+TOKEN = "t" * 32
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105 - a test's
+
+
+class Served(Service):
+    """One that is asked over HTTP, reads sources below letters/ of its first bucket, and tells a receiver."""
+
+    def __init__(self, desk: Desk, valkey: Valkey, seaweed: SeaweedFS, receiver: Receiver) -> None:
+        super().__init__(
+            desk,
+            valkey,
+            seaweed,
+            OCRFLEET_API_TOKENS=TOKEN,
+            OCRFLEET_WEBHOOK_SECRET=SECRET,
+            OCRFLEET_WEBHOOK_PRIVATE="1",
+        )
+        self.environment["OCRFLEET_API_SOURCES"] = f"s3://{self.inbox}/letters/"
+        self.receiver = receiver
+        (self.port,) = free_ports(1)
+        self.client = httpx.Client(
+            base_url=f"http://127.0.0.1:{self.port}", headers={"Authorization": f"Bearer {TOKEN}"}, timeout=60
+        )
+        desk.plan |= {"wait": [3], "until": str(desk.folder / "go on")}
+
+    def start(self) -> None:
+        self.begin("serve", "--port", self.port, *NUMBERED)
+        self.begin("worker", *NUMBERED)
+        until(self._ready)
+
+    def stop(self) -> None:
+        self.client.close()
+        super().stop()
+
+    def book(self, *numbers: int) -> bytes:
+        return write_book(self.desk.folder / "sent.tif", list(numbers)).read_bytes()
+
+    def go_on(self) -> None:
+        """Have page 3 read, which waits for this."""
+        (self.desk.folder / "go on").touch()
+
+    def ended(self, place: str) -> dict[str, Any]:
+        """Follow a document to its end; return what is known of it then."""
+        with self.client.stream("GET", f"{place}/events") as stream:
+            *_, (last, _) = events(stream)
+        assert last == "ended"
+        return self.client.get(place).json()
+
+    def fetched(self, place: str, extension: str) -> httpx.Response:
+        """Fetch a result as somebody does who has no token, from where one with a token is sent to."""
+        redirect = self.client.get(f"{place}/result", params={"format": extension})
+        assert (redirect.status_code, redirect.headers["cache-control"]) == (307, "no-store")
+        assert redirect.headers["location"].startswith(self.seaweed.endpoint)
+        answer = httpx.get(redirect.headers["location"])
+        assert answer.status_code == 200, answer.text
+        return answer
+
+    def told(self, document: str) -> dict[str, Any]:
+        """Return what the receiver was told of a document, verified by the standard's own library."""
+
+        def those() -> list[dict[str, Any]]:
+            found = [Webhook(SECRET).verify(body, headers) for headers, body in list(self.receiver.got)]
+            return [message for message in found if message["data"]["document"] == document]
+
+        (message,) = until(those)
+        return message
+
+    def _ready(self) -> bool:
+        try:
+            return self.client.get("/readyz").is_success
+        except httpx.TransportError:
+            return False
+
+
+def events(stream: httpx.Response) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield what a stream of server-sent events says."""
+    kind = ""
+    for line in stream.iter_lines():
+        if line.startswith("event: "):
+            kind = line.removeprefix("event: ")
+        elif line.startswith("data: "):
+            yield kind, json.loads(line.removeprefix("data: "))
+
+
+@pytest.fixture
+def served(desk: Desk, valkey: Valkey, seaweed: SeaweedFS) -> Iterator[Served]:
+    with Receiver() as receiver:
+        made = Served(desk, valkey, seaweed, receiver)
+        made.start()
+        yield made
+        made.stop()
+
+
+def test_a_file_is_sent_followed_and_its_text_fetched(served: Served) -> None:
+    client = served.client
+    # Given a file, sent with a key and a callback; its last page takes a while
+    data = served.book(1, 2, 3)
+    sent = {
+        "files": {"file": ("Brief an Köln.tif", data, "image/tiff")},
+        "data": {"collection": "letters", "callback": served.receiver.url},
+        "headers": {"Idempotency-Key": "k1"},
+    }
+    answer = client.post("/v1/documents", **sent)
+    assert (answer.status_code, answer.json()["total"]) == (201, 3), answer.text
+    place, document = answer.headers["location"], answer.json()["id"]
+    # When it is sent again for want of an answer, the answer is the same one; the key is no other request's
+    again = client.post("/v1/documents", **sent)
+    assert (again.status_code, again.json(), again.headers["location"]) == (201, answer.json(), place)
+    other = client.post("/v1/documents", **(sent | {"data": {"collection": "others"}}))
+    assert (other.status_code, other.headers["content-type"]) == (422, "application/problem+json")
+    # And nobody without a token is told of it
+    assert httpx.get(f"{client.base_url}{place}").status_code == 401
+
+    # When it is followed
+    with client.stream("GET", f"{place}/events") as stream:
+        progress = events(stream)
+        kind, numbers = next(progress)
+        while numbers["done"] < 2:
+            kind, numbers = next(progress)
+        # Then it is seen on its way, and what needs its end has to wait
+        assert (kind, numbers["state"], numbers["total"]) == ("progress", "active", 3)
+        assert client.get(place).json()["done"] == 2
+        assert [item["state"] for item in client.get(f"{place}/pages").json()["items"]] == ["done", "done", "open"]
+        assert client.get(f"{place}/result").status_code == 409
+        assert client.post(f"{place}/retry").status_code == 409
+        # And when its last page is read, its end
+        served.go_on()
+        *_, (kind, numbers) = progress
+        assert (kind, numbers["state"], numbers["done"]) == ("ended", "completed", 3)
+
+    # Then its text is fetched from the store, without a token, by the name that it was sent under
+    view = client.get(place).json()
+    for extension, kind in (("md", "text/markdown; charset=utf-8"), ("json", "application/json")):
+        result = served.fetched(place, extension)
+        assert hashlib.sha256(result.content).hexdigest() == view["outputs"][extension]["sha256"]
+        assert result.headers["content-type"] == kind
+        assert f"Brief%20an%20K%C3%B6ln.tif.{extension}" in result.headers["content-disposition"]
+        assert [f"page number {number}" in result.text for number in (1, 2, 3)] == [True] * 3
+    followed = client.get(f"{place}/result", follow_redirects=True)
+    assert followed.content == served.fetched(place, "md").content
+    # And page by page
+    assert client.get(f"{place}/pages/2").json()["text"] == "page number 2"
+    assert client.get(f"{place}/pages/4").status_code == 404
+    # And the receiver is told, once, by us
+    message = served.told(document)
+    assert (message["type"], message["data"]["status"], message["data"]["done"]) == ("document.ended", "completed", 3)
+    assert (message["data"]["name"], message["data"]["collection"]) == ("Brief an Köln.tif", "letters")
+    # And it is listed among what has ended
+    listing = {"collection": "letters", "status": "completed"}
+    (listed,) = until(lambda: client.get("/v1/documents", params=listing).json()["items"])
+    assert listed["id"] == document
+
+    # When it is asked for once more, there is nothing to be tried again
+    assert client.post(f"{place}/retry").status_code == 409
+    assert sorted(served.desk.recognised()) == [1, 2, 3]
+    # When it is deleted, nobody finds it any more
+    assert client.delete(place).status_code == 204
+    for path in (place, f"{place}/pages", f"{place}/result", f"{place}/events"):
+        assert client.get(path).status_code == 404
+    assert client.delete(place).status_code == 404
+    assert client.get("/v1/documents", params={"collection": "letters"}).json()["items"] == []
+
+
+def test_a_source_that_lies_in_a_bucket_is_read_where_it_lies(served: Served) -> None:
+    client = served.client
+    served.go_on()
+    # Given a source in a bucket, whose key means what it says
+    key = "letters/Brief an Köln+1 %41.tif"
+    served.put(key, [4, 5])
+    asked = {"source": f"s3://{served.inbox}/{key}", "callback": served.receiver.url, "collection": "letters"}
+    # When it is named, with time to wait
+    answer = client.post("/v1/documents?wait=60", json=asked, headers={"Idempotency-Key": "k1"})
+    # Then it is a document, the same one to whoever asks again
+    assert (answer.status_code, answer.json()["total"]) == (201, 2), answer.text
+    place, document = answer.headers["location"], answer.json()["id"]
+    again = client.post("/v1/documents", json=asked, headers={"Idempotency-Key": "k1"})
+    assert (again.status_code, again.headers["location"]) == (201, place)
+    assert served.ended(place)["state"] == "completed"
+    assert "page number 5" in served.fetched(place, "md").text
+    message = served.told(document)
+    assert (message["data"]["source"], message["data"]["name"]) == (asked["source"], key)
+
+    # When another one is named without waiting, it is followed until it is a document
+    served.put("letters/b.tif", [6])
+    noted = client.post("/v1/documents?wait=0", json=asked | {"source": f"s3://{served.inbox}/letters/b.tif"})
+    assert (noted.status_code, noted.json()["state"]) == (202, "arriving")
+    becomes = until(lambda: client.get(noted.headers["location"]).headers.get("location"))
+    assert served.ended(becomes)["state"] == "completed"
+    assert served.told(becomes.rpartition("/")[2])["data"]["source"].endswith("/letters/b.tif")
+    assert sorted(served.desk.recognised()) == [4, 5, 6]
+
+    # When one is named that is no image, it ends as a document that says why
+    served.seaweed.client.put_object(Bucket=served.inbox, Key="letters/c.pdf", Body=b"no pdf")
+    broken = client.post("/v1/documents?wait=60", json=asked | {"source": f"s3://{served.inbox}/letters/c.pdf"})
+    assert broken.status_code == 201, broken.text
+    view = served.ended(broken.headers["location"])
+    assert (view["state"], view["problem"]["reason"]) == ("failed", "unsupported")
+    assert served.told(view["id"])["data"]["problem"]["reason"] == "unsupported"
+
+    # And what is not there, or not for everybody, is refused
+    for source, status in (("letters/none.tif", 404), ("others/a.tif", 403), ("letters/", 400)):
+        refused = client.post("/v1/documents", json={"source": f"s3://{served.inbox}/{source}"})
+        assert (refused.status_code, refused.headers["content-type"]) == (status, "application/problem+json")
