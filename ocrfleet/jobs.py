@@ -314,6 +314,23 @@ class Arrival(Record):
     created: Moment
     terms: Terms
     wishes: tuple[Wish, ...] = Field(min_length=1, max_length=1000)
+    #: whether somebody follows it: then it is noted (Asked) what became of its one wish
+    followed: bool = False
+
+    @model_validator(mode="after")
+    def _followed_by_one(self) -> Self:
+        if self.followed and len(self.wishes) > 1:
+            raise ValueError("an arrival of several wishes can't be followed")
+        return self
+
+
+class Asked(Record):
+    """What became of an arrival that somebody follows: both are None while it waits."""
+
+    schema_version: Literal[1] = 1
+    document: DocumentId | None = None
+    #: why it has become none
+    refused: str | None = None
 
 
 class IntakeJob(Message):

@@ -20,7 +20,7 @@ undo it; only markers and indexes come and go.
     outbox/<time>-<delivery>.json                an end that somebody must still be told of, when that is due
     undelivered/<id>.json                        an end whose results somebody's bucket does not take; tried again now and then
     given-up/<delivery>.json                     one that its receiver did not take for a day
-    asked/<day>/<time>-<digest>.json             an arrival that was asked for over HTTP, to be followed for a week
+    asked/<day>/<time>-<digest>.json             what became of an arrival that somebody follows over HTTP; for a week
     idempotency/<day>/<digest>.json              what a request with a key was answered, for a day
     documents/<id>/manifest.json                 sources, pages, profile
     documents/<id>/wanted/<digest>.json          a submission: who wants it
@@ -135,8 +135,13 @@ def given_up(delivery: str) -> str:
     return f"given-up/{delivery}.json"
 
 
+def arrival_name(arrival: str) -> str:
+    """Return what an arrival is followed by: <time>-<digest>."""
+    return arrival.rpartition("/")[2].removesuffix(".json")
+
+
 def asked(name: str) -> str:
-    """Return the key of what was asked for, by the name of its arrival: <time>-<digest>."""
+    """Return the key of what became of an arrival, by its name."""
     return f"{ASKED}{name[:8]}/{name}.json"
 
 

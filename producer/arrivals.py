@@ -13,7 +13,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from ocrfleet import keys
-from ocrfleet.jobs import Arrival, Moment, Terms, Wish, digest_of
+from ocrfleet.jobs import Arrival, Asked, Moment, Terms, Wish, digest_of
 from ocrfleet.profiles import Profile
 
 if TYPE_CHECKING:
@@ -32,11 +32,11 @@ class Arrivals:
 
     def add(self, terms: Terms, wishes: Sequence[Wish]) -> str:
         """Note up to 1,000 wishes durably; return the arrival's key. The terms' profile must have been saved."""
-        arrival = Arrival(created=moment(), terms=terms, wishes=tuple(wishes))
-        data = arrival.to_bytes()
-        key = keys.arrival(terms.queue, terms.collection, arrival.created, digest_of(data.decode()))
-        self._store.put(key, data)
-        return key
+        return self._add(Arrival(created=moment(), terms=terms, wishes=tuple(wishes)))
+
+    def add_followed(self, terms: Terms, wish: Wish) -> str:
+        """Note a wish as `add` does; return the name under which `Asked` says what became of it."""
+        return keys.arrival_name(self._add(Arrival(created=moment(), terms=terms, wishes=(wish,), followed=True)))
 
     def add_all(self, terms: Terms, wishes: Iterable[Wish]) -> int:
         """Note any number of wishes, a hundred in each arrival; return how many they were."""
@@ -45,6 +45,14 @@ class Arrivals:
             self.add(terms, batch)
             count += len(batch)
         return count
+
+    def _add(self, arrival: Arrival) -> str:
+        data, terms = arrival.to_bytes(), arrival.terms
+        key = keys.arrival(terms.queue, terms.collection, arrival.created, digest_of(data.decode()))
+        if arrival.followed:  # first: what became of it is written over this
+            self._store.put(keys.asked(keys.arrival_name(key)), Asked().to_bytes())
+        self._store.put(key, data)
+        return key
 
 
 def moment() -> Moment:

@@ -24,7 +24,7 @@ from ocrfleet.errors import (
     Reason,
     TransientError,
 )
-from ocrfleet.jobs import Arrival, IntakeJob, Wish
+from ocrfleet.jobs import Arrival, Asked, IntakeJob, Wish
 from ocrfleet.lease import Leases
 from ocrfleet.ledger import Ledger
 from ocrfleet.queues import TASK_INTAKE, make_app
@@ -88,7 +88,9 @@ class Clerk:
                 left.append(wish)
                 continue
             try:
-                self._register(registrar, wish, arrival)
+                became = self._register(registrar, wish, arrival)
+                if arrival.followed:
+                    self._store.put(keys.asked(keys.arrival_name(key)), became.to_bytes())
             except OcrfleetError as error:
                 left.append(wish)
                 trouble = error
@@ -101,21 +103,22 @@ class Clerk:
         log.info("taken in", collection=arrival.terms.collection, sources=len(arrival.wishes))
 
     @staticmethod
-    def _register(registrar: Registrar, wish: Wish, arrival: Arrival) -> None:
+    def _register(registrar: Registrar, wish: Wish, arrival: Arrival) -> Asked:
         with structlog.contextvars.bound_contextvars(source=wish.uri):
             try:
                 registered = registrar.take_in(wish, submitted=arrival.created)
             except OwnOutputError as error:
                 log.warning("not taken in", error=str(error))
+                return Asked(refused=str(error))
             except OcrfleetError:
                 raise
             except Exception as error:
                 # A fault of ours must not keep the others waiting for ever; it is accounted for, as a document that failed.
                 log.exception("intake raised")
                 fault = PermanentError(Reason.INTERNAL_ERROR, f"intake raised {type(error).__name__}: see its log")
-                registrar.refuse(wish, fault, submitted=arrival.created)
-            else:
-                log.debug("registered", document=registered.document, pages=registered.total)
+                registered = registrar.refuse(wish, fault, submitted=arrival.created)
+            log.debug("registered", document=registered.document, pages=registered.total)
+            return Asked(document=registered.document)
 
 
 def serve(settings: Settings) -> int:

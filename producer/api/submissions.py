@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from http import HTTPStatus
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -18,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ocrfleet import keys, s3
 from ocrfleet.errors import DamagedRecordError, PermanentError, Reason
-from ocrfleet.jobs import Arrival, Collection, DocumentKey, Queue, Submission, Terms, Wish
+from ocrfleet.jobs import Asked, Collection, Queue, Terms, Wish
 from ocrfleet.models import named
 from ocrfleet.sources import OwnOutputError, Sources, uri_of_upload
 from ocrfleet.storage import NotFoundError
@@ -39,8 +38,6 @@ if TYPE_CHECKING:
     from producer.api.bodies import Upload
     from producer.arrivals import Arrivals
 
-#: Submissions that are looked at for what became of an arrival.
-_LOOKED_AT = 200
 #: Seconds for which a count of arrivals is believed.
 _COUNTED = 5.0
 
@@ -169,34 +166,19 @@ class Submitter:
             ) from error
         except OwnOutputError as error:
             raise ProblemError(HTTPStatus.BAD_REQUEST, f"The source can't be read: {error}.") from error
-        key = self._arrivals.add(terms, [wish])
-        name = key.rpartition("/")[2].removesuffix(".json")
-        self._store.put(keys.asked(name), self._asked(key, terms, wish).to_bytes())
-        return name
+        return self._arrivals.add_followed(terms, wish)
 
     def followed(self, name: str) -> str | None:
-        """Return the document that an arrival has become; None while it waits. Raises ProblemError.
-
-        Found by what intake leaves behind: what the source was when it was seen, or a submission that is new.
-        """
+        """Return the document that an arrival has become; None while it waits. Raises ProblemError."""
         try:
-            arrival = Arrival.from_bytes(self._store.get(keys.asked(name)))
+            asked = Asked.from_bytes(self._store.get(keys.asked(name)))
         except (NotFoundError, DamagedRecordError):
             raise ProblemError(
                 HTTPStatus.NOT_FOUND, "Nothing is known of this submission: it was none, or is older than a week."
             ) from None
-        terms, (wish, *_) = arrival.terms, arrival.wishes
-        waiting = f"{keys.arrivals(terms.queue, terms.collection)}{name}.json"
-        if self._store.exists(waiting):
-            return None
-        document = self._seen_as(terms, wish) or self._submitted_as(arrival, wish)
-        if document is None:
-            raise ProblemError(
-                HTTPStatus.GONE,
-                "It was taken in, and which document it was can't be told any more: it failed before in the same way, was "
-                f"deleted, or changed meanwhile. See GET /v1/documents?collection={terms.collection}.",
-            )
-        return document
+        if asked.refused is not None:
+            raise ProblemError(HTTPStatus.GONE, f"It has become no document: {asked.refused}.")
+        return asked.document
 
     def _terms(self, wanted: Wanted) -> tuple[Terms, Profile]:
         """Return how it is to be read, by a profile that has been saved."""
@@ -228,31 +210,6 @@ class Submitter:
             callback=wanted.callback,
         )
         return terms, profile
-
-    @staticmethod
-    def _asked(key: str, terms: Terms, wish: Wish) -> Arrival:
-        created, _, _ = key.rpartition("/")[2].partition("-")
-        return Arrival(created=created, terms=terms, wishes=(wish,))
-
-    def _seen_as(self, terms: Terms, wish: Wish) -> str | None:
-        """Return the document that a source makes which was read as one."""
-        try:
-            seen = Seen.from_bytes(self._store.get(index_of(wish)))
-            selection = select(terms.selection, seen.pages)
-        except (NotFoundError, DamagedRecordError, PermanentError):
-            return None
-        document = DocumentKey.of(sources=[seen.sha256], selection=selection, profile_digest=terms.profile_digest)
-        return document if self._store.exists(keys.manifest(document)) else None
-
-    def _submitted_as(self, arrival: Arrival, wish: Wish) -> str | None:
-        """Return the document of the submission that an arrival made, of those registered since."""
-        prefix = keys.submissions(arrival.terms.collection)
-        for key in islice(self._store.list(prefix, after=prefix + arrival.created), _LOOKED_AT):
-            with suppress(NotFoundError, DamagedRecordError):
-                submission = Submission.from_bytes(self._store.get(key))
-                if (submission.uri, submission.terms) == (wish.uri, arrival.terms):
-                    return submission.document
-        return None
 
 
 def merged(kind: type[Wanted], *parts: Mapping[str, Any]) -> Any:

@@ -345,7 +345,7 @@ def _followed_after(front: Front, followed: Any) -> Any:
     return after
 
 
-def test_a_source_that_can_not_be_read_is_followed_to_its_reason(
+def test_every_source_is_followed_to_its_document_and_one_that_can_not_be_read_to_its_reason(
     bucketed: tuple[Front, str], seaweed: SeaweedFS
 ) -> None:
     front, bucket = bucketed
@@ -356,12 +356,19 @@ def test_a_source_that_can_not_be_read_is_followed_to_its_reason(
         places.append(front.client.post("/v1/documents", json=torn, params={"wait": 0}).headers["location"])
         front.take_in()
 
-    moved = front.client.get(places[0])
+    # Then both lead to the one document, which says why
+    one, other = [front.client.get(place).headers["location"] for place in places]
+    assert one == other
+    assert front.client.get(one).json()["problem"]["reason"] in {"unreadable", "no_pages"}
 
-    view = front.client.get(moved.headers["location"]).json()
-    assert view["problem"]["reason"] in {"unreadable", "no_pages"}
-    # The second one is the same document, registered long before: that can't be told
-    assert "collection=api" in problem(front.client.get(places[1]), 410)["detail"]
+
+def test_a_source_that_we_wrote_meanwhile_becomes_no_document(bucketed: tuple[Front, str], seaweed: SeaweedFS) -> None:
+    front, bucket = bucketed
+    asked = {"source": f"s3://{bucket}/in/a b.pdf"}
+    place = front.client.post("/v1/documents", json=asked, params={"wait": 0}).headers["location"]
+    seaweed.client.put_object(Bucket=bucket, Key="in/a b.pdf", Body=pdf(), Metadata={OWN_OUTPUT: "1"})
+    front.take_in()
+    assert "a result of ours" in problem(front.client.get(place), 410)["detail"]
 
 
 def test_sources_are_refused_that_are_not_allowed_not_there_or_ours(
