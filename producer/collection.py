@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
@@ -11,6 +12,7 @@ from ocrfleet import keys
 from ocrfleet.errors import DamagedRecordError, TransientError
 from ocrfleet.jobs import Arrival, Queue, Submission, WorkerState
 from ocrfleet.storage import NotFoundError
+from producer.finish import Undelivered
 from producer.lookup import Facts, Lookup, reasons_of
 from producer.views import OPEN, Forecast, Row, State
 
@@ -58,14 +60,22 @@ class CollectionReader:
     def forecast(self, collection: str) -> Forecast:
         """Say how much is left, by counting what waits up to a limit."""
         left: dict[tuple[str, str], float] = defaultdict(float)
-        documents, exact = self._waiting(collection, left)
-        active = self._active(collection)
+        documents, finishing, exact = self._waiting(collection, left)
+        marked = self._active(collection)
+        active = [facts for facts in marked if facts.state is State.ACTIVE]
+        finishing += sum(facts.state not in OPEN for facts in marked)
         for facts, (done, failed) in zip(active, self._lookup.progress(active), strict=True):
             manifest = facts.manifest
             left[manifest.profile, manifest.profile_digest] += max(0, manifest.total - done - failed)
         arriving, counted = self._count_arriving(collection)
         pages = round(sum(left.values()))
-        known = {"documents": documents + len(active), "pages": pages, "exact": exact and counted, "arriving": arriving}
+        known = {
+            "documents": documents + len(active),
+            "pages": pages,
+            "exact": exact and counted,
+            "arriving": arriving,
+            "finishing": finishing,
+        }
         if self._store.exists(keys.paused(collection)):
             return Forecast(reason="the collection is paused: resume it", **known)
         if not pages:
@@ -109,33 +119,44 @@ class CollectionReader:
             for key in self._store.list(keys.refused(arrivals)):
                 yield Row(name=key, uri="", state=State.DAMAGED, reasons="refused by intake: see its log, mend it")
 
-    def _waiting(self, collection: str, left: dict[tuple[str, str], float]) -> tuple[int, bool]:
-        """Add the pages of waiting documents by profile; return how many documents, and whether all were counted."""
+    def sources(self, collection: str) -> int:
+        """Return how many sources there are, without reading what they are."""
+        arriving, _ = self._count_arriving(collection)
+        return arriving + sum(1 for _ in self._store.list(keys.submissions(collection)))
+
+    def undelivered(self, collection: str) -> Iterator[Undelivered]:
+        """Yield what could not be delivered until somebody mends something."""
+        for key in self._store.list(keys.UNDELIVERED):
+            with suppress(NotFoundError, DamagedRecordError):
+                left = Undelivered.from_bytes(self._store.get(key))
+                if _wanted_in(self._lookup.facts(left.document), collection):
+                    yield left
+
+    def _waiting(self, collection: str, left: dict[tuple[str, str], float]) -> tuple[int, int, bool]:
+        """Add the pages of waiting documents by profile; return how many documents, and whether all were counted.
+
+        Between the two stands how many have ended, and wait to be delivered once more.
+        """
         waiting = (key for queue in Queue for key in self._store.list(keys.waiting_in(queue, collection)))
         counted = list(islice(waiting, _COUNTED))
         others = sum(1 for _ in islice(waiting, _LISTED - len(counted)))
-        found = [facts for facts in self._lookup.each(self._facts, counted) if facts is not None]
-        found = [facts for facts in found if facts.state is State.WAITING]
+        marked = [facts for facts in self._lookup.each(self._facts, counted) if facts is not None]
+        found = [facts for facts in marked if facts.state is State.WAITING]
+        finishing = sum(facts.state not in OPEN for facts in marked)
         scale = 1 + others / max(1, len(counted))
         for facts, (done, failed) in zip(found, self._lookup.progress(found), strict=True):
             manifest = facts.manifest
             left[manifest.profile, manifest.profile_digest] += (manifest.total - done - failed) * scale
-        return round(len(found) * scale), not others
+        return round(len(found) * scale), finishing, not others
 
     def _active(self, collection: str) -> list[Facts]:
-        """Return the active documents of a collection: the backlog's limit bounds them."""
+        """Return the documents of a collection that have an active marker: the backlog's limit bounds them."""
         found = [
             facts
             for batch in _batches(self._store.list(keys.ACTIVE), _AT_ONCE)
             for facts in self._lookup.each(self._facts, batch)
         ]
-        return [
-            facts
-            for facts in found
-            if facts is not None
-            and facts.state is State.ACTIVE
-            and any(submission.terms.collection == collection for submission in facts.submissions)
-        ]
+        return [facts for facts in found if facts is not None and _wanted_in(facts, collection)]
 
     def _facts(self, key: str) -> Facts | None:
         """Return the document that a marker is of."""
@@ -176,6 +197,10 @@ class CollectionReader:
                 return None, f"the workers of {profile} have not read enough yet to tell their speed"
             seconds = max(seconds, pages / speed)
         return seconds, None
+
+
+def _wanted_in(facts: Facts, collection: str) -> bool:
+    return any(submission.terms.collection == collection for submission in facts.submissions)
 
 
 def _speed(worker: WorkerState) -> float:

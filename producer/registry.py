@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from ocrfleet.ledger import Ledger
     from ocrfleet.settings import Settings
     from ocrfleet.storage import ObjectStore
+    from producer.finish import Undelivered
     from producer.removal import What
 
 log = structlog.get_logger(__name__)
@@ -118,6 +119,16 @@ class Registry:
         """Say how much of a collection is left, and how long its workers take for that. Raises UnanswerableError."""
         check_collection(collection)
         return self._collections.forecast(collection)
+
+    def sources(self, collection: str) -> int:
+        """Return how many sources a collection has, without reading what they are. Raises UnanswerableError."""
+        check_collection(collection)
+        return self._collections.sources(collection)
+
+    def undelivered(self, collection: str) -> Iterator[Undelivered]:
+        """Yield the documents of a collection whose results somebody's bucket does not take. Raises UnanswerableError."""
+        check_collection(collection)
+        return self._collections.undelivered(collection)
 
     # ---- what may be asked
 

@@ -37,29 +37,35 @@ _STYLE = {
 
 @contextmanager
 def progress(console: Console) -> Iterator[Callable[[Tally], None]]:
-    """Show how far a run is: a bar on a terminal, elsewhere a line now and then."""
+    """Show how far a run is."""
+    with bar(console) as show:
+        yield lambda tally: show(line(tally), tally.done + tally.failed, tally.pages or None)
+
+
+@contextmanager
+def bar(console: Console) -> Iterator[Callable[[str, int, int | None], None]]:
+    """Show a text, and how much is done of how much: as a bar on a terminal, elsewhere as a line now and then."""
     if not console.is_terminal:
         yield _lines(console)
         return
-    columns = (SpinnerColumn(), BarColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("starting", total=None)
+    columns = (SpinnerColumn(), BarColumn(), TextColumn("{task.description}", markup=False))
+    with Progress(*columns, console=console, transient=True) as shown_bar:
+        task = shown_bar.add_task("starting", total=None)
 
-        def show(tally: Tally) -> None:
-            total = tally.pages or None
-            bar.update(task, description=line(tally), total=total, completed=tally.done + tally.failed)
+        def show(text: str, done: int, total: int | None) -> None:
+            shown_bar.update(task, description=text, total=total, completed=done)
 
         yield show
 
 
-def _lines(console: Console) -> Callable[[Tally], None]:
+def _lines(console: Console) -> Callable[[str, int, int | None], None]:
     last = time.monotonic()
 
-    def show(tally: Tally) -> None:
+    def show(text: str, _done: int, _total: int | None) -> None:
         nonlocal last
         if time.monotonic() - last >= _LINE_EVERY:
             last = time.monotonic()
-            console.print(line(tally), markup=False, highlight=False)
+            console.print(text, markup=False, highlight=False)
 
     return show
 

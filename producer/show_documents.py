@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from producer.show import duration, printable, shown
 from producer.views import DocumentView, Forecast, Row, State, View
+from producer.waiting import Outcome
 
 #: Failures that are shown of a document; --json has all of them.
 _ROWS = 20
@@ -87,6 +88,25 @@ def show_collection(collection: str, rows: Iterable[Row], forecast: Forecast, *,
     if paused:
         console.print(f"[yellow]Paused.[/] Go on: ocrfleet resume --collection {collection}")
     console.print(_said(forecast))
+
+
+def show_outcome(collection: str, outcome: Outcome) -> None:
+    """Print what a collection has come to, and which of its sources have not all of their text."""
+    console = Console(highlight=False, soft_wrap=True)
+    for row in outcome.wanting:
+        style = _STYLE.get(row.state, "default")
+        reasons = f": {escape(printable(row.reasons))}" if row.reasons else ""
+        console.print(f"[{style}]{row.state}[/] {shown(row.name)} ({row.done} of {row.total} pages){reasons}")
+    others = outcome.sources.total() - outcome.sources[State.COMPLETED] - len(outcome.wanting)
+    if others:
+        console.print(f"[dim]… and {others} more (ocrfleet status --collection {collection} --csv lists them all)[/]")
+    for left in outcome.undelivered:
+        console.print(f"[red]not delivered[/], tried again every ten minutes: {escape(printable(left.detail))}")
+    counts = ", ".join(f"{count} {state}" for state, count in outcome.sources.most_common())
+    console.print(
+        f"{collection}: {outcome.sources.total()} sources ({counts}); {outcome.done} of {outcome.pages} pages done, "
+        f"{outcome.failed} failed."
+    )
 
 
 def _said(forecast: Forecast) -> str:

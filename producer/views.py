@@ -164,6 +164,8 @@ class Forecast(View):
     exact: bool = True
     #: sources whose pages nobody has counted yet: not among these
     arriving: int = 0
+    #: documents that have ended, and those who want them are still to get their results or to be told
+    finishing: int = 0
 
 
 class QuarantinedPage(View):

@@ -6,13 +6,14 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from ocrfleet.jobs import Queue, digest_of
+from ocrfleet.ledger import Ledger
 from ocrfleet.profiles import Profile
 from ocrfleet.s3 import SCHEME
 from ocrfleet.stores import open_store
@@ -26,9 +27,18 @@ from producer.options import (
     with_profile,
 )
 from producer.prefixes import Count, Prefixes
-from producer.show import printable
+from producer.registry import Registry
+from producer.show import bar, printable
+from producer.show_documents import show_outcome
 from producer.submit import submit_files
+from producer.waiting import Outcome, wait_for
 from producer.webhook import CallbackError, check_url
+
+if TYPE_CHECKING:
+    from ocrfleet.settings import Settings
+    from ocrfleet.storage import ObjectStore
+
+_EXIT_INCOMPLETE = 1
 
 
 @with_profile
@@ -52,6 +62,9 @@ def submit(
         str | None, typer.Option(help="Pages to read of each document, e.g. [b]3-10[/] or [b]1,5-[/].")
     ] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="In S3: no keys that start so.")] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Stay until every source of the collection has ended and was delivered.")
+    ] = False,
     chosen: Profile,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -62,7 +75,8 @@ def submit(
 
     [b]ocrfleet submit s3://archive/1890s/ --collection 1890s --results s3://texts/[/]
 
-    Exit code: 0 submitted; 2 usage; 3 the store can't be used; 130 interrupted.
+    Exit code: 0 submitted, or with --wait, every page done and delivered; 1 with --wait, something is not; 2 usage; 3 the
+    store can't be used; 130 interrupted: what was submitted is read all the same, and the same command waits again.
     """
     settings = read_settings()
     places = [Prefix.typed(place) for place in inputs if place.startswith(SCHEME)]
@@ -99,9 +113,12 @@ def submit(
             prefixes.register(place, count, told=told)
         if files:
             skipped = submit_files(store, terms, files, count, told=told)
-    _report(count, skipped, terms.collection, as_json=as_json)
     if not count.seen:
         raise UsageError("no document was found in " + ", ".join(inputs))
+    outcome = _waited(settings, store, terms.collection) if wait else None
+    _report(count, skipped, terms.collection, outcome, as_json=as_json)
+    if outcome is not None and not outcome.succeeded:
+        sys.exit(_EXIT_INCOMPLETE)
 
 
 def _callback(url: str, *, private: bool) -> str:
@@ -111,14 +128,44 @@ def _callback(url: str, *, private: bool) -> str:
         raise UsageError(f"--callback: {error}") from error
 
 
-def _report(count: Count, skipped: Sequence[Skipped], collection: str, *, as_json: bool) -> None:
+def _waited(settings: Settings, store: ObjectStore, collection: str) -> Outcome:
+    """Wait for a collection; whoever stops that is told that nothing else stops."""
+    registry = Registry(store, Ledger(settings.redis_url), settings)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    try:
+        with bar(console) as show:
+            return wait_for(registry, collection, show)
+    except SystemExit:  # by Ctrl-C
+        console.print(
+            f"No longer waiting; the work goes on. See: ocrfleet status --collection {collection}, or wait again with the "
+            "same command."
+        )
+        raise
+    finally:
+        registry.close()
+
+
+def _report(
+    count: Count, skipped: Sequence[Skipped], collection: str, outcome: Outcome | None, *, as_json: bool
+) -> None:
     if as_json:
-        facts = {"collection": collection, "seen": count.seen, "submitted": count.submitted, "known": count.known}
-        typer.echo(json.dumps(facts | {"skipped": count.skipped}))
+        facts: dict[str, Any] = {"collection": collection, "seen": count.seen, "submitted": count.submitted}
+        facts |= {"known": count.known, "skipped": count.skipped}
+        if outcome is not None:
+            facts |= {
+                "sources": dict(outcome.sources),
+                "pages": outcome.pages,
+                "pages_done": outcome.done,
+                "pages_failed": outcome.failed,
+                "undelivered": [left.model_dump(mode="json") for left in outcome.undelivered],
+            }
+        typer.echo(json.dumps(facts))
         return
     for item in skipped:
         typer.echo(f"skipped: {printable(item.name)}: {item.reason}", file=sys.stderr)
     typer.echo(
-        f"{count.submitted} submitted, {count.known} known already, {count.skipped} skipped, of {count.seen} seen.\n"
-        f"See how they are: ocrfleet status --collection {collection}"
+        f"{count.submitted} submitted, {count.known} known already, {count.skipped} skipped, of {count.seen} seen."
     )
+    if outcome is not None:
+        show_outcome(collection, outcome)
+    typer.echo(f"See how they are: ocrfleet status --collection {collection}")

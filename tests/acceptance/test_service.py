@@ -6,6 +6,7 @@ SeaweedFS, Valkey, `dispatch`, `watch` and a worker, each as a process of its ow
 from __future__ import annotations
 
 import json
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -158,3 +159,35 @@ def test_folders_and_prefixes_are_submitted_once(service: Watched, desk: Desk) -
     service.ask("submit", f"s3://{service.inbox}/", "--results", f"s3://{service.inbox}/x/", *NUMBERED, code=2)
     service.ask("submit", "nowhere.pdf", code=2)
     service.ask("submit", desk.scans, "--callback", "https://127.0.0.1/hook", *NUMBERED, code=2)
+
+
+def test_whoever_submits_may_wait_stop_waiting_and_wait_again(desk: Desk, valkey: Valkey, seaweed: SeaweedFS) -> None:
+    # Given a fleet that is kept from reading page 3 for a while, and fails page 9
+    go_on = desk.folder / "go on"
+    desk.plan |= {"wait": [3], "until": str(go_on), "fail": [9]}
+    service = Service(desk, valkey, seaweed)
+    service.begin("dispatch")
+    service.begin("worker", *NUMBERED)
+    service.put("deep/a.tif", [1, 2])
+    service.put("deep/b.tif", [3])
+    submit = "submit", f"s3://{service.inbox}/deep/", "--results", f"s3://{service.texts}/", "--wait", *NUMBERED
+    # When somebody submits sources and waits
+    waiting = desk.start(*submit, environment=service.environment)
+    until(lambda: "deep/a.tif.status.json" in service.names() and 3 in desk.recognised())
+    # Then the command goes on as long as there is something to be read, or until it is stopped
+    assert waiting.poll() is None
+    waiting.send_signal(signal.SIGINT)
+    _, said = waiting.communicate(timeout=30)
+    assert (waiting.returncode, "the work goes on" in said) == (130, True), said
+    # And when it is given again, it submits nothing anew, and ends when all was read and delivered
+    go_on.touch()
+    told = json.loads(service.ask(*submit, "--json"))
+    assert (told["submitted"], told["known"], told["sources"]) == (0, 2, {"completed": 2})
+    assert (told["pages"], told["pages_done"], told["pages_failed"]) == (3, 3, 0)
+    assert service.names() == {f"deep/{name}.tif.{part}" for name in "ab" for part in ("md", "json", "status.json")}
+    # And when something fails, it says what, and ends with 1
+    service.put("deep/c.tif", [9])
+    said = service.ask(*submit, code=1)
+    assert "failed deep/c.tif (0 of 1 pages): engine_failed 1" in said
+    assert "3 sources (2 completed, 1 failed); 3 of 4 pages done, 1 failed" in said
+    service.stop()

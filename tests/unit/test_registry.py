@@ -26,6 +26,7 @@ from ocrfleet.storage import FolderStore, NotFoundError
 from producer import collection as collection_module
 from producer import query as query_module
 from producer.arrivals import save_profile
+from producer.finish import Undelivered
 from producer.lookup import ConflictError
 from producer.query import UnanswerableError
 from producer.registry import Registry
@@ -514,3 +515,19 @@ def test_what_time_is_left_can_not_be_said_without_those_who_read(served: Shelf)
 
     served.registry.pause("c")
     assert "paused" in (served.registry.when_done("c").reason or "")
+
+
+def test_what_has_ended_is_left_until_it_is_delivered(served: Shelf) -> None:
+    # Given a document that has ended and still has its marker, and one that somebody wants once more
+    document, other = served.ended("a.pdf"), served.ended("b.pdf")
+    served.store.put(keys.active(document), marker(1).to_bytes())
+    served.store.put(keys.waiting(Queue.BULK, "c", "20261122T000002.000000Z", other, 1), marker(1).to_bytes())
+    assert served.registry.when_done("c").finishing == 2
+    assert served.registry.when_done("other").finishing == 0
+    # When its marker goes, as its results can't be delivered, that is known
+    served.store.delete(keys.active(document))
+    left = Undelivered(document=document, generation=1, detail="no such bucket")
+    served.store.put(keys.undelivered(document), left.to_bytes())
+    assert list(served.registry.undelivered("c")) == [left]
+    assert list(served.registry.undelivered("other")) == []
+    assert served.registry.sources("c") == 2
