@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import secrets
+import tracemalloc
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ocrfleet.storage import FolderStore
 from producer.listing import Entry
-from producer.roll import Roll
+from producer.roll import Noted, Roll
 
 PLACE = "0" * 64
 
@@ -45,9 +50,53 @@ def test_many_parts_become_one_and_nothing_is_forgotten(store: FolderStore) -> N
     roll = Roll(store, PLACE)
     for number in range(100):
         roll.note([entry(number)])
+    assert len(list(store.list(f"rolls/{PLACE}/"))) < 64
     assert list(Roll(store, PLACE).unknown([entry(number) for number in range(101)])) == [entry(100)]
-    assert len(list(store.list(f"rolls/{PLACE}/"))) == 1
     assert list(roll.unknown([entry(number) for number in range(101)])) == [entry(100)]
+
+
+def test_what_others_note_while_parts_become_one_is_not_forgotten(store: FolderStore) -> None:
+    one, other = Roll(store, PLACE), Roll(store, PLACE)
+    for number in range(0, 200, 2):
+        one.note([entry(number)])
+        other.note([entry(number + 1)])
+    assert list(Roll(store, PLACE).unknown([entry(number) for number in range(201)])) == [entry(200)]
+
+
+def test_looking_writes_nothing(store: FolderStore) -> None:
+    for number in range(70):
+        Roll(store, PLACE).note([entry(number)])
+    parts = list(store.list("rolls/"))
+    assert list(Roll(store, PLACE).unknown([entry(1)])) == []
+    assert list(store.list("rolls/")) == parts
+
+
+def test_an_object_takes_sixteen_bytes_of_memory(store: FolderStore) -> None:
+    # Given a hundred thousand objects, noted by another process
+    count = 100_000
+    store.put(f"rolls/{PLACE}/a.roll", secrets.token_bytes(16 * count))
+    roll = Roll(store, PLACE)
+    tracemalloc.start()
+    # When they are read, and some more are noted
+    assert len(list(roll.unknown([entry(number) for number in range(10)]))) == 10
+    for first in range(0, 10_000, 1000):
+        roll.note([entry(number) for number in range(first, first + 1000)])
+    kept, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # Then that is what they take, and a few times that at a moment
+    assert kept < 17 * (count + 10_000)
+    assert most < 4 * 16 * (count + 10_000)
+
+
+@given(st.lists(st.lists(st.binary(min_size=16, max_size=16), max_size=20), max_size=20), st.data())
+def test_what_was_added_is_known_and_nothing_else(batches: list[list[bytes]], data: st.DataObject) -> None:
+    noted = Noted()
+    for batch in batches:
+        noted.add(np.array(batch, "S16"))
+    added = {one for batch in batches for one in batch}
+    asked = [*added, *data.draw(st.lists(st.binary(min_size=16, max_size=16), max_size=20))]
+    assert noted.among(np.array(asked, "S16")).tolist() == [one in added for one in asked]
+    assert sum(map(len, noted.runs)) <= sum(map(len, batches))
 
 
 def test_a_part_that_was_cut_short_loses_no_more_than_its_end(store: FolderStore) -> None:
