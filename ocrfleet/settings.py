@@ -148,6 +148,8 @@ class Settings(BaseSettings):
     backlog_pages: int | None = Field(default=None, ge=1)
     #: that a worker reads in a second, until it is known
     pages_per_second: float = Field(default=2.5, gt=0)
+    #: what a GPU costs for an hour, in whatever money: for estimates
+    price_per_gpu_hour: float | None = Field(default=None, gt=0)
     #: seconds between two looks of the sweep at what should be on the queue
     sweep_seconds: float = Field(default=60.0, gt=0)
 

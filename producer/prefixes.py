@@ -12,7 +12,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from ocrfleet import s3
-from ocrfleet.jobs import Terms, digest_of
+from ocrfleet.jobs import Terms, Wish, digest_of
 from producer import listing
 from producer.arrivals import Arrivals
 from producer.roll import Roll
@@ -79,6 +79,12 @@ class Prefixes:
             roll.note(chunk)
             told()
         told()
+
+    def unknown(self, place: Prefix, count: Count) -> Iterator[Wish]:
+        """Yield what would be registered, and count it as if it were. Raises TransientError, ConfigurationError."""
+        for entry in self._roll(place).unknown(self._listed(place, count, None)):
+            count.submitted += 1
+            yield listing.wish(place.bucket, entry)
 
     def _listed(self, place: Prefix, count: Count, since: datetime | None) -> Iterator[listing.Entry]:
         for entry in listing.entries(self._client, place.bucket, place.prefix):

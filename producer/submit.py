@@ -45,6 +45,18 @@ def submit_files(
     return skipped
 
 
+def look_at_files(paths: Sequence[Path], count: Count, skipped: list[Skipped]) -> Iterator[Wish]:
+    """Yield the files that would be submitted, where they lie, and count them as if they were. Raises UsageError."""
+    for item in discover(paths, group_folders=False):
+        count.seen += 1
+        if isinstance(item, Skipped):
+            skipped.append(item)
+            count.skipped += 1
+        else:
+            count.submitted += 1
+            yield _referenced(item)
+
+
 def _wishes(store: ObjectStore, chunk: Sequence[Candidate | Skipped], skipped: list[Skipped]) -> Iterator[Wish]:
     for item in chunk:
         if isinstance(item, Skipped):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,10 +17,13 @@ from ocrfleet.jobs import Queue, digest_of
 from ocrfleet.ledger import Ledger
 from ocrfleet.profiles import Profile
 from ocrfleet.s3 import SCHEME
+from ocrfleet.sources import Sources
 from ocrfleet.stores import open_store
+from producer import preview
 from producer.arrivals import save_profile
 from producer.discover import Skipped, UsageError
 from producer.filters import Filter, Prefix, apart_from_ours
+from producer.intake import Intake
 from producer.options import (
     parse_pages,
     read_settings,
@@ -30,11 +34,12 @@ from producer.prefixes import Count, Prefixes
 from producer.registry import Registry
 from producer.show import bar, printable
 from producer.show_documents import show_outcome
-from producer.submit import submit_files
+from producer.submit import look_at_files, submit_files
 from producer.waiting import Outcome, wait_for
 from producer.webhook import CallbackError, check_url
 
 if TYPE_CHECKING:
+    from ocrfleet.jobs import Terms, Wish
     from ocrfleet.settings import Settings
     from ocrfleet.storage import ObjectStore
 
@@ -65,6 +70,12 @@ def submit(
     wait: Annotated[
         bool, typer.Option("--wait", help="Stay until every source of the collection has ended and was delivered.")
     ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Say what would be submitted, how many pages, hours and what cost; submit nothing."
+        ),
+    ] = False,
     chosen: Profile,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -78,6 +89,8 @@ def submit(
     Exit code: 0 submitted, or with --wait, every page done and delivered; 1 with --wait, something is not; 2 usage; 3 the
     store can't be used; 130 interrupted: what was submitted is read all the same, and the same command waits again.
     """
+    if wait and dry_run:
+        raise UsageError("--wait and --dry-run don't go together: nothing is submitted that could be waited for")
     settings = read_settings()
     places = [Prefix.typed(place) for place in inputs if place.startswith(SCHEME)]
     wanted = apart_from_ours(Filter(exclude=tuple(exclude or ())), places, results=results, store=settings.store)
@@ -95,12 +108,16 @@ def submit(
         callback=None if callback is None else _callback(callback, private=settings.webhook_private),
     )
     store = open_store(settings)
+    prefixes = Prefixes(store, terms, wanted, settings.s3)
+    count, skipped = Count(), list[Skipped]()
+    if dry_run:
+        wishes = chain(*(prefixes.unknown(place, count) for place in places), look_at_files(files, count, skipped))
+        _preview(wishes, count, skipped, terms=terms, profile=chosen, store=store, settings=settings, as_json=as_json)
+        return
     save_profile(store, chosen)
     columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("looking")
-
-        count, skipped = Count(), list[Skipped]()
 
         def told() -> None:
             progress.update(
@@ -108,7 +125,6 @@ def submit(
                 description=f"{count.seen} seen, {count.submitted} submitted, {count.known} known, {count.skipped} skipped",
             )
 
-        prefixes = Prefixes(store, terms, wanted, settings.s3)
         for place in places:
             prefixes.register(place, count, told=told)
         if files:
@@ -126,6 +142,31 @@ def _callback(url: str, *, private: bool) -> str:
         return check_url(url, private=private)
     except CallbackError as error:
         raise UsageError(f"--callback: {error}") from error
+
+
+def _preview(
+    wishes: Iterable[Wish],
+    count: Count,
+    skipped: Sequence[Skipped],
+    *,
+    terms: Terms,
+    profile: Profile,
+    store: ObjectStore,
+    settings: Settings,
+    as_json: bool,
+) -> None:
+    """Print what these wishes would be; `count` and `skipped` are told by looking at them."""
+    intake = Intake(settings, None, Sources(settings, store))
+    try:
+        found = preview.look(wishes, terms, intake)
+    finally:
+        intake.close()
+    speed = preview.Speed.of(Ledger(settings.redis_url), settings, profile)
+    if as_json:
+        typer.echo(preview.as_json(found, speed, settings, known=count.known, skipped=count.skipped))
+        return
+    _show_skipped(skipped)
+    preview.show_preview(found, speed, profile, settings, known=count.known, skipped=count.skipped)
 
 
 def _waited(settings: Settings, store: ObjectStore, collection: str) -> Outcome:
@@ -161,11 +202,15 @@ def _report(
             }
         typer.echo(json.dumps(facts))
         return
-    for item in skipped:
-        typer.echo(f"skipped: {printable(item.name)}: {item.reason}", file=sys.stderr)
+    _show_skipped(skipped)
     typer.echo(
         f"{count.submitted} submitted, {count.known} known already, {count.skipped} skipped, of {count.seen} seen."
     )
     if outcome is not None:
         show_outcome(collection, outcome)
     typer.echo(f"See how they are: ocrfleet status --collection {collection}")
+
+
+def _show_skipped(skipped: Sequence[Skipped]) -> None:
+    for item in skipped:
+        typer.echo(f"skipped: {printable(item.name)}: {item.reason}", file=sys.stderr)

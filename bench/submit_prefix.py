@@ -1,0 +1,96 @@
+"""`ocrfleet submit s3://bucket/prefix/` of many small objects in a real SeaweedFS: peak memory, keys a second, and again.
+
+    python bench/submit_prefix.py [--objects 10000 100000]
+
+For each number, in a bucket of its own: the command is run twice, with its store in a local folder; the second time there
+is nothing new. What is compared is the peak resident memory of the process (as the kernel counts it) between the two
+numbers: it may grow by the roll's 16 bytes an object, three times that while parts become one, and by nothing else that
+grows with objects. SeaweedFS and the command share the machine's cores, so the rates are those of both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parents[1] / "tests")]
+
+from servers import SeaweedFS  # noqa: E402 - which lie beside the tests
+
+OCRFLEET = str(Path(sys.executable).with_name("ocrfleet"))
+#: MiB that the peak may grow by from the first number to the second, beside what the roll needs.
+LIMIT = 10
+
+
+def fill(seaweed: SeaweedFS, count: int) -> str:
+    """Return a bucket with so many objects, in folders of a thousand."""
+    bucket = seaweed.bucket()
+
+    def put(number: int) -> None:
+        key = f"in/{number // 1000:04}/{number:06}.pdf"
+        seaweed.client.put_object(Bucket=bucket, Key=key, Body=b"%PDF-1.7 " + str(number).encode())
+
+    with ThreadPoolExecutor(16) as pool:
+        for _ in pool.map(put, range(count)):
+            pass
+    return bucket
+
+
+def submit(seaweed: SeaweedFS, bucket: str, store: Path) -> tuple[dict[str, int], float, float]:
+    """Return what the command said, its peak memory in MiB, and its seconds."""
+    begun = time.monotonic()
+    process = subprocess.Popen(
+        [OCRFLEET, "submit", f"s3://{bucket}/in/", "--collection", "bench", "--json"],
+        env={
+            **os.environ,
+            **seaweed.environment,
+            "OCRFLEET_S3_ENDPOINT_URL": seaweed.endpoint,
+            "OCRFLEET_STORE": str(store),
+        },
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    said = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    return json.loads(said), usage.ru_maxrss / 1024, time.monotonic() - begun
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--objects", type=int, nargs=2, default=(10_000, 100_000))
+    chosen = options.parse_args()
+    peaks = []
+    seaweed = SeaweedFS()
+    try:
+        for count in chosen.objects:
+            bucket = fill(seaweed, count)
+            with tempfile.TemporaryDirectory() as folder:
+                for what in ("first", "second"):
+                    told, memory, seconds = submit(seaweed, bucket, Path(folder) / "store")
+                    new = count if what == "first" else 0
+                    assert (told["seen"], told["submitted"], told["known"]) == (count, new, count - new)
+                    peaks.append(memory)
+                    print(
+                        f"{count} objects, {what} time: {memory:.1f} MiB at the peak, {seconds:.1f} s, "
+                        f"{count / seconds:.0f} keys/s",
+                        flush=True,
+                    )
+    finally:
+        seaweed.close()
+    roll = 3 * 16 * (chosen.objects[1] - chosen.objects[0]) / (1 << 20)
+    grown = max(peaks[2:]) - max(peaks[:2])
+    print(f"the peak grows by {grown:.1f} MiB; allowed are {LIMIT} and {roll:.1f} for the roll")
+    return 0 if grown <= LIMIT + roll else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
