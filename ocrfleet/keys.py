@@ -14,7 +14,7 @@ undo it; only markers and indexes come and go.
     waiting/<queue>/<collection>/<time>-<id>-<generation>   marker: registered, no job published yet
     active/<id>                                  marker: jobs are published, the document is not terminal
     paused/<collection>                          marker: none of its documents is dispatched
-    quarantined/<id>/<page>-<generation>         marker: workers died of this page; gone when it is tried again
+    quarantined/<id>/<page>-<generation>         workers died of this page, and how; gone when it is tried again
     deleted/<id>                                 marker: the document is being removed; stays while late pages may come
     ended/<status>/<day>/<id>                    marker: the document ended so; the day it was registered
     outbox/<time>-<delivery>.json                an end that somebody must still be told of, when that is due

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ocrfleet import keys
-from ocrfleet.errors import Reason
 from ocrfleet.jobs import Manifest, PageJob
 from ocrfleet.ledger import Ledger, Mark
 from ocrfleet.pages import PageResult, PageStatus
@@ -61,8 +60,6 @@ def record_pages(store: ObjectStore, ledger: Ledger, job: PageJob, manifest: Man
         else keys.page_done(job.document, result.page)
     )
     store.create(key, result.to_bytes())
-    if failed and result.reason is Reason.WORKER_DIED:
-        store.put(keys.quarantined(job.document, result.page, job.generation), b"")
     if ledger.mark(job.document, job.generation, [result.page], failed=failed) is Mark.UNKNOWN and not store.exists(
         keys.status(job.document, job.generation)
     ):

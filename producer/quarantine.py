@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from ocrfleet import keys
 from ocrfleet.errors import DamagedRecordError
 from ocrfleet.jobs import Manifest
-from ocrfleet.pages import PageResult
 from ocrfleet.storage import NotFoundError
 from producer.views import QuarantinedPage
 
@@ -23,7 +22,7 @@ def quarantined(store: ObjectStore) -> Iterator[QuarantinedPage]:
         page, generation = map(int, name.split("-"))
         try:
             manifest = Manifest.from_bytes(store.get(keys.manifest(document)))
-            failure = PageResult.from_bytes(store.get(keys.page_failed(document, page, generation)))
+            seen = store.get(key).decode(errors="replace")
         except (NotFoundError, DamagedRecordError):
             continue  # deleted meanwhile, or told of where the document is asked for
         yield QuarantinedPage(
@@ -31,7 +30,7 @@ def quarantined(store: ObjectStore) -> Iterator[QuarantinedPage]:
             page=page,
             generation=generation,
             uri=manifest.sources[0].uri if manifest.sources else "",
-            detail=failure.detail or "",
+            seen=seen,
         )
 
 

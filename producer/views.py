@@ -175,8 +175,8 @@ class QuarantinedPage(View):
     page: int
     generation: int
     uri: str
-    #: what was seen
-    detail: str
+    #: how the workers died, as far as anybody saw it
+    seen: str
 
 
 class Retried(View):

@@ -133,12 +133,7 @@ class PageReader:
             self._refuse_repetition(visit)
         while True:
             if visit.faults.deaths_alone >= self._settings.quarantine_deaths:
-                seen = f" ({visit.faults.death})" if visit.faults.death is not None else ""
-                detail = (
-                    f"the worker died {visit.faults.deaths_alone} times while it worked on this page alone{seen}; "
-                    "look at the page, then try it again: ocrfleet retry, or run --retry-failed"
-                )
-                return await self._failed(visit, Reason.WORKER_DIED, detail)
+                return await self._quarantined(visit)
             step = await self._next(visit)
             if step is None:
                 return await self._ended(visit)
@@ -299,6 +294,18 @@ class PageReader:
                     raise PageFaultError(Reason.INTERNAL_ERROR, what) from error
                 attempts.append(current.done(result.reason or "done", result.detail))
                 return result
+
+    async def _quarantined(self, visit: Visit) -> PageResult:
+        """Return the failure of a page that workers died of. What was seen goes beside it: it differs from run to run."""
+        document, generation, page = visit.at
+        seen = visit.faults.death or "nobody saw how it ended"
+        note = f"workers died {visit.faults.deaths_alone} times of this page alone; the last one: {seen}"
+        await self._patience.call(self._store.put, keys.quarantined(document, page, generation), note.encode())
+        detail = (
+            "workers died while they worked on this page alone (ocrfleet quarantine says how); look at the page, then try it "
+            "again: ocrfleet retry, or run --retry-failed"
+        )
+        return await self._failed(visit, Reason.WORKER_DIED, detail)
 
     def _has_ended(self, visit: Visit) -> bool:
         """Say whether the page's document has ended, as by being cancelled, or is gone."""

@@ -148,7 +148,7 @@ def quarantine(
                 typer.echo(as_json_line(page))
                 continue
             console.print(f"[b]{page.document}[/]  page {page.page}  {shown(page.uri)}")
-            console.print(f"  {escape(printable(page.detail))}")
+            console.print(f"  {escape(printable(page.seen))}")
     if not count and not as_json:
         console.print("No page is in quarantine.")
 

@@ -21,6 +21,7 @@ from PIL import Image
 from ocrfleet.errors import ConfigurationError, FatalError, PageFaultError, Reason
 from ocrfleet.pages import Line
 from worker.engines.base import PageImage, Recognition
+from worker.engines.transcript import LOOP, Transcript
 
 _BITS = 16
 _SQUARE = 16
@@ -94,6 +95,8 @@ class NumberedEngine:
         if number in self._plan.get("raise", ()):
             raise ZeroDivisionError
         await self._take_time(number)
+        if number in self._plan.get("loop", ()):
+            return _loop(number)
         text = f"page number {number}"
         return Recognition(text=text, lines=(Line(text=text, box=(64, 128, 192, 144), confidence=1.0),))
 
@@ -111,6 +114,13 @@ class NumberedEngine:
 
     async def stop(self) -> None:
         pass
+
+
+def _loop(number: int) -> Recognition:
+    transcript = Transcript()
+    while transcript.loop is None:
+        transcript.add(f"and page {number} was calm, ")
+    return Recognition(text=transcript.text, finish_reason=LOOP, loop=transcript.loop)
 
 
 class StubbornEngine(NumberedEngine):
