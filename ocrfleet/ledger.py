@@ -16,7 +16,7 @@ from typing import cast
 
 import redis
 
-from ocrfleet import keys
+from ocrfleet import keys, metrics
 from ocrfleet.errors import DamagedRecordError, TransientError
 from ocrfleet.jobs import WorkerState
 
@@ -167,6 +167,7 @@ def _broker_errors() -> Iterator[None]:
     try:
         yield
     except redis.RedisError as error:  # away, full, failing over, read-only: it may pass
+        metrics.REDIS_ERRORS.inc()
         raise TransientError(f"Redis can't be used: {error}") from error
 
 

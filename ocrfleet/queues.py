@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import ssl
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
@@ -20,7 +20,7 @@ from celery import Celery
 from kombu.entity import Queue as KombuQueue
 from kombu.exceptions import KombuError, OperationalError
 
-from ocrfleet import keys
+from ocrfleet import keys, metrics
 from ocrfleet.errors import PermanentError, TransientError
 from ocrfleet.jobs import AssemblyJob, IntakeJob, Message, PageJob, Queue
 
@@ -94,6 +94,7 @@ def _publish_errors() -> Iterator[None]:
     try:
         yield
     except (OperationalError, KombuError, redis.RedisError, OSError) as error:
+        metrics.REDIS_ERRORS.inc()
         raise TransientError(f"jobs can't be published: {error}") from error
 
 
@@ -173,6 +174,24 @@ class Published:
         messages = self._messages(queues)
         pages = [job for job in messages if isinstance(job, PageJob)]
         return pages, {(job.document, job.generation) for job in messages if isinstance(job, AssemblyJob)}
+
+    def leased(self) -> list[PageJob]:
+        """Return the page jobs that are leased to workers."""
+        return [job for job in self._messages([]) if isinstance(job, PageJob)]
+
+    def leases(self, *, begun_before: float) -> dict[str, float]:
+        """Return the tags of the messages whose leases were last renewed before that time, and when."""
+        with _publish_errors():
+            found: Any = self._redis.zrangebyscore(keys.UNACKED_INDEX, "-inf", begun_before, withscores=True)
+        return {tag.decode(): float(since) for tag, since in found}
+
+    def leased_since(self, tags: Sequence[str]) -> dict[str, float | None]:
+        """Return when the leases of these messages were last renewed; None for those that are not leased."""
+        if not tags:
+            return {}
+        with _publish_errors():
+            since: Any = self._redis.zmscore(keys.UNACKED_INDEX, list(tags))
+        return dict(zip(tags, since, strict=True))
 
     def _messages(self, queues: Iterable[str]) -> list[Message]:
         found: list[Message] = []

@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 from botocore.exceptions import ClientError
 
-from ocrfleet import s3, s3_reader
+from ocrfleet import metrics, s3, s3_reader
 from ocrfleet.errors import ConfigurationError, OcrfleetError, TransientError
 from ocrfleet.s3 import PreconditionFailedError, S3Location
 from ocrfleet.storage import NotFoundError, is_key
@@ -68,7 +68,7 @@ class S3Store:
             self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1)
 
     def get(self, key: str) -> bytes:
-        with self.open(key) as stream:
+        with self.open(key) as stream, _waiting():
             return stream.read()
 
     def open(self, key: str) -> BinaryIO:
@@ -252,7 +252,11 @@ def _waiting() -> Iterator[None]:
     try:
         yield
     except ConfigurationError as error:
+        metrics.STORE_ERRORS.inc()
         raise TransientError(str(error)) from error
+    except TransientError:
+        metrics.STORE_ERRORS.inc()
+        raise
 
 
 @contextmanager

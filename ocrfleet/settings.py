@@ -184,6 +184,12 @@ class Settings(BaseSettings):
     vllm: VllmSettings = Field(default_factory=VllmSettings)
     openai: OpenAiSettings = Field(default_factory=OpenAiSettings)
 
+    #: where `worker`, `watch` and `dispatch` answer /metrics, to anybody; without a port they don't (`serve` has its own)
+    metrics_port: int | None = Field(default=None, ge=1, le=65535)
+    metrics_host: str = "127.0.0.1"
+    #: what a GPU costs for an hour, in any currency: a metric, for what a page costs
+    price_per_gpu_hour: float | None = Field(default=None, ge=0)
+
     #: a file that a worker makes once it is ready: for whoever supervises it
     ready_file: Path | None = None
 

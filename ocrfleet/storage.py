@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from ocrfleet import metrics
 from ocrfleet.errors import ConfigurationError, OcrfleetError, TransientError
 
 _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
@@ -184,9 +185,11 @@ class FolderStore:
             yield
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
             if not self._temporary.is_dir():
+                metrics.STORE_ERRORS.inc()
                 raise TransientError(f"the store's folder {self._root} is gone: is it mounted?") from error
             raise NotFoundError(f"no object {key}") from error
         except OSError as error:
+            metrics.STORE_ERRORS.inc()
             raise TransientError(f"the store can't be read ({key}): {error.strerror}") from error
 
     @staticmethod
@@ -226,4 +229,5 @@ def _writing(key: str) -> Iterator[None]:
         yield
     except OSError as error:
         # A full disk or a share that went away: nobody's fault, and it may pass.
+        metrics.STORE_ERRORS.inc()
         raise TransientError(f"the store can't be written ({key}): {error.strerror}") from error

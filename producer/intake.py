@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from ocrfleet import keys
+from ocrfleet import keys, metrics
 from ocrfleet.documents import SNIFF_BYTES, sniff
 from ocrfleet.errors import DamagedRecordError, PageFaultError, PermanentError, Reason
 from ocrfleet.jobs import Digest, Kind, Record, Source, digest_of
@@ -169,5 +169,6 @@ class Intake:
         try:
             answer = self._sandbox.call({"kind": kind, "passwords": list(self._passwords)}, fd=fd, deadline=_DEADLINE)
         except PageFaultError as error:
+            metrics.RENDERER_CRASHES.labels(error.reason.value).inc()
             raise PermanentError(Reason.UNREADABLE, f"the file can't be opened: {error.detail}") from error
         return Seen(sha256=sha256_of(fd), kind=kind, pages=answer["pages"])

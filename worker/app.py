@@ -25,7 +25,7 @@ from ocrfleet.queues import make_app, queue_names
 from ocrfleet.settings import Settings
 from ocrfleet.sources import Sources
 from ocrfleet.stores import open_store
-from worker import engines, gate
+from worker import engines, gate, meters
 from worker.pipeline import Pipeline
 from worker.render import RenderPool
 from worker.tasks import Acknowledgement, register_tasks
@@ -69,6 +69,7 @@ def main(
 def work(settings: Settings, profile: Profile) -> int:
     """Work until told to stop or broken; return the exit code. Raises FatalError when the engine can't be loaded."""
     worker = f"{process_name(os.getpid())}.{uuid.uuid4().hex[:8]}"
+    meters.begin(profile)
     store = open_store(settings)
     ledger = Ledger(settings.redis_url)
     pipeline = Pipeline(
@@ -117,7 +118,9 @@ def work(settings: Settings, profile: Profile) -> int:
         broken=broken,
     )
     leases.start()
-    register_tasks(app, Acknowledgement(leases, broken), pipeline=pipeline, store=store, ledger=ledger)
+    register_tasks(
+        app, Acknowledgement(leases, broken), pipeline=pipeline, store=store, ledger=ledger, profile=profile.name
+    )
 
     @signals.worker_shutting_down.connect(weak=False)
     def drain(**_: Any) -> None:

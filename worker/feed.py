@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from ocrfleet import metrics
 from ocrfleet.jobs import WorkerState
 from ocrfleet.profiles import Profile
 
@@ -29,6 +30,12 @@ class Feed:
         self._seen = self._begun = clock()
         self._busy = self._starved = 0.0
         self._pages = self._tokens = 0
+        #: pages that are ready and wait for the engine to have room
+        self._waiting = 0
+        #: busy and starved seconds that the metrics know of
+        self._exposed = 0.0, 0.0
+        metrics.ENGINE_SLOTS.labels(profile.name).set(slots)
+        self._expose_requests()
 
     @contextmanager
     def making_ready(self) -> Iterator[None]:
@@ -46,11 +53,23 @@ class Feed:
         """Have a page with the engine while the block runs."""
         self._turn()
         self._with_engine += 1
+        self._expose_requests()
         try:
             yield
         finally:
             self._turn()
             self._with_engine -= 1
+            self._expose_requests()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Have a page wait for the engine to have room while the block runs."""
+        self._waiting += 1
+        self._expose_requests()
+        try:
+            yield
+        finally:
+            self._waiting -= 1
 
     def wrote(self, tokens: int | None) -> None:
         """Count what the engine has written of a page in one attempt."""
@@ -73,6 +92,22 @@ class Feed:
             busy_seconds=round(busy, 3),
             starved_seconds=round(starved, 3),
         )
+
+    def expose(self) -> None:
+        """Bring the metrics of seconds up to date. By one thread, now and then."""
+        _, *counted = self._counted()
+        for family, now, before in zip(
+            (metrics.ENGINE_BUSY, metrics.ENGINE_STARVED), counted, self._exposed, strict=True
+        ):
+            # Read beside the event loop, they may be a moment behind the last look.
+            family.labels(self._profile.name).inc(max(0.0, now - before))
+        busy, starved = (max(pair) for pair in zip(counted, self._exposed, strict=True))
+        self._exposed = busy, starved
+
+    def _expose_requests(self) -> None:
+        running = min(self._with_engine, self._slots)
+        metrics.ENGINE_REQUESTS.labels("running", self._profile.name).set(running)
+        metrics.ENGINE_REQUESTS.labels("waiting", self._profile.name).set(self._with_engine - running + self._waiting)
 
     def _turn(self) -> None:
         """Note what was counted until now: something is about to change."""

@@ -25,6 +25,7 @@ from ocrfleet.ledger import Hold
 from ocrfleet.pages import Climb, PageResult, PageStatus
 from ocrfleet.profiles import TextLayer
 from ocrfleet.storage import NotFoundError
+from worker import meters
 from worker.admission import Admission
 from worker.attempts import Attempt, Try
 from worker.feed import Feed
@@ -137,6 +138,8 @@ class PageReader:
             step = await self._next(visit)
             if step is None:
                 return await self._ended(visit)
+            if visit.climb is not None:
+                meters.tried_again(self._profile.name, visit.climb.fell)
             result = await self._come_to(visit, step)
             if result is not None:
                 return result
@@ -168,6 +171,7 @@ class PageReader:
                 self.feed.read()
             return result
         log.warning("text not believed", rung=step.rung, reason=result.reason, detail=result.detail)
+        meters.disbelieved(result, self._profile.name)
         await self._fell(visit, step, result.reason, result)
         return None
 

@@ -25,7 +25,7 @@ from ocrfleet.jobs import Manifest, PageJob
 from ocrfleet.ledger import Ledger, Mark
 from ocrfleet.pages import PageStatus
 from ocrfleet.results import record_pages, stored_pages
-from worker import canary
+from worker import canary, meters
 from worker.attempts import Attempt, RunRecord
 from worker.page import PageReader, SupersededError, Visit
 from worker.patience import Patience
@@ -163,6 +163,7 @@ class Pipeline:
 
     def state(self) -> WorkerState:
         """Return what the worker says of itself."""
+        self._reader.feed.expose()
         return self._reader.feed.state()
 
     def trouble(self) -> str | None:
@@ -317,7 +318,10 @@ class Pipeline:
         with structlog.contextvars.bound_contextvars(page=visit.page):
             try:
                 result = await self._reader.read(visit)
-                await self._patience.call(record_pages, self._store, self._ledger, visit.job, visit.manifest, result)
+                with meters.stage("store", self._profile.name):
+                    await self._patience.call(
+                        record_pages, self._store, self._ledger, visit.job, visit.manifest, result
+                    )
             except asyncio.CancelledError:
                 if not self._cut_short:
                     raise
@@ -327,6 +331,7 @@ class Pipeline:
                 with suppress(TransientError):
                     await self._patience.once(self._ledger.release, *visit.at)
                 raise
+            meters.ended(result, visit.job.queue)
             if result.status is PageStatus.FAILED:
                 log.warning("page failed", reason=result.reason, detail=result.detail)
             else:

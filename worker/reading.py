@@ -15,7 +15,7 @@ from ocrfleet.errors import OcrfleetError, PageFaultError, PermanentError, Reaso
 from ocrfleet.jobs import Kind
 from ocrfleet.pages import PageResult, PageStatus
 from ocrfleet.profiles import TextLayer
-from worker import figures, ink, text_layer
+from worker import figures, ink, meters, text_layer
 from worker.admission import Admission
 from worker.judge import judge, wrong_script
 from worker.parsers import Parsed, parse
@@ -135,7 +135,8 @@ class Reading:
         if self._router.rules and job.sent_to is None and not step.rung:
             await self._router.check(image, ink=await self._patience.once(ink.share, image), kind=kind)
         recognition = await self._recognise(image, current, step)
-        parsed, doubt = await self._patience.once(_judged, recognition, image, step.profile)
+        with meters.stage("judge", step.profile.name):
+            parsed, doubt = await self._patience.once(_judged, recognition, image, step.profile)
         return self._read(
             step,
             doubt,
@@ -171,26 +172,28 @@ class Reading:
         source = manifest.sources[index]
         layer = None
         begun = time.perf_counter()
-        async with self._opened(source) as fd:
+        async with self._opened(source, step.profile.name) as fd:
             page = source.sha256, fd, source.kind, inner
             limits: dict[str, Any] = {"passwords": self._passwords, "deadline": self._render_deadline}
-            image = await self._renderers.render(*page, step.profile.render, **limits)
-            if step.text_layer is not TextLayer.IGNORE:
-                # What can't be taken out can't be trusted. A crash may pass, where there is nothing but the layer.
-                with suppress(PermanentError, *([] if _only_the_layer(step) else [PageFaultError])):
-                    layer = await self._renderers.layer(*page, **limits)
+            with meters.stage("render", step.profile.name):
+                image = await self._renderers.render(*page, step.profile.render, **limits)
+                if step.text_layer is not TextLayer.IGNORE:
+                    # What can't be taken out can't be trusted. A crash may pass, where there is nothing but the layer.
+                    with suppress(PermanentError, *([] if _only_the_layer(step) else [PageFaultError])):
+                        layer = await self._renderers.layer(*page, **limits)
         current.facts["render_seconds"] = round(time.perf_counter() - begun, 3)
         return image, source.kind, layer
 
     @asynccontextmanager
-    async def _opened(self, source: Source) -> AsyncIterator[int]:
+    async def _opened(self, source: Source, profile: str) -> AsyncIterator[int]:
         """Open a page's source, and make sure that it is what was registered until the block has ended.
 
         In threads: one that lies elsewhere is fetched, a file that was touched is hashed again, the cache makes room.
         """
         opened = self._sources.opened(source)
-        async with self._opening.setdefault(source.uri, asyncio.Lock()):
-            fd = await self._fetching.once(opened.__enter__)
+        with meters.stage("fetch", profile):
+            async with self._opening.setdefault(source.uri, asyncio.Lock()):
+                fd = await self._fetching.once(opened.__enter__)
         try:
             yield fd
         except BaseException as error:
@@ -198,9 +201,18 @@ class Reading:
             raise
         await self._patience.once(opened.__exit__, None, None, None)
 
+    @asynccontextmanager
+    async def _engine_slot(self) -> AsyncIterator[None]:
+        with self._feed.waiting():
+            await self._engine_slots.acquire()
+        try:
+            yield
+        finally:
+            self._engine_slots.release()
+
     async def _recognise(self, image: PageImage, current: Try, step: Step) -> Recognition:
         """Give a page to the engine once it has room; only then its deadline begins."""
-        async with self._engine_slots:
+        async with self._engine_slot():
             if self._health.stuck or self._health.broken:
                 raise DrainingError("the engine hangs, or broke, in another page")
             current.making_ready.close()
@@ -208,7 +220,7 @@ class Reading:
             if step.profile.sampling is not None:
                 current.facts["temperature"] = step.profile.sampling.temperature
             try:
-                with self._feed.with_engine():
+                with self._feed.with_engine(), meters.stage("recognise", step.profile.name):
                     async with asyncio.timeout(step.profile.page_deadline):
                         recognition = await self._engine.recognise(image, step.profile)
             except TimeoutError as error:
@@ -218,6 +230,7 @@ class Reading:
             finally:
                 current.facts["recognise_seconds"] = round(time.perf_counter() - begun, 3)
         self._feed.wrote(recognition.tokens)
+        meters.recognised(recognition, step.profile.name)
         if recognition.tokens is not None:
             current.facts["tokens"] = recognition.tokens
         return recognition

@@ -16,6 +16,7 @@ import numpy as np
 from ocrfleet.errors import ConfigurationError, PageFaultError, Reason
 from ocrfleet.jobs import Kind
 from ocrfleet.sandbox import Sandbox
+from worker import meters
 from worker.engines.base import PageImage
 from worker.layer import NO_LAYER, Layer, layer_of
 
@@ -143,6 +144,9 @@ class RenderPool:
         try:
             answer = renderer.sandbox.call(request | {"document": document}, fd=fd, deadline=deadline)
             return understand(answer, renderer.sandbox)
+        except PageFaultError as fault:
+            meters.renderer_failed(fault)
+            raise
         finally:
             with self._lock:
                 self._free.append(renderer)

@@ -14,6 +14,7 @@ from ocrfleet.errors import FatalError, OcrfleetError, PermanentError
 from ocrfleet.jobs import AssemblyJob, PageJob
 from ocrfleet.queues import TASK_ASSEMBLE, TASK_PAGES, publish_assembly, publish_pages, ranges
 from ocrfleet.storage import NotFoundError
+from worker import meters
 from worker.assemble import assemble
 from worker.reading import DrainingError
 
@@ -64,9 +65,15 @@ class Acknowledgement:
 
 
 def register_tasks(
-    app: Celery, acknowledgement: Acknowledgement, *, pipeline: Pipeline, store: ObjectStore, ledger: Ledger
+    app: Celery,
+    acknowledgement: Acknowledgement,
+    *,
+    pipeline: Pipeline,
+    store: ObjectStore,
+    ledger: Ledger,
+    profile: str,
 ) -> None:
-    """Give the app its tasks."""
+    """Give the app its tasks; `profile` is that of this worker, whosever documents it assembles."""
 
     @app.task(name=TASK_PAGES, bind=True)
     def pages(self: Any, message: Any) -> None:
@@ -86,4 +93,5 @@ def register_tasks(
     def assemble_document(self: Any, message: Any) -> None:
         with acknowledgement.after(self.request), pipeline.beside():
             job = AssemblyJob.from_message(message)
-            assemble(store, ledger, job.document, job.generation)
+            with meters.stage("assemble", profile):
+                assemble(store, ledger, job.document, job.generation)

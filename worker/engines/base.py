@@ -48,6 +48,8 @@ class Recognition:
     loop: Loop | None = None
     #: tokens written; None from engines that don't generate
     tokens: int | None = None
+    #: tokens read, of prompt and image; None where that is not told
+    tokens_in: int | None = None
 
 
 class Engine(Protocol):

@@ -142,6 +142,7 @@ class OpenAiEngine:
             text=answer.text,
             finish_reason=answer.stopped or answer.finish_reason,
             tokens=answer.written,
+            tokens_in=answer.read,
             loop=answer.loop,
         )
 

@@ -55,6 +55,11 @@ class Answer:
         return len(self._transcript) if self.tokens is None and self.stopped is not None else self.tokens
 
     @property
+    def read(self) -> int | None:
+        """Tokens read, as the server counts."""
+        return self._read
+
+    @property
     def spent_as_told(self) -> int | None:
         return None if self.tokens is None else self.tokens + (self._read or 0)
 

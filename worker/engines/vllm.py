@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from ocrfleet import exposition
 from ocrfleet.errors import ConfigurationError, FatalError, PageFaultError, PermanentError, Reason
 from worker.engines import vllm_plugin
 from worker.engines.base import Recognition
@@ -218,7 +219,8 @@ class VllmEngine:
                 enable_prefix_caching=False,
                 mm_processor_cache_gb=0,
                 stream_interval=_STREAM_INTERVAL,
-                disable_log_stats=True,
+                # Its own metrics (vllm:*) are for whoever exposes ours; vLLM has them only with its statistics.
+                disable_log_stats=not exposition.read_by_others(),
             )
         )
 
@@ -226,7 +228,7 @@ class VllmEngine:
         from vllm.exceptions import VLLMValidationError  # noqa: PLC0415 - see start
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError  # noqa: PLC0415
 
-        tokens, finish_reason = 0, None
+        tokens, finish_reason, tokens_in = 0, None, None
         with self._listened_to():
             try:
                 asked = await self.rendered(prompt, shown)
@@ -234,6 +236,7 @@ class VllmEngine:
                 async with aclosing(self._llm.generate(asked, parameters, uuid.uuid4().hex)) as outputs:
                     async for output in outputs:
                         self._heard = time.monotonic()
+                        tokens_in = len(output.prompt_token_ids or ()) or tokens_in
                         written = output.outputs[0]
                         transcript.add(written.text)
                         tokens += len(written.token_ids)
@@ -257,7 +260,9 @@ class VllmEngine:
         if finish_reason == "abort":
             raise PageFaultError(Reason.ENGINE_FAILED, "vLLM gave the page up")
         text = transcript.text.removesuffix(_END)
-        return Recognition(text=text, finish_reason=finish_reason, tokens=tokens, loop=transcript.loop)
+        return Recognition(
+            text=text, finish_reason=finish_reason, tokens=tokens, tokens_in=tokens_in, loop=transcript.loop
+        )
 
     async def rendered(self, prompt: str, shown: PIL.Image.Image) -> Any:
         """Return the prompt's tokens and the page's tensors, made in vLLM's own threads."""
