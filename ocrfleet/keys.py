@@ -63,6 +63,7 @@ OUTBOX = "outbox/"
 QUARANTINED = "quarantined/"
 ASKED = "asked/"
 UNDELIVERED = "undelivered/"
+GIVEN_UP = "given-up/"
 IDEMPOTENCY = "idempotency/"
 
 
@@ -132,7 +133,7 @@ def undelivered(document: str) -> str:
 
 
 def given_up(delivery: str) -> str:
-    return f"given-up/{delivery}.json"
+    return f"{GIVEN_UP}{delivery}.json"
 
 
 def arrival_name(arrival: str) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import cast
+from typing import Any, cast
 
 import redis
 
@@ -155,6 +155,15 @@ class Progress:
     @property
     def complete(self) -> bool:
         return self.terminal >= self.total
+
+
+@dataclass(frozen=True, slots=True)
+class RedisMemory:
+    """Bytes that Redis uses, and that it may use (0: all there are); keys that it dropped for want of them."""
+
+    used: int
+    most: int
+    evicted: int
 
 
 def process_name(pid: int) -> str:
@@ -332,6 +341,23 @@ class Ledger:
                 if state is not None:
                     states.append(WorkerState.from_bytes(cast("bytes", state)))
         return states
+
+    def in_hand(self, documents: Sequence[tuple[str, int]]) -> list[int]:
+        """Return how many pages of each (document, generation) are in a worker's hand, or were in that of one that died."""
+        with _broker_errors():
+            pipe = self.redis.pipeline(transaction=False)
+            for document, generation in documents:
+                pipe.hlen(keys.redis_inflight(document, generation))
+            return [int(count) for count in pipe.execute()]
+
+    def memory(self) -> RedisMemory:
+        """Return what Redis says of its memory."""
+        with _broker_errors():
+            memory: Any = self.redis.info("memory")
+            stats: Any = self.redis.info("stats")
+        return RedisMemory(
+            used=int(memory["used_memory"]), most=int(memory["maxmemory"]), evicted=int(stats["evicted_keys"])
+        )
 
     def renew(self, tags: Sequence[str]) -> None:
         """Set the lease time of these messages (kombu's delivery tags) to now, where they are still leased."""

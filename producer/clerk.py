@@ -14,7 +14,7 @@ import structlog
 from celery import signals
 from celery.exceptions import Reject
 
-from ocrfleet import keys, logs
+from ocrfleet import keys, logs, metrics
 from ocrfleet.errors import (
     EXIT_CONFIGURATION,
     ConfigurationError,
@@ -106,7 +106,8 @@ class Clerk:
     def _register(registrar: Registrar, wish: Wish, arrival: Arrival) -> Asked:
         with structlog.contextvars.bound_contextvars(source=wish.uri):
             try:
-                registered = registrar.take_in(wish, submitted=arrival.created)
+                with metrics.INTAKE_SECONDS.time():
+                    registered = registrar.take_in(wish, submitted=arrival.created)
             except OwnOutputError as error:
                 log.warning("not taken in", error=str(error))
                 return Asked(refused=str(error))

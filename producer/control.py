@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from ocrfleet import keys
+from ocrfleet import keys, metrics
 from ocrfleet.errors import OcrfleetError
+from ocrfleet.exposition import Snapshot
 from ocrfleet.ledger import Ledger
 from ocrfleet.queues import make_app
 from producer.backlog import Backlog
 from producer.dispatch import Dispatcher
 from producer.finish import Finisher
 from producer.leader import Leadership
+from producer.observer import Observer
 from producer.outbox import Courier, Outbox
 from producer.publish import Publisher
 from producer.receive import Receiver
@@ -52,6 +54,9 @@ class Control(threading.Thread):
         self._store = store
         self._ledger = Ledger(settings.redis_url)
         self._stop_asked = threading.Event()
+        #: the leader's gauges
+        self.observed = Snapshot()
+        self.observed.replace({metrics.LEADER: {(): 0}})
 
     def stop(self) -> None:
         """End after the round that has begun; another process may take over at once."""
@@ -72,7 +77,9 @@ class Control(threading.Thread):
             outbox = Outbox(self._store)
             finisher = Finisher(self._store, Publisher(self._store, self._settings.s3), outbox)
             stack.callback(finisher.close)
-            duties = _Duties(self._settings, self._store, self._ledger, app, finisher)
+            observer = Observer(self._settings, self._store, self._ledger, self.observed)
+            stack.enter_context(observer.running())
+            duties = _Duties(self._settings, self._store, self._ledger, app, finisher=finisher, observer=observer)
             sender = Sender(self._settings.webhook_secret, private=self._settings.webhook_private)
             courier = stack.enter_context(Courier(outbox, sender).running())
             while leadership.held and not self._stop_asked.wait(_ROUND):
@@ -88,7 +95,16 @@ class Control(threading.Thread):
 class _Duties:
     """What is done again and again. Raises TransientError; the next round goes on."""
 
-    def __init__(self, settings: Settings, store: ObjectStore, ledger: Ledger, app: Celery, finisher: Finisher) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        store: ObjectStore,
+        ledger: Ledger,
+        app: Celery,
+        *,
+        finisher: Finisher,
+        observer: Observer,
+    ) -> None:
         self._settings = settings
         self._receiver = Receiver(store, ledger, app)
         self._dispatcher = Dispatcher(
@@ -97,6 +113,7 @@ class _Duties:
         self._sweep = Sweep(self._dispatcher, store, ledger, app)
         self._registry = Registry(store, ledger, settings)
         self._finisher = finisher
+        self._observer = observer
         self._adopted = False
         self._swept = self._tidied = self._redelivered = time.monotonic()
 
@@ -105,7 +122,8 @@ class _Duties:
             self._dispatcher.adopt()
             self._adopted = True
         self._receiver.tick()
-        self._dispatcher.tick()
+        ended = self._dispatcher.tick()
+        self._observer.note(list(self._dispatcher.active.values()), ended)
         now = time.monotonic()
         if now - self._swept > self._settings.sweep_seconds:
             self._sweep.run()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from ocrfleet.exposition import Children
 from producer import clerk
 from producer.control import Control
 from producer.member import Member, stop
 
 if TYPE_CHECKING:
+    from ocrfleet.exposition import Exposition
     from ocrfleet.settings import Settings
     from ocrfleet.storage import ObjectStore
 
@@ -29,38 +31,43 @@ _GRACE = 15.0
 
 
 @contextmanager
-def control_plane(settings: Settings, store: ObjectStore, *, clerks: int) -> Iterator[None]:
-    """Strive to lead the fleet, and have so many intake processes, until the block ends."""
+def control_plane(settings: Settings, store: ObjectStore, *, clerks: int, exposition: Exposition) -> Iterator[None]:
+    """Strive to lead the fleet, and have so many intake processes, until the block ends. Their metrics are exposed."""
     ended = threading.Event()
-    intake = threading.Thread(target=_run_clerks, args=[settings, clerks, ended], name="clerks", daemon=True)
     control = Control(settings, store)
-    intake.start()
-    control.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        control.stop()
-        intake.join()
-
-
-def _run_clerks(settings: Settings, count: int, ended: threading.Event) -> None:
-    """Keep the clerks running. All in one thread: they die with the one that started them."""
+    exposition.add(control.observed)
     with TemporaryDirectory(prefix="ocrfleet-clerks-") as folder:
-        members = [_clerk(settings, Path(folder) / f"clerk-{number}.ready") for number in range(count)]
+        children = Children(Path(folder) / "metrics")
+        exposition.add(children)
+        members = [_clerk(settings, Path(folder) / f"clerk-{number}.ready", children) for number in range(clerks)]
+        intake = threading.Thread(target=_run_clerks, args=[members, children, ended], name="clerks", daemon=True)
+        intake.start()
+        control.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            control.stop()
+            intake.join()
+
+
+def _run_clerks(members: Sequence[Member], children: Children, ended: threading.Event) -> None:
+    """Keep the clerks running. All in one thread: they die with the one that started them."""
+    for member in members:
+        member.start()
+    while not ended.wait(_ROUND):
         for member in members:
-            member.start()
-        while not ended.wait(_ROUND):
-            for member in members:
-                code = member.died()
-                if code is not None and not ended.wait(min(_LONGEST_WAIT, _ROUND * member.failed_starts)):
+            code = member.died()
+            if code is not None:
+                children.bury(member.name)
+                if not ended.wait(min(_LONGEST_WAIT, _ROUND * member.failed_starts)):
                     log.warning("restarting", member=member.name, exit_code=code)
                     member.start_again()
-        stop(members, grace=_GRACE)
+    stop(members, grace=_GRACE)
 
 
-def _clerk(settings: Settings, ready: Path) -> Member:
-    environment = {**os.environ, "OCRFLEET_READY_FILE": str(ready)}
+def _clerk(settings: Settings, ready: Path, children: Children) -> Member:
+    environment = {**os.environ, "OCRFLEET_READY_FILE": str(ready), **children.environment(ready.stem)}
     if settings.password_file is not None:
         environment["OCRFLEET_PASSWORD_FILE"] = str(settings.password_file.absolute())
     return Member(ready.stem, clerk.COMMAND, environment, ready)

@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
 import structlog
 
-from ocrfleet import keys
+from ocrfleet import keys, metrics
 from ocrfleet.errors import ConfigurationError, DamagedRecordError, TransientError
 from ocrfleet.jobs import DocumentId, DocumentStatus, Generation, Manifest, Record, Status, Submission
 from ocrfleet.storage import NotFoundError
@@ -38,6 +40,22 @@ class Undelivered(Record):
     detail: str
 
 
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A document that ended and was delivered, and who asked for it last."""
+
+    status: Status
+    latest: Submission | None
+
+
+def _count(finished: Finished) -> None:
+    metrics.DOCUMENTS_ENDED.labels(finished.status.status.value).inc()
+    # Of one that is tried again nobody noted when that was asked for.
+    if finished.latest is not None and finished.status.generation == 1:
+        seconds = (datetime.now(UTC) - datetime.fromisoformat(finished.latest.submitted)).total_seconds()
+        metrics.TURNAROUND.labels(finished.latest.terms.queue.value).observe(max(0.0, seconds))
+
+
 class Finisher:
     """Finishes documents beside its caller, `threads` at a time. Everything it does may be repeated."""
 
@@ -54,7 +72,7 @@ class Finisher:
         self._publisher = publisher
         self._outbox = outbox
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="finish")
-        self._begun: dict[tuple[str, int], Future[None]] = {}
+        self._begun: dict[tuple[str, int], Future[Finished]] = {}
         self._clock = clock
         self._not_before: dict[tuple[str, int], float] = {}
 
@@ -77,7 +95,7 @@ class Finisher:
             return False
         del self._begun[task]
         try:
-            begun.result()
+            _count(begun.result())
         except NotFoundError as error:
             log.info("ended document not finished: it was deleted", document=document, error=str(error))
         except DamagedRecordError as error:
@@ -108,11 +126,14 @@ class Finisher:
         except Exception:
             log.exception("undelivered results left alone")
 
-    def _finish(self, document: str, generation: int) -> None:
+    def _finish(self, document: str, generation: int) -> Finished:
         status = Status.from_bytes(self._store.get(keys.status(document, generation)))
         manifest = Manifest.from_bytes(self._store.get(keys.manifest(document)))
         to_mend: ConfigurationError | None = None
+        latest: Submission | None = None
         for submission in self._submissions(document):
+            if latest is None or latest.submitted < submission.submitted:
+                latest = submission
             try:
                 self._deliver(status, submission)
             except ConfigurationError as error:  # it keeps nobody else waiting
@@ -125,6 +146,7 @@ class Finisher:
             if other is not status.status:
                 self._store.delete(keys.ended(other, day, document))
         self._store.put(keys.ended(status.status, day, document), b"")
+        return Finished(status, latest)
 
     def _submissions(self, document: str) -> Iterator[Submission]:
         for key in self._store.list(keys.wanted_by(document)):

@@ -11,7 +11,10 @@ from typing import Self
 
 import redis
 import structlog
+from redis.exceptions import LockError
 from redis.lock import Lock
+
+from ocrfleet import metrics
 
 log = structlog.get_logger(__name__)
 
@@ -55,6 +58,8 @@ class Leadership:
             held = self._lock.reacquire() if self._held.is_set() else self._lock.acquire()
         except redis.RedisError as error:  # away, or somebody else's meanwhile (LockError is one)
             held = False
+            if not isinstance(error, LockError):
+                metrics.REDIS_ERRORS.inc()
             if self._held.is_set():
                 log.warning("leadership lost", error=str(error))
         if held and not self._held.is_set():

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING
 
 import structlog
 
-from ocrfleet import keys
+from ocrfleet import keys, metrics
 from ocrfleet.jobs import Queue
 from ocrfleet.queues import Published, publish_intake
 
@@ -23,6 +24,8 @@ log = structlog.get_logger(__name__)
 
 #: Arrivals on the queue or being taken in at most: so few that interactive ones are not kept waiting by bulk.
 _AHEAD = 16
+#: Arrivals that are known to have been published, of those that came last.
+_REMEMBERED = 1000
 
 
 class Receiver:
@@ -34,6 +37,8 @@ class Receiver:
         self._published = Published(ledger.redis)
         #: published at the last look: their messages may be on their way between queue and lease
         self._fresh: set[str] = set()
+        #: published of late, before the present look
+        self._before: deque[str] = deque(maxlen=_REMEMBERED)
         self._turn = 0
 
     def tick(self) -> int:
@@ -44,6 +49,9 @@ class Receiver:
         chosen = list(islice(waiting, max(0, room)))
         if chosen:
             publish_intake(self._app, chosen)
+            # One that was published before has vanished from the queue.
+            metrics.REPUBLISHED.labels("intake").inc(sum(key in self._before for key in chosen))
+            self._before.extend(chosen)
         self._fresh = set(chosen)
         return len(chosen)
 

@@ -21,6 +21,7 @@ import botocore.exceptions
 import structlog
 from botocore.config import Config
 
+from ocrfleet import metrics
 from ocrfleet.errors import ConfigurationError, OcrfleetError, TransientError
 from producer.events import ObjectEvent, UnparsableEventError, newest, parse
 
@@ -147,9 +148,11 @@ class SqsWatcher:
                     self._give_back(messages)
                 case messages:
                     answered = True
-                    if messages:
-                        with self._kept(messages):
-                            self._handle(messages)
+                    if not messages:
+                        metrics.WATCH_LAST_SUCCESS.labels("sqs").set_to_current_time()
+                        continue
+                    with self._kept(messages):
+                        self._handle(messages)
 
     def _pause(self, error: OcrfleetError) -> None:
         log.warning("the queue of events is away", error=str(error))
@@ -183,6 +186,7 @@ class SqsWatcher:
         try:
             return _Received(message, parse(message["Body"]))
         except UnparsableEventError as error:
+            metrics.EVENTS.labels("sqs", "unparsable").inc()
             self._bury(message, str(error))
             return None
 
@@ -204,6 +208,7 @@ class SqsWatcher:
             else:
                 log.exception("a message can't be registered: it comes back", message=received[0].name)
         else:
+            metrics.WATCH_LAST_SUCCESS.labels("sqs").set_to_current_time()
             self._delete([one.message for one in received])
 
     def _bury(self, message: MessageTypeDef, reason: str) -> None:

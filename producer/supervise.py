@@ -5,16 +5,18 @@ from __future__ import annotations
 import signal
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
 
-from ocrfleet import logs
+from ocrfleet import logs, metrics
 from ocrfleet.errors import EXIT_CONFIGURATION, ConfigurationError, TransientError
+from ocrfleet.exposition import Children, Exposition, served
 from ocrfleet.ledger import Ledger
+from producer.gpus import Gpus
 from producer.member import Member, stop
 from producer.workers import COMMAND, environment_of
 
@@ -56,17 +58,20 @@ def supervise(profile: Profile, settings: Settings, *, devices: Sequence[str | N
     told = {} if settings.openai.base_url is None else {"OCRFLEET_OPENAI_BASE_URL": settings.openai.base_url}
     ledger = Ledger(settings.redis_url)
     with tempfile.TemporaryDirectory(prefix="ocrfleet-workers-") as folder:
+        children = Children(Path(folder) / "metrics")
         members = []
         for index, device in enumerate(devices):
             name = f"worker-{device or index}"
             ready = Path(folder) / f"{name}.ready"
             environment = environment_of(profile, device=device, told=told | {"OCRFLEET_READY_FILE": str(ready)})
+            if children is not None:
+                environment |= children.environment(name)
             members.append(Member(name, COMMAND, environment, ready))
         due = dict.fromkeys((member.name for member in members), 0.0)
         kept = list(members)
         try:
             while not asked:
-                kept = [member for member in kept if _look(member, due, ledger)]
+                kept = [member for member in kept if _look(member, due, ledger, profile.name, children)]
                 if not kept:
                     raise ConfigurationError(
                         "no worker can start, or go on, as it is configured; the errors above say why"
@@ -78,7 +83,20 @@ def supervise(profile: Profile, settings: Settings, *, devices: Sequence[str | N
     return 128 + hurried[0] if hurried else 0
 
 
-def _look(member: Member, due: dict[str, float], ledger: Ledger) -> bool:
+@contextmanager
+def _exposed(
+    children: Children, profile: Profile, settings: Settings, devices: Sequence[str | None]
+) -> Iterator[None]:
+    """Expose this process's metrics, its children's and the GPUs' until the block ends."""
+    metrics.ENGINE_RESTARTS.labels(profile.name)
+    exposition = Exposition(settings)
+    exposition.add(children)
+    exposition.add(Gpus(devices))
+    with served(exposition, settings):
+        yield
+
+
+def _look(member: Member, due: dict[str, float], ledger: Ledger, profile: str, children: Children) -> bool:
     """Start a process that is due; note when one that has ended is. Return False for one that is never to be started again."""
     now = time.monotonic()
     if member.name in due:
@@ -89,6 +107,8 @@ def _look(member: Member, due: dict[str, float], ledger: Ledger) -> bool:
     code = member.died()
     if code is None:
         return True
+    if children is not None:
+        children.bury(member.name)
     if code == EXIT_CONFIGURATION:
         log.error("worker can't start, or go on, as it is configured: its last error says why", member=member.name)
         return False
@@ -97,5 +117,6 @@ def _look(member: Member, due: dict[str, float], ledger: Ledger) -> bool:
             ledger.bury(member.process.pid, member.end())
     wait = min(_FIRST_WAIT * 2 ** max(0, member.failed_starts - 1), _LONGEST_WAIT)
     log.warning("restarting", member=member.name, exit_code=code, seconds=wait)
+    metrics.ENGINE_RESTARTS.labels(profile.name).inc()
     due[member.name] = now + wait
     return True

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from ocrfleet import metrics
 from ocrfleet.ledger import Mark
 from ocrfleet.queues import Published, publish_assembly, queue_names
 from ocrfleet.results import stored_pages

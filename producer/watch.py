@@ -8,14 +8,14 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Protocol, Self
 
 import structlog
 
-from ocrfleet import s3
+from ocrfleet import metrics, s3
 from ocrfleet.errors import ConfigurationError, TransientError
 from ocrfleet.jobs import Terms, Wish
 from ocrfleet.storage import NotFoundError
@@ -60,14 +60,19 @@ class Watcher:
     ) -> None:
         self._pool.shutdown(cancel_futures=True)
 
-    def register(self, events: Iterable[ObjectEvent]) -> int:
+    def register(self, events: Sequence[ObjectEvent], *, source: str) -> int:
         """Register the wanted objects that were written, as they are now; return how many. The rest needs nothing.
+
+        `source` says in the metrics who told of them.
 
         Raises TransientError, and ConfigurationError when an object may not be read: then some may be registered.
         """
         written = [e for e in newest(events) if e.created and self._wanted.wants(e.bucket, e.key)]
         found = [wish for wish in self._pool.map(self._look_up, written) if wish is not None]
-        return self._arrivals.add_all(self._terms, found)
+        registered = self._arrivals.add_all(self._terms, found)
+        metrics.EVENTS.labels(source, "registered").inc(registered)
+        metrics.EVENTS.labels(source, "ignored").inc(len(events) - registered)
+        return registered
 
     def reconcile(self, place: Prefix, *, since: datetime | None = None) -> int:
         """Register the wanted objects below a prefix that have not been noted yet; return how many.
@@ -134,6 +139,8 @@ class Follower:
                     raise
                 log.warning("a prefix can't be looked at now", prefix=str(self._place), error=str(error))
             else:
+                metrics.EVENTS.labels("poll", "registered").inc(count)
+                metrics.WATCH_LAST_SUCCESS.labels("poll").set_to_current_time()
                 since = now - self.OVERLAP
                 whole_at = begun + self._whole_every if whole else whole_at
                 log.info("looked at a prefix", prefix=str(self._place), registered=count)

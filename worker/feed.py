@@ -95,14 +95,12 @@ class Feed:
 
     def expose(self) -> None:
         """Bring the metrics of seconds up to date. By one thread, now and then."""
-        _, *counted = self._counted()
-        for family, now, before in zip(
-            (metrics.ENGINE_BUSY, metrics.ENGINE_STARVED), counted, self._exposed, strict=True
-        ):
-            # Read beside the event loop, they may be a moment behind the last look.
-            family.labels(self._profile.name).inc(max(0.0, now - before))
-        busy, starved = (max(pair) for pair in zip(counted, self._exposed, strict=True))
-        self._exposed = busy, starved
+        _, busy, starved = self._counted()
+        busy_before, starved_before = self._exposed
+        # Counted beside the event loop, they may be a moment behind the last look.
+        self._exposed = max(busy, busy_before), max(starved, starved_before)
+        metrics.ENGINE_BUSY.labels(self._profile.name).inc(self._exposed[0] - busy_before)
+        metrics.ENGINE_STARVED.labels(self._profile.name).inc(self._exposed[1] - starved_before)
 
     def _expose_requests(self) -> None:
         running = min(self._with_engine, self._slots)

@@ -15,6 +15,7 @@ from anyio import CapacityLimiter
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from ocrfleet.exposition import Exposition
 from producer.api import documents, following, health, notices, problems, submitting
 from producer.api.access import Access
 from producer.api.expiry import remove_expired_for_ever
@@ -51,6 +52,7 @@ def create_app(
     *,
     profile: Profile,
     stopping: threading.Event | None = None,
+    exposition: Exposition | None = None,
 ) -> FastAPI:
     """Return the app; what it begins ends with its lifespan. `profile` reads what asks for no other.
 
@@ -65,6 +67,7 @@ def create_app(
         answers=Answers(store),
         access=Access(settings.api),
         health=health.Health(store, ledger),
+        exposition=exposition or Exposition(settings),
         uploads=Slots(settings.api.uploads_at_once, "uploads"),
         streams=Slots(settings.api.streams, "streams of progress"),
         looking=CapacityLimiter(_LOOKING),

@@ -100,7 +100,9 @@ async def ready(request: Request) -> Healthy:
     },
 )
 async def metrics(request: Request, credentials: Bearer) -> Response:
-    """Give this process's metrics, in Prometheus' text format."""
-    if request.app.state.parts.settings.api.metrics_with_token:
+    """Give the metrics of this process, its children and, while it leads, of the fleet, in Prometheus' text format."""
+    parts = request.app.state.parts
+    if parts.settings.api.metrics_with_token:
         user(request, credentials)
-    return Response(await run_in_threadpool(generate_latest), media_type=CONTENT_TYPE_LATEST)
+    page = await run_in_threadpool(generate_latest, parts.exposition.registry)
+    return Response(page, media_type=CONTENT_TYPE_LATEST)

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
+from ocrfleet import metrics
 from ocrfleet.errors import ConfigurationError
 from ocrfleet.jobs import Terms
 from producer.api.access import allowed_sources, reporter
@@ -59,6 +60,8 @@ class Notices:
             results=None if results is None else str(Prefix.folder(results)),
         )
         self._watcher = Watcher(store, terms, wanted, settings.s3)
+        for outcome in metrics.OUTCOMES:
+            metrics.EVENTS.labels("webhook", outcome)
 
     def close(self) -> None:
         self._watcher.__exit__(None, None, None)
@@ -69,7 +72,9 @@ class Notices:
         allowed = [event for event in events if self._allowed.allows(event.bucket, event.key)]
         if len(allowed) < len(events):
             log.warning("told of what is not in OCRFLEET_API_SOURCES", objects=len(events) - len(allowed))
-        registered = self._watcher.register(allowed)
+        registered = self._watcher.register(allowed, source="webhook")
+        metrics.EVENTS.labels("webhook", "ignored").inc(len(events) - len(allowed))
+        metrics.WATCH_LAST_SUCCESS.labels("webhook").set_to_current_time()
         return Noted(registered=registered, ignored=len(events) - registered)
 
 
@@ -95,6 +100,7 @@ async def take_events(request: Request) -> Noted:
         return await run_in_threadpool(notices.take, message)
     except UnparsableEventError as error:
         log.warning("what was told is no event", reason=str(error))
+        metrics.EVENTS.labels("webhook", "unparsable").inc()
         raise ProblemError(HTTPStatus.BAD_REQUEST, f"This is no notification that is understood: {error}.") from error
     except ConfigurationError as error:
         # The sender tells again, until somebody has corrected it.

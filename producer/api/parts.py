@@ -10,6 +10,7 @@ from anyio import CapacityLimiter
 from fastapi import Depends
 from starlette.requests import Request
 
+from ocrfleet.exposition import Exposition
 from ocrfleet.settings import Settings
 from ocrfleet.storage import ObjectStore
 from producer.api.access import Access
@@ -33,6 +34,7 @@ class Parts:
     answers: Answers
     access: Access
     health: Health
+    exposition: Exposition
     uploads: Slots
     streams: Slots
     #: threads that look again and again for those who wait: the others are for those who ask

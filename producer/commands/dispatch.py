@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from ocrfleet import logs
+from ocrfleet.exposition import Exposition, served
 from ocrfleet.stores import open_store
 from producer.control_plane import control_plane
 from producer.options import read_settings
@@ -32,5 +33,9 @@ def dispatch(*, clerks: ClerksOption = 1) -> None:
     told = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: told.set())
-    with control_plane(settings, open_store(settings), clerks=clerks):
+    exposition = Exposition(settings)
+    with (
+        served(exposition, settings),
+        control_plane(settings, open_store(settings), clerks=clerks, exposition=exposition),
+    ):
         told.wait()

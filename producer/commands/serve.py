@@ -15,6 +15,7 @@ import uvicorn
 
 from ocrfleet import logs
 from ocrfleet.errors import ConfigurationError
+from ocrfleet.exposition import Exposition
 from ocrfleet.ledger import Ledger
 from ocrfleet.profiles import Profile
 from ocrfleet.stores import open_store
@@ -68,9 +69,13 @@ def serve(
     ledger = Ledger(settings.redis_url)
     registry = Registry(store, ledger, settings)
     stopping = threading.Event()
-    app = create_app(settings, store, ledger, registry, Arrivals(store), profile=chosen, stopping=stopping)
+    exposition = Exposition(settings)
+    app = create_app(
+        settings, store, ledger, registry, Arrivals(store), profile=chosen, stopping=stopping, exposition=exposition
+    )
+    fleet = control_plane(settings, store, clerks=clerks, exposition=exposition)
     try:
-        run(app, settings, host, port, stopping, background=[control_plane(settings, store, clerks=clerks)])
+        run(app, settings, host, port, stopping, background=[fleet])
     finally:
         registry.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import queue
 import signal
 from contextlib import ExitStack
@@ -9,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from ocrfleet import logs
+from ocrfleet import logs, metrics
+from ocrfleet.exposition import Exposition, served
 from ocrfleet.jobs import Queue
 from ocrfleet.profiles import Profile
 from ocrfleet.stores import open_store
@@ -109,13 +111,18 @@ def watch(
     logs.configure(settings.log_level)
     store = open_store(settings)
     save_profile(store, chosen)
+    for source in (*(["sqs"] if sqs else []), *(["poll"] if polled or reconciled else [])):
+        for outcome in metrics.OUTCOMES:
+            metrics.EVENTS.labels(source, outcome)
     with ExitStack() as stack:
+        stack.enter_context(served(Exposition(settings), settings))
         watcher = stack.enter_context(Watcher(store, terms, wanted, settings.s3))
         watches: list[Watch] = []
         for url in sqs or ():
             client = sqs_client(url, settings.s3)
             stack.callback(client.close)
-            watches.append(SqsWatcher(client, url, watcher.register, dead_letter_url=dead_letters))
+            register = functools.partial(watcher.register, source="sqs")
+            watches.append(SqsWatcher(client, url, register, dead_letter_url=dead_letters))
         watches += [Follower(watcher, place, every=every, whole_every=reconcile_every) for place in polled]
         watches += [
             Follower(watcher, place, every=reconcile_every, whole_every=reconcile_every) for place in reconciled

@@ -110,7 +110,7 @@ def test_a_listing_and_an_event_make_the_same_wish(
 ) -> None:
     put(moto, bucket, "1890s/ä + b%41.pdf")
 
-    watcher.register([ObjectEvent(bucket, "1890s/ä + b%41.pdf", created=True)])
+    watcher.register([ObjectEvent(bucket, "1890s/ä + b%41.pdf", created=True)], source="sqs")
     watcher.reconcile(Prefix(bucket, ""))
 
     assert len(wishes(store)) == 2
