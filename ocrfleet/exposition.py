@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import structlog
-from prometheus_client import REGISTRY, CollectorRegistry, disable_created_metrics, make_wsgi_app
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, disable_created_metrics, generate_latest
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
@@ -26,6 +26,8 @@ from ocrfleet.errors import ConfigurationError
 from ocrfleet.metrics import Observed
 
 if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
     from ocrfleet.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -102,7 +104,7 @@ class Children(Collector):
         yield from families
 
 
-class Exposition:
+class Exposition(Collector):
     """All that a process exposes. Other collectors may be added at any time; what several have is added up."""
 
     def __init__(self, settings: Settings) -> None:
@@ -112,20 +114,16 @@ class Exposition:
         if settings.price_per_gpu_hour is not None:
             price.replace({metrics.PRICE: {(): settings.price_per_gpu_hour}})
         self._collectors: list[Collector] = [REGISTRY, price]
-        #: what a page is made of
-        self.registry = CollectorRegistry()
-        self.registry.register(_All(self._collectors))
 
     def add(self, collector: Collector) -> None:
         self._collectors.append(collector)
 
-
-class _All(Collector):
-    def __init__(self, collectors: Sequence[Collector]) -> None:
-        self._collectors = collectors
-
     def collect(self) -> Iterable[Metric]:
         return _added_up(family for collector in list(self._collectors) for family in collector.collect())
+
+    def page(self) -> bytes:
+        """Return all of it in Prometheus' text format."""
+        return generate_latest(self)
 
 
 @contextmanager
@@ -139,7 +137,7 @@ def served(exposition: Exposition, settings: Settings) -> Iterator[None]:
         return
     host, port = settings.metrics_host, settings.metrics_port
     try:
-        server = make_server(host, port, make_wsgi_app(exposition.registry), _server(host), _Handler)
+        server = make_server(host, port, _app(exposition), _server(host), _Handler)
     except OSError as error:
         raise ConfigurationError(
             f"OCRFLEET_METRICS_HOST {host}, OCRFLEET_METRICS_PORT {port}: can't be listened on ({error.strerror})"
@@ -153,6 +151,18 @@ def served(exposition: Exposition, settings: Settings) -> Iterator[None]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def _app(exposition: Exposition) -> WSGIApplication:
+    def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] != "GET" or environ["PATH_INFO"] != "/metrics":
+            start_response("404 Not Found", [("Content-Type", "text/plain")])
+            return [b"GET /metrics is all there is.\n"]
+        page = exposition.page()
+        start_response("200 OK", [("Content-Type", CONTENT_TYPE_LATEST)])
+        return [page]
+
+    return answer
 
 
 class _Server(ThreadingMixIn, WSGIServer):

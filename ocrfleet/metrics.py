@@ -125,7 +125,7 @@ WATCH_LAST_SUCCESS = Gauge(
 
 # ---- the fleet, as its leader sees it
 
-LEADER = Observed("ocrfleet_leader", "1 where this process leads the fleet, 0 where it would take over.")
+LEADER = Observed("ocrfleet_leader", "Whether this process leads the fleet (1) or would take over (0).")
 WORKERS = Observed("ocrfleet_workers", "Living worker processes.", ("profile",))
 FLEET_SPEED = Observed(
     "ocrfleet_fleet_pages_per_second",

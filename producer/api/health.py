@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import structlog
 from fastapi import APIRouter
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -104,5 +104,5 @@ async def metrics(request: Request, credentials: Bearer) -> Response:
     parts = request.app.state.parts
     if parts.settings.api.metrics_with_token:
         user(request, credentials)
-    page = await run_in_threadpool(generate_latest, parts.exposition.registry)
+    page = await run_in_threadpool(parts.exposition.page)
     return Response(page, media_type=CONTENT_TYPE_LATEST)

@@ -157,7 +157,7 @@ class TestAnswers:
         recognition = with_engine(server, read)
 
         assert recognition == Recognition(
-            text="<|ref|>title<|/ref|>\n# Hello, world \n", finish_reason="stop", tokens=7
+            text="<|ref|>title<|/ref|>\n# Hello, world \n", finish_reason="stop", tokens=7, tokens_in=900
         )
 
     def test_an_answer_that_was_cut_says_so(self, server: ChatServer) -> None:
@@ -173,14 +173,16 @@ class TestAnswers:
     def test_a_server_that_answers_in_one_piece_unasked(self, server: ChatServer) -> None:
         server.script = [replies(whole("all at once"))]
 
-        assert with_engine(server, read) == Recognition(text="all at once", finish_reason="stop", tokens=7)
+        assert with_engine(server, read) == Recognition(
+            text="all at once", finish_reason="stop", tokens=7, tokens_in=900
+        )
 
     def test_a_server_that_refuses_to_stream_is_not_asked_to_again(self, hosted: ChatServer) -> None:
         hosted.script = [fussy("stream", says("all ", "at once"))]
 
         first, second = with_engine(hosted, read_twice)
 
-        assert first == second == Recognition(text="all at once", finish_reason="stop", tokens=7)
+        assert first == second == Recognition(text="all at once", finish_reason="stop", tokens=7, tokens_in=900)
         assert [asked.body["stream"] for asked in hosted.asked] == [True, False, False]
 
     @pytest.mark.parametrize("status", [400, 422])

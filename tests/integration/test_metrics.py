@@ -1,0 +1,247 @@
+"""Metrics of real processes: a supervisor and its workers, serve and its clerks, dispatch, watch."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from numbered import write_book
+from scrape import Scrape, scrape, scraped
+from servers import FAKES, Moto, free_ports
+from stage import ENGINE, Stage
+
+from ocrfleet.jobs import Queue, Terms, Wish
+from ocrfleet.sources import uri_of
+from producer.arrivals import Arrivals, save_profile
+
+_COMMAND = str(Path(sys.executable).with_name("ocrfleet"))
+
+
+class Role:
+    """A command of ours that runs, with its metrics at a port."""
+
+    def __init__(self, stage: Stage, *command: str, port: int, **environ: str) -> None:
+        plan = stage.folder / "plan.json"
+        plan.write_text(json.dumps(stage.plan))
+        self.port = port
+        self.log = (stage.folder / f"{command[0]}-{port}.log").open("w+")
+        self.process = subprocess.Popen(
+            [_COMMAND, *command],
+            env={
+                **os.environ,
+                "PYTHONPATH": str(FAKES),
+                "OCRFLEET_TEST_PLAN": str(plan),
+                "OCRFLEET_REDIS_URL": stage.valkey.url,
+                "OCRFLEET_STORE": str(stage.settings.store),
+                "OCRFLEET_CACHE": str(stage.settings.cache),
+                "OCRFLEET_LEASE_SECONDS": str(stage.settings.lease_seconds),
+                "OCRFLEET_METRICS_PORT": str(port),
+                **environ,
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=self.log,
+            stderr=self.log,
+        )
+
+    def children(self, module: str) -> list[psutil.Process]:
+        found = psutil.Process(self.process.pid).children(recursive=True)
+        return [child for child in found if child.is_running() and child.cmdline()[-1:] == [module]]
+
+    def end(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(60)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.end()
+        self.log.close()
+
+
+@pytest.fixture
+def roles() -> Iterator[list[Role]]:
+    started: list[Role] = []
+    yield started
+    for role in started:
+        role.close()
+
+
+def start(roles: list[Role], stage: Stage, *command: str, **environ: str) -> Role:
+    (port,) = free_ports(1)
+    role = Role(stage, *command, port=port, **environ)
+    roles.append(role)
+    return role
+
+
+def done(page: Scrape) -> float:
+    return page.sum("ocrfleet_pages_total", status="done")
+
+
+def test_a_supervisor_adds_up_its_workers_and_those_that_died(stage: Stage, roles: list[Role]) -> None:
+    # Given two worker processes, of which one is killed between two documents
+    stage.plan["fail"] = [7]
+    worker = start(roles, stage, "worker", "--engine", ENGINE, "--processes", "2", OCRFLEET_PRICE_PER_GPU_HOUR="2.5")
+    scraped(worker.port, lambda page: page.values("ocrfleet_engine_slots") == [2])
+    first = stage.register("first", list(range(1, 21)))
+    stage.finish(first)
+    before = scraped(worker.port, lambda page: done(page) == 19)
+    victim = worker.children("worker")[0]
+    victim.kill()
+    scraped(
+        worker.port,
+        lambda page: page.sum("ocrfleet_engine_restarts_total") == 1 and page.values("ocrfleet_engine_slots") == [2],
+    )
+
+    # When the fleet has read another one
+    stage.finish(stage.register("second", list(range(30, 41)), queue=Queue.INTERACTIVE))
+    page = scraped(worker.port, lambda page: done(page) >= 30)
+
+    # Then the sums are those of all that was read, by whomever
+    assert before.sum("ocrfleet_engine_restarts_total") == 0
+    assert done(page) == 30
+    assert page.sum("ocrfleet_pages_total", queue="interactive", verdict="believed", engine=ENGINE) == 11
+    assert page.sum("ocrfleet_pages_total", status="failed", verdict="engine_failed") == 1
+    assert page.sum("ocrfleet_page_retries_total", reason="engine_failed") == 1
+    for name in ("fetch", "render", "recognise"):
+        assert page.sum("ocrfleet_stage_seconds_count", stage=name) == 32
+    assert page.sum("ocrfleet_stage_seconds_count", stage="store") == 31
+    # Two pages that are both the last may each ask for it
+    assert page.sum("ocrfleet_stage_seconds_count", stage="assemble") >= 2
+    # And nothing is in anybody's hand
+    assert page.values("ocrfleet_engine_requests", state="running") == [0]
+    assert page.values("ocrfleet_engine_slots") == [2]
+    assert page.values("ocrfleet_price_per_gpu_hour") == [2.5]
+    assert page.values("ocrfleet_build_info") == [1]
+    assert page.sum("process_resident_memory_bytes") > 0
+    scraped(worker.port, lambda page: page.sum("ocrfleet_engine_busy_seconds_total") > 0)
+    # What only a leader knows, a worker doesn't tell
+    assert page.values("ocrfleet_leader") == []
+    assert worker.end() == 0
+
+
+def test_a_leader_tells_of_the_whole_fleet(stage: Stage, roles: list[Role]) -> None:
+    # Given a server that leads, documents that nobody reads yet, and an arrival for its clerk
+    token = "t" * 32
+    (port,) = free_ports(1)
+    save_profile(stage.store, stage.profile)
+    serving = start(roles, stage, "serve", "--engine", ENGINE, "--port", str(port), OCRFLEET_API_TOKENS=token)
+    path = write_book(stage.folder / "arriving.tif", [1, 2, 3])
+    wish = Wish(name="arriving", uri=uri_of(path), size=path.stat().st_size, mtime_ns=path.stat().st_mtime_ns)
+    Arrivals(stage.store).add(Terms(profile_digest=stage.profile.digest, queue=Queue.BULK, collection="c"), [wish])
+
+    waiting = scraped(port, lambda page: page.sum("ocrfleet_backlog_pages", queue="bulk", state="queued") == 3)
+
+    assert waiting.values("ocrfleet_leader") == [1]
+    assert waiting.values("ocrfleet_intake_seconds_count") == [1]
+    assert waiting.values("ocrfleet_documents", state="active") == [1]
+    # What one worker is assumed to read: there is none
+    assert waiting.values("ocrfleet_backlog_seconds", queue="bulk") == [3 / stage.settings.pages_per_second]
+    assert waiting.values("ocrfleet_fleet_pages_per_second") == [0]
+    assert waiting.sum("ocrfleet_oldest_waiting_seconds", queue="bulk") > 0
+    assert waiting.values("ocrfleet_oldest_waiting_seconds", queue="interactive") == [0]
+    assert waiting.sum("ocrfleet_redis_memory_used_bytes") > 0
+    assert waiting.sum("ocrfleet_workers") == 0
+    # When they are read
+    start(roles, stage, "worker", "--engine", ENGINE)
+    ended = scraped(port, lambda page: page.sum("ocrfleet_documents_ended_total", status="completed") == 1)
+    # Then their end is counted, and how long it took
+    assert ended.values("ocrfleet_turnaround_seconds_count", queue="bulk") == [1]
+    assert 0 < ended.sum("ocrfleet_turnaround_seconds_sum", queue="bulk") < 120
+    after = scraped(port, lambda page: page.sum("ocrfleet_backlog_pages") == 0)
+    assert after.values("ocrfleet_workers", profile=stage.profile.name) == [1]
+    # And an upload that is told of is counted by who told of it
+    headers = {"Authorization": f"Bearer {token}"}
+    httpx.post(f"http://127.0.0.1:{port}/v1/events/s3", content=b"{}", headers=headers, timeout=30)
+    assert scrape(port).values("ocrfleet_events_total", source="webhook", outcome="unparsable") == [1]
+    # `serve` has its own /metrics, and leaves the other port to those that have none
+    with pytest.raises(httpx.ConnectError):
+        scrape(serving.port)
+
+
+def test_who_does_not_lead_says_so_and_nothing_of_the_fleet(stage: Stage, roles: list[Role]) -> None:
+    leading, other = (start(roles, stage, "dispatch", "--clerks", "0") for _ in range(2))
+    for role in (leading, other):
+        scraped(role.port, lambda page: page.values("ocrfleet_leader"))
+
+    def leaders() -> list[Role]:
+        return [role for role in (leading, other) if scrape(role.port).values("ocrfleet_leader") == [1]]
+
+    deadline = time.monotonic() + 30
+    while len(leaders()) != 1:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    (leader,) = leaders()
+    follower = other if leader is leading else leading
+    scraped(leader.port, lambda page: page.values("ocrfleet_backlog_pages"))
+    assert scrape(follower.port).values("ocrfleet_backlog_pages") == []
+    # When the leader goes, the other one knows what it knew
+    assert leader.end() == 0
+    page = scraped(follower.port, lambda page: page.values("ocrfleet_backlog_pages"))
+    assert page.values("ocrfleet_leader") == [1]
+
+
+def test_a_lease_that_runs_out_and_a_redis_that_is_away_are_counted(stage: Stage, roles: list[Role]) -> None:
+    # Given a worker that dies with a page in its hand
+    stage.plan |= {"wait": [5], "until": str(stage.folder / "never")}
+    leader = start(roles, stage, "dispatch", "--clerks", "0")
+    stage.register("one", [5])
+    dying = stage.start_worker()
+    scraped(leader.port, lambda page: page.sum("ocrfleet_backlog_pages", state="running") == 1)
+    dying.kill()
+    # When somebody else is there to take it
+    stage.plan = {}
+    stage.start_worker()
+    page = scraped(leader.port, lambda page: page.sum("ocrfleet_documents_ended_total") == 1)
+    page = scraped(leader.port, lambda page: page.sum("ocrfleet_leases_expired_total") >= 1)
+    assert page.values("ocrfleet_leases_expired_total") == [1]
+    assert page.values("ocrfleet_redis_errors_total") == [0]
+    # And a Redis that dies shows, while what was seen of the fleet is no longer told
+    stage.valkey.kill()
+    page = scraped(
+        leader.port,
+        lambda page: page.sum("ocrfleet_redis_errors_total") > 0 and not page.values("ocrfleet_backlog_pages"),
+    )
+    stage.valkey.start()
+
+
+def test_a_watcher_tells_what_it_found_and_when(stage: Stage, roles: list[Role], moto: Moto) -> None:
+    bucket = f"inbox-{secrets.token_hex(5)}"
+    moto.s3.create_bucket(Bucket=bucket)
+    moto.s3.put_object(Bucket=bucket, Key="a.pdf", Body=b"%PDF")
+    queue = moto.queue()
+    moto.sqs.send_message(QueueUrl=queue, MessageBody="what is this?")
+    begun = time.time()
+
+    watching = start(
+        roles,
+        stage,
+        *("watch", "--poll", f"s3://{bucket}/", "--every", "1", "--sqs", queue),
+        **moto.environment,
+        OCRFLEET_S3_ENDPOINT_URL=moto.endpoint,
+        OCRFLEET_S3_REGION="us-east-1",
+    )
+
+    page = scraped(watching.port, lambda page: page.sum("ocrfleet_events_total") == 2)
+    assert page.values("ocrfleet_events_total", source="poll", outcome="registered") == [1]
+    assert page.values("ocrfleet_events_total", source="sqs", outcome="unparsable") == [1]
+    assert page.values("ocrfleet_events_total", source="sqs", outcome="registered") == [0]
+    (at,) = page.values("ocrfleet_watch_last_success_timestamp_seconds", source="poll")
+    assert begun <= at <= time.time()
+    assert watching.end() == 0
+
+
+def test_a_port_that_can_not_be_had_ends_the_command(stage: Stage, roles: list[Role]) -> None:
+    first = start(roles, stage, "dispatch", "--clerks", "0")
+    scraped(first.port, lambda _: True)
+    second = Role(stage, "dispatch", "--clerks", "0", port=first.port)
+    roles.append(second)
+    assert second.process.wait(60) == 3

@@ -1,0 +1,67 @@
+"""What a Prometheus would see of a process."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+
+class Scrape:
+    """One page of metrics."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        #: each sample once, as Prometheus wants it
+        self.samples: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
+        #: by name, without what a type adds to it
+        self.families: dict[str, str] = {}
+        for family in text_string_to_metric_families(text):
+            self.families[family.name] = family.type
+            for sample in family.samples:
+                at = sample.name, tuple(sorted(sample.labels.items()))
+                assert at not in self.samples, f"twice: {at}"
+                self.samples[at] = sample.value
+
+    def sum(self, name: str, **labels: str) -> float:
+        """Add up what fits the labels; 0 where nothing does."""
+        return sum(self.values(name, **labels))
+
+    def values(self, name: str, **labels: str) -> list[float]:
+        return [
+            value
+            for (of, has), value in self.samples.items()
+            if of == name and all(dict(has).get(label) == wanted for label, wanted in labels.items())
+        ]
+
+    def labels(self, name: str, label: str) -> set[str]:
+        return {dict(has)[label] for of, has in self.samples if of == name and label in dict(has)}
+
+    def names(self) -> set[str]:
+        return {re.sub(r"_(bucket|sum|count)$", "", name) for name, _ in self.samples}
+
+
+def scrape(port: int) -> Scrape:
+    answer = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=30)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/plain")
+    return Scrape(answer.text)
+
+
+def scraped(port: int, condition: Callable[[Scrape], object], *, seconds: float = 60) -> Scrape:
+    """Scrape until a page fits, and return it."""
+    deadline = time.monotonic() + seconds
+    page: Scrape | None = None
+    while True:
+        try:
+            page = scrape(port)
+        except httpx.TransportError:
+            pass
+        else:
+            if condition(page):
+                return page
+        assert time.monotonic() < deadline, f"it did not come to that: {page.text if page else 'no answer'}"
+        time.sleep(0.05)
