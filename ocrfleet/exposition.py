@@ -79,7 +79,7 @@ class Children(Collector):
         self._departed: Sequence[Metric] = ()
 
     def environment(self, name: str) -> dict[str, str]:
-        """Return what makes a process write its metrics where they are looked for."""
+        """Return what makes a process write its metrics where they are looked for; without it, it keeps them to itself."""
         folder = self._folder / name
         folder.mkdir(parents=True, exist_ok=True)
         return {_FOLDER: str(folder)}
@@ -87,6 +87,8 @@ class Children(Collector):
     def bury(self, name: str) -> None:
         """Keep what a dead process has counted, and make its folder ready for the next one of this name."""
         folder = self._folder / name
+        if not folder.is_dir():
+            return
         with self._lock:
             try:
                 counted = [family for family in _written(folder) if family.type != "gauge"]

@@ -164,8 +164,7 @@ WEBHOOKS = Observed(
 )
 QUARANTINED = Observed(
     "ocrfleet_quarantined_pages",
-    "Failed pages of documents that were registered in the last seven days and not tried again; the newest 2,000 such "
-    "documents are looked at.",
+    "Pages that failed because workers died of them, until somebody has them tried again; at most 10,000 are counted.",
     ("reason",),
 )
 REDIS_MEMORY_USED = Observed("ocrfleet_redis_memory_used_bytes", "Memory that Redis uses.")

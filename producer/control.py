@@ -122,8 +122,8 @@ class _Duties:
             self._dispatcher.adopt()
             self._adopted = True
         self._receiver.tick()
-        ended = self._dispatcher.tick()
-        self._observer.note(list(self._dispatcher.active.values()), ended)
+        self._dispatcher.tick()
+        self._observer.note(list(self._dispatcher.active.values()))
         now = time.monotonic()
         if now - self._swept > self._settings.sweep_seconds:
             self._sweep.run()

@@ -37,15 +37,13 @@ class Observer:
         self._looker = Looker(settings, store, ledger)
         self._leases = ExpiredLeases(Published(ledger.redis), settings.lease_seconds)
         self._snapshot = snapshot
-        self._active: Sequence[Active] | None = None
+        self._active: Sequence[Active] = ()
         self._told = threading.Event()
         self._over = threading.Event()
 
-    def note(self, active: Sequence[Active], ended: Sequence[Active]) -> None:
-        """Take the documents that are active, and those that have ended since the last call."""
+    def note(self, active: Sequence[Active]) -> None:
+        """Take the documents that are active."""
         self._active = active
-        for one in ended:
-            self._looker.ended(one.document)
         self._told.set()
 
     @contextmanager
@@ -72,7 +70,7 @@ class Observer:
             seen: dict[Observed, Values] = {metrics.LEADER: {(): 1.0}}
             try:
                 metrics.LEASES_EXPIRED.inc(self._leases.look(time.time()))
-                seen |= observed(self._looker.look(self._active or ()))
+                seen |= observed(self._looker.look(self._active))
             except OcrfleetError as error:
                 log.warning("the fleet can't be looked at now", error=str(error))
             except Exception:  # a look that fails must not end the looks

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ocrfleet import metrics
+from ocrfleet.errors import Reason
 from ocrfleet.jobs import Queue
 from producer.backlog import speed
-from producer.inventory import Inventory, Stocktaker, Waiting, registered_at
+from producer.inventory import Inventory, Waiting, registered_at, take_inventory
 
 if TYPE_CHECKING:
     from ocrfleet.exposition import Values
@@ -58,26 +59,20 @@ class Outlook:
 
 
 class Looker:
-    """Looks at a fleet again and again; at what must be listed no more often than every `stocktaking` seconds.
-
-    For one thread, but for `ended`.
-    """
+    """Looks at a fleet again and again; at what must be listed no more often than every `stocktaking` seconds."""
 
     def __init__(self, settings: Settings, store: ObjectStore, ledger: Ledger, *, stocktaking: float = 30.0) -> None:
         self._assumed = settings.pages_per_second
         self._ledger = ledger
-        self._stocktaker = Stocktaker(store)
+        self._store = store
         self._every = stocktaking
         self._taken: tuple[float, Inventory] | None = None
-
-    def ended(self, document: str) -> None:
-        self._stocktaker.ended(document)
 
     def look(self, active: Sequence[Active]) -> Outlook:
         """Return how the fleet does that works on these documents. Raises TransientError when Redis or the store is away."""
         if self._taken is None or time.monotonic() - self._taken[0] >= self._every:
             # From its end: where listing takes long, it is not begun again at once.
-            inventory = self._stocktaker.take()
+            inventory = take_inventory(self._store)
             self._taken = time.monotonic(), inventory
         inventory = self._taken[1]
         workers = tuple(self._ledger.workers())
@@ -136,7 +131,7 @@ def observed(outlook: Outlook) -> dict[Observed, Values]:
             ("waiting",): float(inventory.webhooks_waiting),
             ("given_up",): float(inventory.webhooks_given_up),
         },
-        metrics.QUARANTINED: {(reason,): float(pages) for reason, pages in inventory.quarantined.items()},
+        metrics.QUARANTINED: {(Reason.WORKER_DIED.value,): float(inventory.quarantined)},
         metrics.REDIS_MEMORY_USED: {(): float(outlook.redis.used)},
         metrics.REDIS_MEMORY_MAX: {(): float(outlook.redis.most)},
         metrics.REDIS_EVICTED: {(): float(outlook.redis.evicted)},

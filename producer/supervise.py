@@ -6,7 +6,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,14 +57,16 @@ def supervise(profile: Profile, settings: Settings, *, devices: Sequence[str | N
         signal.signal(number, ask)
     told = {} if settings.openai.base_url is None else {"OCRFLEET_OPENAI_BASE_URL": settings.openai.base_url}
     ledger = Ledger(settings.redis_url)
-    with tempfile.TemporaryDirectory(prefix="ocrfleet-workers-") as folder:
-        children = Children(Path(folder) / "metrics")
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ocrfleet-workers-")))
+        children = Children(folder / "metrics")
+        stack.enter_context(_exposed(children, profile, settings, devices))
         members = []
         for index, device in enumerate(devices):
             name = f"worker-{device or index}"
-            ready = Path(folder) / f"{name}.ready"
+            ready = folder / f"{name}.ready"
             environment = environment_of(profile, device=device, told=told | {"OCRFLEET_READY_FILE": str(ready)})
-            if children is not None:
+            if settings.metrics_port is not None:
                 environment |= children.environment(name)
             members.append(Member(name, COMMAND, environment, ready))
         due = dict.fromkeys((member.name for member in members), 0.0)
@@ -84,9 +86,7 @@ def supervise(profile: Profile, settings: Settings, *, devices: Sequence[str | N
 
 
 @contextmanager
-def _exposed(
-    children: Children, profile: Profile, settings: Settings, devices: Sequence[str | None]
-) -> Iterator[None]:
+def _exposed(children: Children, profile: Profile, settings: Settings, devices: Sequence[str | None]) -> Iterator[None]:
     """Expose this process's metrics, its children's and the GPUs' until the block ends."""
     metrics.ENGINE_RESTARTS.labels(profile.name)
     exposition = Exposition(settings)
@@ -107,8 +107,7 @@ def _look(member: Member, due: dict[str, float], ledger: Ledger, profile: str, c
     code = member.died()
     if code is None:
         return True
-    if children is not None:
-        children.bury(member.name)
+    children.bury(member.name)
     if code == EXIT_CONFIGURATION:
         log.error("worker can't start, or go on, as it is configured: its last error says why", member=member.name)
         return False
@@ -117,6 +116,6 @@ def _look(member: Member, due: dict[str, float], ledger: Ledger, profile: str, c
             ledger.bury(member.process.pid, member.end())
     wait = min(_FIRST_WAIT * 2 ** max(0, member.failed_starts - 1), _LONGEST_WAIT)
     log.warning("restarting", member=member.name, exit_code=code, seconds=wait)
-    metrics.ENGINE_RESTARTS.labels(profile.name).inc()
+    metrics.ENGINE_RESTARTS.labels(profile).inc()
     due[member.name] = now + wait
     return True

@@ -90,7 +90,10 @@ class Sweep:
             stored = stored_pages(self._store, *at)
             self._ledger.mark(*at, sorted(stored.done.intersection(pages)))
             mark = self._ledger.mark(*at, sorted(stored.failed.intersection(pages)), failed=True)
-            publish_ranges(self._app, active, [page for page in pages if page not in stored.terminal])
+            lost = [page for page in pages if page not in stored.terminal]
+            publish_ranges(self._app, active, lost)
+            metrics.REPUBLISHED.labels("page").inc(len(lost))
             if mark is not Mark.LAST:
                 return
         publish_assembly(self._app, active.document, active.generation)
+        metrics.REPUBLISHED.labels("assembly").inc()
