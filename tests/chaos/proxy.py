@@ -63,13 +63,10 @@ class Proxy:
 
     async def _close(self) -> None:
         self._server.close()
-        for writer in list(self._writers):
-            writer.transport.abort()
-        for task in asyncio.all_tasks():
-            if task is not asyncio.current_task():
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+        while self._writers:  # each connection's task ends when its ends are gone
+            for writer in list(self._writers):
+                writer.transport.abort()
+            await asyncio.sleep(0.05)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._refusing:
