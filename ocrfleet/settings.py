@@ -148,7 +148,7 @@ class Settings(BaseSettings):
     backlog_pages: int | None = Field(default=None, ge=1)
     #: that a worker reads in a second, until it is known
     pages_per_second: float = Field(default=2.5, gt=0)
-    #: what a GPU costs for an hour, in whatever money: for estimates
+    #: what a GPU costs for an hour, in whatever money: for estimates, and a metric
     price_per_gpu_hour: float | None = Field(default=None, gt=0)
     #: seconds between two looks of the sweep at what should be on the queue
     sweep_seconds: float = Field(default=60.0, gt=0)
@@ -187,8 +187,6 @@ class Settings(BaseSettings):
     #: where `worker`, `watch` and `dispatch` answer /metrics, to anybody; without a port they don't (`serve` has its own)
     metrics_port: int | None = Field(default=None, ge=1, le=65535)
     metrics_host: str = "127.0.0.1"
-    #: what a GPU costs for an hour, in any currency: a metric, for what a page costs
-    price_per_gpu_hour: float | None = Field(default=None, ge=0)
 
     #: a file that a worker makes once it is ready: for whoever supervises it
     ready_file: Path | None = None

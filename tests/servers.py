@@ -178,14 +178,17 @@ class SeaweedFS:
         self.process.kill()
         self.process.wait()
 
-    def fill(self, bucket: str, *, full: bool) -> None:
-        """Let a bucket take nothing more, as SeaweedFS does with one that is over its quota; or again."""
+    def fill(self, bucket: str, *, full: bool) -> bool:
+        """Let a bucket take nothing more, as SeaweedFS does with one that is over its quota; or again. Say whether it does."""
         how = "-readOnly" if full else "-delete"
         command = f"lock\nfs.configure -locationPrefix=/buckets/{bucket}/ {how} -apply\nunlock\nexit\n"
         master = f"-master=127.0.0.1:{self._ports[2]}.{self._ports[3]}"
-        subprocess.run(
-            [self._command[0], "shell", master], input=command, text=True, capture_output=True, timeout=30, check=False
-        )
+        shell = [self._command[0], "shell", master]
+        try:
+            said = subprocess.run(shell, input=command, text=True, capture_output=True, timeout=10, check=False).stdout
+        except subprocess.TimeoutExpired:
+            return False
+        return '"locations"' in said and (f"/buckets/{bucket}/" in said) is full
 
     def close(self) -> None:
         self.client.close()

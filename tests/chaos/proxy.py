@@ -86,7 +86,7 @@ class Proxy:
                 end.transport.abort()
 
     async def _forward(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: it was half-closed
             while data := await source.read(1 << 16):
                 if self._delay:
                     await asyncio.sleep(self._delay)

@@ -281,11 +281,13 @@ class Scene:
         proxy = self.proxies[fault.target]
         match fault.kind:
             case Kind.KILL:
-                server.kill()
-                self._later(min(fault.lasts, 2.0), server.start)
+                if server.process.poll() is None:
+                    server.kill()
+                    self._later(min(fault.lasts, 2.0), server.start)
             case Kind.STOP:
-                server.process.send_signal(signal.SIGSTOP)
-                self._later(fault.lasts, lambda: server.process.send_signal(signal.SIGCONT))
+                stopped = server.process
+                stopped.send_signal(signal.SIGSTOP)
+                self._later(fault.lasts, lambda: stopped.send_signal(signal.SIGCONT))
             case Kind.CUT:
                 proxy.cut()
                 self._later(fault.lasts, proxy.mend)
@@ -295,19 +297,25 @@ class Scene:
             case Kind.HALF_CLOSE:
                 proxy.half_close()
             case Kind.WIPE:
-                self.redis.client.flushall()
+                with suppress(redis.RedisError):  # it is down
+                    self.redis.client.flushall()
             case Kind.FULL:
                 self.store.fill(self.buckets["fleet"], full=True)
-                self._later(fault.lasts, lambda: self.store.fill(self.buckets["fleet"], full=False))
+                self._later(fault.lasts, self._empty)
+
+    def _empty(self) -> None:
+        """Let the store take something again; it may be down just now."""
+        if not self.store.fill(self.buckets["fleet"], full=False):
+            self._later(1.0, self._empty)
 
     def _later(self, seconds: float, act: Callable[[], None]) -> None:
         self._due.append((time.monotonic() + seconds, act))
 
-    def mend_due(self, *, all_of_them: bool = False) -> None:
+    def mend_due(self) -> None:
         """End the faults whose time is over."""
         now = time.monotonic()
-        due = [act for at, act in self._due if all_of_them or at <= now]
-        self._due = [] if all_of_them else [(at, act) for at, act in self._due if at > now]
+        due = [act for at, act in self._due if at <= now]
+        self._due = [(at, act) for at, act in self._due if at > now]
         for act in due:
             with suppress(psutil.NoSuchProcess):
                 act()
@@ -333,7 +341,6 @@ class Scene:
 
     def stop(self) -> dict[str, int]:
         """Ask every process to end; return the exit codes of those that did not end well."""
-        self.mend_due(all_of_them=True)
         if self._keeper is not None:
             self._keeping.set()
             self._keeper.join()
