@@ -29,6 +29,7 @@ from producer.commands.dispatch import dispatch
 from producer.commands.serve import serve
 from producer.commands.submit import submit
 from producer.commands.sweep import sweep
+from producer.commands.top import top
 from producer.commands.watch import watch
 from producer.discover import UsageError, check_inputs
 from producer.estimate import estimate
@@ -275,6 +276,7 @@ def samples(folder: Annotated[Path, typer.Argument(help="Where to write them; ma
 
 app.command(rich_help_panel=_FLEET)(dispatch)
 app.command(rich_help_panel=_FLEET)(sweep)
+app.command(rich_help_panel=_FLEET)(top)
 app.command(rich_help_panel=_FLEET)(serve)
 app.command(rich_help_panel=_FLEET)(watch)
 app.command(rich_help_panel=_DOCUMENTS)(submit)

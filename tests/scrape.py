@@ -51,7 +51,7 @@ def scrape(port: int) -> Scrape:
     return Scrape(answer.text)
 
 
-def scraped(port: int, condition: Callable[[Scrape], object], *, seconds: float = 60) -> Scrape:
+def scraped(port: int, condition: Callable[[Scrape], object], *, seconds: float = 120) -> Scrape:
     """Scrape until a page fits, and return it."""
     deadline = time.monotonic() + seconds
     page: Scrape | None = None

@@ -1,0 +1,135 @@
+"""`ocrfleet top` on narrow and wide terminals: everything is there, nothing is cut off that matters, no line is too long."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from ocrfleet.jobs import Queue, WorkerState
+from ocrfleet.ledger import RedisMemory
+from producer.inventory import LIMIT, Inventory, Waiting
+from producer.outlook import Lane, Outlook
+from producer.show_top import screen
+from producer.top import Rate, Sight
+
+
+def worker(number: int, *, name: str = "gpu-node-{}.example.4711.a1b2c3d4") -> WorkerState:
+    return WorkerState(
+        worker=name.format(number),
+        profile="deepseek-ocr-2",
+        profile_digest="d" * 64,
+        seconds=3600.0,
+        pages=9_123 + number,
+        tokens=12_345_678,
+        busy_seconds=3500.0,
+        starved_seconds=12.0,
+    )
+
+
+INVENTORY = Inventory(
+    waiting={Queue.INTERACTIVE: Waiting(), Queue.BULK: Waiting(documents=LIMIT, paused=3, pages=LIMIT, oldest=0.0)},
+    arrivals={Queue.INTERACTIVE: 0, Queue.BULK: 12},
+    undelivered=0,
+    webhooks_waiting=4,
+    webhooks_given_up=0,
+    quarantined=0,
+    paused=frozenset({"drafts"}),
+)
+CALM = replace(
+    INVENTORY,
+    waiting={queue: Waiting() for queue in Queue},
+    arrivals=dict.fromkeys(Queue, 0),
+    webhooks_waiting=0,
+    paused=frozenset(),
+)
+
+
+def sight(*workers: WorkerState, inventory: Inventory = INVENTORY, **changes: object) -> Sight:
+    outlook = Outlook(
+        workers=workers,
+        speed=5.25,
+        hoped=5.25,
+        lanes={
+            Queue.INTERACTIVE: Lane(waiting=0, queued=2, running=1, oldest=4.0),
+            Queue.BULK: Lane(waiting=LIMIT, queued=1_234, running=128, oldest=86_400.0),
+        },
+        active=17,
+        inventory=inventory,
+        redis=RedisMemory(used=123 << 20, most=1 << 30, evicted=0),
+    )
+    rates = {state.worker: Rate(pages=2.61, tokens=3_400.0, starved=0.02) for state in workers}
+    made = Sight(outlook=outlook, rates=rates, unserved={}, failed=0, at=1_800_000_000.0)
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def lines(seen: Sight, width: int, *, height: int | None = None, trouble: str | None = None) -> list[str]:
+    console = Console(file=io.StringIO(), width=width, height=height or 50, force_terminal=False, highlight=False)
+    console.print(screen(seen, store="s3://fleet/store", width=width, height=height, trouble=trouble))
+    return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("width", [80, 160])
+class TestAtEachWidth:
+    def test_everything_is_there_and_no_line_is_too_long(self, width: int) -> None:
+        shown = lines(sight(worker(1), worker(2)), width)
+
+        assert all(cell_len(line) <= width for line in shown), "\n".join(shown)
+        text = "\n".join(shown)
+        for words in (
+            *("s3://fleet/store", "08:00:00 UTC", "Speed", "5.22", "453,600", "6,800", "2%"),
+            *("To be read", "interactive", "bulk", "10,000+", "1,234", "128", "24.0 h", "4 s", "36 min"),
+            *("Elsewhere", "17", "12", "123 MiB of 1,024"),
+            *("Needs somebody", "3 documents of paused collections"),
+            *("Workers", "9,124", "9,125", "deepseek-ocr-2", "2.61", "3,400"),
+        ):
+            assert words in text, f"{words!r} is not in\n{text}"
+
+    def test_what_is_wrong_stands_there_with_what_to_do(self, width: int) -> None:
+        bad = replace(INVENTORY, quarantined=2, undelivered=1, webhooks_given_up=5)
+        seen = sight(worker(1), inventory=bad, unserved={"deepseek-ocr-2": 7}, failed=9)
+        redis = RedisMemory(used=900 << 20, most=1 << 30, evicted=33)
+
+        text = "\n".join(lines(replace(seen, outlook=replace(seen.outlook, redis=redis)), width))
+
+        for words in (
+            *("7 active documents wait for deepseek-ocr-2", "2 pages that workers died of: ocrfleet quarantine"),
+            *("1 documents whose results", "5 webhooks given up", "33 keys that Redis dropped"),
+            *("pages failed so far", "Redis has 88% of the memory"),
+        ):
+            assert words in text, f"{words!r} is not in\n{text}"
+
+    def test_a_fleet_without_workers_says_how_to_start_one(self, width: int) -> None:
+        shown = lines(sight(inventory=CALM), width)
+
+        text = "\n".join(shown)
+        assert "start one: ocrfleet worker" in text
+        assert "nothing" in text
+        assert all(cell_len(line) <= width for line in shown)
+
+    def test_more_workers_than_lines_are_counted(self, width: int) -> None:
+        shown = lines(sight(*(worker(number) for number in range(200))), width, height=40)
+
+        assert len(shown) <= 40, "\n".join(shown)
+        assert any("more" in line and "…" in line for line in shown)
+
+    def test_names_are_only_shown(self, width: int) -> None:
+        seen = sight(worker(1, name="\x1b[31mred[bold]" + "x" * 200 + "{}"))
+
+        shown = lines(seen, width)
+
+        assert "\x1b" not in "".join(shown)
+        assert all(cell_len(line) <= width for line in shown)
+
+    def test_what_is_old_says_so(self, width: int) -> None:
+        text = "\n".join(lines(sight(worker(1)), width, trouble="Redis can't be used"))
+
+        assert "this was a while ago: Redis can't be used" in text
+
+
+def test_a_wide_terminal_needs_fewer_lines() -> None:
+    seen = sight(worker(1))
+    assert len(lines(seen, 160)) < len(lines(seen, 80))
