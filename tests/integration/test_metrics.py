@@ -16,13 +16,16 @@ import httpx
 import psutil
 import pytest
 from numbered import write_book
+from prometheus_client import REGISTRY
 from scrape import Scrape, scrape, scraped
 from servers import FAKES, Moto, free_ports
 from stage import ENGINE, Stage
 
 from ocrfleet.jobs import Queue, Terms, Wish
+from ocrfleet.queues import queue_names
 from ocrfleet.sources import uri_of
 from producer.arrivals import Arrivals, save_profile
+from producer.receive import Receiver
 
 _COMMAND = str(Path(sys.executable).with_name("ocrfleet"))
 
@@ -211,6 +214,33 @@ def test_a_lease_that_runs_out_and_a_redis_that_is_away_are_counted(stage: Stage
         lambda page: page.sum("ocrfleet_redis_errors_total") > 0 and not page.values("ocrfleet_backlog_pages"),
     )
     stage.valkey.start()
+
+
+def test_what_is_published_again_is_counted_by_kind(stage: Stage) -> None:
+    # Given two pages, an assembly and an intake that were published, and a broker that lost them
+    def published_again() -> list[float]:
+        kinds = ("page", "assembly", "intake")
+        return [REGISTRY.get_sample_value("ocrfleet_republished_total", {"kind": kind}) or 0.0 for kind in kinds]
+
+    before = published_again()
+    save_profile(stage.store, stage.profile)
+    receiver = Receiver(stage.store, stage.ledger, stage.app)
+    path = write_book(stage.folder / "a.tif", [1])
+    wish = Wish(name="a.tif", uri=uri_of(path), size=path.stat().st_size)
+    Arrivals(stage.store).add(Terms(profile_digest=stage.profile.digest, queue=Queue.BULK, collection="c"), [wish])
+    receiver.tick()
+    pages, whole = stage.register("pages", [1, 2]), stage.register("whole", [3])
+    stage.dispatcher.tick()
+    stage.ledger.mark(whole.document, 1, [1])
+    stage.valkey.client.delete("intake", *queue_names(stage.profile.name))
+    assert published_again() == before
+    # When it is looked for
+    for _ in range(2):
+        stage.sweep.run()
+        receiver.tick()
+    # Then all of it is published once more, and counted
+    assert [now - then for now, then in zip(published_again(), before, strict=True)] == [2, 1, 1]
+    assert pages.total == 2
 
 
 def test_a_watcher_tells_what_it_found_and_when(stage: Stage, roles: list[Role], moto: Moto) -> None:
