@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 from shelf import Shelf
 
 from ocrfleet import keys
 from ocrfleet.errors import ConfigurationError, TransientError
-from ocrfleet.jobs import DocumentStatus, Status, Submission
+from ocrfleet.jobs import DocumentStatus, Queue, Status, Submission
 from producer.finish import Finisher
 from producer.lookup import Lookup
 from producer.outbox import Outbox
@@ -152,3 +154,35 @@ def test_a_document_that_was_deleted_meanwhile_is_done_with(desk: Desk) -> None:
     desk.store.delete(keys.manifest(document))
     assert desk.finish(document)
     assert desk.results.delivered == []
+
+
+def test_an_end_is_counted_with_the_time_since_its_latest_submission(desk: Desk) -> None:
+    def counted() -> tuple[float, float, float]:
+        ended = REGISTRY.get_sample_value("ocrfleet_documents_ended_total", {"status": "completed"})
+        count, total = (
+            REGISTRY.get_sample_value(f"ocrfleet_turnaround_seconds_{part}", {"queue": "interactive"})
+            for part in ("count", "sum")
+        )
+        return ended or 0.0, count or 0.0, total or 0.0
+
+    # Given one that was asked for long ago, and by somebody else ten seconds ago
+    document = desk.ended("a.pdf", callback=None)
+    lately = datetime.now(UTC) - timedelta(seconds=10)
+    late = desk.first.model_copy(
+        update={
+            "name": "late.pdf",
+            "submitted": lately.strftime("%Y%m%dT%H%M%S.%fZ"),
+            "terms": desk.first.terms.model_copy(update={"queue": Queue.INTERACTIVE}),
+        }
+    )
+    desk.store.put(keys.wanted(document, late.digest), late.to_bytes())
+    ended, count, total = counted()
+    # When it could not be finished at first, then is
+    desk.results.raising = {"a.pdf": [TransientError("away")]}
+    assert not desk.finish(document)
+    assert counted() == (ended, count, total)
+    desk.now += 11
+    assert desk.finish(document)
+    # Then that is one end
+    assert counted()[:2] == (ended + 1, count + 1)
+    assert 10 <= counted()[2] - total < 60

@@ -1,0 +1,173 @@
+"""What metrics cost: pages per second of a worker with a fast engine, with its metrics and without.
+
+    python bench/metrics.py [--pages 600] [--rounds 9]
+
+Both sides have a Valkey, a store in memory where there is one, and a worker process of their own, for all of the run, and
+read the same pages in turn, in alternating order. The engine is that of the tests, which takes no time: so what is measured
+is all that we do with a page. With: the worker writes its metrics into files, as below a supervisor, and all of them are
+gathered and formatted once a second, as for a Prometheus that asks that often. Without: every call that counts, observes or
+sets something does nothing.
+
+Pages per second are those between the first and the last record in the store. CPU seconds are those of the worker, its
+renderers, and of gathering.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import psutil
+
+TESTS = Path(__file__).parents[1] / "tests"
+sys.path[:0] = [str(TESTS), str(TESTS / "fakes")]
+
+from servers import FAKES, Valkey  # noqa: E402 - see above
+from stage import Stage  # noqa: E402
+
+from ocrfleet import keys  # noqa: E402
+from ocrfleet.exposition import Children, Exposition  # noqa: E402
+from ocrfleet.settings import Settings  # noqa: E402
+
+#: Limit of the issue that asked for this bench: the share of the speed that metrics may cost.
+TARGET = 0.02
+#: A worker whose metrics are dummies.
+WITHOUT = """
+from contextlib import nullcontext
+from prometheus_client import Counter, Gauge, Histogram
+
+class Nothing:
+    inc = dec = set = observe = lambda *_: None
+    time = lambda _: nullcontext()
+
+for kind in (Counter, Gauge, Histogram):
+    kind.labels = lambda *_, **__: Nothing()
+    for name in ("inc", "set", "observe"):
+        setattr(kind, name, lambda *_: None)
+
+from worker.app import run
+run()
+"""
+
+
+class Side:
+    """A worker, and all that it needs to be fed."""
+
+    def __init__(self, folder: Path, stack: ExitStack, *, metered: bool) -> None:
+        valkey = Valkey()
+        stack.callback(valkey.close)
+        self.stage = Stage(folder, valkey, engine="numbered:WideEngine")
+        stack.callback(self.stage.close)
+        self.exposition: Exposition | None = None
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(FAKES),
+            "OCRFLEET_PROFILE": self.stage.profile.model_dump_json(),
+            "OCRFLEET_REDIS_URL": valkey.url,
+            "OCRFLEET_STORE": str(self.stage.settings.store),
+            "OCRFLEET_LOG_LEVEL": "warning",
+        }
+        plan = folder / "plan.json"
+        plan.write_text('{"seconds": 0}')
+        environment["OCRFLEET_TEST_PLAN"] = str(plan)
+        if metered:
+            children = Children(folder / "metrics")
+            environment |= children.environment("worker-0")
+            self.exposition = Exposition(Settings())
+            self.exposition.add(children)
+        command = [sys.executable, *(["-m", "worker"] if metered else ["-c", WITHOUT])]
+        self.process = subprocess.Popen(command, env=environment)
+        stack.callback(self.process.wait)
+        stack.callback(self.process.kill)
+        self._number = 0
+        self._gathering = 0.0
+
+    def read(self, pages: int) -> tuple[float, float]:
+        """Have so many pages read; return pages per second and CPU milliseconds a page."""
+        numbers = [number % (1 << 16) for number in range(self._number, self._number + pages)]
+        self._number += pages
+        item = self.stage.register(f"book-{self._number}", numbers, pages_per_job=8)
+        before, gathered = self.cpu(), self._gathering
+        with self.gathered():
+            (status,) = self.stage.finish(item, seconds=600)
+        spent = self.cpu() - before + self._gathering - gathered
+        assert status.done == pages
+        folder = Path(self.stage.settings.store) / keys.pages(item.document)
+        written = sorted(entry.stat().st_mtime_ns for entry in folder.iterdir())
+        return (pages - 1) * 1e9 / (written[-1] - written[0]), spent * 1000 / pages
+
+    def cpu(self) -> float:
+        worker = psutil.Process(self.process.pid)
+        times = [process.cpu_times() for process in (worker, *worker.children(recursive=True))]
+        return sum(spent.user + spent.system for spent in times)
+
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        """Have all metrics gathered once a second while the block runs, on the side that has any."""
+        over = threading.Event()
+        exposition = self.exposition
+
+        def gather(exposition: Exposition) -> None:
+            while not over.wait(1):
+                before = time.thread_time()
+                exposition.page()
+                self._gathering += time.thread_time() - before
+
+        if exposition is None:
+            yield
+            return
+        thread = threading.Thread(target=gather, args=[exposition])
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--pages", type=int, default=600)
+    options.add_argument("--rounds", type=int, default=9)
+    chosen = options.parse_args()
+    memory = Path("/dev/shm")  # noqa: S108 - a disk's pauses are not what is measured
+    speeds, costs = [], []
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None)))
+        for name in ("with", "without"):
+            (folder / name).mkdir()
+        sides = {name: Side(folder / name, stack, metered=name == "with") for name in ("with", "without")}
+        for side in sides.values():
+            side.read(chosen.pages // 4)  # warm
+        print(f"{chosen.rounds} rounds of {chosen.pages} pages on each side")
+        for number in range(1, chosen.rounds + 1):
+            order = ("with", "without") if number % 2 else ("without", "with")
+            found = {name: sides[name].read(chosen.pages) for name in order}
+            speeds.append(found["with"][0] / found["without"][0])
+            costs.append(found["with"][1] / found["without"][1])
+            print(
+                f"round {number}: with {found['with'][0]:.1f} pages/s, {found['with'][1]:.2f} CPU ms a page; "
+                f"without {found['without'][0]:.1f} pages/s, {found['without'][1]:.2f} CPU ms a page; "
+                f"ratios {speeds[-1]:.3f}, {costs[-1]:.3f}",
+                flush=True,
+            )
+        assert sides["with"].exposition is not None
+        page = sides["with"].exposition.page().decode()
+        counted = sum(float(line.split()[-1]) for line in page.splitlines() if line.startswith("ocrfleet_pages_total{"))
+        assert counted == chosen.pages // 4 + chosen.pages * chosen.rounds, counted
+    speed, cost = statistics.median(speeds), statistics.median(costs)
+    print(f"median ratio of pages per second {speed:.3f} (target at least {1 - TARGET:.2f}), of CPU a page {cost:.3f}")
+    return 0 if speed >= 1 - TARGET else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
