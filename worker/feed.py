@@ -34,6 +34,7 @@ class Feed:
         self._waiting = 0
         #: busy and starved seconds that the metrics know of
         self._exposed = 0.0, 0.0
+        self._requests = [metrics.ENGINE_REQUESTS.labels(state, profile.name) for state in ("running", "waiting")]
         metrics.ENGINE_SLOTS.labels(profile.name).set(slots)
         self._expose_requests()
 
@@ -103,9 +104,10 @@ class Feed:
         metrics.ENGINE_STARVED.labels(self._profile.name).inc(self._exposed[1] - starved_before)
 
     def _expose_requests(self) -> None:
-        running = min(self._with_engine, self._slots)
-        metrics.ENGINE_REQUESTS.labels("running", self._profile.name).set(running)
-        metrics.ENGINE_REQUESTS.labels("waiting", self._profile.name).set(self._with_engine - running + self._waiting)
+        running, waiting = self._requests
+        at_once = min(self._with_engine, self._slots)
+        running.set(at_once)
+        waiting.set(self._with_engine - at_once + self._waiting)
 
     def _turn(self) -> None:
         """Note what was counted until now: something is about to change."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 from ocrfleet import metrics
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 _RENDERER_FAULTS = (Reason.RENDER_CRASHED, Reason.RENDER_DEADLINE, Reason.RENDER_MEMORY, Reason.INTERNAL_ERROR)
 
+#: A series is looked up five times a page, which takes longer than to count.
+_stage = functools.lru_cache(maxsize=64)(metrics.STAGE_SECONDS.labels)
+
 
 def begin(profile: Profile) -> None:
     """Have what may be counted stand at zero: the first of a kind is then seen as an increase."""
@@ -33,7 +37,7 @@ def begin(profile: Profile) -> None:
 
 def stage(name: str, profile: str) -> AbstractContextManager[object]:
     """Measure a stage of a page's way while the block runs, whatever it ends with."""
-    return metrics.STAGE_SECONDS.labels(name, profile).time()
+    return _stage(name, profile).time()
 
 
 def ended(result: PageResult, queue: Queue) -> None:
