@@ -36,6 +36,7 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python bench/text_layers.py
 	$(BIN)/python bench/fuzz_parsers.py
 	$(BIN)/python bench/simulated_gpus.py
+	$(BIN)/python bench/metrics.py
 
 bench-vllm: $(VLLM_VENV)/installed
 	$(VLLM_BIN)/python bench/engine_feed.py

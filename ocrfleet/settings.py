@@ -184,7 +184,7 @@ class Settings(BaseSettings):
     vllm: VllmSettings = Field(default_factory=VllmSettings)
     openai: OpenAiSettings = Field(default_factory=OpenAiSettings)
 
-    #: where `worker`, `watch` and `dispatch` answer /metrics, to anybody; without a port they don't (`serve` has its own)
+    #: where `worker`, `watch`, `dispatch` and `sweep --every` answer /metrics, to anybody; without a port they don't (`serve` has its own)
     metrics_port: int | None = Field(default=None, ge=1, le=65535)
     metrics_host: str = "127.0.0.1"
 

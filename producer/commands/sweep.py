@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import signal
 import threading
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import structlog
 import typer
 
 from ocrfleet import logs
 from ocrfleet.errors import TransientError
+from ocrfleet.exposition import Exposition, served
 from ocrfleet.ledger import Ledger
 from ocrfleet.queues import make_app
 from ocrfleet.stores import open_store
 from producer.dispatch import Dispatcher
 from producer.options import read_settings
 from producer.sweep import Sweep
+
+if TYPE_CHECKING:
+    from ocrfleet.settings import Settings
 
 log = structlog.get_logger(__name__)
 
@@ -41,6 +45,14 @@ def sweep(
     told = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: told.set())
+    if every is None:
+        _sweep(settings, told, None)
+        return
+    with served(Exposition(settings), settings):
+        _sweep(settings, told, every)
+
+
+def _sweep(settings: Settings, told: threading.Event, every: float | None) -> None:
     store, ledger, app = open_store(settings), Ledger(settings.redis_url), make_app(settings)
     while not told.is_set():
         try:
