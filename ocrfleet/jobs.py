@@ -254,6 +254,8 @@ class Marker(Record):
     pages_per_job: int = Field(ge=1)
     #: other profiles that its pages may be routed to
     routes: tuple[str, ...] = ()
+    #: pages to be read, when it was made to wait
+    pages: int = Field(default=1, ge=0)
 
 
 class WorkerState(Record):

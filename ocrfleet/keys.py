@@ -43,6 +43,7 @@ Redis (a hint: all of it can be rebuilt from the store). Keys of a document expi
     ocrfleet:grave:<host>.<pid>           string  how a worker's process ended, as its supervisor saw it; for a day
     ocrfleet:sweep:<id>:<generation>      string  somebody publishes again what this document misses; for some seconds
     ocrfleet:workers                      set     workers that have, or had, a heartbeat
+    ocrfleet:waiting                      hash    <queue>/<collection> → pages of waiting documents; `known` once counted
     ocrfleet:dispatcher                   string  who dispatches and sweeps; expires when they die
     pages.<queue>.<profile>, intake, assembly, unacked, unacked_index    the broker's own
 """
@@ -273,6 +274,7 @@ def redis_grave(process: str) -> str:
     return f"ocrfleet:grave:{process}"
 
 
+REDIS_WAITING = "ocrfleet:waiting"
 REDIS_WORKERS = "ocrfleet:workers"
 
 

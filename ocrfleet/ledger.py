@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -104,6 +104,14 @@ return {total, published, failed, redis.call('BITCOUNT', KEYS[2]), queued}
 """
 
 
+# KEYS: waiting. ARGV: queue/collection, pages more or less
+# Before all was counted, or after Redis was wiped, a part of the truth would be taken for the whole.
+_WAIT = """
+if redis.call('HEXISTS', KEYS[1], 'known') == 0 then return end
+if redis.call('HINCRBY', KEYS[1], ARGV[1], ARGV[2]) <= 0 then redis.call('HDEL', KEYS[1], ARGV[1]) end
+"""
+
+
 class Hold(StrEnum):
     """What the ledger says to a worker that takes a page in hand."""
 
@@ -190,6 +198,7 @@ class Ledger:
         self._progress = self.redis.register_script(_PROGRESS)
         self._inspect = self.redis.register_script(_INSPECT)
         self._hold = self.redis.register_script(_HOLD)
+        self._wait = self.redis.register_script(_WAIT)
 
     def seed(self, document: str, generation: int, *, total: int, done: Iterable[int], failed: Iterable[int]) -> None:
         """Tell the ledger its total and which pages a listing of the store showed to be terminal."""
@@ -255,6 +264,31 @@ class Ledger:
                 keys.redis_faults(document, generation),
                 keys.redis_inflight(document, generation),
             )
+
+    # ---- the true backlog: what waits in the store
+
+    def wait(self, queue: str, collection: str, pages: int) -> None:
+        """Count pages of a document that waits from now on, or, when they are fewer than none, no longer does."""
+        with _broker_errors():
+            self._wait(keys=[keys.REDIS_WAITING], args=[f"{queue}/{collection}", pages])
+
+    def waiting(self) -> dict[tuple[str, str], int] | None:
+        """Return the pages that wait, by queue and collection; None until they are counted from the store."""
+        with _broker_errors():
+            counted = cast("dict[bytes, bytes]", self.redis.hgetall(keys.REDIS_WAITING))
+        if b"known" not in counted:
+            return None
+        places = ((name.decode().partition("/"), int(pages)) for name, pages in counted.items() if name != b"known")
+        return {(queue, collection): pages for (queue, _, collection), pages in places}
+
+    def counted(self, waiting: Mapping[tuple[str, str], int]) -> None:
+        """Take what was counted from the store for what waits."""
+        fields: dict[Any, Any] = {f"{queue}/{collection}": pages for (queue, collection), pages in waiting.items()}
+        with _broker_errors():
+            pipe = self.redis.pipeline()
+            pipe.delete(keys.REDIS_WAITING)
+            pipe.hset(keys.REDIS_WAITING, mapping=fields | {"known": int(time.time())})
+            pipe.execute()
 
     # ---- faults, counted outside the broker
 

@@ -52,8 +52,9 @@ _GIVE_BACK_DELAY = 1.0
 class Clerk:
     """Takes arrivals in. May be used by several threads."""
 
-    def __init__(self, store: ObjectStore, intake: Intake) -> None:
+    def __init__(self, store: ObjectStore, ledger: Ledger, intake: Intake) -> None:
         self._store = store
+        self._ledger = ledger
         self._intake = intake
         self._profiles = Profiles(store)
         self._leaving = threading.Event()
@@ -80,7 +81,7 @@ class Clerk:
             self._store.delete(key)
             log.error("arrival refused", kept_as=keys.refused(key), error=str(error))  # noqa: TRY400
             return
-        registrar = Registrar(self._store, self._intake, profile=profile, terms=arrival.terms)
+        registrar = Registrar(self._store, self._intake, profile=profile, terms=arrival.terms, ledger=self._ledger)
         left: list[Wish] = []
         trouble: OcrfleetError = TransientError("the clerk is leaving")
         for wish in arrival.wishes:
@@ -127,7 +128,7 @@ def serve(settings: Settings) -> int:
     store = open_store(settings)
     ledger = Ledger(settings.redis_url)
     intake = Intake(settings, store, Sources(settings, store))
-    clerk = Clerk(store, intake)
+    clerk = Clerk(store, ledger, intake)
     app = make_app(settings, consume=[keys.QUEUE_INTAKE])
     leases = Leases(ledger, state=None, lease_seconds=settings.lease_seconds, job_deadline=settings.job_deadline)
 

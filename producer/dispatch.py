@@ -21,6 +21,7 @@ from ocrfleet.jobs import Manifest, Marker, PageJob, Queue
 from ocrfleet.queues import publish_assembly, publish_pages, ranges
 from ocrfleet.results import stored_pages
 from ocrfleet.storage import NotFoundError
+from producer.backlog_count import count_waiting
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -254,6 +255,7 @@ class Dispatcher:
                 if active is None:
                     self._store.put(keys.active(document), marker.to_bytes())
                     self._store.delete(key)
+                    count_waiting(self._ledger, marker, over=True)
                     return self._enter(document, marker)
             except NotFoundError:
                 continue

@@ -29,8 +29,6 @@ class Waiting:
     documents: int = 0
     #: of collections that are paused: not among the others
     paused: int = 0
-    #: at least; what a document has of them is known once it is begun
-    pages: int = 0
     #: when the oldest was registered, as a Unix time; of those that are tried for the first time and are not paused
     oldest: float = math.inf
 
@@ -69,7 +67,7 @@ def take_inventory(store: ObjectStore) -> Inventory:
 
 
 def waiting(store: ObjectStore, queue: Queue, paused: frozenset[str]) -> Waiting:
-    """Count the documents of a class that wait. A marker does not say how many pages: each counts as one."""
+    """Count the documents of a class that wait, up to `LIMIT` of them."""
     documents = held = 0
     oldest = math.inf
     for collection in store.folders(keys.waiting_in(queue))[:_COLLECTIONS]:
@@ -83,7 +81,7 @@ def waiting(store: ObjectStore, queue: Queue, paused: frozenset[str]) -> Waiting
             created, _, rest = key.rpartition("/")[2].partition("-")
             if rest.endswith("-00001"):
                 oldest = min(oldest, registered_at(created))
-    return Waiting(documents=documents, paused=held, pages=documents, oldest=oldest)
+    return Waiting(documents=documents, paused=held, oldest=oldest)
 
 
 def registered_at(moment: str) -> float:

@@ -13,6 +13,7 @@ from ocrfleet import metrics
 from ocrfleet.errors import Reason
 from ocrfleet.jobs import Queue
 from producer.backlog import speed
+from producer.backlog_count import Recount
 from producer.inventory import Inventory, Waiting, registered_at, take_inventory
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class Looker:
         self._store = store
         self._every = stocktaking
         self._taken: tuple[float, Inventory] | None = None
+        self._recount = Recount(store, ledger)
 
     def look(self, active: Sequence[Active]) -> Outlook:
         """Return how the fleet does that works on these documents. Raises TransientError when Redis or the store is away."""
@@ -75,6 +77,8 @@ class Looker:
             inventory = take_inventory(self._store)
             self._taken = time.monotonic(), inventory
         inventory = self._taken[1]
+        self._recount.begin_if_due()
+        counted = self._ledger.waiting()
         workers = tuple(self._ledger.workers())
         in_hand = self._ledger.in_hand([(one.document, one.generation) for one in active])
         fleet = speed(workers, assumed=self._assumed)
@@ -82,16 +86,27 @@ class Looker:
             workers=workers,
             speed=fleet,
             hoped=fleet or self._assumed,
-            lanes={queue: _lane(queue, active, in_hand, inventory) for queue in Queue},
+            lanes={queue: _lane(queue, active, in_hand, inventory, counted) for queue in Queue},
             active=len(active),
             inventory=inventory,
             redis=self._ledger.memory(),
         )
 
 
-def _lane(queue: Queue, active: Sequence[Active], in_hand: Sequence[int], inventory: Inventory) -> Lane:
+def _lane(
+    queue: Queue,
+    active: Sequence[Active],
+    in_hand: Sequence[int],
+    inventory: Inventory,
+    counted: Mapping[tuple[str, str], int] | None,
+) -> Lane:
     waits: Waiting = inventory.waiting[queue]
-    waiting, queued, running, oldest = waits.pages, 0, 0, waits.oldest
+    waiting, queued, running, oldest = waits.documents, 0, 0, waits.oldest
+    if counted is not None:  # until then each document counts as a page
+        places = ((place, collection, pages) for (place, collection), pages in counted.items())
+        waiting = sum(
+            pages for place, collection, pages in places if place == queue and collection not in inventory.paused
+        )
     for one, held in zip(active, in_hand, strict=True):
         if one.marker.queue is not queue:
             continue

@@ -29,9 +29,11 @@ from ocrfleet.jobs import (
 from ocrfleet.sources import STORED, uri_of
 from ocrfleet.storage import NotFoundError
 from producer.arrivals import moment
+from producer.backlog_count import count_waiting
 from producer.quarantine import release
 
 if TYPE_CHECKING:
+    from ocrfleet.ledger import Ledger
     from ocrfleet.profiles import Profile
     from ocrfleet.storage import ObjectStore
     from producer.discover import Candidate
@@ -59,13 +61,22 @@ class Registrar:
     """Registers sources under one profile and the same terms. May be used by several threads at once."""
 
     def __init__(
-        self, store: ObjectStore, intake: Intake, *, profile: Profile, terms: Terms, retry_failed: bool = False
+        self,
+        store: ObjectStore,
+        intake: Intake,
+        *,
+        profile: Profile,
+        terms: Terms,
+        retry_failed: bool = False,
+        ledger: Ledger | None = None,
     ) -> None:
+        """With a ledger, what waits is counted there."""
         self._store = store
         self._intake = intake
         self._profile = profile
         self._terms = terms
         self._retry_failed = retry_failed
+        self._ledger = ledger
         #: what this registrar had tried: under another name it is the same document, and not tried once more
         self._opened: set[str] = set()
 
@@ -110,7 +121,7 @@ class Registrar:
         generation, ended = self._open(manifest, returned=returned)
         if ended and renewed and (self._terms.results or self._terms.callback):
             # It ended before this one asked for it: the marker makes the dispatcher deliver it once more.
-            self._mark(manifest, generation)
+            self._mark(manifest, generation, 0)
         return Registered(name, document, generation, manifest.total, ended)
 
     def _submit(self, submission: Submission, manifest: Manifest) -> bool:
@@ -180,10 +191,10 @@ class Registrar:
         self._opened.add(document)
         if ended:
             release(self._store, document)
-        self._mark(manifest, ended + 1)
+        self._mark(manifest, ended + 1, manifest.total - (last.done if last is not None else 0))
         return ended + 1, False
 
-    def _mark(self, manifest: Manifest, generation: int) -> None:
+    def _mark(self, manifest: Manifest, generation: int, pages: int) -> None:
         """Make the document wait for the dispatcher."""
         marker = Marker(
             generation=generation,
@@ -193,8 +204,10 @@ class Registrar:
             profile_digest=manifest.profile_digest,
             pages_per_job=self._profile.pages_per_job,
             routes=self._profile.destinations,
+            pages=pages,
         )
         self._store.put(self._waiting(manifest, generation), marker.to_bytes())
+        count_waiting(self._ledger, marker)
 
     def _waiting(self, manifest: Manifest, generation: int) -> str:
         terms = self._terms

@@ -18,6 +18,7 @@ from ocrfleet.profiles import Profile
 from ocrfleet.results import stored_pages
 from ocrfleet.storage import NotFoundError
 from producer.arrivals import Profiles
+from producer.backlog_count import count_waiting
 from producer.collection import CollectionReader
 from producer.lookup import ConflictError, Facts, Lookup
 from producer.quarantine import quarantined, release
@@ -155,7 +156,9 @@ class Registry:
         manifest = facts.manifest
         terms = submission.terms
         key = keys.waiting(terms.queue, terms.collection, manifest.created, document, generation)
-        self._store.put(key, self._marker(facts, submission, generation).to_bytes())
+        marker = self._marker(facts, submission, generation, status.total - status.done)
+        self._store.put(key, marker.to_bytes())
+        count_waiting(self._ledger, marker)
         self._store.delete(keys.ended(status.status, manifest.created[:8], document))
         release(self._store, document)
         return Retried(generation=generation, opened=True)
@@ -232,7 +235,7 @@ class Registry:
         if self._ledger is not None:
             self._ledger.forget(document, generation)
 
-    def _marker(self, facts: Facts, submission: Submission, generation: int) -> Marker:
+    def _marker(self, facts: Facts, submission: Submission, generation: int, pages: int) -> Marker:
         """Return what makes a document wait once more."""
         manifest = facts.manifest
         try:
@@ -248,4 +251,5 @@ class Registry:
             # A profile that is not known any more is one of somebody's own: its pages go one by one.
             pages_per_job=profile.pages_per_job if profile is not None else 1,
             routes=profile.destinations if profile is not None else (),
+            pages=pages,
         )

@@ -80,6 +80,7 @@ class Stage:
             profile=self.profile.model_copy(update={"pages_per_job": pages_per_job}),
             terms=Terms(profile_digest=self.profile.digest, queue=queue, collection=collection),
             retry_failed=retry_failed,
+            ledger=self.ledger,
         )
         return registrar.register(Candidate(name, (path,)))
 

@@ -62,7 +62,7 @@ def create_app(
         settings=settings,
         store=store,
         registry=registry,
-        submitter=Submitter(settings, store, arrivals, profile),
+        submitter=Submitter(settings, store, ledger, arrivals, profile),
         notices=notices.Notices(settings, store, profile),
         answers=Answers(store),
         access=Access(settings.api),

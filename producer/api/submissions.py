@@ -32,6 +32,7 @@ from producer.webhook import CallbackError, check_url
 
 if TYPE_CHECKING:
     from ocrfleet.jobs import Source
+    from ocrfleet.ledger import Ledger
     from ocrfleet.profiles import Profile
     from ocrfleet.settings import Settings
     from ocrfleet.storage import ObjectStore
@@ -76,8 +77,11 @@ class Submitter:
     Each call may raise ProblemError for what is wrong with a request, TransientError when the store or S3 is away.
     """
 
-    def __init__(self, settings: Settings, store: ObjectStore, arrivals: Arrivals, profile: Profile) -> None:
+    def __init__(
+        self, settings: Settings, store: ObjectStore, ledger: Ledger, arrivals: Arrivals, profile: Profile
+    ) -> None:
         self._settings = settings
+        self._ledger = ledger
         self._store = store
         self._arrivals = arrivals
         self._default = profile
@@ -137,7 +141,7 @@ class Submitter:
             name=wanted.name or _label(upload.name) or f"{source.sha256[:12]}.{source.kind}", uri=uri, size=source.size
         )
         self._store.put(index_of(wish), seen.to_bytes())
-        registrar = Registrar(self._store, self._intake, profile=profile, terms=terms)
+        registrar = Registrar(self._store, self._intake, profile=profile, terms=terms, ledger=self._ledger)
         return registrar.take_in(wish, submitted=moment()).document
 
     def refer(self, wanted: Referred) -> str:

@@ -47,7 +47,7 @@ def test_an_arrival_becomes_documents_once_however_often_it_comes(stage: Stage) 
     wishes = [wish(stage, "a.tif", 1, 2), wish(stage, "b.tif", 3), wish(stage, "gone.tif")]
     (stage.folder / "text.tif").write_text("no image")
     wishes.append(wish(stage, "text.tif"))
-    clerk = Clerk(stage.store, stage.intake)
+    clerk = Clerk(stage.store, stage.ledger, stage.intake)
     for _ in range(3):
         clerk.take_in(Arrivals(stage.store).add(terms(stage), wishes))
     # Then each is a document, also those that can't be read, with the reason
@@ -65,7 +65,7 @@ def test_an_arrival_becomes_documents_once_however_often_it_comes(stage: Stage) 
 def test_an_arrival_that_can_not_be_read_is_kept_aside_and_keeps_nobody_waiting(stage: Stage) -> None:
     damaged = keys.arrival("bulk", "c", "20261125T000000.000000Z", "0" * 64)
     stage.store.put(damaged, b'{"schema_version": 99}')
-    clerk = Clerk(stage.store, stage.intake)
+    clerk = Clerk(stage.store, stage.ledger, stage.intake)
     clerk.take_in(damaged)
     assert stage.store.get(keys.refused(damaged)) == b'{"schema_version": 99}'
     assert list(stage.store.list("arrivals/")) == []
@@ -73,12 +73,12 @@ def test_an_arrival_that_can_not_be_read_is_kept_aside_and_keeps_nobody_waiting(
 
 def test_a_clerk_that_leaves_gives_back_what_is_left_and_the_next_one_does_it(stage: Stage) -> None:
     key = Arrivals(stage.store).add(terms(stage), [wish(stage, "a.tif", 1)])
-    leaving = Clerk(stage.store, stage.intake)
+    leaving = Clerk(stage.store, stage.ledger, stage.intake)
     leaving.leave()
     with pytest.raises(TransientError, match="leaving"):
         leaving.take_in(key)
     assert Arrival.from_bytes(stage.store.get(key)).wishes
-    Clerk(stage.store, stage.intake).take_in(key)
+    Clerk(stage.store, stage.ledger, stage.intake).take_in(key)
     assert len(manifests(stage)) == 1
 
 
@@ -97,7 +97,7 @@ def test_a_source_that_can_not_be_taken_in_now_keeps_no_other_waiting(
         return wished(one)
 
     monkeypatch.setattr(stage.intake, "wished", asked_for)
-    clerk = Clerk(stage.store, stage.intake)
+    clerk = Clerk(stage.store, stage.ledger, stage.intake)
     for _ in range(2):
         with pytest.raises(TransientError, match=r"1 of \d sources wait: its server is away"):
             clerk.take_in(key)

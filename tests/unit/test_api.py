@@ -70,7 +70,7 @@ class Front:
         """What a clerk does."""
         intake = Intake(self.settings, self.shelf.store, Sources(self.settings, self.shelf.store))
         for key in list(self.shelf.store.list("arrivals/")):
-            Clerk(self.shelf.store, intake).take_in(key)
+            Clerk(self.shelf.store, self.shelf.ledger, intake).take_in(key)
         intake.close()
 
     def send(self, data: bytes, *, media: str = "application/pdf", key: str | None = None, **options: Any) -> Any:

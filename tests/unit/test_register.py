@@ -178,6 +178,7 @@ def test_a_document_has_a_manifest_a_submission_and_a_marker(desk: Desk) -> None
         profile="rapidocr",
         profile_digest=RAPIDOCR.digest,
         pages_per_job=1,
+        pages=3,
     )
     assert registered == Registered("letter.pdf", registered.document, 1, 3, ended=False)
 

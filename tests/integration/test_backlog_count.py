@@ -1,0 +1,52 @@
+"""The true backlog: what waits in the store is known by pages, whatever came and went, and after Redis was wiped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from servers import Valkey
+from stage import Stage
+
+from producer.backlog_count import Recount, count
+
+
+def test_what_waits_is_counted_as_it_comes_and_goes(tmp_path: Path, valkey: Valkey) -> None:
+    stage = Stage(tmp_path, valkey, backlog_pages=4)
+    try:
+        # Given a fleet that nobody has counted yet: what comes is not taken for all there is
+        stage.register("before", [1, 2])
+        assert stage.ledger.waiting() is None
+        # When it is counted, and more comes
+        stage.ledger.counted(count(stage.store))
+        stage.register("a", [3, 4, 5], collection="letters")
+        stage.register("a", [3, 4, 5], collection="letters")  # once more: it waits already
+        assert stage.ledger.waiting() == {("bulk", "all"): 2, ("bulk", "letters"): 3}
+        # Then what is handed to the queue waits no more
+        stage.dispatcher.tick()
+        waiting = stage.ledger.waiting()
+        assert waiting is not None
+        assert waiting == count(stage.store)
+        assert sum(waiting.values()) < 5
+    finally:
+        stage.close()
+
+
+def test_a_retry_waits_with_the_pages_that_are_left(stage: Stage) -> None:
+    stage.ledger.counted({})
+    stage.plan["fail"] = [2]
+    book = stage.register("a", [1, 2, 3])
+    stage.finish(book, workers=1)
+    assert stage.ledger.waiting() == {}
+    stage.register("a", [], retry_failed=True)
+    assert stage.ledger.waiting() == {("bulk", "all"): 1}
+
+
+def test_a_redis_that_was_wiped_is_told_again(stage: Stage) -> None:
+    stage.register("a", [1, 2, 3])
+    recount = Recount(stage.store, stage.ledger)
+    recount.begin_if_due()
+    stage.await_(lambda: stage.ledger.waiting() is not None)
+    stage.valkey.client.flushall()
+    assert stage.ledger.waiting() is None
+    recount.begin_if_due()
+    stage.await_(lambda: stage.ledger.waiting() == count(stage.store))
