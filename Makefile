@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 VLLM_VENV := .venv-vllm
 VLLM_BIN := $(VLLM_VENV)/bin
 
-.PHONY: demo test test-vllm check bench bench-vllm system-deps clean
+.PHONY: demo test test-vllm test-chaos chaos check bench bench-vllm system-deps clean
 
 demo: $(VENV)/installed
 	$(BIN)/ocrfleet samples demo
@@ -19,6 +19,17 @@ test: $(VENV)/installed-dev
 
 test-vllm: $(VLLM_VENV)/installed
 	$(VLLM_BIN)/pytest -W default tests/engine  # vLLM's libraries warn
+
+# Faults by a seed against real processes: a short one, and the long one by hand (OCRFLEET_CHAOS_SEED repeats a run).
+test-chaos: $(VENV)/installed-dev
+	$(BIN)/pytest tests/chaos
+
+chaos: export OCRFLEET_CHAOS_BOOKS ?= 1000
+chaos: export OCRFLEET_CHAOS_FAULTS ?= 1200
+chaos: export OCRFLEET_CHAOS_PAUSE ?= 0.7
+chaos: export OCRFLEET_CHAOS_SECONDS ?= 7200
+chaos: $(VENV)/installed-dev
+	$(BIN)/pytest -s tests/chaos -k redis
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check

@@ -7,12 +7,12 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import structlog
 
 from ocrfleet.exposition import Children
+from ocrfleet.scratch import scratch
 from producer import clerk
 from producer.control import Control
 from producer.member import Member, stop
@@ -36,10 +36,10 @@ def control_plane(settings: Settings, store: ObjectStore, *, clerks: int, exposi
     ended = threading.Event()
     control = Control(settings, store)
     exposition.add(control.observed)
-    with TemporaryDirectory(prefix="ocrfleet-clerks-") as folder:
-        children = Children(Path(folder) / "metrics")
+    with scratch("ocrfleet-clerks-") as folder:
+        children = Children(folder / "metrics")
         exposition.add(children)
-        members = [_clerk(settings, Path(folder) / f"clerk-{number}.ready", children) for number in range(clerks)]
+        members = [_clerk(settings, folder / f"clerk-{number}.ready", children) for number in range(clerks)]
         intake = threading.Thread(target=_run_clerks, args=[members, children, ended], name="clerks", daemon=True)
         intake.start()
         control.start()

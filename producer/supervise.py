@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import signal
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
@@ -16,6 +14,7 @@ from ocrfleet import logs, metrics
 from ocrfleet.errors import EXIT_CONFIGURATION, ConfigurationError, TransientError
 from ocrfleet.exposition import Children, Exposition, served
 from ocrfleet.ledger import Ledger
+from ocrfleet.scratch import scratch
 from producer.gpus import Gpus
 from producer.member import Member, stop
 from producer.workers import COMMAND, environment_of
@@ -58,7 +57,7 @@ def supervise(profile: Profile, settings: Settings, *, devices: Sequence[str | N
     told = {} if settings.openai.base_url is None else {"OCRFLEET_OPENAI_BASE_URL": settings.openai.base_url}
     ledger = Ledger(settings.redis_url)
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ocrfleet-workers-")))
+        folder = stack.enter_context(scratch("ocrfleet-workers-"))
         children = Children(folder / "metrics")
         stack.enter_context(_exposed(children, profile, settings, devices))
         members = []

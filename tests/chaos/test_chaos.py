@@ -97,6 +97,8 @@ def play(folder: Path, flavour: str, plan: Plan, poison: Poison, faults: Iterato
         story.recognised = Counter(scene.recognised())
         assert codes == {}, scene.logs()
         assert scene.left_over() == []
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            assert scene.temporary_files(monkeypatch) == []
         assert scene.redis.client.zcard(keys.UNACKED_INDEX) == 0
         assert scene.redis.client.keys("ocrfleet:ledger:*") == []
     finally:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ import structlog
 
 from ocrfleet import exposition
 from ocrfleet.errors import ConfigurationError, FatalError, PageFaultError, PermanentError, Reason
+from ocrfleet.scratch import scratch
 from worker.engines import vllm_plugin
 from worker.engines.base import Recognition
 from worker.engines.picture import picture
@@ -114,8 +114,8 @@ class VllmEngine:
             os.environ["OCRFLEET_VLLM_MODE"] = self._profile.mode.model_dump_json()
             vllm_plugin.set_mode(self._profile.mode)  # vLLM asks its plugins once in a process
         os.environ["OCRFLEET_VLLM_WORKER"] = str(os.getpid())
-        with tempfile.TemporaryDirectory(prefix="ocrfleet-vllm-") as folder:
-            self._llm = self._start_in_some_size(Path(folder) / "trouble")
+        with scratch("ocrfleet-vllm-") as folder:
+            self._llm = self._start_in_some_size(folder / "trouble")
         self._watch = asyncio.create_task(self._watch_for_silence())
         try:
             await self._check_guard()

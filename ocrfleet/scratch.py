@@ -1,0 +1,45 @@
+"""A folder for what a process needs while it works. It goes when the process ends; if that was killed, with the next one.
+
+The process holds a lock on its folder, which the kernel takes from it whatever it dies of: what can be locked is nobody's.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+#: Seconds that a folder may be without a lock: it is made a moment before it is locked.
+_YOUNG = 60.0
+
+
+@contextmanager
+def scratch(prefix: str) -> Iterator[Path]:
+    """Have a folder below the machine's temporary one whose name begins so, until the block ends."""
+    _remove_abandoned(prefix)
+    with tempfile.TemporaryDirectory(prefix=prefix) as folder:
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield Path(folder)
+        finally:
+            os.close(handle)
+
+
+def _remove_abandoned(prefix: str) -> None:
+    """Remove the folders of processes that were killed."""
+    for path in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+        with suppress(OSError):  # somebody else's, or gone
+            handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                status = os.fstat(handle)
+                if status.st_uid == os.getuid() and time.time() - status.st_mtime > _YOUNG:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(path)
+            finally:
+                os.close(handle)
