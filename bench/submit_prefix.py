@@ -3,8 +3,7 @@
     python bench/submit_prefix.py [--objects 10000 100000]
 
 For each number, in a bucket of its own: the command is run twice, with its store in a local folder; the second time there
-is nothing new. What is compared is the peak resident memory of the process (as the kernel counts it) between the two
-numbers: it may grow by the roll's 16 bytes an object, three times that while parts become one, and by nothing else that
+is nothing new. What is compared is the peak of the process's resident memory between the two numbers: it may grow by the roll's 16 bytes an object, three times that while parts become one, and by nothing else that
 grows with objects. SeaweedFS and the command share the machine's cores, so the rates are those of both.
 """
 
@@ -19,6 +18,8 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from peaks import Peaks
 
 sys.path[:0] = [str(Path(__file__).parents[1] / "tests")]
 
@@ -56,12 +57,10 @@ def submit(seaweed: SeaweedFS, bucket: str, store: Path) -> tuple[dict[str, int]
         },
         stdout=subprocess.PIPE,
     )
-    assert process.stdout is not None
-    said = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
+    with Peaks({"ocrfleet submit": "submit"}, process) as peaks:
+        said, _ = process.communicate()
     assert process.returncode == 0
-    return json.loads(said), usage.ru_maxrss / 1024, time.monotonic() - begun
+    return json.loads(said), peaks.highest["submit"], time.monotonic() - begun
 
 
 def main() -> int:

@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 from urllib.parse import quote
 
 from botocore.exceptions import ClientError
 
 from ocrfleet import metrics, s3, s3_reader
 from ocrfleet.errors import ConfigurationError, OcrfleetError, TransientError
+from ocrfleet.file_part import FilePart
 from ocrfleet.s3 import PreconditionFailedError, S3Location
 from ocrfleet.storage import NotFoundError, is_key
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 #: Bytes of a file that are sent in one piece; S3 takes parts of 5 MiB or more, 10,000 of them.
 PART = 16 << 20
 _MOST_PARTS = 10_000
-#: Parts that are under way at once, each in memory.
+#: Parts that are under way at once.
 _PARALLEL = 4
 #: Metadata of what was created: a random name of the request, by which it knows its own object.
 _TOKEN = "ocrfleet-create"  # noqa: S105 - a name, not a secret
@@ -211,9 +212,9 @@ class S3Store:
         length = max(self._part, -(-size // _MOST_PARTS))
 
         def send(number: int) -> CompletedPartTypeDef:
-            data = os.pread(file, length, (number - 1) * length)
+            part = cast("IO[bytes]", FilePart(file, (number - 1) * length, length))
             answer = self._client.upload_part(
-                Bucket=location.bucket, Key=location.key, UploadId=upload, PartNumber=number, Body=data
+                Bucket=location.bucket, Key=location.key, UploadId=upload, PartNumber=number, Body=part
             )
             return {"PartNumber": number, "ETag": answer["ETag"]}
 
