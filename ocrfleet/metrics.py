@@ -187,7 +187,7 @@ LEASES_EXPIRED = Counter(
 )
 REPUBLISHED = Counter(
     "ocrfleet_republished_total",
-    "Pages, assemblies and intakes that had vanished from the queue and were published again.",
+    "Pages, assemblies and intakes that had vanished from the queue, or intakes that were left for later, published again.",
     ["kind"],
 )
 REPUBLISHED_KINDS = ("page", "assembly", "intake")

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import sys
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 import structlog
 from celery import signals
-from celery.exceptions import Reject
 
 from ocrfleet import keys, logs, metrics
 from ocrfleet.errors import (
@@ -45,8 +43,9 @@ COMMAND = [sys.executable, "-P", "-m", "producer.clerk"]
 
 #: Arrivals that are taken in at the same time: each waits for the network most of its time.
 _AT_ONCE = 4
-#: Seconds that an arrival which has to be given back is kept first, so that it does not circle at full speed.
-_GIVE_BACK_DELAY = 1.0
+#: Sources of an arrival that can't be had now, one after the other, after which the rest of it waits: each may have cost
+#: minutes, and others wait, too.
+_PATIENCE = 5
 
 
 class Clerk:
@@ -66,7 +65,7 @@ class Clerk:
     def take_in(self, key: str) -> None:
         """Make documents of an arrival's wishes, then remove it. A wish that can't be done now keeps no other waiting.
 
-        Raises TransientError when it must be given back, with what is left of it.
+        Raises TransientError when something is left of it, to be done later: first what was not tried.
         """
         try:
             data = self._store.get(key)
@@ -82,23 +81,26 @@ class Clerk:
             log.error("arrival refused", kept_as=keys.refused(key), error=str(error))  # noqa: TRY400
             return
         registrar = Registrar(self._store, self._intake, profile=profile, terms=arrival.terms, ledger=self._ledger)
-        left: list[Wish] = []
+        failed: list[Wish] = []
+        in_a_row = 0
         trouble: OcrfleetError = TransientError("the clerk is leaving")
-        for wish in arrival.wishes:
-            if self._leaving.is_set():
-                left.append(wish)
-                continue
+        wishes = iter(arrival.wishes)
+        while not self._leaving.is_set() and in_a_row < _PATIENCE and (wish := next(wishes, None)) is not None:
             try:
                 became = self._register(registrar, wish, arrival)
                 if arrival.followed:
                     self._store.put(keys.asked(keys.arrival_name(key)), became.to_bytes())
             except OcrfleetError as error:
-                left.append(wish)
+                failed.append(wish)
                 trouble = error
+                in_a_row += 1
+            else:
+                in_a_row = 0
+        left = (*wishes, *failed)
         if left:
             # Each clerk leaves out only what it did itself: two at the same arrival lose none.
-            if len(left) < len(arrival.wishes):
-                self._store.put(key, arrival.model_copy(update={"wishes": tuple(left)}).to_bytes())
+            if left != arrival.wishes:
+                self._store.put(key, arrival.model_copy(update={"wishes": left}).to_bytes())
             raise TransientError(f"{len(left)} of {len(arrival.wishes)} sources wait: {trouble}") from trouble
         self._store.delete(key)
         log.info("taken in", collection=arrival.terms.collection, sources=len(arrival.wishes))
@@ -140,10 +142,11 @@ def serve(settings: Settings) -> int:
         except PermanentError as error:
             # Nothing is lost: the arrival is published again in this version's words.
             log.error("message refused", error=error.detail)  # noqa: TRY400
-        except Exception as error:
-            log.warning("arrival given back", error=str(error) or type(error).__name__)
-            time.sleep(_GIVE_BACK_DELAY)
-            raise Reject(error, requeue=True) from error
+        # What is left is in the store, and published again after a rest: on the queue it would circle, before all others.
+        except OcrfleetError as error:
+            log.warning("arrival left for later", error=str(error))
+        except Exception:
+            log.exception("arrival left for later")
 
     @signals.worker_shutting_down.connect(weak=False)
     def drain(**_: Any) -> None:

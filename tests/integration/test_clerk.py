@@ -118,14 +118,90 @@ def test_arrivals_are_published_interactive_ones_first_and_collections_in_turn(s
         arrivals.add(terms(stage, collection="huge"), [wish(stage, f"{number}.tif", number)])
     small = arrivals.add(terms(stage, collection="small"), [wish(stage, "small.tif", 100)])
     fast = arrivals.add(terms(stage, queue=Queue.INTERACTIVE, collection="z"), [wish(stage, "fast.tif", 101)])
-    receiver = Receiver(stage.store, stage.ledger, stage.app)
+    now = [0.0]
+    receiver = Receiver(stage.store, stage.ledger, stage.app, clock=lambda: now[0])
     # When there is room for some
     count = receiver.tick()
     published = Published(stage.ledger.redis)
     assert count == len(published.intakes()) < 30
     assert {small, fast} <= published.intakes()
-    # Then what is on its way is not published again, and what was lost is
+    # Then what is on its way is not published again, and what was lost is, after a while
     assert receiver.tick() == receiver.tick() == 0
     stage.valkey.client.flushall()
     receiver.tick()
+    assert not {small, fast} & published.intakes()
+    stage.valkey.client.flushall()
+    now[0] += 10
+    for _ in range(2):
+        receiver.tick()
     assert {small, fast} <= published.intakes()
+
+
+def test_what_comes_back_rests_longer_each_time_and_keeps_no_other_waiting(stage: Stage) -> None:
+    # Given more arrivals than are ever on their way, whose server does not answer
+    arrivals = Arrivals(stage.store)
+    gone = {arrivals.add(terms(stage), [wish(stage, f"{number}.tif", number)]) for number in range(20)}
+    now = [0.0]
+    receiver = Receiver(stage.store, stage.ledger, stage.app, clock=lambda: now[0])
+    published = Published(stage.ledger.redis)
+
+    def come_back() -> set[str]:
+        """What a clerk does that can do nothing now."""
+        back = published.intakes()
+        stage.valkey.client.delete(keys.QUEUE_INTAKE)
+        receiver.tick()  # it may have been on its way
+        return back
+
+    receiver.tick()
+    first = come_back()
+    assert (len(first), first < gone) == (16, True)
+    # When another one arrives in the same collection, it goes, and so do those that were not tried
+    other = arrivals.add(terms(stage), [wish(stage, "other.tif", 100)])
+    receiver.tick()
+    assert published.intakes() == (gone - first) | {other}
+    come_back()
+    # And one that came back goes again, after a rest that grows
+    tried, *others = sorted(first)
+    for key in (*others, *(gone - first), other):
+        stage.store.delete(key)
+    rests = []
+    for _ in range(12):
+        begun = now[0]
+        while tried not in published.intakes():
+            now[0] += 1
+            receiver.tick()
+        rests.append(now[0] - begun)
+        come_back()
+        receiver.tick()
+    assert rests[:4] == [2, 4, 8, 16]
+    assert rests[-1] == 300
+    # And nobody who begins anew waits for that
+    assert Receiver(stage.store, stage.ledger, stage.app).tick() == 1
+
+
+def test_an_arrival_of_which_nothing_can_be_had_does_not_keep_a_clerk(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given twelve sources, ten of which lie where nobody answers for long
+    wishes = [wish(stage, f"{number:02}.tif", number) for number in range(12)]
+    key = Arrivals(stage.store).add(terms(stage), wishes)
+    wished, asked = stage.intake.wished, []
+
+    def asked_for(one: Wish) -> Source:
+        asked.append(one.name)
+        if one.name < "10":
+            raise TransientError("its server is away")
+        return wished(one)
+
+    monkeypatch.setattr(stage.intake, "wished", asked_for)
+    clerk = Clerk(stage.store, stage.intake)
+    # When it is taken in, the clerk has patience for some of them
+    with pytest.raises(TransientError, match="12 of 12 sources wait"):
+        clerk.take_in(key)
+    assert len(asked) == 5
+    # Then the next time begins with the others, and comes to those that can be had
+    for left in ("12 of 12", "10 of 12"):
+        with pytest.raises(TransientError, match=f"{left} sources wait"):
+            clerk.take_in(key)
+    assert len(manifests(stage)) == 2
+    assert [one.name for one in Arrival.from_bytes(stage.store.get(key)).wishes][-1] == "04.tif"
