@@ -182,8 +182,13 @@ def _place(wanted: Source | Wish) -> Place:
     return Place(wanted.uri, wanted.etag, wanted.version)
 
 
+def is_own(metadata: Mapping[str, str]) -> bool:
+    """Say whether an object with this metadata was written by us."""
+    return OWN_OUTPUT in map(str.lower, metadata)  # servers don't agree in which letters they give it back
+
+
 def _refuse_own(metadata: Mapping[str, str]) -> None:
-    if OWN_OUTPUT in map(str.lower, metadata):  # servers don't agree in which letters they give it back
+    if is_own(metadata):
         raise OwnOutputError("it is a result of ours, and no source")
 
 

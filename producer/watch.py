@@ -18,6 +18,7 @@ import structlog
 from ocrfleet import metrics, s3
 from ocrfleet.errors import ConfigurationError, TransientError
 from ocrfleet.jobs import Terms, Wish
+from ocrfleet.sources import is_own
 from ocrfleet.storage import NotFoundError
 from producer.arrivals import Arrivals
 from producer.events import newest
@@ -85,13 +86,16 @@ class Watcher:
         return count.submitted
 
     def _look_up(self, event: ObjectEvent) -> Wish | None:
-        """Return an object as it is now, which may be newer than its event; None when it is gone."""
+        """Return an object as it is now, which may be newer than its event; None when it is gone, or a result of ours."""
         uri = s3.uri(event.bucket, event.key)
         try:
             with s3.errors(f"the source {uri}"):
                 head = self._client.head_object(Bucket=event.bucket, Key=event.key)
         except NotFoundError:
             log.info("an object is gone already: nothing to read", uri=uri)
+            return None
+        if is_own(head["Metadata"]):
+            log.info("an object is a result of ours: nothing to read", uri=uri)
             return None
         version = head.get("VersionId")
         return Wish(
