@@ -48,6 +48,8 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python bench/fuzz_parsers.py
 	$(BIN)/python bench/simulated_gpus.py
 	$(BIN)/python bench/metrics.py
+	$(BIN)/python bench/submit_prefix.py
+	$(BIN)/python bench/large.py
 
 bench-vllm: $(VLLM_VENV)/installed
 	$(VLLM_BIN)/python bench/engine_feed.py

@@ -100,7 +100,7 @@ class Fleet:
 
     def _start(self, *words: str) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as log:
-            return subprocess.Popen([OCRFLEET, *words, *ENGINE], env=self._environment, stderr=log)
+            return subprocess.Popen([OCRFLEET, *words, *ENGINE], env=self._environment, stdout=log, stderr=log)
 
     def _ready(self) -> bool:
         with suppress(httpx.TransportError):

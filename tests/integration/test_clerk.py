@@ -194,7 +194,7 @@ def test_an_arrival_of_which_nothing_can_be_had_does_not_keep_a_clerk(
         return wished(one)
 
     monkeypatch.setattr(stage.intake, "wished", asked_for)
-    clerk = Clerk(stage.store, stage.intake)
+    clerk = Clerk(stage.store, stage.ledger, stage.intake)
     # When it is taken in, the clerk has patience for some of them
     with pytest.raises(TransientError, match="12 of 12 sources wait"):
         clerk.take_in(key)
