@@ -1,0 +1,117 @@
+"""docker-compose.yml as processes: a PDF is put into the bucket, its text appears, Prometheus sees all, and nothing alerts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Collection, Iterator
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import boto3.session
+import httpx
+import pymupdf
+import pytest
+from composed import Composed
+from servers import lacking
+
+OURS = ("serve", "watch", "worker")
+THEIRS = ("redis", "s3", "prometheus", "alertmanager")
+#: What Prometheus is told to look at.
+JOBS = {"ocrfleet-serve", "ocrfleet-watch", "ocrfleet-worker", "prometheus", "alertmanager"}
+KEY = "letters/fox.pdf"
+#: Without them watch has no port that could be asked, and there is nothing to be scraped but serve.
+METERED = find_spec("ocrfleet.metrics") is not None
+SECRETS = {
+    "REDIS_PASSWORD": "5f0c1a8e7b6d4c3a9e2f",
+    "S3_ACCESS_KEY_ID": "0a1b2c3d4e5f60718293",
+    "S3_SECRET_ACCESS_KEY": "a9b8c7d6e5f4a3b2c1d0a9b8c7d6e5f4",
+    "OCRFLEET_API_TOKENS": "1f2e3d4c5b6a79880f1e2d3c4b5a6978",
+    "GRAFANA_ADMIN_PASSWORD": "c0ffee00c0ffee00",
+}
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Composed]:
+    for program in ("redis-server", "redis-cli", "wget", "prometheus", "prometheus-alertmanager"):
+        if shutil.which(program) is None:
+            lacking(f"{program} (make system-deps)")
+    env_file = tmp_path / ".env"
+    env_file.write_text("".join(f"{name}={value}\n" for name, value in SECRETS.items()))
+    made = Composed(tmp_path, env_file)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def s3(fleet: Composed) -> Iterator[Any]:
+    """What a person's own client sees of the S3 server."""
+    session = boto3.session.Session(
+        SECRETS["S3_ACCESS_KEY_ID"], SECRETS["S3_SECRET_ACCESS_KEY"], region_name="us-east-1"
+    )
+    client = session.client("s3", endpoint_url=f"http://{fleet.address('s3')}")
+    yield client
+    client.close()
+
+
+def names(s3: Any) -> set[str]:
+    return {item["Key"] for item in s3.list_objects_v2(Bucket="texts").get("Contents", ())}
+
+
+def ask(fleet: Composed, query: str) -> list[tuple[dict[str, str], float]]:
+    answer = httpx.get(f"http://{fleet.address('prometheus')}/api/v1/query", params={"query": query}).json()
+    return [(one["metric"], float(one["value"][1])) for one in answer["data"]["result"]]
+
+
+def scan_of(words: str) -> bytes:
+    """Return a PDF with one page that is an image of print."""
+    drawn, scan = pymupdf.open(), pymupdf.open()
+    drawn.new_page(width=595, height=842).insert_text((72, 144), words, fontsize=24)
+    scan.new_page(width=595, height=842).insert_image((0, 0, 595, 842), pixmap=drawn[0].get_pixmap(dpi=150))
+    return bytes(scan.tobytes())
+
+
+def test_compose_up_and_a_pdf_in_the_bucket_give_text(fleet: Composed, s3: Any) -> None:
+    # Given all that `docker compose up` starts, each once those are well that it depends on
+    fleet.up(*OURS, "alertmanager", "prometheus")
+    # When somebody puts a PDF into the bucket
+    s3.put_object(Bucket="inbox", Key=KEY, Body=scan_of("The quick brown fox is sleeping"))
+    # Then its text is where its key says
+    fleet.until(lambda: f"{KEY}.status.json" in names(s3), "the text is there")
+    status = json.loads(s3.get_object(Bucket="texts", Key=f"{KEY}.status.json")["Body"].read())
+    assert (status["status"], status["done"]) == ("completed", 1)
+    assert "quick brown fox" in s3.get_object(Bucket="texts", Key=f"{KEY}.md")["Body"].read().decode()
+    # And the API knows of it, for who has the token
+    api = f"http://{fleet.address('serve')}/v1/documents/{status['document']}"
+    assert httpx.get(api).status_code == 401
+    told = httpx.get(api, headers={"Authorization": f"Bearer {SECRETS['OCRFLEET_API_TOKENS']}"})
+    assert told.json()["state"] == "completed"
+    # And every service is well, by its own health check
+    for name in (*THEIRS, *OURS):
+        if METERED or name != "watch":
+            fleet.until(partial(fleet.healthy, name), f"{name} is healthy")
+    # And Prometheus sees all of them, and has nothing to tell anybody
+    if METERED:
+        see_all_and_alert_nobody(fleet)
+    # And no secret stands in a log or in a list of processes
+    for name in (*THEIRS, *OURS):
+        assert not secrets_in(fleet.log(name), but=["S3_ACCESS_KEY_ID"]), name  # a name rather than a secret
+        assert not secrets_in(fleet.shown(name)), name
+    # And each ends by itself, in the time that it has for it
+    assert {name: fleet.stop(name) for name in (*OURS, *THEIRS)} == dict.fromkeys((*OURS, *THEIRS), 0)
+
+
+def see_all_and_alert_nobody(fleet: Composed) -> None:
+    fleet.until(lambda: {metric["job"] for metric, value in ask(fleet, "up") if value == 1} >= JOBS, "all are up")
+    assert [metric for metric, value in ask(fleet, "up") if value != 1] == []
+    fleet.until(lambda: ask(fleet, 'sum(ocrfleet_pages_total{status="done"}) >= 1'), "the page is counted")
+    assert ask(fleet, 'ALERTS{alertstate="firing"}') == []
+    assert httpx.get(f"http://{fleet.address('alertmanager')}/api/v2/alerts").json() == []
+
+
+def secrets_in(text: str, *, but: Collection[str] = ()) -> list[str]:
+    return [name for name, value in SECRETS.items() if value in text and name not in but]
