@@ -1,0 +1,111 @@
+{{- define "ocrfleet.fullname" -}}
+{{- if contains .Chart.Name .Release.Name -}}
+{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name .Chart.Name | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "ocrfleet.selector" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "ocrfleet.labels" -}}
+{{ include "ocrfleet.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end -}}
+
+{{- define "ocrfleet.image" -}}
+image: {{ printf "%s:%s" .image.repository (.image.tag | default .root.Chart.AppVersion) | quote }}
+imagePullPolicy: {{ .image.pullPolicy }}
+{{- end -}}
+
+{{- define "ocrfleet.redisHost" -}}{{ include "ocrfleet.fullname" . }}-redis{{- end -}}
+{{- define "ocrfleet.s3Host" -}}{{ include "ocrfleet.fullname" . }}-s3{{- end -}}
+
+{{- /* What every pod of ours has: nobody is root, nothing is written but to volumes, no token of the cluster's. */ -}}
+{{- define "ocrfleet.podSecurity" -}}
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 10001
+  runAsGroup: 10001
+  fsGroup: 10001
+  fsGroupChangePolicy: OnRootMismatch
+  seccompProfile: {type: RuntimeDefault}
+automountServiceAccountToken: false
+enableServiceLinks: false
+{{- end -}}
+
+{{- define "ocrfleet.containerSecurity" -}}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities: {drop: [ALL]}
+{{- end -}}
+
+{{- /* How Redis and S3 are reached. */ -}}
+{{- define "ocrfleet.environment" -}}
+{{- $secret := required "redis.existingSecret: the name of a Secret with the key password (bundled) or url (external)" .Values.redis.existingSecret -}}
+{{- if .Values.redis.bundled.enabled }}
+- name: REDIS_PASSWORD
+  valueFrom: {secretKeyRef: {name: {{ $secret }}, key: password}}
+- name: OCRFLEET_REDIS_URL
+  value: redis://:$(REDIS_PASSWORD)@{{ include "ocrfleet.redisHost" . }}:6379/0
+{{- else }}
+- name: OCRFLEET_REDIS_URL
+  valueFrom: {secretKeyRef: {name: {{ $secret }}, key: url}}
+{{- end }}
+{{- include "ocrfleet.s3Environment" . }}
+- name: OCRFLEET_STORE
+  value: {{ .Values.store | quote }}
+- name: OCRFLEET_CACHE
+  value: /var/cache/ocrfleet
+- name: OCRFLEET_LOG_LEVEL
+  value: {{ .Values.logLevel }}
+- name: OCRFLEET_DRAIN_SECONDS
+  value: {{ .Values.drainSeconds | quote }}
+{{- if not (kindIs "invalid" .Values.pricePerGpuHour) }}
+- name: OCRFLEET_PRICE_PER_GPU_HOUR
+  value: {{ .Values.pricePerGpuHour | quote }}
+{{- end }}
+{{- end -}}
+
+{{- define "ocrfleet.s3Environment" }}
+{{- if or .Values.s3.existingSecret .Values.s3.bundled.enabled }}
+{{- $secret := required "s3.existingSecret: the name of a Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, which the bundled S3 needs" .Values.s3.existingSecret }}
+- name: AWS_ACCESS_KEY_ID
+  valueFrom: {secretKeyRef: {name: {{ $secret }}, key: AWS_ACCESS_KEY_ID}}
+- name: AWS_SECRET_ACCESS_KEY
+  valueFrom: {secretKeyRef: {name: {{ $secret }}, key: AWS_SECRET_ACCESS_KEY}}
+{{- end }}
+- name: OCRFLEET_S3_REGION
+  value: {{ .Values.s3.region | quote }}
+{{- if .Values.s3.bundled.enabled }}
+- name: OCRFLEET_S3_ENDPOINT_URL
+  value: http://{{ include "ocrfleet.s3Host" . }}:8333
+{{- else if .Values.s3.endpoint }}
+- name: OCRFLEET_S3_ENDPOINT_URL
+  value: {{ .Values.s3.endpoint | quote }}
+{{- end }}
+{{- end -}}
+
+{{- /* Where watch and workers answer /metrics, to Prometheus' pods. */ -}}
+{{- define "ocrfleet.metricsEnvironment" -}}
+- name: OCRFLEET_METRICS_HOST
+  value: 0.0.0.0
+- name: OCRFLEET_METRICS_PORT
+  value: "9100"
+{{- end -}}
+
+{{- /* The worker pools that are enabled, with what workerDefaults says where they say nothing. */ -}}
+{{- define "ocrfleet.pools" -}}
+{{- $pools := dict -}}
+{{- range $name, $pool := .Values.workers -}}
+{{- $whole := mergeOverwrite (deepCopy $.Values.workerDefaults) (deepCopy ($pool | default dict)) -}}
+{{- if $whole.enabled -}}{{- $_ := set $pools $name $whole -}}{{- end -}}
+{{- end -}}
+{{- toJson $pools -}}
+{{- end -}}
