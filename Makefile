@@ -57,10 +57,10 @@ bench-vllm: $(VLLM_VENV)/installed
 # The only target that needs root: what CI installs, and what a desk may do without (its tests then skip).
 system-deps:
 	apt-get update -qq
-	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-venv redis-server wget \
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-venv redis-server \
 	  prometheus prometheus-alertmanager \
 	  tesseract-ocr tesseract-ocr-eng tesseract-ocr-fra tesseract-ocr-deu tesseract-ocr-frm tesseract-ocr-lat \
-	  tesseract-ocr-ara tesseract-ocr-spa tesseract-ocr-ita tesseract-ocr-por tesseract-ocr-nld tesseract-ocr-script-frak
+	  tesseract-ocr-ara tesseract-ocr-spa tesseract-ocr-ita tesseract-ocr-por tesseract-ocr-nld tesseract-ocr-script-frak wget
 
 $(VENV)/python:
 	$(PYTHON) -c 'import sys; sys.exit("ocrfleet needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
