@@ -18,6 +18,7 @@ from jsonschema import Draft202012Validator
 from servers import ROOT, lacking
 
 from ocrfleet.models import find
+from ocrfleet.settings import ApiSettings
 
 CHART = ROOT / "deploy" / "helm" / "ocrfleet"
 #: The oldest and the newest that the chart is for.
@@ -314,6 +315,21 @@ def test_a_secret_that_is_not_named_is_asked_for(chart: helm_python.Chart, part:
     values = {name: value for name, value in NAMES.items() if name != part}
     with pytest.raises(helm_python.HelmRenderError, match=f"{part}.existingSecret: the name of a Secret"):
         chart.render(values, name="ocrfleet", namespace="scans")
+
+
+def test_large_numbers_are_written_out(chart: helm_python.Chart) -> None:
+    values = NAMES | {"workers": {"cpu": {"cacheMb": 2_000_000}}, "drainSeconds": 3_000_000}
+    worker = pods(rendered(chart, values))["ocrfleet-worker-cpu"]
+    env = {one["name"]: one.get("value") for one in worker["containers"][0]["env"]}
+    assert (env["OCRFLEET_CACHE_MB"], env["OCRFLEET_DRAIN_SECONDS"]) == ("2000000", "3000000")
+
+
+def test_uploads_that_arrive_at_the_same_time_fit_the_disk(chart: helm_python.Chart) -> None:
+    serve = pods(rendered(chart, NAMES))["ocrfleet-serve"]
+    env = {one["name"]: one.get("value") for one in serve["containers"][0]["env"]}
+    (disk,) = [one["emptyDir"]["sizeLimit"] for one in serve["volumes"] if one["name"] == "uploads"]
+    at_once = ApiSettings.model_fields["uploads_at_once"].default
+    assert at_once * int(env["OCRFLEET_API_UPLOAD_BYTES"]) <= int(disk.removesuffix("Gi")) << 30
 
 
 def test_notes_tell_when_nobody_reads_what_comes(chart: helm_python.Chart) -> None:

@@ -12,9 +12,11 @@ import pytest
 from composed import PROGRAMS, compose, compose_config, seconds
 from packaging.requirements import Requirement
 from packaging.version import Version
+from pydantic import BaseModel
 from servers import ROOT, lacking
 
 from ocrfleet.models import find
+from ocrfleet.settings import Settings
 
 IMAGES = ROOT / "deploy" / "images"
 REQUIRED = {
@@ -173,3 +175,19 @@ def test_the_model_that_is_fetched_is_the_one_that_the_profile_names(services: d
     dockerfile = (IMAGES / "Dockerfile.gpu").read_text()
     assert f"--build-arg MODEL={profile.model} " in dockerfile
     assert f"--build-arg MODEL_REVISION={profile.revision} " in dockerfile
+
+
+def test_no_setting_is_named_that_nobody_reads() -> None:
+    def names(model: type[BaseModel], prefix: str) -> set[str]:
+        groups = {name: field.annotation for name, field in model.model_fields.items()}
+        inner = {name: kind for name, kind in groups.items() if isinstance(kind, type) and issubclass(kind, BaseModel)}
+        own = {f"{prefix}{name}".upper() for name in groups.keys() - inner.keys()}
+        return own.union(*(names(kind, f"{prefix}{name}_") for name, kind in inner.items()))
+
+    known = names(Settings, "ocrfleet_")
+    assert {"OCRFLEET_STORE", "OCRFLEET_S3_REGION", "OCRFLEET_DRAIN_SECONDS"} <= known
+    files = [ROOT / "docker-compose.yml", ROOT / ".env.example", ROOT / "docs" / "operations.md"]
+    files += [path for path in (ROOT / "deploy").rglob("*") if path.is_file() and path.suffix not in {".json", ".py"}]
+    for path in files:
+        named = set(re.findall(r"OCRFLEET_[A-Z0-9_]*[A-Z0-9]", path.read_text()))
+        assert named <= known, path

@@ -66,7 +66,7 @@ securityContext:
 - name: OCRFLEET_LOG_LEVEL
   value: {{ .Values.logLevel }}
 - name: OCRFLEET_DRAIN_SECONDS
-  value: {{ .Values.drainSeconds | quote }}
+  value: {{ .Values.drainSeconds | int64 | quote }}
 {{- if not (kindIs "invalid" .Values.pricePerGpuHour) }}
 - name: OCRFLEET_PRICE_PER_GPU_HOUR
   value: {{ .Values.pricePerGpuHour | quote }}
