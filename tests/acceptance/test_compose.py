@@ -72,6 +72,7 @@ def scan_of(words: str) -> bytes:
     return bytes(scan.tobytes())
 
 
+@pytest.mark.timeout(900)  # each of its steps may take minutes on a busy machine
 def test_compose_up_and_a_pdf_in_the_bucket_give_text(fleet: Composed, s3: Any) -> None:
     # Given all that `docker compose up` starts, each once those are well that it depends on
     fleet.up(*OURS, "alertmanager", "prometheus")
