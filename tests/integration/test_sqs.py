@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import random
 import threading
@@ -15,11 +16,14 @@ import pytest
 from servers import Moto
 from structlog.testing import capture_logs
 
+from ocrfleet import keys
 from ocrfleet.errors import ConfigurationError, TransientError
-from ocrfleet.jobs import Arrival, Queue, Terms, Wish
+from ocrfleet.jobs import Arrival, DocumentStatus, Output, Queue, Status, Submission, Terms, Wish
+from ocrfleet.markdown import figure_path
 from ocrfleet.storage import FolderStore
 from producer.events import ObjectEvent
 from producer.filters import Filter, Prefix
+from producer.publish import Publisher
 from producer.sqs import SqsWatcher, sqs_client
 from producer.watch import Watcher
 
@@ -253,6 +257,45 @@ def test_what_we_write_ourselves_triggers_no_work(desk: Desk) -> None:
         until(lambda: desk.waiting() == 0)
 
     assert [wish.name for wish in desk.wishes()] == ["c.pdf"]
+
+
+def test_results_in_the_bucket_that_is_watched_are_known_by_their_metadata(desk: Desk, moto: Moto) -> None:
+    # Given a document with a picture and a searchable PDF, whose results somebody wants in the very bucket that is watched
+    document, picture = "0" * 32, "000001-01-0123456789ab.jpg"
+    texts = {"md": f"![]({figure_path(document, picture)})\n".encode(), "pdf": b"%PDF-1.7 searchable"}
+    desk.store.put(keys.figure(document, picture), b"\xff\xd8\xff picture")
+    outputs = {}
+    for extension, data in texts.items():
+        digest = hashlib.sha256(data).hexdigest()
+        outputs[extension] = Output(key=keys.output(document, 1, digest, extension), sha256=digest, size=len(data))
+        desk.store.put(outputs[extension].key, data)
+    ended = Status(
+        document=document,
+        generation=1,
+        status=DocumentStatus.COMPLETED,
+        total=1,
+        done=1,
+        figures=1,
+        outputs=outputs,
+    )
+    submission = Submission(
+        name="in/a.pdf",
+        document=document,
+        uri=f"s3://{desk.bucket}/in/a.pdf",
+        submitted="20261125T000000.000000Z",
+        terms=TERMS.model_copy(update={"results": f"s3://{desk.bucket}/"}),
+    )
+    desk.notify(QueueArn=moto.arn(desk.queue))
+    # When they are delivered beside their source, and something is uploaded, and a watcher is told that knows of no results
+    Publisher(desk.store, moto.settings()).deliver(ended, submission)
+    desk.put("in/b.pdf")
+    delivered = {entry["Key"] for entry in moto.s3.list_objects_v2(Bucket=desk.bucket)["Contents"]}
+    assert {"in/a.pdf.pdf", f"in/{figure_path(document, picture)}", "in/b.pdf"} <= delivered
+    until(lambda: desk.waiting() >= len(delivered))
+    with desk.registering():
+        until(lambda: desk.waiting() == 0)
+    # Then only the upload is to be read, although a PDF and a picture were written
+    assert [wish.name for wish in desk.wishes()] == ["in/b.pdf"]
 
 
 def test_a_message_whose_events_cannot_be_registered_is_not_deleted_and_comes_back(desk: Desk) -> None:
