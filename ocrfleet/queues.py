@@ -12,7 +12,7 @@ import json
 import ssl
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qsl, urlsplit
 
 import redis
@@ -51,6 +51,8 @@ def make_app(settings: Settings, *, consume: Iterable[str] = ()) -> Celery:
         },
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
+        # A Redis that is full, or read-only as in a failover, refuses a command: that passes, and ends no worker.
+        broker_channel_error_retry=True,
         task_serializer="json",
         accept_content=["json"],
         result_backend=None,
@@ -192,6 +194,17 @@ class Published:
         with _publish_errors():
             since: Any = self._redis.zmscore(keys.UNACKED_INDEX, list(tags))
         return dict(zip(tags, since, strict=True))
+
+    def pull_back_leases(self, now: float, lease_seconds: float) -> int:
+        """Let no lease begin in the future, as one does after a clock was set back; return how many did. Raises TransientError.
+
+        Otherwise the jobs of a worker that died would come back only when the clocks have caught up.
+        """
+        with _publish_errors():
+            ahead = cast("list[bytes]", self._redis.zrangebyscore(keys.UNACKED_INDEX, now + lease_seconds, "+inf"))
+            if ahead:
+                self._redis.zadd(keys.UNACKED_INDEX, dict.fromkeys(ahead, now), xx=True)
+        return len(ahead)
 
     def _messages(self, queues: Iterable[str]) -> list[Message]:
         found: list[Message] = []

@@ -6,6 +6,7 @@ cut short. Work is proportional to active documents, which the backlog limit bou
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import structlog
@@ -44,6 +45,9 @@ class Sweep:
 
     def run(self) -> int:
         """Look once; return how many pages and assemblies were published again. Raises TransientError."""
+        lease = self._app.conf.broker_transport_options["visibility_timeout"]
+        if ahead := self._published.pull_back_leases(time.time(), lease):
+            log.warning("leases began in the future: somebody's clock is wrong", messages=ahead)
         documents = list(self._dispatcher.active.values())
         served = {(state.profile, state.profile_digest) for state in self._ledger.workers()}
         # Those that are served as well: a page that was routed climbs the ladder of where it is.
@@ -62,6 +66,7 @@ class Sweep:
         } - on_the_way
         lost = missed & self._missed
         self._missed = missed - lost
+        published = 0
         for active in documents:
             pages = sorted(
                 page
@@ -70,8 +75,8 @@ class Sweep:
             )
             if pages and self._ledger.may_publish_again(active.document, active.generation, _APART):
                 log.warning("published again", document=active.document, pages=len(pages))
-                self._publish_again(active, pages)
-        return len(lost)
+                published += self._publish_again(active, pages)
+        return published
 
     def _due(self, active: Active) -> list[int]:
         """Return the pages that were handed to the queue and have no record, or that assembly is due."""
@@ -83,8 +88,11 @@ class Sweep:
             return [_ASSEMBLY]
         return [page for page in active.manifest.pages() if page <= progress.published and page not in terminal]
 
-    def _publish_again(self, active: Active, pages: list[int]) -> None:
-        """Publish what is lost, but for pages that have a record which a Redis that lost its last second forgot."""
+    def _publish_again(self, active: Active, pages: list[int]) -> int:
+        """Publish what is lost, but for pages that have a record which a Redis that lost its last second forgot.
+
+        Return how many pages and assemblies that are.
+        """
         if pages != [_ASSEMBLY]:
             at = active.document, active.generation
             stored = stored_pages(self._store, *at)
@@ -94,6 +102,7 @@ class Sweep:
             publish_ranges(self._app, active, lost)
             metrics.REPUBLISHED.labels("page").inc(len(lost))
             if mark is not Mark.LAST:
-                return
+                return len(lost)
         publish_assembly(self._app, active.document, active.generation)
         metrics.REPUBLISHED.labels("assembly").inc()
+        return 1

@@ -1,0 +1,107 @@
+"""What the fleet depends on is full, or its clocks are wrong: it waits, says so, and goes on."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+from servers import SeaweedFS, Valkey
+from stage import Stage
+
+from ocrfleet import keys
+from ocrfleet.errors import TransientError
+from ocrfleet.jobs import DocumentStatus
+from ocrfleet.s3 import typed
+from ocrfleet.s3_store import S3Store
+
+
+def said(stage: Stage) -> list[str]:
+    """What the workers logged, with the error that it was about."""
+    lines = [line for path in stage.folder.glob("worker-*.log") for line in path.read_text().splitlines()]
+    entries = [json.loads(line) for line in lines if line.startswith("{")]
+    return [f"{entry['event']}: {entry.get('error', '')}" for entry in entries]
+
+
+def test_while_redis_is_full_workers_store_what_they_hold_and_producers_wait(stage: Stage) -> None:
+    # Given a worker in the middle of a document
+    stage.plan["seconds"] = 0.3
+    book = stage.register("a", list(range(1, 11)))
+    stage.start_worker()
+    stage.await_(lambda: len(stage.stored(book)) >= 2)
+    # When Redis takes nothing more
+    before = set(stage.recognised())
+    stage.valkey.client.config_set("maxmemory", "1")
+    with pytest.raises(TransientError):
+        stage.ledger.published(book.document, 1, 10)
+    # Then what was begun is stored all the same
+    deadline = time.monotonic() + 30
+    while not before <= {int(stage.text(book, int(key[:6])).split()[-1]) for key in stage.stored(book)}:
+        assert time.monotonic() < deadline, stage.logs()
+        time.sleep(0.1)
+    # And when there is room, it goes on, and little is read twice
+    stage.valkey.client.config_set("maxmemory", "0")
+    (status,) = stage.finish(book)
+    assert (status.status, status.done) == (DocumentStatus.COMPLETED, 10)
+    assert len(stage.recognised()) <= 10 + 2
+
+
+def test_while_the_store_is_full_a_worker_waits_and_says_so(tmp_path: Path, valkey: Valkey, seaweed: SeaweedFS) -> None:
+    # Given a worker with a store in a bucket
+    bucket = seaweed.bucket()
+    stage = Stage(tmp_path, valkey, store=f"s3://{bucket}/fleet")
+    location = typed(f"s3://{bucket}/fleet")
+    hasty = seaweed.settings().model_copy(update={"attempts": 2})
+    stage.store = S3Store(hasty, location.bucket, location.key)  # type: ignore[assignment]
+    stage.dispatcher = stage.new_dispatcher()
+    try:
+        stage.plan["seconds"] = 0.3
+        book = stage.register("a", list(range(1, 7)))
+        endpoint = {"OCRFLEET_S3_ENDPOINT_URL": seaweed.endpoint, "OCRFLEET_S3_ATTEMPTS": "2"}
+        stage.start_worker(**endpoint, **seaweed.environment)
+        stage.await_(lambda: len(stage.stored(book)) >= 1)
+        # When it takes nothing more
+        assert seaweed.fill(bucket, full=True)
+        stage.await_(lambda: any("waiting: " in line and "s3://" in line for line in said(stage)))
+        # Then the pages wait for it, and are read once
+        assert seaweed.fill(bucket, full=False)
+        (status,) = stage.finish(book)
+        assert (status.status, status.done) == (DocumentStatus.COMPLETED, 6)
+        assert sorted(stage.recognised()) == [1, 2, 3, 4, 5, 6]
+    finally:
+        seaweed.fill(bucket, full=False)
+        stage.close()
+
+
+def test_a_clock_that_is_set_forward_has_nothing_read_twice(stage: Stage) -> None:
+    # Given two workers, and a lease that is old to whoever's clock is an hour ahead
+    stage.plan["seconds"] = 2
+    book = stage.register("a", [7])
+    stage.keep_workers(2)
+    stage.await_(lambda: stage.recognised() == [7])
+    for _ in range(5):
+        tags = stage.valkey.client.zrange(keys.UNACKED_INDEX, 0, -1)
+        if tags:
+            stage.valkey.client.zadd(keys.UNACKED_INDEX, dict.fromkeys(tags, time.time() - 3600), xx=True)
+        time.sleep(0.3)
+    # Then others get its job, see who has it, and leave
+    (status,) = stage.finish(book)
+    assert status.status is DocumentStatus.COMPLETED
+    assert stage.recognised() == [7]
+
+
+def test_a_clock_that_is_set_back_does_not_keep_a_dead_workers_jobs(stage: Stage) -> None:
+    # Given a worker that died with a page, and a lease of its that begins in an hour
+    stage.plan["seconds"] = 1.0
+    book = stage.register("a", [1, 2, 3])
+    first = stage.start_worker()
+    stage.await_(lambda: len(stage.recognised()) >= 1)
+    first.kill()
+    first.wait()
+    tags = stage.valkey.client.zrange(keys.UNACKED_INDEX, 0, -1)
+    assert tags
+    stage.valkey.client.zadd(keys.UNACKED_INDEX, dict.fromkeys(tags, time.time() + 3600), xx=True)
+    # Then the sweep sees that, and another worker goes on
+    (status,) = stage.finish(book, workers=1, seconds=60)
+    assert (status.status, status.done) == (DocumentStatus.COMPLETED, 3)
