@@ -22,7 +22,7 @@ from ocrfleet.pages import PageResult
 from ocrfleet.profiles import Profile, resolve
 from ocrfleet.queues import Published, make_app
 from ocrfleet.settings import Settings
-from ocrfleet.storage import FolderStore
+from ocrfleet.stores import open_store
 from producer.backlog import Backlog
 from producer.discover import Candidate
 from producer.dispatch import Dispatcher
@@ -47,7 +47,7 @@ class Stage:
         self.valkey = valkey
         known = {"store": str(folder / "store"), "cache": folder / "cache", "lease_seconds": 3}
         self.settings = Settings(redis_url=valkey.url, **known | settings)
-        self.store = FolderStore(Path(self.settings.store))
+        self.store = open_store(self.settings)
         self.ledger = Ledger(valkey.url)
         self.app = make_app(self.settings)
         self.profile = profile or resolve(engine)

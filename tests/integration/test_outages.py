@@ -13,8 +13,6 @@ from stage import Stage
 from ocrfleet import keys
 from ocrfleet.errors import TransientError
 from ocrfleet.jobs import DocumentStatus
-from ocrfleet.s3 import typed
-from ocrfleet.s3_store import S3Store
 
 
 def said(stage: Stage) -> list[str]:
@@ -50,11 +48,8 @@ def test_while_redis_is_full_workers_store_what_they_hold_and_producers_wait(sta
 def test_while_the_store_is_full_a_worker_waits_and_says_so(tmp_path: Path, valkey: Valkey, seaweed: SeaweedFS) -> None:
     # Given a worker with a store in a bucket
     bucket = seaweed.bucket()
-    stage = Stage(tmp_path, valkey, store=f"s3://{bucket}/fleet")
-    location = typed(f"s3://{bucket}/fleet")
     hasty = seaweed.settings().model_copy(update={"attempts": 2})
-    stage.store = S3Store(hasty, location.bucket, location.key)  # type: ignore[assignment]
-    stage.dispatcher = stage.new_dispatcher()
+    stage = Stage(tmp_path, valkey, store=f"s3://{bucket}/fleet", s3=hasty)
     try:
         stage.plan["seconds"] = 0.3
         book = stage.register("a", list(range(1, 7)))
