@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import random
 import threading
@@ -100,7 +101,7 @@ class Desk:
         """Watch the queue as `ocrfleet watch` does."""
         with (
             Watcher(self.store, TERMS, wanted or Filter(), self.moto.settings()) as watcher,
-            self.watching(watcher.register),
+            self.watching(functools.partial(watcher.register, source="sqs")),
         ):
             yield
 

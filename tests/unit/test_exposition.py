@@ -68,8 +68,8 @@ def test_what_children_count_is_added_up(children: Children, exposition: Exposit
 
     seen = page_of(exposition)
 
-    assert seen.values("ocrfleet_pages_total") == [5]
-    assert seen.sum("ocrfleet_engine_requests", state="running") == 6
+    assert seen.values("ocrfleet_pages_total", profile="p") == [5]
+    assert seen.sum("ocrfleet_engine_requests", state="running", profile="p") == 6
     assert seen.values("ocrfleet_stage_seconds_count", stage="fetch", profile="p") == [5]
     assert seen.values("ocrfleet_stage_seconds_bucket", stage="fetch", profile="p", le="0.1") == [0]
     assert seen.values("ocrfleet_stage_seconds_bucket", stage="fetch", profile="p", le="0.25") == [5]
@@ -92,9 +92,9 @@ def test_what_a_dead_child_has_counted_stays_and_what_it_had_in_hand_does_not(
     seen = page_of(exposition)
 
     # Then nothing it counted is lost, only its gauges are; and what it left behind is no more than it was
-    assert seen.values("ocrfleet_pages_total") == [8]
+    assert seen.values("ocrfleet_pages_total", profile="p") == [8]
     assert seen.values("ocrfleet_stage_seconds_count", stage="fetch", profile="p") == [8]
-    assert seen.sum("ocrfleet_engine_requests", state="running") == 3
+    assert seen.sum("ocrfleet_engine_requests", state="running", profile="p") == 3
     assert list((tmp_path / "metrics" / "worker-0").iterdir()) == []
 
 
@@ -126,7 +126,7 @@ def test_a_page_while_children_start_and_die_is_whole(children: Children, exposi
 
     def look() -> None:
         while not over.is_set():
-            seen.append(page_of(exposition).sum("ocrfleet_pages_total"))
+            seen.append(page_of(exposition).sum("ocrfleet_pages_total", profile="p"))
 
     looking = threading.Thread(target=look)
     looking.start()
@@ -137,7 +137,7 @@ def test_a_page_while_children_start_and_die_is_whole(children: Children, exposi
     looking.join()
 
     assert seen == sorted(seen)
-    assert page_of(exposition).sum("ocrfleet_pages_total") == 4
+    assert page_of(exposition).sum("ocrfleet_pages_total", profile="p") == 4
 
 
 def test_a_price_and_a_version_are_there_and_a_price_only_if_set() -> None:
