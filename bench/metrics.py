@@ -1,6 +1,6 @@
 """What metrics cost: pages per second of a worker with a fast engine, with its metrics and without.
 
-    python bench/metrics.py [--pages 600] [--rounds 9]
+    python bench/metrics.py [--pages 300] [--rounds 15]
 
 Both sides have a Valkey, a store in memory where there is one, and a worker process of their own, for all of the run, and
 read the same pages in turn, in alternating order. The engine is that of the tests, which takes no time: so what is measured
@@ -136,8 +136,8 @@ class Side:
 
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--pages", type=int, default=600)
-    options.add_argument("--rounds", type=int, default=9)
+    options.add_argument("--pages", type=int, default=300)
+    options.add_argument("--rounds", type=int, default=15)
     chosen = options.parse_args()
     memory = Path("/dev/shm")  # noqa: S108 - a disk's pauses are not what is measured
     speeds, costs = [], []
