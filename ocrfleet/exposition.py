@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from socketserver import ThreadingMixIn
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import structlog
@@ -41,8 +41,8 @@ _FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 _FOREIGN = "vllm:"
 #: Tries to read files of a process that is just making them, and seconds between two.
 _TRIES, _PAUSE = 5, 0.02
-#: Seconds that whoever asks may keep silent.
-_TIMEOUT = 10
+#: Seconds that whoever asks may keep silent, and how many may ask at once.
+_TIMEOUT, _AT_ONCE = 10, 16
 
 
 def read_by_others() -> bool:
@@ -168,7 +168,25 @@ def _app(exposition: Exposition) -> WSGIApplication:
 
 
 class _Server(ThreadingMixIn, WSGIServer):
+    """Answers several at once, and hangs up on those beyond."""
+
     daemon_threads = True
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self._room = threading.BoundedSemaphore(_AT_ONCE)
+        super().__init__(*arguments, **options)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if self._room.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._room.release()
 
 
 class _Server6(_Server):

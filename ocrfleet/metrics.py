@@ -133,8 +133,8 @@ FLEET_SPEED = Observed(
 )
 BACKLOG_PAGES = Observed(
     "ocrfleet_backlog_pages",
-    "Pages to be read: waiting (not on the queue yet; a document that nobody has begun counts as one page, a paused one as "
-    "none), queued, running (in a worker's hand).",
+    "Pages to be read: waiting (not on the queue yet; those of paused collections left out), queued, running (in a worker's "
+    "hand).",
     ("queue", "state"),
 )
 BACKLOG_SECONDS = Observed(

@@ -14,6 +14,7 @@ from ocrfleet import metrics
 from ocrfleet.errors import OcrfleetError
 from ocrfleet.jobs import DocumentStatus
 from ocrfleet.queues import Published
+from producer.backlog_count import Recount
 from producer.outlook import Looker, observed
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Observer:
 
     def __init__(self, settings: Settings, store: ObjectStore, ledger: Ledger, snapshot: Snapshot) -> None:
         self._looker = Looker(settings, store, ledger)
+        self._recount = Recount(store, ledger)
         self._leases = ExpiredLeases(Published(ledger.redis), settings.lease_seconds)
         self._snapshot = snapshot
         self._active: Sequence[Active] = ()
@@ -70,6 +72,7 @@ class Observer:
         while not self._over.is_set():
             seen: dict[Observed, Values] = {metrics.LEADER: {(): 1.0}}
             try:
+                self._recount.begin_if_due()
                 metrics.LEASES_EXPIRED.inc(self._leases.look(time.time()))
                 seen |= observed(self._looker.look(self._active))
             except OcrfleetError as error:

@@ -13,7 +13,6 @@ from ocrfleet import metrics
 from ocrfleet.errors import Reason
 from ocrfleet.jobs import Queue
 from producer.backlog import speed
-from producer.backlog_count import Recount
 from producer.inventory import Inventory, Waiting, registered_at, take_inventory
 
 if TYPE_CHECKING:
@@ -68,7 +67,6 @@ class Looker:
         self._store = store
         self._every = stocktaking
         self._taken: tuple[float, Inventory] | None = None
-        self._recount = Recount(store, ledger)
 
     def look(self, active: Sequence[Active]) -> Outlook:
         """Return how the fleet does that works on these documents. Raises TransientError when Redis or the store is away."""
@@ -77,7 +75,6 @@ class Looker:
             inventory = take_inventory(self._store)
             self._taken = time.monotonic(), inventory
         inventory = self._taken[1]
-        self._recount.begin_if_due()
         counted = self._ledger.waiting()
         workers = tuple(self._ledger.workers())
         in_hand = self._ledger.in_hand([(one.document, one.generation) for one in active])

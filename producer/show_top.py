@@ -111,7 +111,7 @@ def _backlog(outlook: Outlook) -> Table:
     lanes = [(queue.value, lane, outlook.seconds_left(queue)) for queue, lane in outlook.lanes.items()]
     table = _table("pages", *(name for name, _, _ in lanes))
     rows: list[tuple[str, list[str]]] = [
-        ("waiting", [_at_least(lane.waiting) for _, lane, _ in lanes]),
+        ("waiting", [_number(lane.waiting) for _, lane, _ in lanes]),
         ("queued", [_number(lane.queued) for _, lane, _ in lanes]),
         ("running", [_number(lane.running) for _, lane, _ in lanes]),
         ("oldest waits", [_age(lane) for _, lane, _ in lanes]),

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.registry import Collector
-from scrape import Scrape, scrape
+from scrape import Scrape, scrape, scraped
 from servers import free_ports
 
+from ocrfleet import exposition as exposition_module
 from ocrfleet import metrics
 from ocrfleet.errors import ConfigurationError
 from ocrfleet.exposition import Children, Exposition, Snapshot, served
@@ -24,6 +27,7 @@ from ocrfleet.settings import Settings
 CHILD = """
 import sys
 from prometheus_client import Counter, Gauge
+from ocrfleet import exposition as exposition_module
 from ocrfleet import metrics
 for _ in range(int(sys.argv[1])):
     metrics.PAGES.labels("done", "p", "bulk", "e", "believed").inc()
@@ -171,6 +175,19 @@ def test_it_is_served_where_the_settings_say(exposition: Exposition) -> None:
         assert httpx.post(f"http://127.0.0.1:{port}/metrics").status_code == 404
     with pytest.raises(httpx.ConnectError):
         scrape(port)
+
+
+def test_those_who_say_nothing_are_few_and_not_for_ever(
+    exposition: Exposition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exposition_module._Handler, "timeout", 1)
+    (port,) = free_ports(1)
+    with served(exposition, Settings(metrics_port=port)), ExitStack() as silent:
+        # Given more who hold a connection than there is room for
+        for _ in range(exposition_module._AT_ONCE + 4):
+            silent.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
+        # Then there is an answer once the first of them were given up
+        assert scraped(port, lambda _: True).values("ocrfleet_build_info") == [1]
 
 
 def test_nothing_is_served_without_a_port(exposition: Exposition) -> None:

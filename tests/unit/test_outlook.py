@@ -60,7 +60,7 @@ class TestInventory:
 
         assert found.waiting[Queue.INTERACTIVE] == Waiting()
         bulk = found.waiting[Queue.BULK]
-        assert (bulk.documents, bulk.pages, bulk.paused) == (2, 2, 1)
+        assert (bulk.documents, bulk.paused) == (2, 1)
         # The oldest of those that may be read
         assert 2 < (time.time() - bulk.oldest) / 86_400 < 4
         assert found.paused == {"drafts"}
@@ -129,6 +129,15 @@ class TestLook:
 
         # What was handed over is read all the same
         assert (bulk.waiting, bulk.queued) == (0, 6)
+
+    def test_what_was_counted_is_believed(self, shelf: Shelf) -> None:
+        shelf.waiting()
+        shelf.registry.pause("drafts")
+        shelf.ledger.counted({("bulk", "c"): 100, ("bulk", "drafts"): 7, ("interactive", "c"): 5})
+
+        lanes = Looker(shelf.settings, shelf.store, shelf.ledger).look([]).lanes
+
+        assert (lanes[Queue.BULK].waiting, lanes[Queue.INTERACTIVE].waiting) == (100, 5)
 
     def test_the_oldest_is_that_of_pages_nobody_has_begun(self, shelf: Shelf) -> None:
         active = begun(shelf, pages=2, published=2)

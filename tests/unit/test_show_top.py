@@ -31,7 +31,7 @@ def worker(number: int, *, name: str = "gpu-node-{}.example.4711.a1b2c3d4") -> W
 
 
 INVENTORY = Inventory(
-    waiting={Queue.INTERACTIVE: Waiting(), Queue.BULK: Waiting(documents=LIMIT, paused=3, pages=LIMIT, oldest=0.0)},
+    waiting={Queue.INTERACTIVE: Waiting(), Queue.BULK: Waiting(documents=LIMIT, paused=3, oldest=0.0)},
     arrivals={Queue.INTERACTIVE: 0, Queue.BULK: 12},
     undelivered=0,
     webhooks_waiting=4,
@@ -55,7 +55,7 @@ def sight(*workers: WorkerState, inventory: Inventory = INVENTORY, **changes: ob
         hoped=5.25,
         lanes={
             Queue.INTERACTIVE: Lane(waiting=0, queued=2, running=1, oldest=4.0),
-            Queue.BULK: Lane(waiting=LIMIT, queued=1_234, running=128, oldest=86_400.0),
+            Queue.BULK: Lane(waiting=1_000_000, queued=1_234, running=128, oldest=86_400.0),
         },
         active=17,
         inventory=inventory,
@@ -81,7 +81,7 @@ class TestAtEachWidth:
         text = "\n".join(shown)
         for words in (
             *("s3://fleet/store", "08:00:00 UTC", "Speed", "5.22", "453,600", "6,800", "2%"),
-            *("To be read", "interactive", "bulk", "10,000+", "1,234", "128", "24.0 h", "4 s", "36 min"),
+            *("To be read", "interactive", "bulk", "1,000,000", "10,000+", "1,234", "128", "24.0 h", "4 s", "53.0 h"),
             *("Elsewhere", "17", "12", "123 MiB of 1,024"),
             *("Needs somebody", "3 documents of paused collections"),
             *("Workers", "9,124", "9,125", "deepseek-ocr-2", "2.61", "3,400"),
