@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from ocrfleet.s3 import S3Location
 
-_CHUNK = 1 << 20
+#: Bytes that are read in one go.
+CHUNK = 1 << 20
 
 
 def opened(
@@ -41,7 +42,7 @@ def opened(
         request["IfMatch"] = etag
     if version is not None:
         request["VersionId"] = version
-    return io.BufferedReader(reader(client, request, what=what, attempts=attempts), _CHUNK)
+    return io.BufferedReader(reader(client, request, what=what, attempts=attempts), CHUNK)
 
 
 def reader(client: S3Client, request: GetObjectRequestTypeDef, *, what: str, attempts: int) -> Reader:
@@ -85,7 +86,7 @@ class Reader(io.RawIOBase):
         return len(data)
 
     def readall(self) -> bytes:
-        return b"".join(iter(lambda: self._read(_CHUNK), b""))
+        return b"".join(iter(lambda: self._read(CHUNK), b""))
 
     def close(self) -> None:
         if not self.closed:

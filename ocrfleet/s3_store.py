@@ -7,6 +7,7 @@ writer that is killed in the middle of a large file leaves parts that nobody see
 
 from __future__ import annotations
 
+import io
 import os
 import random
 import time
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, TypedDict, cast
 from urllib.parse import quote
 
 from botocore.exceptions import ClientError
@@ -24,10 +25,10 @@ from ocrfleet import metrics, s3, s3_reader
 from ocrfleet.errors import ConfigurationError, OcrfleetError, TransientError
 from ocrfleet.file_part import FilePart
 from ocrfleet.s3 import PreconditionFailedError, S3Location
-from ocrfleet.storage import NotFoundError, is_key
+from ocrfleet.storage import NotFoundError, check_content, is_key
 
 if TYPE_CHECKING:
-    from mypy_boto3_s3.type_defs import CompletedPartTypeDef
+    from mypy_boto3_s3.type_defs import CompletedPartTypeDef, GetObjectRequestTypeDef, HeadObjectOutputTypeDef
 
     from ocrfleet.settings import S3Settings
 
@@ -40,6 +41,13 @@ _PARALLEL = 4
 _TOKEN = "ocrfleet-create"  # noqa: S105 - a name, not a secret
 #: Seconds of the first pause after a conflict, and of the longest.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
+
+
+class Condition(TypedDict, total=False):
+    """On what a request makes an object."""
+
+    IfNoneMatch: str
+    IfMatch: str
 
 
 class _ConflictError(Exception):
@@ -75,18 +83,25 @@ class S3Store:
     def open(self, key: str) -> BinaryIO:
         location = self._location(key)
         with _waiting():
-            return s3_reader.opened(self._client, location, what=self._what(key), attempts=self._settings.attempts)
+            request: GetObjectRequestTypeDef = {"Bucket": location.bucket, "Key": location.key}
+            raw = s3_reader.reader(self._client, request, what=self._what(key), attempts=self._settings.attempts)
+        if not raw.size:
+            raw.close()
+            raise NotFoundError(f"{self._what(key)}: its writer died, nothing is in it")
+        return io.BufferedReader(raw, s3_reader.CHUNK)
 
     def exists(self, key: str) -> bool:
-        return self._token(key) is not None
+        return self._look(key) is not None
 
     def put(self, key: str, data: bytes) -> None:
+        check_content(key, data)
         location = self._location(key)
         with _errors(self._what(key)):
             self._client.put_object(Bucket=location.bucket, Key=location.key, Body=data, **self._arguments)
 
     def create(self, key: str, data: bytes) -> bool:
-        return self._decided(key, lambda token: self._put_new(key, data, token))
+        check_content(key, data)
+        return self._decided(key, lambda condition, token: self._put_new(key, data, condition, token))
 
     def create_from(self, key: str, path: Path) -> bool:
         self._location(key)
@@ -97,7 +112,9 @@ class S3Store:
                     return self.create(key, file.read())
                 if self.exists(key):
                     return False
-                return self._decided(key, lambda token: self._upload_new(key, file.fileno(), size, token))
+                return self._decided(
+                    key, lambda condition, token: self._upload_new(key, file.fileno(), size, condition, token)
+                )
         except OSError as error:
             raise TransientError(f"the store can't be written ({key}): {error.strerror}") from error
 
@@ -111,7 +128,7 @@ class S3Store:
         for page in self._pages(prefix, **start):
             for entry in page.get("Contents", ()):
                 key = entry["Key"].removeprefix(self._prefix)
-                if is_key(key):  # what is no key is not ours
+                if is_key(key) and entry["Size"]:  # what is no key is not ours, what is empty is no object
                     yield key
 
     def folders(self, prefix: str) -> Sequence[str]:
@@ -148,38 +165,42 @@ class S3Store:
                 return
             yield page
 
-    def _decided(self, key: str, attempt: Callable[[str], None]) -> bool:
+    def _decided(self, key: str, attempt: Callable[[Condition, str], None]) -> bool:
         """Make an object unless there is one, and say whether it is ours.
 
         An answer may get lost after the object was made, and the client's own repetition is refused then: the token tells
-        whose object that is.
+        whose object that is. An empty one is replaced, by one of those who find it.
         """
         token = uuid.uuid4().hex
+        condition: Condition = {"IfNoneMatch": "*"}
         for number in range(self._settings.attempts):
             try:
                 with _errors(self._what(key)):
-                    attempt(token)
-            except PreconditionFailedError:
-                return self._token(key) == token
+                    attempt(condition, token)
+            except (PreconditionFailedError, NotFoundError):  # not found: the empty one that was to be replaced is gone
+                head = self._head(key)
+                if head is not None and head["ContentLength"]:
+                    return _token(head) == token
+                condition = {"IfNoneMatch": "*"} if head is None else {"IfMatch": head["ETag"]}
             except _ConflictError:
                 time.sleep(random.uniform(0, min(_FIRST_PAUSE * 2**number, _LONGEST_PAUSE)))  # noqa: S311 - a pause
             else:
                 return True
         raise TransientError(f"{self._what(key)}: others write it all the time; to be tried again")
 
-    def _put_new(self, key: str, data: bytes, token: str) -> None:
+    def _put_new(self, key: str, data: bytes, condition: Condition, token: str) -> None:
         location = self._location(key)
         with _conflicts():
             self._client.put_object(
                 Bucket=location.bucket,
                 Key=location.key,
                 Body=data,
-                IfNoneMatch="*",
                 Metadata={_TOKEN: token},
+                **condition,
                 **self._arguments,
             )
 
-    def _upload_new(self, key: str, file: int, size: int, token: str) -> None:
+    def _upload_new(self, key: str, file: int, size: int, condition: Condition, token: str) -> None:
         """Send a file in parts. What decides is the last request, which makes an object of them.
 
         AWS decides it as it decides small ones. SeaweedFS only looks before it makes the object, so that of two at once both
@@ -197,11 +218,11 @@ class S3Store:
                     Key=location.key,
                     UploadId=upload,
                     MultipartUpload={"Parts": parts},
-                    IfNoneMatch="*",
+                    **condition,
                 )
         except self._client.exceptions.NoSuchUpload:
             # What a repeated request is told when the first one's answer was lost; or somebody else ended the upload.
-            if self._token(key) != token:
+            if self._look(key) != token:
                 raise
         except BaseException:
             with suppress(OcrfleetError), _errors(self._what(key)):
@@ -224,12 +245,16 @@ class S3Store:
         finally:
             threads.shutdown(cancel_futures=True)
 
-    def _token(self, key: str) -> str | None:
+    def _look(self, key: str) -> str | None:
         """Return the token that an object was created with, "" where it has none, None where there is no object."""
+        head = self._head(key)
+        return _token(head) if head is not None and head["ContentLength"] else None
+
+    def _head(self, key: str) -> HeadObjectOutputTypeDef | None:
         location = self._location(key)
         try:
             with _errors(self._what(key)):
-                return self._client.head_object(Bucket=location.bucket, Key=location.key)["Metadata"].get(_TOKEN, "")
+                return self._client.head_object(Bucket=location.bucket, Key=location.key)
         except NotFoundError:
             return None
 
@@ -240,6 +265,10 @@ class S3Store:
 
     def _what(self, key: str) -> str:
         return f"the store's object {S3Location(self._bucket, self._prefix + key)}"
+
+
+def _token(head: HeadObjectOutputTypeDef) -> str:
+    return head["Metadata"].get(_TOKEN, "")
 
 
 @contextmanager

@@ -24,12 +24,26 @@ def is_key(text: str) -> bool:
     return _KEY.fullmatch(text) is not None
 
 
+def check_content(key: str, data: bytes) -> None:
+    """Raise ValueError for an object without content."""
+    if not data:
+        raise ValueError(f"an object has at least one byte: {key}")
+
+
 class NotFoundError(OcrfleetError):
     """No object has this key."""
 
 
+#: The content of a marker, whose key says all: no object is empty.
+MARK = b"."
+
+
 class ObjectStore(Protocol):
-    """Objects by key. Every call may raise TransientError when the store is away; trying again is then harmless."""
+    """Objects by key. Every call may raise TransientError when the store is away; trying again is then harmless.
+
+    An object has at least one byte; writing none is a ValueError. What is empty is no object: SeaweedFS makes an empty one of
+    a request whose sender died between its headers and its body, and nobody else would ever come to write what is missing.
+    """
 
     def get(self, key: str) -> bytes:
         """Return an object's bytes. Raises NotFoundError."""
@@ -100,11 +114,13 @@ class FolderStore:
             return False
 
     def put(self, key: str, data: bytes) -> None:
+        check_content(key, data)
         with _writing(key), self._aside() as temporary:
             _write(temporary, data)
             temporary.replace(self._target(key))
 
     def create(self, key: str, data: bytes) -> bool:
+        check_content(key, data)
         if self.exists(key):
             return False
         with _writing(key), self._aside() as temporary:

@@ -15,7 +15,7 @@ import structlog
 from ocrfleet import keys, metrics
 from ocrfleet.errors import ConfigurationError, DamagedRecordError, TransientError
 from ocrfleet.jobs import DocumentId, DocumentStatus, Generation, Manifest, Record, Status, Submission
-from ocrfleet.storage import NotFoundError
+from ocrfleet.storage import MARK, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -145,7 +145,7 @@ class Finisher:
         for other in DocumentStatus:
             if other is not status.status:
                 self._store.delete(keys.ended(other, day, document))
-        self._store.put(keys.ended(status.status, day, document), b"")
+        self._store.put(keys.ended(status.status, day, document), MARK)
         return Finished(status, latest)
 
     def _submissions(self, document: str) -> Iterator[Submission]:
@@ -178,4 +178,4 @@ class Finisher:
         if not self._store.exists(told):
             self._outbox.add(status, submission)
             # Afterwards: a crash between the two tells twice rather than never.
-            self._store.put(told, b"")
+            self._store.put(told, MARK)

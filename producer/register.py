@@ -27,7 +27,7 @@ from ocrfleet.jobs import (
     digest_of,
 )
 from ocrfleet.sources import STORED, uri_of
-from ocrfleet.storage import NotFoundError
+from ocrfleet.storage import MARK, NotFoundError
 from producer.arrivals import moment
 from producer.backlog_count import count_waiting
 from producer.quarantine import release
@@ -157,7 +157,7 @@ class Registrar:
         """Note which uploads the document needs: a purge spares those."""
         for source in manifest.sources:
             if source.uri.startswith(STORED):
-                self._store.put(keys.reference(source.uri.removeprefix(STORED), manifest.document), b"")
+                self._store.put(keys.reference(source.uri.removeprefix(STORED), manifest.document), MARK)
 
     def _stored(self, manifest: Manifest) -> Manifest:
         """Return the manifest that stands: the first one written, with the source where it was last seen."""

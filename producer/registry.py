@@ -16,7 +16,7 @@ from ocrfleet.models import named
 from ocrfleet.pages import PageResult
 from ocrfleet.profiles import Profile
 from ocrfleet.results import stored_pages
-from ocrfleet.storage import NotFoundError
+from ocrfleet.storage import MARK, NotFoundError
 from producer.arrivals import Profiles
 from producer.backlog_count import count_waiting
 from producer.collection import CollectionReader
@@ -191,7 +191,7 @@ class Registry:
         if not self._store.create(keys.status(document, generation), status.to_bytes()):
             raise ConflictError(f"document {document} ended just now, before it could be cancelled")
         # Also by the dispatcher, but while its collection is paused that does not come to it.
-        self._store.put(keys.ended(DocumentStatus.CANCELLED, facts.manifest.created[:8], document), b"")
+        self._store.put(keys.ended(DocumentStatus.CANCELLED, facts.manifest.created[:8], document), MARK)
         with suppress(TransientError):
             # Once more: a page that ended meanwhile has made the ledger known again. Without a ledger the dispatcher asks
             # the store, and finds the end.
@@ -220,7 +220,7 @@ class Registry:
     def pause(self, collection: str) -> None:
         """Dispatch nothing more of a collection; pages that were handed over are still read. Raises UnanswerableError."""
         check_collection(collection)
-        self._store.put(keys.paused(collection), b"")
+        self._store.put(keys.paused(collection), MARK)
 
     def resume(self, collection: str) -> None:
         """Dispatch a collection again. Raises UnanswerableError."""

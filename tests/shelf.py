@@ -114,7 +114,7 @@ class Shelf:
             outputs={"md": output},
         )
         self.store.put(keys.status(document, 1), status.to_bytes())
-        self.store.put(keys.ended(outcome, day, document), b"")
+        self.store.put(keys.ended(outcome, day, document), b".")
         return document
 
     def arrive(self, *names: str, collection: str = "c") -> None:

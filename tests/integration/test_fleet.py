@@ -398,6 +398,6 @@ def test_a_retry_while_the_last_end_is_still_being_delivered_is_not_lost(stage: 
 
 
 def test_a_foreign_object_among_the_waiting_ones_keeps_nobody_waiting(stage: Stage) -> None:
-    stage.store.put("waiting/bulk/all/0-what-is-this", b"")
+    stage.store.put("waiting/bulk/all/0-what-is-this", b".")
     (status,) = stage.finish(stage.register("a", [1]), workers=1)
     assert status.status is DocumentStatus.COMPLETED

@@ -4,6 +4,7 @@ import io
 import os
 import secrets
 import shutil
+import socket
 import tempfile
 import threading
 import time
@@ -13,9 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from urllib.error import HTTPError
+from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 import pytest
+from botocore.exceptions import ClientError
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from servers import SeaweedFS
@@ -113,12 +116,12 @@ class TestContract:
             assert stream.read(10) == data[:10]
             assert stream.read() == data[10:]
 
-    def test_an_empty_object_is_an_object(self, store: ObjectStore) -> None:
-        store.put("active/a", b"")
+    def test_an_empty_object_is_none(self, store: ObjectStore) -> None:
+        for write in (store.put, store.create):
+            with pytest.raises(ValueError, match="at least one byte: active/a"):
+                write("active/a", b"")
 
-        assert store.exists("active/a")
-        assert store.get("active/a") == b""
-        assert list(store.list("active/")) == ["active/a"]
+        assert not store.exists("active/a")
 
     def test_put_replaces(self, store: ObjectStore) -> None:
         store.put("a/b", b"a long first value")
@@ -178,7 +181,7 @@ class TestContract:
         assert all(value in values for value in seen)
 
     def test_what_is_not_there(self, store: ObjectStore) -> None:
-        store.put("a/b", b"")
+        store.put("a/b", b".")
 
         for key in ("a/c", "z", "a/b/c"):
             with pytest.raises(NotFoundError, match=key):
@@ -188,15 +191,15 @@ class TestContract:
             assert not store.exists(key)
 
     def test_a_folder_of_objects_is_no_object(self, store: ObjectStore) -> None:
-        store.put("a/b", b"")
+        store.put("a/b", b".")
 
         assert not store.exists("a")
         with pytest.raises(NotFoundError):
             store.get("a")
 
     def test_delete(self, store: ObjectStore) -> None:
-        store.put("a/b", b"")
-        store.put("a/c", b"")
+        store.put("a/b", b".")
+        store.put("a/c", b".")
 
         store.delete("a/b")
         store.delete("a/b")
@@ -288,7 +291,7 @@ class TestContract:
         # Given more objects than S3 lists in one answer
         wanted = [f"active/{number:05d}" for number in range(1100)]
         with ThreadPoolExecutor(16) as threads:
-            list(threads.map(lambda key: store.put(key, b""), wanted))
+            list(threads.map(lambda key: store.put(key, b"."), wanted))
 
         assert list(store.list("active/")) == wanted
         assert list(store.list("active/", after=wanted[1050])) == wanted[1051:]
@@ -300,8 +303,8 @@ class TestContract:
             lambda: store.get(key),
             lambda: store.open(key),
             lambda: store.exists(key),
-            lambda: store.put(key, b""),
-            lambda: store.create(key, b""),
+            lambda: store.put(key, b"."),
+            lambda: store.create(key, b"."),
             lambda: store.create_from(key, Path(__file__)),
             lambda: store.delete(key),
             lambda: store.presigned(key, seconds=1, filename="a", content_type="text/plain"),
@@ -329,9 +332,9 @@ class TestContract:
         keys = apart(keys)
         with make() as store:
             for key in keys:
-                store.put(f"p/{key}", b"")
+                store.put(f"p/{key}", b".")
             for key in apart(other):
-                store.put(f"p-{key}", b"")
+                store.put(f"p-{key}", b".")
 
             # When the prefix is listed, then full keys ascend, byte by byte or folder by folder, and nothing else is among them
             wanted = {f"p/{key}" for key in keys}
@@ -351,7 +354,7 @@ class TestContract:
                 assert list(store.list("p/", after=f"p/{after}")) == [key for key in listed if key > f"p/{after}"]
 
     def test_a_listing_of_nothing_is_empty(self, store: ObjectStore) -> None:
-        store.put("a/b", b"")
+        store.put("a/b", b".")
 
         assert list(store.list("never/")) == []
         assert list(store.folders("never/")) == []
@@ -359,8 +362,8 @@ class TestContract:
 
     def test_a_folder_without_objects_has_nothing(self, store: ObjectStore) -> None:
         # Given a collection whose only marker was deleted
-        store.put("waiting/bulk/a/1", b"")
-        store.put("waiting/bulk/b/1", b"")
+        store.put("waiting/bulk/a/1", b".")
+        store.put("waiting/bulk/b/1", b".")
         store.delete("waiting/bulk/a/1")
 
         # Then it is not looked at again, or for nothing: SeaweedFS keeps an empty folder for a while
@@ -371,7 +374,7 @@ class TestContract:
     def test_a_listing_may_be_read_while_objects_go(self, store: ObjectStore) -> None:
         # Given a listing that has begun
         for number in range(5):
-            store.put(f"waiting/bulk/c{number}/1", b"")
+            store.put(f"waiting/bulk/c{number}/1", b".")
         listing = store.list("waiting/bulk/")
         first = next(listing)
 
@@ -436,6 +439,43 @@ class TestS3Store:
         assert store.get("a/b") == b"first"
         assert "Uploads" not in seaweed.client.list_multipart_uploads(Bucket=bucket, Prefix="lost/")
 
+    def test_what_a_dead_writer_left_is_no_object_and_is_written_by_the_next_one(
+        self, seaweed: SeaweedFS, bucket: str
+    ) -> None:
+        # Given two objects whose writers died between the headers and the body of their requests
+        store = S3Store(seaweed.settings(), bucket, "torn")
+        for key in ("a/b", "a/c"):
+            url = seaweed.client.generate_presigned_url(
+                "put_object", Params={"Bucket": bucket, "Key": f"torn/{key}"}, ExpiresIn=60
+            )
+            place = urlsplit(url)
+            with socket.create_connection((place.hostname, place.port)) as dying:
+                head = f"PUT {place.path}?{place.query} HTTP/1.1\r\nHost: {place.netloc}\r\nContent-Length: 9\r\n\r\n"
+                dying.sendall(head.encode())
+            deadline = time.monotonic() + 30
+            while self._size(seaweed, bucket, f"torn/{key}") != 0:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        # Then nobody sees an object
+        assert not store.exists("a/b")
+        assert list(store.list("a/")) == []
+        with pytest.raises(NotFoundError, match="nothing is in it"):
+            store.get("a/b")
+        # And of many who write what is missing, one wins
+        with ThreadPoolExecutor(8) as threads:
+            won = list(threads.map(lambda number: store.create("a/b", b"text %d" % number), range(8)))
+        assert won.count(True) == 1
+        assert store.get("a/b") == b"text %d" % won.index(True)
+        store.put("a/c", b"text")
+        assert list(store.list("a/")) == ["a/b", "a/c"]
+
+    @staticmethod
+    def _size(seaweed: SeaweedFS, bucket: str, key: str) -> int | None:
+        try:
+            return seaweed.client.head_object(Bucket=bucket, Key=key)["ContentLength"]
+        except ClientError:
+            return None
+
     def test_a_wrong_bucket_is_told_at_start(self, seaweed: SeaweedFS) -> None:
         with pytest.raises(ConfigurationError, match="s3://no-such-bucket/p/: the bucket doesn't exist"):
             open_store(Settings(store="s3://no-such-bucket/p", s3=seaweed.settings()))
@@ -469,7 +509,7 @@ class TestS3Store:
         # When they write, then they are told what they need
         for write in (store.put, store.create):
             with pytest.raises(TransientError, match="s3:PutObject"):
-                write("a/b", b"")
+                write("a/b", b".")
 
     def test_a_killed_server_is_waited_for(self, seaweed: SeaweedFS, bucket: str) -> None:
         # Given a store, a stream that has begun, and settings that wait a second at most
@@ -487,8 +527,8 @@ class TestS3Store:
                 lambda: store.get("a/b"),
                 lambda: store.open("a/b"),
                 lambda: store.exists("a/b"),
-                lambda: store.put("a/c", b""),
-                lambda: store.create("a/c", b""),
+                lambda: store.put("a/c", b"."),
+                lambda: store.create("a/c", b"."),
                 lambda: store.delete("a/b"),
                 lambda: list(store.list("a/")),
                 lambda: store.folders("a/"),

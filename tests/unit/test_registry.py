@@ -183,7 +183,7 @@ def test_documents_are_listed_by_what_became_of_them_and_by_day(shelf: Shelf) ->
 
 def test_an_index_that_is_behind_is_not_believed(shelf: Shelf) -> None:
     document = shelf.ended()
-    shelf.store.put(keys.ended(DocumentStatus.PARTIAL, "20261122", document), b"")
+    shelf.store.put(keys.ended(DocumentStatus.PARTIAL, "20261122", document), b".")
 
     assert shelf.registry.documents(state=State.PARTIAL).items == ()
     assert [item.id for item in shelf.registry.documents(day="20261122").items] == [document]
@@ -345,7 +345,7 @@ def test_what_a_late_worker_writes_into_a_deleted_document_is_removed_as_well(se
     served.registry.delete(document)
     served.registry.remove_deleted()
     served.store.put(keys.page_done(document, 1), page_result(1).to_bytes())
-    served.store.put(keys.ended(DocumentStatus.COMPLETED, "20261122", document), b"")
+    served.store.put(keys.ended(DocumentStatus.COMPLETED, "20261122", document), b".")
     now = datetime.now(UTC)
 
     # As long as workers may be late the tombstone stays, then it goes with all that came meanwhile
@@ -414,7 +414,7 @@ def test_an_upload_is_purged_when_nobody_needs_it_any_more(shelf: Shelf) -> None
     for upload in (old, shared, fresh):
         shelf.store.put(keys.upload(upload), b"bytes")
     for upload, document in ((old, ended), (shared, ended), (shared, waiting)):
-        shelf.store.put(f"{keys.upload(upload)}.refs/{document}", b"")
+        shelf.store.put(f"{keys.upload(upload)}.refs/{document}", b".")
 
     shelf.registry.purge(older_than=timedelta(days=30), what=What.UPLOADS, now=NOW)
 

@@ -228,7 +228,7 @@ class TestRetries:
         # Given a server that fails after an object was made, and says at the next attempt that there is one
         def found() -> Answer:
             token = fake.asked[0].headers["x-amz-meta-ocrfleet-create"] if ours else "another"
-            return Answer(headers={"x-amz-meta-ocrfleet-create": token})
+            return Answer(headers={"x-amz-meta-ocrfleet-create": token, "Content-Length": "4"})
 
         with FakeS3(refusal(500, "InternalError"), refusal(412, "PreconditionFailed"), found) as fake:
             # When an object is created, then its writer knows it from another's
@@ -239,7 +239,8 @@ class TestRetries:
     def test_a_file_whose_last_answer_was_lost_is_known_too(self, tmp_path: Path) -> None:
         # Given a server that made an object of parts, and then no longer knows the upload
         def found() -> Answer:
-            return Answer(headers={"x-amz-meta-ocrfleet-create": fake.asked[1].headers["x-amz-meta-ocrfleet-create"]})
+            token = fake.asked[1].headers["x-amz-meta-ocrfleet-create"]
+            return Answer(headers={"x-amz-meta-ocrfleet-create": token, "Content-Length": "4"})
 
         path = tmp_path / "file"
         path.write_bytes(b"x" * (PART + 1))
@@ -264,8 +265,8 @@ class TestWriting:
         path.write_bytes(b"x" * (PART + 1))
         with FakeS3(Answer()) as fake:
             store = S3Store(fake.settings(**WRITING), "a-bucket", part=PART)
-            store.put("a/b", b"")
-            store.create("a/b", b"")
+            store.put("a/b", b".")
+            store.create("a/b", b".")
             whole = b"<CompleteMultipartUploadResult><ETag>e</ETag></CompleteMultipartUploadResult>"
             part = Answer(headers={"ETag": "e"})
             fake.script[:] = [Answer(404), Answer(body=UPLOAD), part, part, Answer(body=whole)]

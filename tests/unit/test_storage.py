@@ -17,7 +17,7 @@ class TestFolderStore:
     def test_what_is_half_written_is_never_listed(self, tmp_path: Path) -> None:
         # Given a writer that was killed half-way
         store = FolderStore(tmp_path)
-        store.put("a/b", b"")
+        store.put("a/b", b".")
         temporary = tmp_path / ".tmp" / "0123"
         temporary.write_bytes(b"hal")
 
@@ -33,9 +33,9 @@ class TestFolderStore:
     def test_nothing_is_left_aside(self, tmp_path: Path) -> None:
         # Given a store in which objects were written, twice, and in vain
         store = FolderStore(tmp_path)
-        store.put("a/b", b"")
-        store.put("a/b", b"")
-        store.create("a/b", b"")
+        store.put("a/b", b".")
+        store.put("a/b", b".")
+        store.create("a/b", b".")
         store.create_from("a/c", Path(__file__))
         with pytest.raises(TransientError):
             store.create_from("a/d", tmp_path / "missing")
@@ -76,7 +76,7 @@ class TestFolderStore:
         (tmp_path / "store").chmod(0o500)
 
         with pytest.raises(TransientError, match="a/b"):
-            store.put("a/b", b"")
+            store.put("a/b", b".")
         (tmp_path / "store").chmod(0o700)
 
     def test_a_full_disk_is_nobodys_fault(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,13 +109,13 @@ class TestFolderStore:
     def test_a_share_that_went_away_is_nobodys_fault(self, tmp_path: Path, call: str) -> None:
         # Given a store that was there, and whose folder then gives errors: a link to itself stands for EIO and ESTALE
         store = FolderStore(tmp_path / "store")
-        store.put("a/b", b"")
+        store.put("a/b", b".")
         (tmp_path / "store").rename(tmp_path / "elsewhere")
         (tmp_path / "store").symlink_to(tmp_path / "store")
         calls: dict[str, Callable[[], object]] = {
             "get": lambda: store.get("a/b"),
             "open": lambda: store.open("a/b"),
-            "put": lambda: store.put("a/b", b""),
+            "put": lambda: store.put("a/b", b"."),
             "delete": lambda: store.delete("a/b"),
             "exists": lambda: store.exists("a/b"),
             "list": lambda: list(store.list("a/")),
@@ -129,7 +129,7 @@ class TestFolderStore:
     def test_a_store_whose_folder_is_gone_is_away_and_not_empty(self, tmp_path: Path) -> None:
         # Given a share that was unmounted
         store = FolderStore(tmp_path / "store")
-        store.put("a/b", b"")
+        store.put("a/b", b".")
         (tmp_path / "store").rename(tmp_path / "elsewhere")
 
         # Then nobody is told that its objects do not exist
@@ -140,8 +140,8 @@ class TestFolderStore:
     def test_files_of_others_are_not_listed(self, tmp_path: Path, stray: str) -> None:
         # Given a file that the operating system left in a folder of the store
         store = FolderStore(tmp_path)
-        store.put("active/a", b"")
+        store.put("active/a", b".")
         (tmp_path / "active" / stray).write_bytes(b"")
 
         # Then every key that is listed can be read
-        assert [store.get(key) for key in store.list("active/")] == [b""]
+        assert [store.get(key) for key in store.list("active/")] == [b"."]
