@@ -175,10 +175,6 @@ class Published:
         pages = [job for job in messages if isinstance(job, PageJob)]
         return pages, {(job.document, job.generation) for job in messages if isinstance(job, AssemblyJob)}
 
-    def leased(self) -> list[PageJob]:
-        """Return the page jobs that are leased to workers."""
-        return [job for job in self._messages([]) if isinstance(job, PageJob)]
-
     def leases(self, *, begun_before: float) -> dict[str, float]:
         """Return the tags of the messages whose leases were last renewed before that time, and when."""
         with _publish_errors():

@@ -61,7 +61,8 @@ class Observer:
         finally:
             self._over.set()
             self._told.set()
-            thread.join()
+            # It may be in a listing of a store that is away: it says nothing when it comes back.
+            thread.join(_EVERY)
             self._snapshot.replace({metrics.LEADER: {(): 0}})
 
     def _run(self) -> None:
@@ -75,7 +76,8 @@ class Observer:
                 log.warning("the fleet can't be looked at now", error=str(error))
             except Exception:  # a look that fails must not end the looks
                 log.exception("look failed")
-            self._snapshot.replace(seen)
+            if not self._over.is_set():
+                self._snapshot.replace(seen)
             self._over.wait(_EVERY)
 
 

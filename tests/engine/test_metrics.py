@@ -1,0 +1,36 @@
+"""vLLM's own metrics beside ours, from the worker that has it in its process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from scrape import Scrape
+from stage import Stage
+
+from ocrfleet.exposition import Children, Exposition
+from ocrfleet.settings import Settings
+
+#: vLLM takes 20 to 40 seconds to start here.
+PATIENCE = 240
+
+
+@pytest.mark.timeout(600)
+def test_vllms_metrics_stand_beside_ours_with_their_worker(stage: Stage, tmp_path: Path) -> None:
+    children = Children(tmp_path / "metrics")
+    exposition = Exposition(Settings())
+    exposition.add(children)
+    book = stage.register("book", [1, 2, 3])
+    stage.start_worker(**children.environment("worker-0"))
+
+    stage.finish(book, seconds=PATIENCE)
+
+    page = Scrape(exposition.page().decode())
+    for gauge in ("num_requests_running", "num_requests_waiting", "kv_cache_usage_perc"):
+        assert len(page.values(f"vllm:{gauge}", worker="worker-0")) == 1
+    # The guard's test and the canary are among theirs, and not among ours
+    ours = {direction: page.sum("ocrfleet_tokens_total", direction=direction) for direction in ("in", "out")}
+    assert 0 < ours["in"] < page.sum("vllm:prompt_tokens_total")
+    assert 0 < ours["out"] < page.sum("vllm:generation_tokens_total")
+    assert page.sum("ocrfleet_page_tokens_count") == 3
+    assert page.sum("ocrfleet_engine_slots") >= 1
