@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 FAKES = ROOT / "tests" / "fakes"
+#: The property of a test (record_property) that the terminal shows when all have ended: what was counted or measured.
+TOLD = "told"
 
 
 def lacking(part: str) -> None:
