@@ -1,0 +1,210 @@
+"""What the dashboards are made of: panels that say what they show and when to worry, in a grid of 24 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from grafana_foundation_sdk.builders import common, dashboard, prometheus, stat, table, timeseries
+from grafana_foundation_sdk.models import common as options
+from grafana_foundation_sdk.models import dashboard as model
+from grafana_foundation_sdk.models.prometheus import PromQueryFormat
+
+#: Whichever Prometheus the reader picks at the top.
+DATASOURCE = model.DataSourceRef(type_val="prometheus", uid="${datasource}")
+OVERVIEW, WORKER, INTAKE, COST = "ocrfleet-overview", "ocrfleet-worker", "ocrfleet-intake", "ocrfleet-cost"
+TAG = "ocrfleet"
+#: Only the process that leads knows the backlog, the documents, Redis and the webhooks.
+LED = "and on (job, instance) ocrfleet_leader == 1"
+
+GREEN, ORANGE, RED = "green", "orange", "red"
+
+#: From which value on a panel has which colour.
+Steps = Sequence[tuple[float | None, str]]
+#: PromQL by the legend of its series.
+Queries = Mapping[str, str]
+Panel = stat.Panel | timeseries.Panel | table.Panel
+
+
+def above(warn: float, bad: float) -> Steps:
+    """Be orange from one value on, and red from another one."""
+    return ((None, GREEN), (warn, ORANGE), (bad, RED))
+
+
+def below(bad: float) -> Steps:
+    """Be red under a value."""
+    return ((None, RED), (bad, GREEN))
+
+
+def number(
+    title: str,
+    shows: str,
+    worry: str,
+    queries: Queries,
+    *,
+    unit: str,
+    steps: Steps = ((None, GREEN),),
+    decimals: int = 1,
+) -> stat.Panel:
+    """Return a panel with the latest value of each series, an eighth of the dashboard wide."""
+    panel = (
+        stat.Panel()
+        .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
+        .no_value("none")
+        .decimals(decimals)
+    )
+    panel.color_mode(options.BigValueColorMode.BACKGROUND if len(steps) > 1 else options.BigValueColorMode.VALUE)
+    return _described(panel, title, shows, worry, queries, unit=unit, steps=steps).span(4).height(5)
+
+
+def lines(
+    title: str,
+    shows: str,
+    worry: str,
+    queries: Queries,
+    *,
+    unit: str,
+    steps: Steps = (),
+    stacked: bool = False,
+    top: float | None = None,
+    to_worker: bool = False,
+) -> timeseries.Panel:
+    """Return a panel with each series over time, half of the dashboard wide; with a link on each to its worker."""
+    panel = (
+        timeseries.Panel()
+        .min(0)
+        .fill_opacity(40 if stacked else 10)
+        .show_points(options.VisibilityMode.NEVER)
+        .tooltip(common.VizTooltipOptions().mode(options.TooltipDisplayMode.MULTI).sort(options.SortOrder.DESCENDING))
+        .legend(
+            common.VizLegendOptions()
+            .display_mode(options.LegendDisplayMode.TABLE)
+            .placement(options.LegendPlacement.BOTTOM)
+            .calcs(["lastNotNull", "max"])
+            .show_legend(True)
+        )
+    )
+    if stacked:
+        panel.stacking(common.StackingConfig().mode(options.StackingMode.NORMAL).group("A"))
+    if top is not None:
+        panel.max(top)
+    if len(steps) > 1:
+        panel.thresholds_style(common.GraphThresholdsStyleConfig().mode(options.GraphThresholdsStyleMode.DASHED))
+    if to_worker:
+        url = f"/d/{WORKER}?var-instance=${{__field.labels.instance}}&${{__url_time_range}}"
+        panel.data_links([dashboard.DashboardLink("This worker").url(url)])
+    return (
+        _described(panel, title, shows, worry, queries, unit=unit, steps=steps or ((None, GREEN),)).span(12).height(8)
+    )
+
+
+def rows(title: str, shows: str, worry: str, query: str, *, unit: str) -> table.Panel:
+    """Return a panel with a row for each series that there is now, half of the dashboard wide."""
+    hidden = model.DataTransformerConfig(id_val="organize", options={"excludeByName": {"Time": True, "__name__": True}})
+    panel = table.Panel().show_header(True).align(options.FieldTextAlignment.AUTO).with_transformation(hidden)
+    described = _described(panel, title, shows, worry, {}, unit=unit, steps=((None, GREEN),))
+    asked = (
+        prometheus.Dataquery().expr(query).ref_id("A").instant().format(PromQueryFormat.TABLE).datasource(DATASOURCE)
+    )
+    return described.with_target(asked).span(12).height(8)
+
+
+def _described(panel: Any, title: str, shows: str, worry: str, queries: Queries, *, unit: str, steps: Steps) -> Any:
+    thresholds = [model.Threshold(value=value, color=color) for value, color in steps]
+    panel.title(title).description(f"{shows}\n\n**Worry when** {worry}").unit(unit).datasource(DATASOURCE)
+    panel.thresholds(dashboard.ThresholdsConfig().mode(model.ThresholdsMode.ABSOLUTE).steps(thresholds))
+    for index, (legend, expr) in enumerate(queries.items()):
+        asked = prometheus.Dataquery().expr(expr).ref_id("ABCDEFGH"[index]).range().legend_format(legend)
+        panel.with_target(asked.datasource(DATASOURCE))
+    return panel
+
+
+class _Annotation(model.AnnotationQuery):
+    """Marks where a query has a value. The SDK knows nothing of what Prometheus wants to know besides."""
+
+    title_format = text_format = ""
+
+    def to_json(self) -> dict[str, object]:
+        return super().to_json() | {"titleFormat": self.title_format, "textFormat": self.text_format, "step": "60s"}
+
+
+class _Marks:
+    def __init__(self, name: str, expr: str, colour: str, text: str) -> None:
+        self._made = _Annotation(name=name, datasource=DATASOURCE, icon_color=colour, expr=expr)
+        self._made.title_format, self._made.text_format = name, text
+
+    def build(self) -> model.AnnotationQuery:
+        return self._made
+
+
+def chosen(name: str, values: str, *, several: bool = True) -> dashboard.QueryVariable:
+    """Return a variable with the values of a query, of which a reader picks one, or several and at first all."""
+    variable = (
+        dashboard.QueryVariable(name)
+        .label(name.capitalize())
+        .datasource(DATASOURCE)
+        .query({"query": values, "refId": name})
+        .refresh(model.VariableRefresh.ON_TIME_RANGE_CHANGED)
+        .sort(model.VariableSort.ALPHABETICAL_ASC)
+    )
+    if several:
+        everything = model.VariableOption(selected=True, text="All", value="$__all")
+        variable.multi(True).include_all(True).all_value(".*").current(everything)
+    return variable
+
+
+QUEUE = chosen("queue", "label_values(ocrfleet_backlog_pages, queue)")
+PROFILE = chosen("profile", "label_values(ocrfleet_pages_total, profile)")
+INSTANCE = chosen("instance", 'label_values(up{job=~".*ocrfleet.*"}, instance)')
+
+
+def board(
+    uid: str,
+    title: str,
+    description: str,
+    variables: Sequence[dashboard.QueryVariable],
+    parts: Mapping[str, Sequence[Panel]],
+) -> model.Dashboard:
+    """Return a dashboard: rows of panels by the rows' titles, with links to the others and marks of what happened."""
+    made = (
+        dashboard.Dashboard(title)
+        .uid(uid)
+        .description(description)
+        .tags([TAG])
+        .refresh("30s")
+        .time("now-6h", "now")
+        .timezone("browser")
+        .tooltip(model.DashboardCursorSync.CROSSHAIR)
+        .with_variable(dashboard.DatasourceVariable("datasource").label("Prometheus").type("prometheus"))
+    )
+    for variable in variables:
+        made.with_variable(variable)
+    made.annotation(
+        _Marks(
+            "Deployment",
+            "count by (version) (ocrfleet_build_info) unless count by (version) (ocrfleet_build_info offset 5m)",
+            "blue",
+            "ocrfleet {{version}}",
+        )
+    )
+    made.annotation(
+        _Marks(
+            "Engine restarted",
+            "sum by (instance, profile) (increase(ocrfleet_engine_restarts_total[1m])) > 0",
+            "red",
+            "{{profile}} on {{instance}}",
+        )
+    )
+    made.link(
+        dashboard.DashboardLink("The fleet's dashboards")
+        .type(model.DashboardLinkType.DASHBOARDS)
+        .tags([TAG])
+        .include_vars(True)
+        .keep_time(True)
+    )
+    identifiers = iter(range(1, 1000))
+    for heading, panels in parts.items():
+        made.with_row(dashboard.Row(heading).id(next(identifiers)))
+        for panel in panels:
+            made.with_panel(panel.id(next(identifiers)))
+    return made.build()
