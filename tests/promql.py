@@ -13,6 +13,12 @@ from servers import ROOT
 RULES = ROOT / "deploy" / "prometheus" / "rules" / "ocrfleet.yml"
 _BOARDS = ROOT / "deploy" / "grafana" / "dashboards"
 _LABEL_VALUES = re.compile(r"label_values\((.+), ([a-z]+)\)")
+_MATCHERS = r"\{[^}]*\}"
+#: What has names in it that are no metrics': labels, ranges, offsets.
+_BESIDES = re.compile(
+    rf"{_MATCHERS}|\[[^\]]*\]|\b(?:by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)|\boffset\s+\w+"
+)
+_SELECTOR = re.compile(rf"(?<![\w:])(?!(?:and|or|unless|bool)\b)([a-zA-Z_:][\w:]*)\b(?!\s*\()(?:{_MATCHERS})?")
 
 
 def loaded() -> dict[str, dict[str, Any]]:
@@ -38,3 +44,20 @@ def besides(board: dict[str, Any]) -> Iterator[str]:
             match = _LABEL_VALUES.fullmatch(variable["query"]["query"])
             assert match is not None, variable
             yield f"count by ({match[2]}) ({match[1]})"
+
+
+def legends(board: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what the panels of a dashboard ask, with the legend of each."""
+    for panel in board["panels"]:
+        yield from ((target["expr"], target.get("legendFormat", "")) for target in panel.get("targets", ()))
+
+
+def metrics(expression: str) -> set[str]:
+    """Return the names of the metrics in an expression."""
+    return {match[1] for match in _SELECTOR.finditer(_BESIDES.sub(" ", expression))}
+
+
+def selectors(expression: str) -> list[str]:
+    """Return the metrics in an expression, each with the matchers that it has there."""
+    kept = re.sub(r"\[[^\]]*\]|\b(?:by|without|on)\s*\([^)]*\)|\boffset\s+\w+", " ", expression)
+    return [match[0] for match in _SELECTOR.finditer(kept)]

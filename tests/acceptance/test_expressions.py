@@ -1,0 +1,158 @@
+"""Every expression of every panel and rule, asked of a real Prometheus that scraped a fleet at work and in trouble.
+
+One that is wrong, names what nobody exposes, or returns nothing although there was something to tell fails here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+
+import httpx
+import pytest
+from desk import Desk
+from misbehaving import LIMIT, write_prints
+from promql import asked, besides, legends, loaded, metrics, rules, selectors
+from scraper import Prometheus
+from servers import FAKES, TOLD, SeaweedFS, Valkey, free_ports
+
+from ocrfleet.errors import Reason
+from ocrfleet.profiles import Judgement, Profile, Rung, Sampling, resolve
+
+TOKEN = "a-token-of-the-tests"  # noqa: S105 - of no use elsewhere
+
+#: Metrics that nobody exposes here, and why not. What they are called is vLLM's to say: tests/engine asks it.
+ELSEWHERE = {
+    "vllm:kv_cache_usage_perc": "exposed by vLLM",
+    "vllm:num_requests_running": "exposed by vLLM",
+    "vllm:num_requests_waiting": "exposed by vLLM",
+}
+#: Recorded metrics that are not there within minutes, and why not.
+LATER = {"ocrfleet:page_failures:ratio_rate1w": "has a value after an hour"}
+
+
+class Fleet:
+    """Serve, watch and a worker with a GPU that is none, each with its metrics scraped."""
+
+    def __init__(self, desk: Desk, valkey: Valkey, seaweed: SeaweedFS) -> None:
+        self.desk, self.seaweed = desk, seaweed
+        self.inbox, self.texts, store = seaweed.bucket(), seaweed.bucket(), seaweed.bucket()
+        valkey.client.config_set("maxmemory", "256mb")
+        valkey.client.config_set("maxmemory-policy", "noeviction")
+        profile = desk.folder / "profile.json"
+        profile.write_text(judging().model_dump_json())
+        api, watch, worker = free_ports(3)
+        shared = {
+            **seaweed.environment,
+            "OCRFLEET_S3_ENDPOINT_URL": seaweed.endpoint,
+            "OCRFLEET_STORE": f"s3://{store}/fleet",
+            "OCRFLEET_REDIS_URL": valkey.url,
+            "OCRFLEET_CACHE": str(desk.folder / "cache"),
+            "OCRFLEET_LEASE_SECONDS": "3",
+            "OCRFLEET_SUSPECT_DEATHS": "1",
+            "OCRFLEET_QUARANTINE_DEATHS": "1",
+            "OCRFLEET_API_TOKENS": TOKEN,
+            "OCRFLEET_PRICE_PER_GPU_HOUR": "2.5",
+            "PYTHONPATH": f"{FAKES}:{FAKES / 'gpus'}",
+        }
+        using = ("--profile", profile)
+        desk.start("serve", "--port", api, *using, environment=shared)
+        desk.start("worker", "--gpus", "0", *using, environment=shared | {"OCRFLEET_METRICS_PORT": str(worker)})
+        desk.start(
+            *("watch", "--poll", f"s3://{self.inbox}/", "--every", "1", "--results", f"s3://{self.texts}/"),
+            *using,
+            environment=shared | {"OCRFLEET_METRICS_PORT": str(watch)},
+        )
+        self._api = f"http://127.0.0.1:{api}"
+        self.prometheus = Prometheus(
+            desk.folder, {"ocrfleet-serve": api, "ocrfleet-watch": watch, "ocrfleet-worker": worker}
+        )
+
+    def put(self, key: str, numbers: list[int]) -> None:
+        self.seaweed.client.upload_file(str(write_prints(self.desk.folder / key, numbers)), self.inbox, key)
+
+    def tell(self, message: bytes) -> int:
+        """Tell of an upload by HTTP; return the status of the answer."""
+        headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
+        return httpx.post(f"{self._api}/v1/events/s3", content=message, headers=headers, timeout=60).status_code
+
+    def until(self, expression: str) -> None:
+        """Wait until an expression returns something."""
+        self.desk.until(lambda: self.prometheus.ask(expression), seconds=120)
+
+
+def judging() -> Profile:
+    """Return a profile that tries a page once more whose text was cut off."""
+    changes = {
+        "prompt": "<image>\nRead.",
+        "sampling": Sampling(max_tokens=LIMIT),
+        "judgement": Judgement(scripts=("LATIN",)),
+        "ladder": (Rung(temperature=0.2, after=(Reason.TRUNCATED,)),),
+    }
+    engine = resolve("misbehaving:MisbehavingEngine")
+    return Profile.model_validate(engine.model_dump() | changes)
+
+
+@pytest.fixture
+def fleet(desk: Desk, valkey: Valkey, seaweed: SeaweedFS) -> Iterator[Fleet]:
+    desk.plan |= {"acts": {"4": ["truncate", "well"], "6": ["fail"], "14": ["truncate", "well"]}, "crash": [7]}
+    made = Fleet(desk, valkey, seaweed)
+    yield made
+    made.prometheus.close()
+
+
+def test_every_expression_tells_something(fleet: Fleet, record_property: Callable[[str, object], None]) -> None:
+    # Given a fleet at work, scraped before its first page and after it
+    prometheus = fleet.prometheus
+    for job in ("serve", "watch", "worker"):
+        fleet.until(f'up{{job="ocrfleet-{job}"}} == 1')
+    fleet.until("ocrfleet_engine_slots > 0")
+    fleet.put("a.tif", [1, 2, 3, 4])
+    fleet.until("sum(ocrfleet_documents_ended_total) == 1")
+    # When a page fails, another one kills its workers, a text is cut off, and a message is no event
+    fleet.put("b.tif", [5, 6])
+    fleet.put("c.tif", [7])
+    fleet.put("d.tif", [11, 12, 13, 14])
+    assert fleet.tell(b'{"no": "event"}') == 400
+    fleet.until("sum(ocrfleet_documents_ended_total) == 4")
+    fleet.until("ocrfleet:quarantined_pages == 1")
+    # Then each expression is answered, and tells something
+    known = prometheus.names()
+    wrong: list[str] = []
+    panels = 0
+    for uid, board in loaded().items():
+        panels += sum("targets" in panel for panel in board["panels"])
+        for expression in (*asked(board), *besides(board)):
+            wrong += [f"{uid}: {problem}" for problem in problems(prometheus, with_values(expression), known)]
+        for expression, legend in legends(board):
+            wrong += [f"{uid}: {problem}" for problem in unknown_labels(prometheus, with_values(expression), legend)]
+    for rule in rules():
+        name = rule.get("record") or rule["alert"]
+        # An alert tells nothing as long as all is well: what it looks at must be there. So must what is recorded later on.
+        parts = [rule["expr"]] if "record" in rule and name not in LATER else selectors(rule["expr"])
+        assert prometheus.ask(rule["expr"]) is not None
+        wrong += [f"{name}: {problem}" for part in parts for problem in problems(prometheus, part, known)]
+    assert not wrong, "\n".join(wrong)
+    # And what went wrong is told of
+    assert prometheus.ask('ALERTS{alertname="OcrfleetEventsDeadLettered", alertstate="firing"}')
+    assert prometheus.ask('ALERTS{alertname="OcrfleetQuarantineGrowing"}')
+    record_property(TOLD, f"{panels} panels and {len(rules())} rules hold in a real Prometheus")
+
+
+def problems(prometheus: Prometheus, expression: str, known: set[str]) -> Iterator[str]:
+    named = metrics(expression)
+    yield from (f"{name} does not exist: {expression}" for name in named - known - ELSEWHERE.keys() - LATER.keys())
+    if not named & (ELSEWHERE.keys() | LATER.keys()) and not prometheus.ever(expression):
+        yield f"nothing is returned by {expression}"
+
+
+def unknown_labels(prometheus: Prometheus, expression: str, legend: str) -> Iterator[str]:
+    found = [series["metric"] for series in prometheus.ever(expression)]
+    for label in re.findall(r"\{\{(\w+)\}\}", legend):
+        if found and not any(label in labels for labels in found):
+            yield f"no series has the label {label} of the legend {legend!r}: {expression}"
+
+
+def with_values(expression: str) -> str:
+    """Put in what Grafana puts in for its variables when all is chosen."""
+    return re.sub(r"\$(queue|profile|instance)\b", ".*", expression.replace("$__rate_interval", "1m"))
