@@ -112,14 +112,14 @@ INTAKE_SECONDS = Histogram(
 )
 EVENTS = Counter(
     "ocrfleet_events_total",
-    "Uploads that were told of (sqs, webhook) or found by looking (poll): registered to be read; ignored, as nothing is to be "
-    "done for them; or messages that were unparsable.",
+    "Uploads that were told of (sqs, webhook) or found by looking (poll, reconcile): registered to be read; ignored, as nothing "
+    "is to be done for them; or messages that were unparsable.",
     ["source", "outcome"],
 )
 OUTCOMES = ("registered", "ignored", "unparsable")
 WATCH_LAST_SUCCESS = Gauge(
     "ocrfleet_watch_last_success_timestamp_seconds",
-    "When a queue or a prefix was last asked for uploads, and what it told was registered.",
+    "When a queue or a prefix was last asked for uploads, and what it told was registered; before that, when the watch began.",
     ["source"],
 )
 

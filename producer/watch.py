@@ -110,8 +110,10 @@ class Follower:
     #: Clocks differ, and an object that is uploaded in parts has the time at which its upload began.
     OVERLAP = timedelta(hours=1)
 
-    def __init__(self, watcher: Watcher, place: Prefix, *, every: float, whole_every: float) -> None:
-        """Take seconds between two looks at what changed of late, and between two at all there is.
+    def __init__(
+        self, watcher: Watcher, place: Prefix, *, every: float, whole_every: float, source: str = "poll"
+    ) -> None:
+        """Take seconds between two looks at what changed of late, and between two at all there is; and its name in metrics.
 
         Each look lists the whole prefix, as S3 can't list by time; but objects older than the last look, less an overlap,
         are not compared with what is noted.
@@ -120,6 +122,7 @@ class Follower:
         self._place = place
         self._every = every
         self._whole_every = whole_every
+        self._source = source
         self._stopped = threading.Event()
 
     def stop(self) -> None:
@@ -139,8 +142,8 @@ class Follower:
                     raise
                 log.warning("a prefix can't be looked at now", prefix=str(self._place), error=str(error))
             else:
-                metrics.EVENTS.labels("poll", "registered").inc(count)
-                metrics.WATCH_LAST_SUCCESS.labels("poll").set_to_current_time()
+                metrics.EVENTS.labels(self._source, "registered").inc(count)
+                metrics.WATCH_LAST_SUCCESS.labels(self._source).set_to_current_time()
                 since = now - self.OVERLAP
                 whole_at = begun + self._whole_every if whole else whole_at
                 log.info("looked at a prefix", prefix=str(self._place), registered=count)

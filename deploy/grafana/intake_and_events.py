@@ -68,7 +68,8 @@ EVENTS = (
     lines(
         "Events, by what became of them",
         "Objects that events and listings told of: registered, ignored (not wanted, or known already), or unparsable.",
-        "unparsable is not 0, or everything is ignored: do the filters fit what is uploaded?",
+        "unparsable is not 0; everything is ignored (do the filters fit what is uploaded?); or reconcile registers many: "
+        "then events get lost.",
         {
             "{{source}} {{outcome}}": "sum by (source, outcome) "
             f"(rate(ocrfleet_events_total{{{HERE}}}[$__rate_interval]))"

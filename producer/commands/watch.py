@@ -111,9 +111,11 @@ def watch(
     logs.configure(settings.log_level)
     store = open_store(settings)
     save_profile(store, chosen)
-    for source in (*(["sqs"] if sqs else []), *(["poll"] if polled or reconciled else [])):
-        for outcome in metrics.OUTCOMES:
-            metrics.EVENTS.labels(source, outcome)
+    for source, places in (("sqs", sqs), ("poll", polled), ("reconcile", reconciled)):
+        if places:
+            metrics.WATCH_LAST_SUCCESS.labels(source).set_to_current_time()
+            for outcome in metrics.OUTCOMES:
+                metrics.EVENTS.labels(source, outcome)
     with ExitStack() as stack:
         stack.enter_context(served(Exposition(settings), settings))
         watcher = stack.enter_context(Watcher(store, terms, wanted, settings.s3))
@@ -125,7 +127,8 @@ def watch(
             watches.append(SqsWatcher(client, url, register, dead_letter_url=dead_letters))
         watches += [Follower(watcher, place, every=every, whole_every=reconcile_every) for place in polled]
         watches += [
-            Follower(watcher, place, every=reconcile_every, whole_every=reconcile_every) for place in reconciled
+            Follower(watcher, place, every=reconcile_every, whole_every=reconcile_every, source="reconcile")
+            for place in reconciled
         ]
         run_all(watches, _told_to_end())
 
