@@ -226,13 +226,10 @@ BROKEN = (
         unit="none",
     ),
     lines(
-        "Failed pages that nobody tried again, by reason",
-        "Failed pages of the last week's documents. worker_died are in quarantine: workers died of them (ocrfleet quarantine).",
-        "worker_died rises.",
-        {
-            "{{reason}}": f"max by (reason) (ocrfleet_quarantined_pages {LED})",
-            "in quarantine": "ocrfleet:quarantined_pages",
-        },
+        "Pages in quarantine",
+        "Pages that workers died of, put aside until somebody has them tried again; ocrfleet quarantine lists them.",
+        "it rises.",
+        {"pages": "ocrfleet:quarantined_pages"},
         unit="suffix: pages",
     ),
     lines(
