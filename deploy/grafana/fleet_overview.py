@@ -68,6 +68,16 @@ KEEPING_UP = (
         stacked=True,
     ),
     lines(
+        "Pages done, and what the fleet could do",
+        "Pages done each second, and what the workers that are there read while they have any: the backlog is reckoned by that.",
+        "done stays far below while there is a backlog: workers wait for something.",
+        {
+            "done": 'sum(rate(ocrfleet_pages_total{status="done"}[$__rate_interval]))',
+            "could": f"max(ocrfleet_fleet_pages_per_second {LED})",
+        },
+        unit="suffix: pages/s",
+    ),
+    lines(
         "Pages that were tried again, by reason",
         "Further attempts at pages each second, by what the attempt before had come to.",
         "it nears the pages done: each page is then read twice.",

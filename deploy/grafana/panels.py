@@ -46,13 +46,14 @@ def number(
     steps: Steps = ((None, GREEN),),
     decimals: int = 1,
 ) -> stat.Panel:
-    """Return a panel with the latest value of each series, an eighth of the dashboard wide."""
+    """Return a panel with what each series is now, a sixth of the dashboard wide."""
     panel = (
         stat.Panel()
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
         .no_value("none")
         .decimals(decimals)
     )
+    panel.graph_mode(options.BigValueGraphMode.NONE)
     panel.color_mode(options.BigValueColorMode.BACKGROUND if len(steps) > 1 else options.BigValueColorMode.VALUE)
     return _described(panel, title, shows, worry, queries, unit=unit, steps=steps).span(4).height(5)
 
@@ -91,7 +92,7 @@ def lines(
     if len(steps) > 1:
         panel.thresholds_style(common.GraphThresholdsStyleConfig().mode(options.GraphThresholdsStyleMode.DASHED))
     if to_worker:
-        url = f"/d/{WORKER}?var-instance=${{__field.labels.instance}}&${{__url_time_range}}"
+        url = f"/d/{WORKER}?var-instance=${{__field.labels.instance}}&${{datasource:queryparam}}&${{__url_time_range}}"
         panel.data_links([dashboard.DashboardLink("This worker").url(url)])
     return (
         _described(panel, title, shows, worry, queries, unit=unit, steps=steps or ((None, GREEN),)).span(12).height(8)
@@ -114,7 +115,9 @@ def _described(panel: Any, title: str, shows: str, worry: str, queries: Queries,
     panel.title(title).description(f"{shows}\n\n**Worry when** {worry}").unit(unit).datasource(DATASOURCE)
     panel.thresholds(dashboard.ThresholdsConfig().mode(model.ThresholdsMode.ABSOLUTE).steps(thresholds))
     for index, (legend, expr) in enumerate(queries.items()):
-        asked = prometheus.Dataquery().expr(expr).ref_id("ABCDEFGH"[index]).range().legend_format(legend)
+        asked = prometheus.Dataquery().expr(expr).ref_id("ABCDEFGH"[index]).legend_format(legend)
+        # What is no more is no number of now.
+        asked = asked.instant() if isinstance(panel, stat.Panel) else asked.range()
         panel.with_target(asked.datasource(DATASOURCE))
     return panel
 

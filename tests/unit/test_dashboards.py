@@ -11,8 +11,12 @@ import pytest
 import yaml
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
-from promql import asked, loaded
+from prometheus_client.metrics import MetricWrapperBase
+from promql import asked, loaded, rules
+from promql import metrics as metrics_in
 from servers import ROOT
+
+from ocrfleet import metrics
 
 NAMES = ("ocrfleet-cost", "ocrfleet-intake", "ocrfleet-overview", "ocrfleet-worker")
 
@@ -86,6 +90,21 @@ def test_grafanas_own_types_read_it_back_unchanged(board: dict[str, Any]) -> Non
     assert encoder.encode(Dashboard.from_json(board)) == encoder.encode(board)
 
 
+def test_each_metric_is_shown_somewhere() -> None:
+    expressions = [expression for board in loaded().values() for expression in asked(board)]
+    shown = {name for expression in expressions for name in metrics_in(expression)}
+    shown |= {name for rule in rules() for name in metrics_in(rule["expr"])}
+    declared = {value.name for value in vars(metrics).values() if isinstance(value, metrics.Observed)}
+    for value in vars(metrics).values():
+        if isinstance(value, MetricWrapperBase):
+            (family,) = value.describe()
+            declared.add(f"{family.name}_total" if family.type == "counter" else family.name)
+    assert len(declared) > 30
+    assert {
+        name for name in declared if not any(re.fullmatch(f"{name}(_bucket|_sum|_count)?", at) for at in shown)
+    } == set()
+
+
 def test_deployments_and_engine_restarts_are_marked(board: dict[str, Any]) -> None:
     assert [mark["name"] for mark in board["annotations"]["list"]] == ["Deployment", "Engine restarted"]
 
@@ -99,7 +118,9 @@ def test_the_overview_leads_to_the_worker_that_a_line_is_of() -> None:
     leading = {title: urls for title, urls in linked.items() if urls}
     assert "Engines started again" in leading
     for title, urls in leading.items():
-        assert urls == ["/d/ocrfleet-worker?var-instance=${__field.labels.instance}&${__url_time_range}"], title
+        assert urls == [
+            "/d/ocrfleet-worker?var-instance=${__field.labels.instance}&${datasource:queryparam}&${__url_time_range}"
+        ], title
     assert "instance" in {variable["name"] for variable in boards["ocrfleet-worker"]["templating"]["list"]}
     for board in boards.values():
         assert [(link["type"], link["tags"], link["keepTime"]) for link in board["links"]] == [
