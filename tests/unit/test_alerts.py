@@ -12,6 +12,10 @@ from typing import Any
 import pytest
 import yaml
 from servers import ROOT, TOLD, lacking
+from typer.main import get_command
+
+from ocrfleet.settings import ApiSettings, S3Settings, Settings, VllmSettings
+from producer.cli import app
 
 DEPLOY = ROOT / "deploy"
 RULES = DEPLOY / "prometheus" / "rules" / "ocrfleet.yml"
@@ -72,6 +76,16 @@ def test_the_runbook_has_a_section_for_each_alert_and_no_other() -> None:
     for name, text in sections().items():
         for question in ("What it means.", "Look here first.", "What to do.", "When to call somebody."):
             assert f"**{question}**" in text, name
+
+
+def test_the_runbook_names_commands_and_settings_that_there_are() -> None:
+    text = RUNBOOK.read_text()
+    named = set(re.findall(r"(?:`|^ +)ocrfleet ([a-z]+)", text, re.MULTILINE))
+    assert named == named & get_command(app).commands.keys()  # type: ignore[attr-defined]
+    assert {"quarantine", "retry", "status", "sweep"} <= named
+    parts = {"": Settings, "API_": ApiSettings, "S3_": S3Settings, "VLLM_": VllmSettings}
+    known = {f"OCRFLEET_{part}{name.upper()}" for part, settings in parts.items() for name in settings.model_fields}
+    assert set(re.findall(r"OCRFLEET_[A-Z0-9_]+[A-Z]", text)) <= known
 
 
 def test_links_in_the_runbook_lead_somewhere() -> None:
