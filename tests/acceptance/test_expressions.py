@@ -81,7 +81,8 @@ class Fleet:
         """Wait until an expression returns something."""
         deadline = time.monotonic() + 120
         while not self.prometheus.ask(expression):
-            assert time.monotonic() < deadline, f"{expression} does not come true"
+            now = {name: self.prometheus.ask(name) for name in metrics(expression)}
+            assert time.monotonic() < deadline, f"{expression} does not come true: {now}"
             time.sleep(0.2)
 
 
@@ -119,7 +120,7 @@ def test_every_expression_tells_something(fleet: Fleet, record_property: Callabl
     fleet.put("d.tif", [11, 12, 13, 14])
     assert fleet.tell(b'{"no": "event"}') == 400
     fleet.until("sum(ocrfleet_documents_ended_total) == 4")
-    fleet.until("ocrfleet:quarantined_pages == 1")
+    fleet.until("ocrfleet:quarantined_pages > 0")
     # Then each expression is answered, and tells something
     known = prometheus.names()
     wrong: list[str] = []
