@@ -41,6 +41,7 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python bench/accuracy.py
 	$(BIN)/python bench/overhead.py
 	$(BIN)/python bench/memory.py
+	$(BIN)/python bench/s3_requests.py
 	$(BIN)/python bench/rendering.py
 	$(BIN)/python bench/loops.py
 	$(BIN)/python bench/verdicts.py

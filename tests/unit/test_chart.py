@@ -13,12 +13,14 @@ from typing import Any
 import helm_python
 import kubernetes_validate
 import pytest
+import typer
 import yaml
 from jsonschema import Draft202012Validator
 from servers import ROOT, lacking
 
 from ocrfleet.models import find
 from ocrfleet.settings import ApiSettings
+from producer.cli import app
 
 CHART = ROOT / "deploy" / "helm" / "ocrfleet"
 #: The oldest and the newest that the chart is for.
@@ -315,6 +317,20 @@ def test_a_secret_that_is_not_named_is_asked_for(chart: helm_python.Chart, part:
     values = {name: value for name, value in NAMES.items() if name != part}
     with pytest.raises(helm_python.HelmRenderError, match=f"{part}.existingSecret: the name of a Secret"):
         chart.render(values, name="ocrfleet", namespace="scans")
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_commands_are_given_options_that_they_have(chart: helm_python.Chart, name: str) -> None:
+    commands = typer.main.get_command(app).commands
+    called = {
+        pod["containers"][0]["args"][0]: pod["containers"][0]["args"]
+        for pod in pods(rendered(chart, VARIANTS[name])).values()
+        if pod["containers"][0]["image"].startswith("ocrfleet") and "args" in pod["containers"][0]
+    }
+    assert set(called) == {"serve", "watch", "worker"}
+    for command, words in called.items():
+        known = {option for parameter in commands[command].params for option in parameter.opts}
+        assert {word for word in words if word.startswith("--")} <= known, command
 
 
 def test_large_numbers_are_written_out(chart: helm_python.Chart) -> None:

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from string import Template
 
 import pytest
+import typer
 from servers import ROOT, lacking
 
+from producer.cli import app
+
 UNITS = sorted((ROOT / "deploy" / "systemd").glob("*.service"))
+EXAMPLE = ROOT / "deploy" / "systemd" / "ocrfleet.env.example"
 #: Seconds beyond its drain after which `ocrfleet worker` has killed what is left of its processes.
 WORKER_END = 30
+
+
+def read(path: Path) -> str:
+    return path.read_text()
 
 
 def settings_of(path: Path) -> dict[str, list[str]]:
     """Return what the section [Service] says, by name."""
     found: dict[str, list[str]] = {}
     section = ""
-    for line in path.read_text().splitlines():
+    for line in read(path).splitlines():
         if line.startswith("["):
             section = line
         elif section == "[Service]" and line and not line.startswith("#"):
@@ -32,7 +42,7 @@ def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path) -> None:
     program = shutil.which("systemd-analyze") or lacking("systemd-analyze (make system-deps)")
     # Given the units on a machine where ocrfleet is installed
     for path in (*UNITS, ROOT / "deploy" / "systemd" / "ocrfleet.target"):
-        text = path.read_text().replace("/opt/ocrfleet/bin/ocrfleet", str(Path(sys.executable).with_name("ocrfleet")))
+        text = read(path).replace("/opt/ocrfleet/bin/ocrfleet", str(Path(sys.executable).with_name("ocrfleet")))
         (tmp_path / path.name).write_text(text)
     # When systemd reads them
     done = subprocess.run(
@@ -72,6 +82,23 @@ def test_services_may_do_little(path: Path) -> None:
     assert ("SystemCallFilter" in said, "PrivateDevices" in said) == (not gpu, not gpu)
 
 
+def test_commands_are_given_options_that_they_have() -> None:
+    commands = typer.main.get_command(app).commands
+    for path in UNITS:
+        # Given what a unit calls, with the options that it sets, or else the example
+        options = dict(
+            re.findall(r'^(?:#|Environment=")?(\w+_OPTIONS)=([^"\n]*)', read(EXAMPLE) + read(path), re.MULTILINE)
+        )
+        (line,) = settings_of(path)["ExecStart"]
+        _, command, *words = Template(line).safe_substitute(options).split()
+        # Then the command has them
+        known = {option for parameter in commands[command].params for option in parameter.opts}
+        given = {word for word in words if word.startswith("--")}
+        assert given, line
+        assert given <= known, line
+        assert not [word for word in words if word.startswith("$")], line
+
+
 def test_the_example_gives_no_secret() -> None:
-    example = (ROOT / "deploy" / "systemd" / "ocrfleet.env.example").read_text().splitlines()
+    example = read(EXAMPLE).splitlines()
     assert {"AWS_ACCESS_KEY_ID=", "AWS_SECRET_ACCESS_KEY=", "OCRFLEET_API_TOKENS="} <= set(example)
