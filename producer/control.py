@@ -40,6 +40,8 @@ log = structlog.get_logger(__name__)
 
 #: Seconds between two rounds, and between two looks at what was deleted.
 _ROUND = 0.5
+#: … and at most, when there was nothing to do for some rounds: each costs a dozen requests to the store.
+_IDLE_ROUND = 3.0
 _TIDY = 60.0
 #: Seconds before results are delivered once more that somebody's bucket did not take.
 _REDELIVER = 600.0
@@ -82,10 +84,12 @@ class Control(threading.Thread):
             duties = _Duties(self._settings, self._store, self._ledger, app, finisher=finisher, observer=observer)
             sender = Sender(self._settings.webhook_secret, private=self._settings.webhook_private)
             courier = stack.enter_context(Courier(outbox, sender).running())
-            while leadership.held and not self._stop_asked.wait(_ROUND):
+            pause = _ROUND
+            while leadership.held and not self._stop_asked.wait(pause):
                 try:
-                    duties.round()
+                    busy = duties.round()
                     courier.run_due()
+                    pause = _ROUND if busy else min(pause * 1.5, _IDLE_ROUND)
                 except OcrfleetError as error:
                     log.warning("waiting", error=str(error))
                 except Exception:  # a round that can't be done must not end the rounds
@@ -117,12 +121,13 @@ class _Duties:
         self._adopted = False
         self._swept = self._tidied = self._redelivered = time.monotonic()
 
-    def round(self) -> None:
+    def round(self) -> bool:
+        """Do what is due; say whether there was work."""
         if not self._adopted:
             self._dispatcher.adopt()
             self._adopted = True
-        self._receiver.tick()
-        self._dispatcher.tick()
+        arrived = self._receiver.tick()
+        ended = self._dispatcher.tick()
         self._observer.note(list(self._dispatcher.active.values()))
         now = time.monotonic()
         if now - self._swept > self._settings.sweep_seconds:
@@ -134,3 +139,4 @@ class _Duties:
         if now - self._redelivered > _REDELIVER:
             self._finisher.try_undelivered()
             self._redelivered = now
+        return bool(arrived or ended or self._dispatcher.busy)

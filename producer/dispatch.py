@@ -110,6 +110,11 @@ class Dispatcher:
         #: by document id
         self.active: dict[str, Active] = {}
 
+    @property
+    def busy(self) -> bool:
+        """Whether documents are being worked on, or finished."""
+        return bool(self.active or self._ending)
+
     def adopt(self) -> None:
         """Take over the documents that were active when a dispatcher ended."""
         for key in self._store.list(keys.ACTIVE):
