@@ -1,6 +1,6 @@
 """What metrics cost: pages per second of a worker with a fast engine, with its metrics and without.
 
-    python bench/metrics.py [--pages 300] [--rounds 15]
+    python bench/metrics.py [--pages 80] [--rounds 50]
 
 Both sides have a Valkey, a store in memory where there is one, and a worker process of their own, for all of the run, and
 read the same pages in turn, in alternating order. The engine is that of the tests, which takes no time: so what is measured
@@ -8,8 +8,9 @@ is all that we do with a page. With: the worker writes its metrics into files, a
 gathered and formatted once a second, as for a Prometheus that asks that often. Without: every call that counts, observes or
 sets something does nothing.
 
-Pages per second are those between the first and the last record in the store. CPU seconds are those of the worker, its
-renderers, and of gathering.
+Pages per second are those between the first and the last record in the store; rounds are short, so that whatever else the
+machine does comes to both sides. On a busy one that is not enough: the quartiles of the rounds' ratios say so. Pages per CPU
+second, of the worker, its renderers and of gathering, are what a worker with such an engine is bound by, and decide.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -92,7 +93,7 @@ class Side:
         self._gathering = 0.0
 
     def read(self, pages: int) -> tuple[float, float]:
-        """Have so many pages read; return pages per second and CPU milliseconds a page."""
+        """Have so many pages read; return pages per second, and the CPU seconds that they took."""
         numbers = [number % (1 << 16) for number in range(self._number, self._number + pages)]
         self._number += pages
         item = self.stage.register(f"book-{self._number}", numbers, pages_per_job=8)
@@ -103,12 +104,18 @@ class Side:
         assert status.done == pages
         folder = Path(self.stage.settings.store) / keys.pages(item.document)
         written = sorted(entry.stat().st_mtime_ns for entry in folder.iterdir())
-        return (pages - 1) * 1e9 / (written[-1] - written[0]), spent * 1000 / pages
+        return (pages - 1) * 1e9 / (written[-1] - written[0]), spent
 
     def cpu(self) -> float:
+        """Return the CPU seconds that the worker's processes have spent, those that were replaced among them."""
         worker = psutil.Process(self.process.pid)
-        times = [process.cpu_times() for process in (worker, *worker.children(recursive=True))]
-        return sum(spent.user + spent.system for spent in times)
+        own = worker.cpu_times()
+        spent = own.user + own.system + own.children_user + own.children_system
+        for renderer in worker.children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                times = renderer.cpu_times()
+                spent += times.user + times.system
+        return spent
 
     @contextmanager
     def gathered(self) -> Iterator[None]:
@@ -136,37 +143,39 @@ class Side:
 
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--pages", type=int, default=300)
-    options.add_argument("--rounds", type=int, default=15)
+    options.add_argument("--pages", type=int, default=80)
+    options.add_argument("--rounds", type=int, default=50)
     chosen = options.parse_args()
     memory = Path("/dev/shm")  # noqa: S108 - a disk's pauses are not what is measured
-    speeds, costs = [], []
+    ratios = []
+    spent = dict.fromkeys(("with", "without"), 0.0)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None)))
         for name in ("with", "without"):
             (folder / name).mkdir()
         sides = {name: Side(folder / name, stack, metered=name == "with") for name in ("with", "without")}
         for side in sides.values():
-            side.read(chosen.pages // 4)  # warm
+            side.read(chosen.pages)  # warm
         print(f"{chosen.rounds} rounds of {chosen.pages} pages on each side")
         for number in range(1, chosen.rounds + 1):
             order = ("with", "without") if number % 2 else ("without", "with")
             found = {name: sides[name].read(chosen.pages) for name in order}
-            speeds.append(found["with"][0] / found["without"][0])
-            costs.append(found["with"][1] / found["without"][1])
-            print(
-                f"round {number}: with {found['with'][0]:.1f} pages/s, {found['with'][1]:.2f} CPU ms a page; "
-                f"without {found['without'][0]:.1f} pages/s, {found['without'][1]:.2f} CPU ms a page; "
-                f"ratios {speeds[-1]:.3f}, {costs[-1]:.3f}",
-                flush=True,
-            )
+            ratios.append(found["with"][0] / found["without"][0])
+            for name, (_, seconds) in found.items():
+                spent[name] += seconds
         assert sides["with"].exposition is not None
         page = sides["with"].exposition.page().decode()
         counted = sum(float(line.split()[-1]) for line in page.splitlines() if line.startswith("ocrfleet_pages_total{"))
-        assert counted == chosen.pages // 4 + chosen.pages * chosen.rounds, counted
-    speed, cost = statistics.median(speeds), statistics.median(costs)
-    print(f"median ratio of pages per second {speed:.3f} (target at least {1 - TARGET:.2f}), of CPU a page {cost:.3f}")
-    return 0 if speed >= 1 - TARGET else 1
+        assert counted == chosen.pages * (chosen.rounds + 1), counted
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    print(f"pages per second, with to without: median {middle:.3f}, quartiles {low:.3f} and {high:.3f}")
+    pages = chosen.pages * chosen.rounds
+    share = spent["without"] / spent["with"]
+    print(
+        f"pages per CPU second: {pages / spent['with']:.1f} with, {pages / spent['without']:.1f} without, ratio {share:.3f} "
+        f"(target at least {1 - TARGET:.2f})"
+    )
+    return 0 if share >= 1 - TARGET else 1
 
 
 if __name__ == "__main__":
