@@ -17,7 +17,10 @@ from servers import free_ports, lacking
 
 
 class Prometheus:
-    """Scrapes and evaluates every two seconds. Jobs are named as deploy/prometheus/prometheus.yml names them."""
+    """Scrapes every five seconds, which gives a busy machine time to answer, and evaluates every two.
+
+    Jobs are named as in deploy/prometheus/prometheus.yml.
+    """
 
     def __init__(self, folder: Path, targets: Mapping[str, int]) -> None:
         """Take the ports of 127.0.0.1 to scrape, by job."""
@@ -25,7 +28,7 @@ class Prometheus:
             lacking("prometheus (make system-deps)")
         (port,) = free_ports(1)
         config = {
-            "global": {"scrape_interval": "2s", "evaluation_interval": "2s"},
+            "global": {"scrape_interval": "5s", "evaluation_interval": "2s"},
             "rule_files": [str(RULES)],
             "scrape_configs": [
                 {"job_name": job, "static_configs": [{"targets": [f"127.0.0.1:{at}"]}]} for job, at in targets.items()

@@ -119,7 +119,7 @@ TAKING_IN = (
     lines(
         "Sources taken in",
         "Sources each second that were counted and registered, and intakes that had to be published again.",
-        "published again is not 0 for long: clerks die, or Redis loses messages.",
+        "published again is not 0 for long: sources can't be had now, clerks die, or Redis loses messages.",
         {
             "taken in": f"sum(rate(ocrfleet_intake_seconds_count{{{HERE}}}[$__rate_interval]))",
             "published again": 'sum(rate(ocrfleet_republished_total{kind="intake"}[$__rate_interval]))',

@@ -81,7 +81,7 @@ class Fleet:
         """Wait until an expression returns something."""
         deadline = time.monotonic() + 120
         while not self.prometheus.ask(expression):
-            now = {name: self.prometheus.ask(name) for name in metrics(expression)}
+            now = {name: self.prometheus.ask(name) for name in (*metrics(expression), "up", "ocrfleet_leader")}
             assert time.monotonic() < deadline, f"{expression} does not come true: {now}"
             time.sleep(0.2)
 
