@@ -50,6 +50,7 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python bench/simulated_gpus.py
 	$(BIN)/python bench/metrics.py
 	$(BIN)/python bench/submit_prefix.py
+	$(BIN)/python bench/redis_memory.py
 	$(BIN)/python bench/large.py
 
 bench-vllm: $(VLLM_VENV)/installed
