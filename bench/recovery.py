@@ -1,0 +1,103 @@
+"""How long a fleet takes to recover from a single fault: real processes, as in tests/chaos.
+
+    python bench/recovery.py [--rounds 3] [--flavour redis|valkey]
+
+Three workers with a lease of five seconds read many pages. For each kind of fault the pages are noted that workers have in hand;
+then it is done, and ends after two seconds where it lasts. Recovered: each of these pages has a record. For a killed leader:
+another one leads. A worker that is stopped for longer than its lease counts from its stop. Prints median and worst, in seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "fakes"), str(ROOT / "tests" / "chaos")]
+
+from faults import Fault, Kind  # noqa: E402 - which lie beside the tests
+from scene import Poison, Scene, until  # noqa: E402
+
+FAULTS = [
+    Fault(Kind.KILL, "engine", 0, 0, 0),
+    Fault(Kind.KILL, "worker", 0, 0, 0),
+    Fault(Kind.STOP, "engine", 0, 15, 0),
+    Fault(Kind.KILL, "redis", 0, 2, 0),
+    Fault(Kind.WIPE, "redis", 0, 0, 0),
+    Fault(Kind.CUT, "redis", 0, 2, 0),
+    Fault(Kind.HALF_CLOSE, "redis", 0, 0, 0),
+    Fault(Kind.KILL, "store", 0, 2, 0),
+    Fault(Kind.CUT, "store", 0, 2, 0),
+    Fault(Kind.FULL, "store", 0, 2, 0),
+]
+#: Seconds between two faults, so that each finds a fleet at work.
+CALM = 4.0
+LONGEST = 120.0
+
+
+def recovery(scene: Scene, strike: Callable[[], object], recovered: Callable[[], bool]) -> float:
+    begun = time.monotonic()
+    strike()
+    while not recovered():
+        if time.monotonic() - begun > LONGEST:
+            sys.exit(f"not recovered after {LONGEST:g} seconds\n{scene.logs()}")
+        scene.mend_due()
+        time.sleep(0.05)
+    taken = time.monotonic() - begun
+    while scene.struck:
+        scene.mend_due()
+        time.sleep(0.05)
+    return taken
+
+
+def one(scene: Scene, fault: Fault) -> float:
+    """Return the seconds from a fault until the pages that were in hand have records."""
+    until(lambda: len(scene.leased()) >= 2, seconds=LONGEST, told=scene.logs)
+    pages = scene.leased()
+    return recovery(scene, lambda: scene.strike(fault), lambda: scene.recorded(pages))
+
+
+def leader(scene: Scene) -> float:
+    """Return the seconds from the death of who leads until another one does."""
+    name = "ocrfleet:dispatcher"
+    until(lambda: scene.redis.client.exists(name), seconds=LONGEST)
+    held = scene.redis.client.get(name)
+
+    def killed() -> None:
+        for which in (0, 1):  # who of the two leads can't be seen from outside
+            scene.strike(Fault(Kind.KILL, "dispatch", 0, 0, which))
+
+    return recovery(scene, killed, lambda: scene.redis.client.get(name) not in {None, held})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--flavour", choices=["redis", "valkey"], default="redis")
+    told = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="ocrfleet-bench-") as folder:
+        scene = Scene(Path(folder), flavour=told.flavour, books=400 * told.rounds, poison=Poison(), seconds_a_page=0.3)
+        try:
+            scene.upload()
+            scene.start()
+            taken: dict[str, list[float]] = {}
+            for _ in range(told.rounds):
+                for fault in FAULTS:
+                    time.sleep(CALM)
+                    taken.setdefault(str(fault), []).append(one(scene, fault))
+                time.sleep(CALM)
+                taken.setdefault("kill leader", []).append(leader(scene))
+        finally:
+            scene.close()
+    print(f"{'fault':<20} {'median':>7} {'worst':>7}   seconds, of {told.rounds}")
+    for name, seconds in taken.items():
+        print(f"{name:<20} {statistics.median(seconds):>7.1f} {max(seconds):>7.1f}")
+
+
+if __name__ == "__main__":
+    main()
