@@ -32,8 +32,9 @@ class Feed:
         self._pages = self._tokens = 0
         #: pages that are ready and wait for the engine to have room
         self._waiting = 0
-        #: busy and starved seconds that the metrics know of
+        #: busy and starved seconds that the metrics know of, and pages that run and wait
         self._exposed = 0.0, 0.0
+        self._exposed_requests = -1, -1
         self._requests = [metrics.ENGINE_REQUESTS.labels(state, profile.name) for state in ("running", "waiting")]
         metrics.ENGINE_SLOTS.labels(profile.name).set(slots)
         self._expose_requests()
@@ -66,7 +67,6 @@ class Feed:
     def waiting(self) -> Iterator[None]:
         """Have a page wait for the engine to have room while the block runs."""
         self._waiting += 1
-        self._expose_requests()
         try:
             yield
         finally:
@@ -95,7 +95,8 @@ class Feed:
         )
 
     def expose(self) -> None:
-        """Bring the metrics of seconds up to date. By one thread, now and then."""
+        """Bring the metrics up to date with what no page's coming and going tells of. By one thread, now and then."""
+        self._expose_requests()
         _, busy, starved = self._counted()
         busy_before, starved_before = self._exposed
         # Counted beside the event loop, they may be a moment behind the last look.
@@ -104,10 +105,12 @@ class Feed:
         metrics.ENGINE_STARVED.labels(self._profile.name).inc(self._exposed[1] - starved_before)
 
     def _expose_requests(self) -> None:
-        running, waiting = self._requests
-        at_once = min(self._with_engine, self._slots)
-        running.set(at_once)
-        waiting.set(self._with_engine - at_once + self._waiting)
+        running = min(self._with_engine, self._slots)
+        requests = running, self._with_engine - running + self._waiting
+        for gauge, now, before in zip(self._requests, requests, self._exposed_requests, strict=True):
+            if now != before:  # to compare is cheaper than to write into a file
+                gauge.set(now)
+        self._exposed_requests = requests
 
     def _turn(self) -> None:
         """Note what was counted until now: something is about to change."""

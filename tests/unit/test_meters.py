@@ -91,6 +91,7 @@ def test_an_engine_has_pages_running_and_waiting() -> None:
         assert requests() == (1, 0)
         # One that the engine has beyond what it takes at once, and one that it has no room for
         with feed.with_engine(), feed.waiting():
+            feed.expose()
             assert requests() == (1, 2)
         assert requests() == (1, 0)
     assert requests() == (0, 0)
