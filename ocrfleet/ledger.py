@@ -112,6 +112,13 @@ if redis.call('HINCRBY', KEYS[1], ARGV[1], ARGV[2]) <= 0 then redis.call('HDEL',
 """
 
 
+# KEYS: ledger. ARGV: page
+# A ledger that was forgotten meanwhile stays so: nobody would make it expire.
+_PUBLISHED = (
+    "if redis.call('HEXISTS', KEYS[1], 'total') == 1 then redis.call('HSET', KEYS[1], 'published', ARGV[1]) end"
+)
+
+
 class Hold(StrEnum):
     """What the ledger says to a worker that takes a page in hand."""
 
@@ -198,6 +205,7 @@ class Ledger:
         self._progress = self.redis.register_script(_PROGRESS)
         self._inspect = self.redis.register_script(_INSPECT)
         self._hold = self.redis.register_script(_HOLD)
+        self._published = self.redis.register_script(_PUBLISHED)
         self._wait = self.redis.register_script(_WAIT)
 
     def seed(self, document: str, generation: int, *, total: int, done: Iterable[int], failed: Iterable[int]) -> None:
@@ -253,7 +261,7 @@ class Ledger:
     def published(self, document: str, generation: int, page: int) -> None:
         """Note that the document's pages up to this one were handed to the queue."""
         with _broker_errors():
-            self.redis.hset(keys.redis_ledger(document, generation), "published", str(page))
+            self._published(keys=[keys.redis_ledger(document, generation)], args=[page])
 
     def forget(self, document: str, generation: int) -> None:
         """Drop all that is known of a document; its terminal status is in the store."""
@@ -383,6 +391,12 @@ class Ledger:
             for document, generation in documents:
                 pipe.hlen(keys.redis_inflight(document, generation))
             return [int(count) for count in pipe.execute()]
+
+    def run(self) -> str:
+        """Return what tells one start of Redis from another."""
+        with _broker_errors():
+            server: Any = self.redis.info("server")
+        return str(server["run_id"])
 
     def memory(self) -> RedisMemory:
         """Return what Redis says of its memory."""

@@ -205,11 +205,12 @@ class Published:
     def _messages(self, queues: Iterable[str]) -> list[Message]:
         found: list[Message] = []
         with _publish_errors():
-            bodies = [json.loads(message) for queue in queues for message in self._redis.lrange(queue, 0, -1)]
-            bodies += [json.loads(leased)[0] for leased in self._redis.hvals(keys.UNACKED)]
-        for message in bodies:
+            bodies = [(message, False) for queue in queues for message in self._redis.lrange(queue, 0, -1)]
+            bodies += [(leased, True) for leased in self._redis.hvals(keys.UNACKED)]
+        for body, leased in bodies:
             # What is no message of ours, or of another version, is no job of ours, whatever becomes of it.
             with suppress(PermanentError, LookupError, TypeError, ValueError):
+                message = json.loads(body)[0] if leased else json.loads(body)
                 task, argument = message["headers"]["task"], json.loads(base64.b64decode(message["body"]))[0][0]
                 found.append(_MESSAGES[task].from_message(argument))
         return found

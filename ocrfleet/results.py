@@ -47,6 +47,21 @@ def stored_pages(
     return StoredPages(done, failed - done)
 
 
+def seed_ledger(store: ObjectStore, ledger: Ledger, manifest: Manifest, generation: int) -> StoredPages | None:
+    """Tell the ledger what the store has of a document, and return it; None, and nothing told, when it has ended or is gone.
+
+    That is asked after the ledger was told: whoever cancels or deletes makes it so first, and the ledger forget it then. So one
+    of the two sees the other, and nobody works on what nobody wants.
+    """
+    document = manifest.document
+    pages = stored_pages(store, document, generation)
+    ledger.seed(document, generation, total=manifest.total, done=pages.done, failed=pages.failed)
+    if store.exists(keys.status(document, generation)) or not store.exists(keys.manifest(document)):
+        ledger.forget(document, generation)
+        return None
+    return pages
+
+
 def record_pages(store: ObjectStore, ledger: Ledger, job: PageJob, manifest: Manifest, result: PageResult) -> None:
     """Store a page's result and mark it in the ledger, which then knows nobody who holds it.
 
@@ -60,8 +75,5 @@ def record_pages(store: ObjectStore, ledger: Ledger, job: PageJob, manifest: Man
         else keys.page_done(job.document, result.page)
     )
     store.create(key, result.to_bytes())
-    if ledger.mark(job.document, job.generation, [result.page], failed=failed) is Mark.UNKNOWN and not store.exists(
-        keys.status(job.document, job.generation)
-    ):
-        pages = stored_pages(store, job.document, job.generation)
-        ledger.seed(job.document, job.generation, total=manifest.total, done=pages.done, failed=pages.failed)
+    if ledger.mark(job.document, job.generation, [result.page], failed=failed) is Mark.UNKNOWN:
+        seed_ledger(store, ledger, manifest, job.generation)

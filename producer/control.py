@@ -131,6 +131,8 @@ class _Duties:
         self._observer.note(list(self._dispatcher.active.values()))
         now = time.monotonic()
         if now - self._swept > self._settings.sweep_seconds:
+            # Also what another leader began at its very end, as this one took over.
+            self._dispatcher.adopt()
             self._sweep.run()
             self._swept = now
         if now - self._tidied > _TIDY:

@@ -8,6 +8,7 @@ says that one has ended.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from heapq import heapify, heappop, heappush
 from itertools import islice
@@ -19,7 +20,7 @@ from ocrfleet import keys
 from ocrfleet.errors import DamagedRecordError
 from ocrfleet.jobs import Manifest, Marker, PageJob, Queue
 from ocrfleet.queues import publish_assembly, publish_pages, ranges
-from ocrfleet.results import stored_pages
+from ocrfleet.results import seed_ledger
 from ocrfleet.storage import NotFoundError
 from producer.backlog_count import count_waiting
 
@@ -33,6 +34,8 @@ log = structlog.get_logger(__name__)
 
 #: Of the backlog that one class may take: so that a flood of one never keeps the other waiting for all of it.
 _SHARE = 0.75
+#: Of the backlog, what profiles may take that nobody serves, as long as there are workers for others.
+_SPARE = 0.1
 #: Jobs that a collection publishes before it is another one's turn.
 _JOBS_AT_ONCE = 4
 
@@ -105,8 +108,14 @@ class Dispatcher:
         #: when a collection had its last turn, counted in turns
         self._served: dict[str, int] = {}
         self._turn = 0
-        #: documents that have ended, until they are finished: by generation, the markers that go then
-        self._ending: dict[str, dict[int, set[str]]] = {}
+        #: documents that have ended, until they are finished: by generation, the markers that go then; what waiting ones say
+        self._ending: dict[str, dict[int, dict[str, Marker | None]]] = {}
+        #: names and digests of the profiles that workers serve; none when there is no worker
+        self._served_profiles: frozenset[tuple[str, str]] = frozenset()
+        #: pages that may still be published for profiles that nobody serves while there are workers for others
+        self._spare = 0
+        #: which start of Redis it was at the last look
+        self._run: str | None = None
         #: by document id
         self.active: dict[str, Active] = {}
 
@@ -145,6 +154,9 @@ class Dispatcher:
         self._paused = frozenset(key.removeprefix(keys.PAUSED) for key in self._store.list(keys.PAUSED))
         self._list_waiting()
         self._backlog = self._limit()
+        self._served_profiles = frozenset((state.profile, state.profile_digest) for state in self._ledger.workers())
+        unserved = (active.queued() for active in self.active.values() if self._nobody_serves(active.marker))
+        self._spare = int(self._backlog * _SPARE) - sum(unserved)
         for queue in (Queue.INTERACTIVE, Queue.BULK):
             self._fill(queue)
         return ended
@@ -154,7 +166,11 @@ class Dispatcher:
 
         So a small collection need not wait for a huge one before it, nor a document for one of ten thousand pages.
         """
-        queued = {active.document: active.queued() for active in self.active.values()}
+        # What nobody serves has a part of its own, and takes no room from the others.
+        queued = {
+            active.document: 0 if self._nobody_serves(active.marker) else active.queued()
+            for active in self.active.values()
+        }
         lanes: dict[str, list[Active]] = {}
         load: dict[str, int] = {}
         for active in self.active.values():
@@ -189,13 +205,20 @@ class Dispatcher:
                 return None
             lane.append(entered)
         active = lane[0]
+        idle = self._nobody_serves(active.marker)
+        if idle and self._spare <= 0:
+            lane.pop(0)
+            return 0
         published = self._publish(active, min(room, active.marker.pages_per_job * _JOBS_AT_ONCE))
         if not active.unpublished:
             lane.pop(0)
+        if idle:
+            self._spare -= max(1, published)
         return max(1, published)
 
     def _look(self) -> list[Active]:
         """Ask the ledger how far each document is, and the store whether those that seem complete have ended."""
+        self._reseed_after_a_restart()
         documents = list(self.active.values())
         states = self._ledger.progress([(active.document, active.generation) for active in documents])
         ended = []
@@ -216,19 +239,39 @@ class Dispatcher:
                 self._seed(active)
         return ended
 
-    def _end(self, document: str, generation: int, marker: str) -> None:
-        self._ending.setdefault(document, {}).setdefault(generation, set()).add(marker)
+    def _reseed_after_a_restart(self) -> None:
+        """Tell a Redis that was restarted what the store has: it may have come back as it was some time ago."""
+        run = self._ledger.run()
+        if self._run not in {None, run}:
+            for active in self.active.values():
+                self._seed(active)
+        self._run = run
+
+    def _end(self, document: str, generation: int, key: str, waiting: Marker | None = None) -> None:
+        """Have a document finished whose generation has ended, and the marker with this key removed then."""
+        self._ending.setdefault(document, {}).setdefault(generation, {})[key] = waiting
 
     def _finish_ended(self) -> None:
         """Have ended documents finished, and remove their markers then: a crash before that does it once more."""
         for document, generations in list(self._ending.items()):
             for generation, markers in list(generations.items()):
                 if self._finish(document, generation):
-                    for marker in markers:
-                        self._store.delete(marker)
+                    for key, waiting in markers.items():
+                        self._remove(key, generation, waiting)
                     del generations[generation]
             if not generations:
                 del self._ending[document]
+
+    def _remove(self, key: str, generation: int, waiting: Marker | None) -> None:
+        """Remove the marker of a generation that has ended, not that of a newer one which another leader has begun."""
+        if waiting is not None:
+            self._store.delete(key)
+            count_waiting(self._ledger, waiting, over=True)
+            return
+        with suppress(NotFoundError, DamagedRecordError):
+            if Marker.from_bytes(self._store.get(key)).generation > generation:
+                return
+        self._store.delete(key)
 
     def _publish(self, active: Active, room: int) -> int:
         """Publish up to `room` pages that were not handed over yet; return how many."""
@@ -252,8 +295,10 @@ class Dispatcher:
                 document = keys.document_in(key)
                 marker = Marker.from_bytes(self._store.get(key))
                 if self._store.exists(keys.status(document, marker.generation)):
-                    self._end(document, marker.generation, key)  # somebody else wants it, too
+                    self._end(document, marker.generation, key, marker)  # somebody else wants it, too
                     continue
+                if self._nobody_serves(marker) and self._spare <= 0:
+                    break
                 active = self.active.get(document)
                 if document in self._ending or (active is not None and active.generation < marker.generation):
                     continue  # its turn comes when the older generation has ended and is delivered
@@ -268,8 +313,12 @@ class Dispatcher:
                 log.error("waiting document left alone", key=key, error=str(error))  # noqa: TRY400
                 continue
             self._store.delete(key)
+            count_waiting(self._ledger, marker, over=True)
         self._waiting.pop((queue, collection), None)
         return None
+
+    def _nobody_serves(self, marker: Marker) -> bool:
+        return bool(self._served_profiles) and (marker.profile, marker.profile_digest) not in self._served_profiles
 
     def _list_waiting(self) -> None:
         """Begin a listing of each collection that has waiting documents and is not being listed yet."""
@@ -287,11 +336,13 @@ class Dispatcher:
     def _seed(self, active: Active) -> int:
         """Tell the ledger what the store has, and return how many pages that is: none of them is published.
 
-        If that is all, ask for the document's assembly.
+        If that is all, ask for the document's assembly. One that has ended meanwhile is found at the next look.
         """
         manifest, generation = active.manifest, active.generation
-        pages = stored_pages(self._store, manifest.document, generation)
-        self._ledger.seed(manifest.document, generation, total=manifest.total, done=pages.done, failed=pages.failed)
+        pages = seed_ledger(self._store, self._ledger, manifest, generation)
+        if pages is None:
+            active.progress = None
+            return 0
         (active.progress,) = self._ledger.progress([(manifest.document, generation)])
         if active.progress is not None and active.progress.complete:
             publish_assembly(self._app, manifest.document, generation)

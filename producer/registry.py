@@ -63,7 +63,7 @@ class Registry:
         self._ledger = ledger
         self._lookup = Lookup(store, ledger)
         self._collections = CollectionReader(store, ledger, self._lookup)
-        self._removal = Removal(store, self._lookup, late=timedelta(seconds=_LATE * settings.job_deadline))
+        self._removal = Removal(store, ledger, self._lookup, late=timedelta(seconds=_LATE * settings.job_deadline))
         self._profiles = Profiles(store)
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from itertools import groupby, islice
@@ -18,14 +19,16 @@ import structlog
 
 from ocrfleet import keys
 from ocrfleet.errors import DamagedRecordError
-from ocrfleet.jobs import DocumentId, Manifest, Moment, Record, Submission
+from ocrfleet.jobs import DocumentId, Manifest, Marker, Moment, Record, Submission
 from ocrfleet.storage import NotFoundError
+from producer.backlog_count import count_waiting
 from producer.lookup import Lookup
 from producer.quarantine import release
 from producer.register import latest_status
 from producer.views import ENDED, OPEN, Removed, State
 
 if TYPE_CHECKING:
+    from ocrfleet.ledger import Ledger
     from ocrfleet.storage import ObjectStore
 
 log = structlog.get_logger(__name__)
@@ -61,7 +64,8 @@ class Tombstone(Record):
 class Removal:
     """Removes documents. `late` is how long after a deletion a worker may still write."""
 
-    def __init__(self, store: ObjectStore, lookup: Lookup, *, late: timedelta) -> None:
+    def __init__(self, store: ObjectStore, ledger: Ledger | None, lookup: Lookup, *, late: timedelta) -> None:
+        self._ledger = ledger
         self._store = store
         self._lookup = lookup
         self._late = late
@@ -162,7 +166,10 @@ class Removal:
             collection, queue = submission.terms.collection, submission.terms.queue
             self._store.delete(keys.submission(collection, created, document, submission.digest))
             for generation in (ended, ended + 1):
-                self._store.delete(keys.waiting(queue, collection, created, document, generation))
+                waiting = keys.waiting(queue, collection, created, document, generation)
+                with suppress(NotFoundError, DamagedRecordError):
+                    count_waiting(self._ledger, Marker.from_bytes(self._store.get(waiting)), over=True)
+                self._store.delete(waiting)
             self._store.delete(key)
         for state in ENDED:
             self._store.delete(keys.ended(state, created[:8], document))

@@ -24,7 +24,7 @@ from ocrfleet.errors import FatalError, OcrfleetError, TransientError
 from ocrfleet.jobs import Manifest, PageJob
 from ocrfleet.ledger import Ledger, Mark
 from ocrfleet.pages import PageStatus
-from ocrfleet.results import record_pages, stored_pages
+from ocrfleet.results import record_pages, seed_ledger, stored_pages
 from worker import canary, meters
 from worker.attempts import Attempt, RunRecord
 from worker.page import PageReader, SupersededError, Visit
@@ -301,11 +301,9 @@ class Pipeline:
         """Return the pages that need no work, from the ledger where it is to be trusted, else from the store."""
         known = self._ledger.terminal(job.document, job.generation, first=job.first, last=job.last)
         if known is None:
-            if self._store.exists(keys.status(job.document, job.generation)):
-                return set(range(job.first, job.last + 1))  # it has ended, as by being cancelled
-            pages = stored_pages(self._store, job.document, job.generation)
-            self._ledger.seed(job.document, job.generation, total=manifest.total, done=pages.done, failed=pages.failed)
-            return pages.terminal
+            seeded = seed_ledger(self._store, self._ledger, manifest, job.generation)
+            # None: it has ended, as by being cancelled, or is gone.
+            return set(range(job.first, job.last + 1)) if seeded is None else seeded.terminal
         if redelivered:
             pages = stored_pages(self._store, job.document, job.generation, first=job.first, last=job.last)
             self._ledger.mark(job.document, job.generation, sorted(pages.done))

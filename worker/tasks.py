@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from celery.exceptions import Reject
 
-from ocrfleet.errors import FatalError, OcrfleetError, PermanentError
+from ocrfleet.errors import DamagedRecordError, FatalError, OcrfleetError, PermanentError
 from ocrfleet.jobs import AssemblyJob, PageJob
 from ocrfleet.queues import TASK_ASSEMBLE, TASK_PAGES, publish_assembly, publish_pages, ranges
 from ocrfleet.storage import NotFoundError
@@ -47,6 +47,10 @@ class Acknowledgement:
                 yield
         except NotFoundError as error:
             log.warning("job of a document that is gone", error=str(error))
+        except DamagedRecordError as error:
+            # It would circle at full speed. The sweep asks again each minute; whoever mends the record, or upgrades the worker
+            # when a newer version wrote it, has the document go on.
+            log.error("job of a document with a record that can't be read", error=str(error))  # noqa: TRY400
         except PermanentError as error:
             # Nothing is lost: the sweep finds pages without a record and publishes them in this version's words.
             log.error("message refused", error=error.detail)  # noqa: TRY400 - the place in our code says nothing

@@ -7,7 +7,9 @@ from pathlib import Path
 from servers import Valkey
 from stage import Stage
 
+from ocrfleet import keys
 from producer.backlog_count import Recount, count
+from producer.registry import Registry
 
 
 def test_what_waits_is_counted_as_it_comes_and_goes(tmp_path: Path, valkey: Valkey) -> None:
@@ -50,3 +52,26 @@ def test_a_redis_that_was_wiped_is_told_again(stage: Stage) -> None:
     assert stage.ledger.waiting() is None
     recount.begin_if_due()
     stage.await_(lambda: stage.ledger.waiting() == count(stage.store))
+
+
+def test_what_is_cancelled_deleted_or_wanted_twice_waits_no_more(tmp_path: Path, valkey: Valkey) -> None:
+    stage = Stage(tmp_path, valkey, backlog_pages=4)
+    registry = Registry(stage.store, stage.ledger, stage.settings)
+    try:
+        stage.ledger.counted({})
+        begun = stage.register("a", list(range(10)))
+        cancelled, deleted = stage.register("b", [20, 21, 22]), stage.register("c", [30, 31])
+        stage.dispatcher.tick()
+        # When one is cancelled, one deleted, and the one that was begun is wanted by another collection, too
+        registry.cancel(cancelled.document)
+        registry.delete(deleted.document)
+        stage.register("a", [], collection="two")
+        registry.cancel(begun.document)
+        for _ in range(6):
+            stage.dispatcher.tick()
+        # Then what is counted is what waits
+        assert not list(stage.store.list(keys.WAITING))
+        assert stage.ledger.waiting() == {}
+    finally:
+        registry.close()
+        stage.close()

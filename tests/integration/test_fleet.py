@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from stage import Stage
 
 from ocrfleet import keys
 from ocrfleet.errors import Reason
-from ocrfleet.jobs import DocumentStatus, Manifest, Marker, PageJob, Queue
+from ocrfleet.jobs import DocumentStatus, Manifest, Marker, PageJob, Queue, Status
+from ocrfleet.profiles import resolve
 from ocrfleet.queues import Published, publish_pages
 from producer.dispatch import Dispatcher
 from producer.sweep import Sweep
@@ -200,20 +202,43 @@ def test_a_killed_workers_jobs_are_taken_over(stage: Stage) -> None:
     book = stage.register("a", numbers(0, 16))
     first = stage.start_worker()
     stage.await_(lambda: len(stage.stored(book)) >= 2)
+    in_hand = {page for _, page in stage.leased()}
     first.kill()
-    (status,) = stage.finish(book, workers=1)
+    killed = time.monotonic()
+    first.wait()
+    stage.start_worker()
+    # Then its pages are done elsewhere within thirty seconds beyond the lease
+    stage.await_(
+        lambda: in_hand <= {int(key[:6]) for key in stage.stored(book)},
+        seconds=stage.settings.lease_seconds + 30 - (time.monotonic() - killed),
+    )
+    (status,) = stage.finish(book)
     assert status.status is DocumentStatus.COMPLETED
     assert len(stage.recognised()) <= 16 + 2
 
 
-def test_a_job_longer_than_its_lease_is_delivered_once(stage: Stage) -> None:
-    # Given a lease of three seconds and a page that takes ten, with an idle worker waiting for it
-    stage.plan["seconds"] = 10
-    book = stage.register("a", [7])
-    stage.keep_workers(2)
-    (status,) = stage.finish(book)
-    assert status.status is DocumentStatus.COMPLETED
-    assert stage.recognised() == [7]
+def test_a_job_ten_times_as_long_as_its_lease_is_delivered_once(tmp_path: Path, valkey: Valkey) -> None:
+    stage = Stage(tmp_path, valkey, lease_seconds=2)
+    try:
+        # Given a lease of two seconds and a page that takes twenty, with an idle worker waiting for it
+        stage.plan["seconds"] = 20
+        book = stage.register("a", [7])
+        stage.keep_workers(2)
+        deliveries: set[bytes] = set()
+        stage.await_(
+            lambda: (
+                stage.store.exists(keys.status(book.document, 1))
+                or deliveries.update(stage.valkey.client.hkeys(keys.UNACKED))
+            ),
+            seconds=60,
+        )
+        status = Status.from_bytes(stage.store.get(keys.status(book.document, 1)))
+        assert status.status is DocumentStatus.COMPLETED
+        # Then nobody else ever got it: each delivery has a tag of its own, and the second one is the assembly
+        assert stage.recognised() == [7]
+        assert len(deliveries) <= 2
+    finally:
+        stage.close()
 
 
 def test_leases_are_renewed_where_kombu_keeps_them(stage: Stage) -> None:
@@ -318,6 +343,26 @@ def test_a_worker_reads_a_source_where_it_is_now(stage: Stage) -> None:
     assert (again.document, again.generation) == (book.document, 2)
     (status,) = stage.finish(again, workers=1)
     assert status.status is DocumentStatus.COMPLETED
+
+
+def test_a_profile_that_nobody_serves_keeps_no_other_waiting(tmp_path: Path, valkey: Valkey) -> None:
+    stage = Stage(tmp_path, valkey, backlog_pages=8)
+    try:
+        # Given the whole backlog taken by a profile for which there is no worker, while there was none at all
+        served = stage.profile
+        stage.profile = resolve("numbered:OtherEngine")
+        stage.register("other", numbers(0, 40), collection="other")
+        stage.dispatcher.tick()
+        stage.profile = served
+        # When somebody wants pages that a worker can read
+        book = stage.register("a", [50], collection="small")
+        stage.start_worker()
+        (status,) = stage.finish(book)
+        assert status.status is DocumentStatus.COMPLETED
+        # Then what nobody serves waits for its workers, and is not published further
+        assert int(valkey.client.llen(keys.queue_pages("bulk", "numbered-otherengine"))) <= 8
+    finally:
+        stage.close()
 
 
 def test_documents_without_pages_count_towards_the_backlog(tmp_path: Path, valkey: Valkey) -> None:

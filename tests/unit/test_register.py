@@ -598,7 +598,7 @@ def test_a_changed_time_or_size_means_reading(desk: Desk) -> None:
     assert len(desk.remembered()) == 3
 
 
-@pytest.mark.parametrize("junk", [b"", b"{", b'{"sha256": "x"}', b'{"schema_version": 1, "pages": 3}'])
+@pytest.mark.parametrize("junk", [b" ", b"{", b'{"sha256": "x"}', b'{"schema_version": 1, "pages": 3}'])
 def test_an_index_that_can_not_be_read_is_written_anew(desk: Desk, junk: bytes) -> None:
     path = age(pdf(desk.folder / "a.pdf"))
     first = desk.intake.source(path)
