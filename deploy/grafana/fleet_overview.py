@@ -104,8 +104,8 @@ KEEPING_UP = (
         unit="s",
     ),
     lines(
-        "Time from upload to result",
-        "From a document's submission to the delivery of its text: half of the documents, nine of ten, and 99 of 100 are faster.",
+        "Time from submission to result",
+        "From a document's submission (an upload's: when watch noticed it) to the delivery of its text: half of the documents, nine of ten, and 99 of 100 are faster.",
         "the line of nine of ten is above the deadline.",
         {
             f"{{{{queue}}}} {quantile}": f"histogram_quantile({quantile}, sum by (le, queue) "
@@ -116,8 +116,8 @@ KEEPING_UP = (
     ),
     lines(
         "Documents by state",
-        "Documents that wait to be dispatched, that are paused, whose pages are being read (active), and that are still to be delivered (ended).",
-        "ended grows: results can't be delivered. The log of serve says why.",
+        "Documents that wait to be dispatched, that are paused, whose pages are being read (active), and that ended but could not be delivered yet (undelivered).",
+        "undelivered grows: results can't be delivered. The log of serve says why.",
         {"{{state}}": f"max by (state) (ocrfleet_documents {LED})"},
         unit="suffix: documents",
         stacked=True,

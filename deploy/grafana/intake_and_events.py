@@ -128,8 +128,8 @@ TAKING_IN = (
     ),
     lines(
         "Documents by state",
-        "Documents that wait to be dispatched, that are paused, whose pages are being read (active), and that are still to be delivered (ended).",
-        "waiting grows while active stays level: the fleet is full, or nothing is dispatched. ended grows: nothing can be delivered.",
+        "Documents that wait to be dispatched, that are paused, whose pages are being read (active), and that ended but could not be delivered yet (undelivered).",
+        "waiting grows while active stays level: the fleet is full, or nothing is dispatched. undelivered grows: nothing can be delivered.",
         {"{{state}}": f"max by (state) (ocrfleet_documents {LED})"},
         unit="suffix: documents",
         stacked=True,
@@ -146,8 +146,8 @@ LEAVING = (
         stacked=True,
     ),
     lines(
-        "Time from upload to result",
-        "From a document's submission to the delivery of its text: half of the documents, and nine of ten, are faster.",
+        "Time from submission to result",
+        "From a document's submission (an upload's: when watch noticed it) to the delivery of its text: half of the documents, and nine of ten, are faster.",
         "it is above what was promised.",
         {
             f"{{{{queue}}}} {quantile}": f"histogram_quantile({quantile}, sum by (le, queue) "

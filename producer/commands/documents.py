@@ -228,7 +228,7 @@ def purge(
     objects = f", {removed.objects} objects" if what is not What.DOCUMENTS else ""
     typer.echo(f"{what} {verb}: {removed.documents} documents{objects}")
     if what is What.DOCUMENTS and removed.documents and not dry_run:
-        typer.echo("Their objects are removed in the background, by ocrfleet serve or watch.")
+        typer.echo("Their objects are removed in the background, by ocrfleet serve or dispatch.")
 
 
 def read_age(text: str) -> timedelta:

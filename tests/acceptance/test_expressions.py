@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -126,7 +127,7 @@ def test_every_expression_tells_something(fleet: Fleet, record_property: Callabl
     wrong: list[str] = []
     panels = 0
     for uid, board in loaded().items():
-        panels += sum("targets" in panel for panel in board["panels"])
+        panels += sum("targets" in panel and not excused(panel) for panel in board["panels"])
         for expression in (*asked(board), *besides(board)):
             wrong += [f"{uid}: {problem}" for problem in problems(prometheus, with_values(expression), known)]
         for expression, legend in legends(board):
@@ -141,7 +142,13 @@ def test_every_expression_tells_something(fleet: Fleet, record_property: Callabl
     # And what went wrong is told of
     assert prometheus.ask('ALERTS{alertname="OcrfleetEventsDeadLettered", alertstate="firing"}')
     assert prometheus.ask('ALERTS{alertname="OcrfleetQuarantineGrowing", alertstate="firing"}')
-    record_property(TOLD, f"{panels} panels and {len(rules())} rules hold in a real Prometheus")
+    held = sum(rule.get("record") not in LATER for rule in rules())
+    record_property(TOLD, f"{panels} panels and {held} rules hold in a real Prometheus")
+
+
+def excused(panel: dict[str, Any]) -> bool:
+    """Tell whether a panel asks for something that is not there, and need not be."""
+    return any(metrics(target["expr"]) & (ELSEWHERE.keys() | LATER.keys()) for target in panel["targets"])
 
 
 def problems(prometheus: Prometheus, expression: str, known: set[str]) -> Iterator[str]:
