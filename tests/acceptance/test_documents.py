@@ -19,6 +19,9 @@ from servers import lacking
 
 from producer.sample_texts import SAMPLES, expected_words
 
+#: It takes a minute or two, and several on a busy machine.
+pytestmark = pytest.mark.timeout(900)
+
 #: What becomes of each broken or unusual file of the corpus; all others complete.
 PROBLEMS = {
     "corrupt-unrecoverable.pdf": "no_pages",
@@ -75,7 +78,7 @@ def corpus_run(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """One run over the whole corpus, two pages of each document, and a second one with the password."""
     desk = Desk(tmp_path_factory.mktemp("corpus"))
     files = corpus / "files"
-    first = desk.run("run", files, "-o", "out", "--pages", "1-2", "--json", timeout=280)
+    first = desk.run("run", files, "-o", "out", "--pages", "1-2", "--json", timeout=800)
     log = "".join(path.read_text() for path in (desk.out / ".ocrfleet" / "logs").glob("worker-*.log"))
     yield desk, first, log
     desk.close()

@@ -133,7 +133,7 @@ def test_a_file_that_changes_while_it_waits_is_said_to_have_changed(desk: Desk) 
     process = desk.start("run", "in", "-o", "out", *NUMBERED, "--json")
     desk.until(lambda: len(desk.recognised()) >= 2)
     write_book(desk.scans / "a.tif", list(range(50, 62)))
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=120)
     assert process.returncode == 1
     (item,) = json.loads(out)["results"]
     assert item["status"] == "partial"
@@ -211,7 +211,7 @@ def test_killed_and_run_again_it_goes_on_and_the_outputs_are_the_same_bytes(book
     process = books.start("run", "in", "-o", "out", *NUMBERED, "--json")
     books.until(lambda: len(books.recognised()) > before, seconds=15)
     started = time.monotonic() - begun
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=120)
     # Then it soon works, reads no page whose result was stored, and the outputs are those of a calm run
     assert process.returncode == 0, err
     assert started < 10
@@ -239,7 +239,7 @@ def test_interrupted_it_stops_cleanly_and_goes_on_later(books: Desk, number: sig
     books.until(lambda: books.stored_pages() >= 4)
     books.family(process)
     process.send_signal(number)
-    out, err = process.communicate(timeout=25)
+    out, err = process.communicate(timeout=120)
     assert process.returncode == 128 + number, err
     assert "Run the same command again" in out
     assert books.gone(seconds=2)
@@ -279,7 +279,7 @@ def test_two_runs_on_one_output_folder_do_not_mix(books: Desk) -> None:
     assert result.returncode == 2
     assert f"another run (process {process.pid})" in result.stderr
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=25)
+    process.communicate(timeout=120)
 
 
 @pytest.mark.parametrize(
@@ -388,15 +388,15 @@ def test_an_interrupted_run_goes_on_when_more_inputs_are_given(books: Desk) -> N
     process = books.start("run", "in/sub", "-o", "out", *NUMBERED)
     books.until(lambda: books.stored_pages() >= 4)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=25)
+    process.communicate(timeout=120)
     # When another command wants the same documents and more
     write_book(books.folder / "more.tif", [300])
-    result = books.run("run", "in/sub", "more.tif", "-o", "out", *NUMBERED, timeout=60)
+    result = books.run("run", "in/sub", "more.tif", "-o", "out", *NUMBERED, timeout=120)
     # Then all of them are read, and no page twice
     assert result.returncode == 0, result.stderr
     assert sorted(books.recognised()) == [*range(100, 120), *range(200, 210), 300]
     # And the first command finds everything done
-    assert books.run("run", "in/sub", "-o", "out", *NUMBERED, timeout=60).returncode == 0
+    assert books.run("run", "in/sub", "-o", "out", *NUMBERED, timeout=120).returncode == 0
     assert len(books.recognised()) == 31
 
 
@@ -443,6 +443,6 @@ def test_an_interrupt_during_intake_leaves_no_process(desk: Desk) -> None:
     process = desk.start("run", "in", "-o", "out", *NUMBERED)
     desk.until(lambda: any("producer.probe" in " ".join(one.cmdline()) for one in desk.family(process)))
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=25)
+    process.communicate(timeout=120)
     assert process.returncode == 130
     assert desk.gone(seconds=3)

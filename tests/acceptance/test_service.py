@@ -177,7 +177,7 @@ def test_whoever_submits_may_wait_stop_waiting_and_wait_again(desk: Desk, valkey
     # Then the command goes on as long as there is something to be read, or until it is stopped
     assert waiting.poll() is None
     waiting.send_signal(signal.SIGINT)
-    _, said = waiting.communicate(timeout=30)
+    _, said = waiting.communicate(timeout=120)
     assert (waiting.returncode, "the work goes on" in said) == (130, True), said
     # And when it is given again, it submits nothing anew, and ends when all was read and delivered
     go_on.touch()

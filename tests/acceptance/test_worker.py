@@ -73,7 +73,7 @@ def test_workers_register_and_one_that_is_killed_is_started_again(
     assert status.status is DocumentStatus.COMPLETED
     # And they leave when the supervisor is told to
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=120)
     assert process.returncode == 0, said
     assert desk.gone(seconds=2)
     assert stage.ledger.workers() == []
@@ -94,7 +94,7 @@ def test_told_to_stop_they_end_what_they_have_begun(desk: Desk, stage: Stage, sh
         os.killpg(process.pid, signal.SIGINT)
     else:
         process.send_signal(signal.Signals[how.split(maxsplit=1)[0]])
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=120)
     # Then it ends well, the page is stored, and no process is left
     assert process.returncode == 0, said
     assert desk.gone(seconds=2)
@@ -114,7 +114,7 @@ def test_told_twice_it_hurries(desk: Desk, stage: Stage, shared: dict[str, str])
     time.sleep(1.2)
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=3)
+    process.communicate(timeout=20)
     assert process.returncode == 130
     assert desk.gone(seconds=2)
 
@@ -131,7 +131,7 @@ def test_a_killed_supervisor_leaves_no_worker(desk: Desk, stage: Stage, shared: 
 def test_workers_that_can_not_start_end_it_with_one_clear_line(
     desk: Desk, stage: Stage, shared: dict[str, str]
 ) -> None:
-    result = desk.run("worker", "--engine", "nowhere:Engine", "--processes", "2", environment=shared, timeout=40)
+    result = desk.run("worker", "--engine", "nowhere:Engine", "--processes", "2", environment=shared, timeout=120)
     assert result.returncode == 3
     assert "the engine 'nowhere:Engine' can't be loaded" in result.stderr
     assert result.stderr.splitlines()[-1].startswith("Can't start: no worker can start")
@@ -148,7 +148,7 @@ def test_a_worker_at_its_limit_leaves_the_others_to_work_on(desk: Desk, stage: S
     stage.register("b", list(range(2, 9)))
     stage.await_(lambda: len(workers_of(desk, process)) == 1)
     (desk.folder / "until").touch()
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=120)
     # Then that page is stored all the same; the other goes on to its own limit, and it says what happened
     assert process.returncode == 3
     assert "it may read no more" in said
@@ -166,7 +166,7 @@ def test_a_worker_at_its_limit_leaves_the_others_to_work_on(desk: Desk, stage: S
     ],
 )
 def test_a_wrong_use_of_worker_is_one_clear_line(desk: Desk, arguments: list[str], words: str) -> None:
-    result = desk.run("worker", *arguments, environment={"CUDA_VISIBLE_DEVICES": ""}, timeout=20)
+    result = desk.run("worker", *arguments, environment={"CUDA_VISIBLE_DEVICES": ""}, timeout=120)
     assert result.returncode == 2
     assert words in " ".join(result.stderr.split())
     assert "Traceback" not in result.stderr
@@ -184,7 +184,7 @@ def test_workers_wait_for_a_redis_that_is_away(desk: Desk, stage: Stage, shared:
     stage.await_(lambda: len(stage.ledger.workers()) == 1)
     assert workers_of(desk, process) == [worker]
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=30)
+    process.communicate(timeout=120)
     assert process.returncode == 0
 
 
@@ -283,7 +283,7 @@ def test_a_run_whose_canary_is_misread_does_not_begin(desk: Desk) -> None:
     }
     (desk.folder / "mine.json").write_text(json.dumps(profile))
     write_book(desk.scans / "a.tif", [1])
-    result = desk.run("run", "in", "-o", "out", "--profile", "mine.json", "--workers", "1", timeout=60)
+    result = desk.run("run", "in", "-o", "out", "--profile", "mine.json", "--workers", "1", timeout=120)
     assert result.returncode == 3
     assert "misreads the canary page" in " ".join(result.stderr.split())
     assert desk.recognised() == []
@@ -291,7 +291,7 @@ def test_a_run_whose_canary_is_misread_does_not_begin(desk: Desk) -> None:
 
 def test_openai_without_a_server_is_one_clear_line(desk: Desk) -> None:
     write_book(desk.scans / "a.tif", [1])
-    result = desk.run("run", "in", "-o", "out", "--engine", "openai", timeout=60)
+    result = desk.run("run", "in", "-o", "out", "--engine", "openai", timeout=120)
     assert result.returncode == 3
     assert "--engine openai needs the server's address: --base-url" in " ".join(result.stderr.split())
     assert "Traceback" not in result.stderr
@@ -307,7 +307,7 @@ def test_openai_without_a_server_is_one_clear_line(desk: Desk) -> None:
 )
 def test_options_that_do_not_go_together_are_one_clear_line(desk: Desk, arguments: list[str], words: str) -> None:
     write_book(desk.scans / "a.tif", [1])
-    result = desk.run("run", "in", "-o", "out", *arguments, timeout=20)
+    result = desk.run("run", "in", "-o", "out", *arguments, timeout=120)
     assert result.returncode == 2
     assert words in " ".join(result.stderr.split())
     assert "Traceback" not in result.stderr

@@ -183,7 +183,7 @@ def test_a_drained_worker_gives_back_a_page_that_hangs_and_blames_nobody(wide: S
     told = time.monotonic()
     assert first.wait(timeout=20) == 0, wide.logs()
     # Then it does so soon after its time to drain
-    assert time.monotonic() - told < 6
+    assert time.monotonic() - told < 20
     # And what it had begun is stored, but for the page that hangs; that is given back, and nobody is to blame
     begun = set(wide.recognised())
     assert {f"{number + 1:06d}.json" for number in begun} - set(wide.stored(book)) == {"000004.json"}

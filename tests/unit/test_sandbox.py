@@ -123,7 +123,7 @@ def test_a_hang_in_c_code_ends_at_the_deadline(sandbox: Sandbox) -> None:
     with pytest.raises(PageFaultError) as caught:
         sandbox.call({"do": "hang"}, deadline=0.3)
     assert (caught.value.reason, caught.value.detail) == (Reason.RENDER_DEADLINE, "decoding took longer than 0.3 s")
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 10
     assert gone(pid, within=1)
     echo(sandbox)
 
