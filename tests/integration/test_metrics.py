@@ -18,7 +18,7 @@ import pytest
 from numbered import write_book
 from prometheus_client import REGISTRY
 from scrape import Scrape, scrape, scraped
-from servers import FAKES, Moto, free_ports
+from servers import FAKES, Moto, Valkey, free_ports
 from stage import ENGINE, Stage
 
 from ocrfleet.jobs import Queue, Terms, Wish
@@ -193,8 +193,19 @@ def test_who_does_not_lead_says_so_and_nothing_of_the_fleet(stage: Stage, roles:
     assert page.values("ocrfleet_leader") == [1]
 
 
-def test_a_lease_that_runs_out_and_a_redis_that_is_away_are_counted(stage: Stage, roles: list[Role]) -> None:
-    # Given a worker that dies with a page in its hand
+def test_a_lease_that_runs_out_and_a_redis_that_is_away_are_counted(
+    tmp_path: Path, valkey: Valkey, roles: list[Role]
+) -> None:
+    # Given a lease so long that the leader looks, every five seconds, before it runs out
+    stage = Stage(tmp_path, valkey, lease_seconds=14)
+    try:
+        lease_and_redis(stage, roles)
+    finally:
+        stage.close()
+
+
+def lease_and_redis(stage: Stage, roles: list[Role]) -> None:
+    # And a worker that dies with a page in its hand
     stage.plan |= {"wait": [5], "until": str(stage.folder / "never")}
     leader = start(roles, stage, "dispatch", "--clerks", "0")
     stage.register("one", [5])

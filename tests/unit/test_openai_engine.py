@@ -327,7 +327,7 @@ class TestRequests:
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.3):
                     await read(engine)
-            assert await asyncio.to_thread(server.left.wait, 3)
+            assert await asyncio.to_thread(server.left.wait, 30)
             return await read(engine)
 
         assert with_engine(server, cancel_and_read, concurrency=1).text == "hello"
@@ -341,7 +341,7 @@ class TestLoops:
         async def both(engine: Engine) -> tuple[Recognition, Recognition]:
             looping = await read(engine)
             # Then the server is told, so that its place is free for the next page
-            assert await asyncio.to_thread(server.left.wait, 3)
+            assert await asyncio.to_thread(server.left.wait, 30)
             return looping, await read(engine)
 
         looping, after = with_engine(server, both, concurrency=1)
@@ -627,7 +627,7 @@ class TestFaults:
         server.script = [hangs("once upon a time")]
 
         assert "sent nothing for 0.3 seconds" in str(failure(server, TransientError, timeout=0.3))
-        assert server.left.wait(3)
+        assert server.left.wait(30)
 
     def test_an_answer_that_breaks_off_is_nobodys_fault(self, server: ChatServer) -> None:
         server.script = [breaks_off("once upon a time")]
