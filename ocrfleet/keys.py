@@ -37,7 +37,7 @@ Redis (a hint: all of it can be rebuilt from the store). Keys of a document expi
 
     ocrfleet:ledger:<id>:<generation>     hash    total, published, failed
     ocrfleet:pages:<id>:<generation>      bitmap  bit n: page n has a terminal record
-    ocrfleet:faults:<id>:<generation>     hash    <page>:attempts, …:reason, …:deaths, …:deaths_alone, …:falls, …:death
+    ocrfleet:faults:<id>:<generation>     hash    <page>:attempts, …:reason, …:deaths, …:deaths_alone, …:falls, …:death, …:detail
     ocrfleet:inflight:<id>:<generation>   hash    page → worker that holds it, and whether alone
     ocrfleet:worker:<worker>              string  heartbeat: what it says of itself; expires with the worker's lease
     ocrfleet:grave:<host>.<pid>           string  how a worker's process ended, as its supervisor saw it; for a day

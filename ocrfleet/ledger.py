@@ -74,14 +74,15 @@ local function held_by_other(page)
 end
 """
 
-# … page… → for each page: attempts, deaths, deaths alone, reason, falls, how the last worker died
+# … page… → for each page: attempts, deaths, deaths alone, reason, falls, how the last worker died,
+# the last fault in words
 _INSPECT = f"""{_IN_FLIGHT}
 local faults = {{}}
 for i = 5, #ARGV do
     local page = ARGV[i]
     held_by_other(page)
     faults[#faults + 1] = redis.call('HMGET', KEYS[1], page .. ':attempts', page .. ':deaths',
-        page .. ':deaths_alone', page .. ':reason', page .. ':falls', page .. ':death')
+        page .. ':deaths_alone', page .. ':reason', page .. ':falls', page .. ':death', page .. ':detail')
 end
 return faults
 """
@@ -153,6 +154,8 @@ class Faults:
     falls: int = 0
     #: how the last worker ended that died with it, if anybody saw that
     death: str | None = None
+    #: the last fault of the page's own, in words
+    detail: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,13 +335,13 @@ class Ledger:
         with _broker_errors():
             self.redis.hdel(keys.redis_inflight(document, generation), str(page))
 
-    def fault(self, document: str, generation: int, page: int, reason: str) -> int:
-        """Count a fault of the page's own and return how many there are."""
+    def fault(self, document: str, generation: int, page: int, reason: str, detail: str = "") -> int:
+        """Count a fault of the page's own, remember what it was, and return how many there are."""
         key = keys.redis_faults(document, generation)
         with _broker_errors():
             pipe = self.redis.pipeline(transaction=False)
             pipe.hincrby(key, f"{page}:attempts", 1)
-            pipe.hset(key, f"{page}:reason", reason)
+            pipe.hset(key, mapping={f"{page}:reason": reason, f"{page}:detail": detail})
             pipe.expire(key, _TTL)
             return int(pipe.execute()[0])
 
@@ -427,7 +430,7 @@ class Ledger:
 
 def _faults(facts: Sequence[bytes | None]) -> Faults:
     """Return what _INSPECT answers for a page."""
-    attempts, deaths, deaths_alone, reason, falls, death = facts
+    attempts, deaths, deaths_alone, reason, falls, death, detail = facts
     return Faults(
         attempts=int(attempts or 0),
         deaths=int(deaths or 0),
@@ -435,6 +438,7 @@ def _faults(facts: Sequence[bytes | None]) -> Faults:
         reason=reason.decode() if reason else None,
         falls=int(falls or 0),
         death=death.decode() if death else None,
+        detail=detail.decode() if detail else None,
     )
 
 

@@ -120,5 +120,7 @@ class Climb(Record):
     rung: int = Field(ge=0)
     #: and what with
     fell: Reason
+    #: that in words, where it was no doubt about a text: whoever goes on tells it as the one before would have
+    detail: str | None = None
     #: failed, with the best text so far
     best: PageResult | None = None

@@ -157,13 +157,13 @@ class PageReader:
                 return await self._failed(visit, error.reason, error.detail)
             visit.fault = error.reason, error.detail
             visit.spent.add(step.rung)  # asked again in the same way, it would refuse again
-            await self._patience.call(self._ledger.fault, *visit.at, error.reason)
+            await self._patience.call(self._ledger.fault, *visit.at, error.reason, error.detail)
             await self._fell(visit, step, error.reason)
             return None
         except PageFaultError as fault:
             visit.fault = fault.reason, fault.detail
             log.warning("page attempt failed", reason=fault.reason, detail=fault.detail)
-            await self._patience.call(self._ledger.fault, *visit.at, fault.reason)
+            await self._patience.call(self._ledger.fault, *visit.at, fault.reason, fault.detail)
             await self._fell(visit, step, fault.reason)
             return None
         if result.reason is None:
@@ -188,6 +188,8 @@ class PageReader:
             # Rungs are counted on one ladder: that of a profile whose workers are gone says nothing here.
             if climb.profile_digest == _owner(visit):
                 visit.climb = climb
+                if climb.detail is not None:
+                    visit.fault = climb.fell, climb.detail
         if visit.best is None and visit.job.generation > 1:
             document, generation, page = visit.at
             with suppress(NotFoundError, DamagedRecordError):
@@ -217,7 +219,7 @@ class PageReader:
                 return self._step(visit, 0)
             # A worker died between counting the last fault and noting it.
             reason = Reason(visit.faults.reason or Reason.INTERNAL_ERROR)
-            visit.fault = reason, f"it failed {visit.faults.attempts} times; the run records have its attempts"
+            visit.fault = reason, visit.faults.detail or "it failed; the run records have its attempts"
             visit.climb = Climb(profile_digest=_owner(visit), rung=0, fell=reason, best=visit.best)
         climb = visit.climb
         fell = {climb.fell} | ({visit.best.reason} if visit.best is not None and visit.best.reason else set())
@@ -329,7 +331,8 @@ class PageReader:
         if result is not None:
             visit.best = better(result, visit.best)
         reached = step.rung if visit.climb is None else max(step.rung, visit.climb.rung)
-        visit.climb = Climb(profile_digest=_owner(visit), rung=reached, fell=reason, best=visit.best)
+        detail = visit.fault[1] if result is None else None
+        visit.climb = Climb(profile_digest=_owner(visit), rung=reached, fell=reason, detail=detail, best=visit.best)
         await self._patience.call(self._store.put, keys.climb(*visit.at), visit.climb.to_bytes())
         await self._patience.call(self._ledger.fell, *visit.at)
         await self._patience.call(self._ledger.release, *visit.at)

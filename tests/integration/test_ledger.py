@@ -178,8 +178,8 @@ def test_the_pages_of_a_job_are_inspected_at_once(ledger: Ledger) -> None:
 
 
 def test_own_faults_are_counted(ledger: Ledger) -> None:
-    assert [ledger.fault(DOCUMENT, 1, page, "engine_failed") for page in (5, 5, 6)] == [1, 2, 1]
-    assert ledger.inspect(DOCUMENT, 1, 5, worker="a") == Faults(attempts=2, reason="engine_failed")
+    assert [ledger.fault(DOCUMENT, 1, page, "engine_failed", "it said no") for page in (5, 5, 6)] == [1, 2, 1]
+    assert ledger.inspect(DOCUMENT, 1, 5, worker="a") == Faults(attempts=2, reason="engine_failed", detail="it said no")
 
 
 def test_a_server_that_is_away_is_a_transient_error(valkey: Valkey, ledger: Ledger) -> None:

@@ -95,6 +95,21 @@ def test_a_failure_that_comes_after_a_success_changes_nothing(stage: Stage) -> N
     assert (status.status, status.done, status.failures) == (DocumentStatus.COMPLETED, 2, ())
 
 
+def test_a_page_whose_worker_died_after_its_last_fault_fails_in_the_same_words(stage: Stage) -> None:
+    # Given two documents of the same kind, each with a page that the engine refuses
+    stage.plan["fail"] = [1, 2]
+    calm, struck = stage.register("calm", [1]), stage.register("struck", [2])
+    stage.dispatcher.tick()
+    # When of one a worker has died between the count of its last fault and the note of that
+    for _ in range(stage.settings.page_attempts):
+        stage.ledger.fault(struck.document, 1, 1, Reason.ENGINE_FAILED, "it said no")
+    first, second = stage.finish(calm, struck, workers=1)
+    # Then both are told alike
+    assert [failure.detail for failure in first.failures] == ["it said no"]
+    assert first.failures == second.failures
+    assert stage.recognised().count(2) == 0
+
+
 def test_a_late_assembly_does_nothing_to_a_generation_that_was_opened_since(stage: Stage) -> None:
     stage.plan["fail"] = [2]
     book = stage.register("a", [1, 2])
