@@ -13,6 +13,7 @@ from ocrfleet.errors import DamagedRecordError, TransientError
 from ocrfleet.jobs import Arrival, Queue, Submission, WorkerState
 from ocrfleet.storage import NotFoundError
 from producer.finish import Undelivered
+from producer.leader import NOBODY_LEADS, is_led
 from producer.lookup import Facts, Lookup, reasons_of
 from producer.views import OPEN, Forecast, Row, State
 
@@ -78,11 +79,22 @@ class CollectionReader:
         }
         if self._store.exists(keys.paused(collection)):
             return Forecast(reason="the collection is paused: resume it", **known)
+        if (documents or active or arriving or finishing) and not self._led():
+            return Forecast(reason=NOBODY_LEADS, **known)
         if not pages:
             reason = "nobody has counted the pages of what arrives yet" if arriving else None
             return Forecast(seconds=None if arriving else 0.0, reason=reason, **known)
         seconds, reason = self._time_for(left)
         return Forecast(seconds=seconds, reason=reason, **known)
+
+    def _led(self) -> bool:
+        """Return whether somebody leads; true when that can't be asked, which is another thing to be told."""
+        if self._ledger is None:
+            return True
+        try:
+            return is_led(self._ledger.redis)
+        except TransientError:
+            return True
 
     def _source(self, key: str) -> tuple[Submission | Row | None, Facts | None]:
         """Return a submission and its document; a row instead where there is no more to be asked."""

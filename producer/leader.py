@@ -14,9 +14,22 @@ import structlog
 from redis.exceptions import LockError
 from redis.lock import Lock
 
-from ocrfleet import metrics
+from ocrfleet import keys, metrics
+from ocrfleet.errors import TransientError
 
 log = structlog.get_logger(__name__)
+
+#: What is said of a fleet that takes nothing in and delivers nothing.
+NOBODY_LEADS = "nobody leads: start ocrfleet serve or dispatch"
+
+
+def is_led(client: redis.Redis) -> bool:
+    """Return whether a process leads the fleet, or did some seconds ago. Raises TransientError when Redis is away."""
+    try:
+        return bool(client.exists(keys.REDIS_DISPATCHER))
+    except redis.RedisError as error:
+        metrics.REDIS_ERRORS.inc()
+        raise TransientError(f"Redis can't be used: {error}") from error
 
 
 class Leadership:

@@ -114,7 +114,10 @@ def _said(forecast: Forecast) -> str:
     about = "" if forecast.exact else "about "
     arriving = f"; {forecast.arriving} sources are still to be counted" if forecast.arriving else ""
     if not forecast.pages and not forecast.arriving:
-        return "Nothing is left to be read."
+        held_up = (
+            f" Still to be delivered: {forecast.finishing} documents; {forecast.reason}" if forecast.reason else ""
+        )
+        return f"Nothing is left to be read.{escape(printable(held_up))}"
     left = f"{about}{forecast.pages} pages are left{arriving}"
     if forecast.seconds is None:
         return f"{left}. When they will be done can't be said: {escape(printable(forecast.reason or 'unknown'))}"

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from producer.inventory import LIMIT
+from producer.leader import NOBODY_LEADS
 from producer.show import duration, printable
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def _backlog(outlook: Outlook) -> Table:
         ("queued", [_number(lane.queued) for _, lane, _ in lanes]),
         ("running", [_number(lane.running) for _, lane, _ in lanes]),
         ("oldest waits", [_age(lane) for _, lane, _ in lanes]),
-        ("done in about", [duration(seconds) if lane.pages else "-" for _, lane, seconds in lanes]),
+        ("done in about", [duration(seconds) if lane.pages and outlook.workers else "-" for _, lane, seconds in lanes]),
     ]
     for name, values in rows:
         table.add_row(name, *values)
@@ -176,6 +177,8 @@ def _wrong(sight: Sight) -> list[Text]:
         (paused, "{} documents of paused collections: ocrfleet resume --collection NAME", "yellow"),
     ]
     lines += [(words.format(count), style) for count, words, style in facts if count]
+    if not sight.led:
+        lines.insert(0, (NOBODY_LEADS, "red"))
     if redis.most and redis.used > _FULL * redis.most:
         lines.append((f"Redis has {redis.used / redis.most:.0%} of the memory that it may use", "red"))
     return [Text(words, style=style) for words, style in lines]

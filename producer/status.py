@@ -17,6 +17,7 @@ from ocrfleet.models import named
 from ocrfleet.queues import Published
 from ocrfleet.storage import NotFoundError
 from ocrfleet.stores import open_store
+from producer.leader import NOBODY_LEADS, is_led
 
 if TYPE_CHECKING:
     from ocrfleet.settings import Settings
@@ -49,6 +50,7 @@ def look(settings: Settings) -> dict[str, Any]:
         for profile in profiles
     ]
     return {
+        "led": is_led(ledger.redis),
         "profiles": rows,
         "waiting_documents": _waiting(store),
         "workers": [state.model_dump(mode="json", exclude={"schema_version", "profile_digest"}) for state in workers],
@@ -104,6 +106,8 @@ def show_status(settings: Settings, *, as_json: bool) -> None:
                 f"Start a worker: ocrfleet worker {_options(row['profile'])}",
                 soft_wrap=True,
             )
+    if not facts["led"]:
+        console.print(f"[red]{NOBODY_LEADS.capitalize()}[/]", soft_wrap=True)
     for queue, collections in facts["waiting_documents"].items():
         for collection, count in collections.items():
             more = " or more" if count == _COUNTED else ""

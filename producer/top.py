@@ -15,6 +15,7 @@ from ocrfleet.errors import DamagedRecordError
 from ocrfleet.jobs import Manifest, Marker
 from ocrfleet.storage import NotFoundError
 from producer.dispatch import Active
+from producer.leader import is_led
 from producer.outlook import Looker
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ class Sight:
     #: active documents by profile, where no worker serves that in their revision
     unserved: Mapping[str, int]
     failed: int
+    #: whether somebody leads
+    led: bool
     at: float
 
     @property
@@ -92,6 +95,7 @@ class Top:
                 marker.profile for marker in markers if (marker.profile, marker.profile_digest) not in served
             ),
             failed=sum(one.progress.failed for one in active if one.progress is not None),
+            led=is_led(self._ledger.redis),
             at=time.time(),
         )
 

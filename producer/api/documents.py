@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from http import HTTPStatus
-from typing import Annotated, BinaryIO
+from typing import Annotated, BinaryIO, Literal
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Path, Query
@@ -41,6 +41,8 @@ _CONFLICT = described(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
 
 Id = Annotated[str, Path(description="The document's id: 32 digits of 0-9 and a-f.")]
 PageNumber = Annotated[int, Path(ge=1, le=999_999)]
+#: The others are states of a source, and of none that is listed here.
+Listed = Literal[State.WAITING, State.ACTIVE, State.COMPLETED, State.PARTIAL, State.FAILED, State.CANCELLED]
 
 
 class Asked(BaseModel):
@@ -49,7 +51,7 @@ class Asked(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     collection: Collection | None = None
-    status: State | None = Field(default=None, description="Waiting, active, completed, partial, failed or cancelled.")
+    status: Listed | None = Field(default=None, description="Where it is, or how it ended last.")
     day: str | None = Field(default=None, pattern=r"^\d{8}$", description="When it was registered (UTC), as 20261122.")
     cursor: str | None = Field(
         default=None, pattern=r"^[A-Za-z0-9._/-]{1,400}$", description="The `next` of the answer before."

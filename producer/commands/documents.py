@@ -126,7 +126,7 @@ def retry(documents: IdsArgument = None, *, collection: CollectionOption = None)
         def ask(document: str) -> str:
             retried = registry.retry(document)
             if not retried.opened:
-                return "every page is done already: nothing to try again"
+                raise ConflictError("every page is done already: nothing to try again")
             return f"its pages are tried again, as generation {retried.generation}"
 
         _each(documents if collection is None else _unfinished(registry, collection or ""), ask)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -497,6 +498,12 @@ def test_documents_are_listed_by_what_an_index_answers(front: Front) -> None:
     ]
     for asked in refused:
         problem(ask(**asked), 400)
+    # What is offered instead is then accepted
+    (fault,) = problem(ask(status="lost"), 400)["errors"]
+    offered = re.findall(r"'(\w+)'", fault["what"])
+    assert len(offered) == 6, fault
+    for status in offered:
+        assert ask(status=status).status_code == 200
 
 
 def test_a_result_is_saved_and_never_shown(front: Front) -> None:

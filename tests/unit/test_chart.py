@@ -196,6 +196,7 @@ def test_secrets_are_referred_to_and_never_made(chart: helm_python.Chart) -> Non
     serve = pods(objects)["ocrfleet-serve"]["containers"][0]["env"]
     names = [variable["name"] for variable in serve]
     assert names.index("REDIS_PASSWORD") < names.index("OCRFLEET_REDIS_URL")
+    assert {"name": "OCRFLEET_PAGES_PER_SECOND", "value": "0.4"} in serve
 
 
 def test_workers_get_the_time_that_their_drain_takes(chart: helm_python.Chart) -> None:

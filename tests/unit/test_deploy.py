@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.main
 from composed import PROGRAMS, compose, compose_config, seconds
 from packaging.requirements import Requirement
 from packaging.version import Version
@@ -17,6 +18,7 @@ from servers import ROOT, lacking
 
 from ocrfleet.models import find
 from ocrfleet.settings import Settings
+from producer.cli import app
 
 IMAGES = ROOT / "deploy" / "images"
 REQUIRED = {
@@ -175,6 +177,19 @@ def test_the_model_that_is_fetched_is_the_one_that_the_profile_names(services: d
     dockerfile = (IMAGES / "Dockerfile.gpu").read_text()
     assert f"--build-arg MODEL={profile.model} " in dockerfile
     assert f"--build-arg MODEL_REVISION={profile.revision} " in dockerfile
+
+
+def test_commands_are_given_options_that_they_have(services: dict[str, Any]) -> None:
+    commands = typer.main.get_command(app).commands
+    called = {
+        name: service["command"]
+        for name, service in services.items()
+        if service["image"].startswith("ocrfleet") and not service.get("entrypoint")
+    }
+    assert set(called) == {"serve", "watch", "worker", "worker-gpu"}
+    for name, (command, *words) in called.items():
+        known = {option for parameter in commands[command].params for option in parameter.opts}
+        assert {word for word in words if word.startswith("--")} <= known, name
 
 
 def test_no_setting_is_named_that_nobody_reads() -> None:

@@ -140,6 +140,13 @@ def test_a_collection_is_tried_again_where_pages_failed(desk: Desk) -> None:
     assert len(list(desk.store.list(keys.WAITING))) == 2
 
 
+def test_a_document_with_every_page_is_not_tried_again(desk: Desk) -> None:
+    said = desk.run("retry", desk.ended())
+
+    assert said.exit_code == 1
+    assert "nothing to try again" in said.stderr
+
+
 def test_each_document_is_asked_for_whatever_becomes_of_the_others(desk: Desk) -> None:
     ended, active = desk.ended(), desk.active()
 

@@ -25,12 +25,14 @@ from ocrfleet.profiles import RAPIDOCR
 from ocrfleet.storage import FolderStore, NotFoundError
 from producer import collection as collection_module
 from producer import query as query_module
+from producer import waiting
 from producer.arrivals import save_profile
 from producer.finish import Undelivered
 from producer.lookup import ConflictError
 from producer.query import UnanswerableError
 from producer.registry import Registry
 from producer.removal import What
+from producer.show_documents import show_collection
 from producer.views import PageState, State
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -46,6 +48,7 @@ def shelf(tmp_path: Path) -> Iterator[Shelf]:
 @pytest.fixture
 def served(tmp_path: Path, valkey: Valkey) -> Iterator[Shelf]:
     shelf = Shelf(tmp_path, valkey.url)
+    valkey.client.set(keys.REDIS_DISPATCHER, "somebody")
     yield shelf
     shelf.registry.close()
 
@@ -515,6 +518,38 @@ def test_what_time_is_left_can_not_be_said_without_those_who_read(served: Shelf)
 
     served.registry.pause("c")
     assert "paused" in (served.registry.when_done("c").reason or "")
+
+
+def test_what_nobody_leads_never_ends(
+    served: Shelf, valkey: Valkey, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    valkey.client.delete(keys.REDIS_DISPATCHER)
+    # What has nothing open needs nobody
+    ended = served.ended()
+    assert served.registry.when_done("c").seconds == 0
+    # What waits to be delivered, or to be taken in, does
+    served.store.put(keys.active(ended), marker(1).to_bytes())
+    show_collection("c", served.registry.collection_report("c"), served.registry.when_done("c"), paused=False)
+    assert (
+        "Still to be delivered: 1 documents; nobody leads: start ocrfleet serve or dispatch" in capsys.readouterr().out
+    )
+    served.arrive("new.pdf")
+    show_collection("c", served.registry.collection_report("c"), served.registry.when_done("c"), paused=False)
+    assert "can't be said: nobody leads: start ocrfleet serve or dispatch" in capsys.readouterr().out
+    # And whoever waits for it is told, until somebody leads
+    told: list[str] = []
+
+    def show(text: str, _ended: int, _total: int | None) -> None:
+        told.append(text)
+        if len(told) == 1:
+            valkey.client.set(keys.REDIS_DISPATCHER, "somebody")
+        else:
+            for key in [*served.store.list(keys.arrivals(Queue.BULK, "c")), *served.store.list(keys.ACTIVE)]:
+                served.store.delete(key)
+
+    monkeypatch.setattr(waiting, "_PAUSE", 0.01)
+    waiting.wait_for(served.registry, "c", show)
+    assert ["nobody leads: start ocrfleet serve or dispatch" in text for text in told] == [True, False]
 
 
 def test_what_has_ended_is_left_until_it_is_delivered(served: Shelf) -> None:

@@ -62,7 +62,7 @@ def sight(*workers: WorkerState, inventory: Inventory = INVENTORY, **changes: ob
         redis=RedisMemory(used=123 << 20, most=1 << 30, evicted=0),
     )
     rates = {state.worker: Rate(pages=2.61, tokens=3_400.0, starved=0.02) for state in workers}
-    made = Sight(outlook=outlook, rates=rates, unserved={}, failed=0, at=1_800_000_000.0)
+    made = Sight(outlook=outlook, rates=rates, unserved={}, failed=0, led=True, at=1_800_000_000.0)
     return replace(made, **changes)  # type: ignore[arg-type]
 
 
@@ -108,7 +108,15 @@ class TestAtEachWidth:
         text = "\n".join(shown)
         assert "start one: ocrfleet worker" in text
         assert "nothing" in text
+        # Nobody's speed tells when what waits will be done
+        assert "53.0 h" not in text
         assert all(cell_len(line) <= width for line in shown)
+
+    def test_a_fleet_that_nobody_leads_needs_somebody(self, width: int) -> None:
+        text = "\n".join(lines(sight(worker(1), inventory=CALM, led=False), width))
+
+        assert "nobody leads: start ocrfleet serve or dispatch" in text
+        assert "nothing" not in text
 
     def test_more_workers_than_lines_are_counted(self, width: int) -> None:
         shown = lines(sight(*(worker(number) for number in range(200))), width, height=40)
