@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING
 
 from rapidfuzz.distance import Levenshtein
 
-from ocrfleet.jobs import Kind
-from ocrfleet.profiles import RAPIDOCR, TESSERACT, Profile, Render
+from ocrfleet.profiles.profile import RAPIDOCR, TESSERACT, Profile, Render
+from ocrfleet.records.documents import Kind
 from ocrfleet.settings import Settings
 from worker import engines
 from worker.render import RenderPool

@@ -8,8 +8,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ocrfleet.documents import SNIFF_BYTES, sniff
-from ocrfleet.profiles import RAPIDOCR, Render
+from ocrfleet.profiles.profile import RAPIDOCR, Render
+from ocrfleet.sandbox.decoders import SNIFF_BYTES, sniff
 from ocrfleet.settings import Settings
 from worker import engines, text_layer
 from worker.engines.base import PageImage

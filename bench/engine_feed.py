@@ -84,8 +84,8 @@ def make_scans(path: Path, pages: int) -> None:
 def write_profile(folder: Path, tokens: int) -> Path:
     from checkpoint import write_checkpoint  # noqa: PLC0415 - torch: only where it is needed
 
-    from ocrfleet.models import choose  # noqa: PLC0415
-    from ocrfleet.profiles import Canary  # noqa: PLC0415
+    from ocrfleet.profiles.models import choose  # noqa: PLC0415
+    from ocrfleet.profiles.profile import Canary  # noqa: PLC0415
 
     checkpoint = write_checkpoint(folder / "checkpoint", "deepseek-ocr")
     profile = choose(engine="vllm", model=str(checkpoint), mode="gundam", prompt="ocr")
@@ -107,8 +107,8 @@ def cpu(process: psutil.Process) -> float:
 
 def bare(scans: Path, profile_path: Path) -> dict[str, float]:
     """Read all pages with the engine alone; return the seconds, and the CPU seconds of this process meanwhile."""
-    from ocrfleet.jobs import Kind  # noqa: PLC0415
-    from ocrfleet.models import find  # noqa: PLC0415
+    from ocrfleet.profiles.models import find  # noqa: PLC0415
+    from ocrfleet.records.documents import Kind  # noqa: PLC0415
     from ocrfleet.settings import Settings  # noqa: PLC0415
     from worker import engines  # noqa: PLC0415
     from worker.render import RenderPool  # noqa: PLC0415
@@ -136,7 +136,7 @@ def bare(scans: Path, profile_path: Path) -> dict[str, float]:
 
 def fleet(scans: Path, profile_path: Path, out: Path) -> dict[str, float]:
     """Read all pages with the fleet; return its seconds, the share starved, and CPU seconds of all but vLLM's processes."""
-    from ocrfleet.models import find  # noqa: PLC0415
+    from ocrfleet.profiles.models import find  # noqa: PLC0415
     from ocrfleet.settings import Settings  # noqa: PLC0415
     from producer.report import Tally  # noqa: PLC0415
     from producer.run import Order, Run  # noqa: PLC0415

@@ -32,7 +32,7 @@ import test_parsers_dots  # noqa: E402
 import test_parsers_olmocr  # noqa: E402
 import test_parsers_paddleocr  # noqa: E402
 
-from ocrfleet.profiles import Parser  # noqa: E402
+from ocrfleet.profiles.profile import Parser  # noqa: E402
 from worker.formats.markdown import clean  # noqa: E402
 from worker.parsers import dots, grounding, otsl, parse  # noqa: E402
 

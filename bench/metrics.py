@@ -36,7 +36,7 @@ from servers import FAKES, Valkey  # noqa: E402 - see above
 from stage import Stage  # noqa: E402
 
 from ocrfleet import keys  # noqa: E402
-from ocrfleet.exposition import Children, Exposition  # noqa: E402
+from ocrfleet.metrics.exposition import Children, Exposition  # noqa: E402
 from ocrfleet.settings import Settings  # noqa: E402
 
 #: Limit of the issue that asked for this bench: the share of the speed that metrics may cost.

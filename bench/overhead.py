@@ -74,8 +74,8 @@ def make_scans(path: Path, pages: int) -> None:
 
 def bare(path: Path) -> None:
     """Recognise every page in a loop and print the CPU seconds: run as a process of its own."""
-    from ocrfleet.jobs import Kind  # noqa: PLC0415 - the child's business
-    from ocrfleet.profiles import RAPIDOCR  # noqa: PLC0415
+    from ocrfleet.profiles.profile import RAPIDOCR  # noqa: PLC0415
+    from ocrfleet.records.documents import Kind  # noqa: PLC0415 - the child's business
     from ocrfleet.settings import Settings  # noqa: PLC0415
     from worker import engines  # noqa: PLC0415
     from worker.render import RenderPool  # noqa: PLC0415

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from ocrfleet import keys
-from ocrfleet.jobs import Kind, Manifest, Marker, Queue, Source
-from ocrfleet.ledger import Ledger
-from ocrfleet.profiles import RAPIDOCR
-from ocrfleet.queues import make_app
+from ocrfleet.broker.celery_app import make_app
+from ocrfleet.broker.ledger import Ledger
+from ocrfleet.profiles.profile import RAPIDOCR
+from ocrfleet.records.base import Queue
+from ocrfleet.records.documents import Kind, Manifest, Marker, Source
 from ocrfleet.settings import Settings
-from ocrfleet.storage import FolderStore
+from ocrfleet.storage.store import FolderStore
 from producer.backlog import Backlog
 from producer.backlog_count import count
 from producer.dispatch import Dispatcher

@@ -32,8 +32,8 @@ import numpy as np
 import pymupdf
 from PIL import Image, ImageFilter
 
-from ocrfleet.jobs import Kind
-from ocrfleet.profiles import Render
+from ocrfleet.profiles.profile import Render
+from ocrfleet.records.documents import Kind
 from worker.ink import is_blank
 from worker.render import RenderPool
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from worker.engines.base import Recognition
 
 if TYPE_CHECKING:
-    from ocrfleet.profiles import Profile
+    from ocrfleet.profiles.profile import Profile
     from ocrfleet.settings import Settings
     from worker.engines.base import PageImage
 

@@ -37,10 +37,10 @@ from PIL import Image
 from rendering import PAGE, encoded, scan
 from simulated_engine import GPUS, JOURNALS, PAGES_PER_SECOND, SLOTS, TOKENS_PER_SECOND
 
+from ocrfleet.broker.ledger import Ledger
 from ocrfleet.errors import TransientError
-from ocrfleet.ledger import Ledger
-from ocrfleet.models import find
-from ocrfleet.profiles import Canary
+from ocrfleet.profiles.models import find
+from ocrfleet.profiles.profile import Canary
 from ocrfleet.settings import Settings
 from producer.run import STATE_FOLDER, Order, Run
 

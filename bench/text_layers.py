@@ -30,8 +30,8 @@ from typing import TYPE_CHECKING
 from accuracy import score, truths
 
 from ocrfleet.errors import OcrfleetError
-from ocrfleet.jobs import Kind
-from ocrfleet.profiles import Render
+from ocrfleet.profiles.profile import Render
+from ocrfleet.records.documents import Kind
 from worker import reading_order
 from worker.layer import Layer
 from worker.render import RenderPool

@@ -41,8 +41,8 @@ from drawn_pages import NEARLY_BLANK, NOTHING_TO_READ, drawn  # noqa: E402
 from test_loops import LOOPS, PAGES  # noqa: E402 - of the tests
 
 from ocrfleet.errors import Reason  # noqa: E402
-from ocrfleet.pages import Block, Role  # noqa: E402
-from ocrfleet.profiles import Judgement  # noqa: E402
+from ocrfleet.profiles.profile import Judgement  # noqa: E402
+from ocrfleet.records.pages import Block, Role  # noqa: E402
 from worker import ink, judge  # noqa: E402
 from worker.engines.base import PageImage, Recognition  # noqa: E402
 from worker.engines.transcript import LOOP, Transcript  # noqa: E402

@@ -79,3 +79,7 @@ class UnavailableError(FatalError):
 
 class ConfigurationError(FatalError):
     """The worker can never start as it is configured: restarting it is of no use."""
+
+
+class NotFoundError(OcrfleetError):
+    """No object has this key."""

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from ocrfleet.jobs import Collection, Queue
+from ocrfleet.records.base import Collection, Queue
 
 
 class VllmSettings(BaseSettings):

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from ocrfleet import keys
-from ocrfleet.jobs import Arrival, Asked, Moment, Terms, Wish, digest_of
-from ocrfleet.profiles import Profile
+from ocrfleet.profiles.profile import Profile
+from ocrfleet.records.base import digest_of, moment
+from ocrfleet.records.submissions import Arrival, Asked, Terms, Wish
 
 if TYPE_CHECKING:
-    from ocrfleet.storage import ObjectStore
+    from ocrfleet.storage.store import ObjectStore
 
 
 #: Wishes of one arrival: few enough that taking one in does not keep a clerk from what is urgent.
@@ -53,11 +53,6 @@ class Arrivals:
             self._store.put(keys.asked(keys.arrival_name(key)), Asked().to_bytes())
         self._store.put(key, data)
         return key
-
-
-def moment() -> Moment:
-    """Return the time as keys have it."""
-    return datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
 
 
 def save_profile(store: ObjectStore, profile: Profile) -> str:

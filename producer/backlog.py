@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ocrfleet.jobs import WorkerState
-    from ocrfleet.ledger import Ledger
+    from ocrfleet.broker.ledger import Ledger
+    from ocrfleet.records.workers import WorkerState
     from ocrfleet.settings import Settings
 
 #: Pages at least: enough for the jobs that a slow fleet has in hand, and for those behind them.

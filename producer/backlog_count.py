@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import structlog
 
 from ocrfleet import keys
-from ocrfleet.errors import DamagedRecordError, OcrfleetError, TransientError
-from ocrfleet.jobs import Marker, Queue
-from ocrfleet.storage import NotFoundError
+from ocrfleet.errors import DamagedRecordError, NotFoundError, OcrfleetError, TransientError
+from ocrfleet.records.base import Queue
+from ocrfleet.records.documents import Marker
 
 if TYPE_CHECKING:
-    from ocrfleet.ledger import Ledger
-    from ocrfleet.storage import ObjectStore
+    from ocrfleet.broker.ledger import Ledger
+    from ocrfleet.storage.store import ObjectStore
 
 log = structlog.get_logger(__name__)
 

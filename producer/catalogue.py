@@ -7,8 +7,8 @@ import json
 from rich.console import Console
 from rich.table import Table
 
-from ocrfleet.models import MODELS, Model, named
-from ocrfleet.profiles import PROFILES
+from ocrfleet.profiles.models import MODELS, Model, named
+from ocrfleet.profiles.profile import PROFILES
 
 #: Characters of a prompt that are shown; `--json` has all of it.
 _LONGEST_SHOWN = 80

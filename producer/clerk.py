@@ -12,30 +12,32 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from celery import signals
 
-from ocrfleet import keys, logs, metrics
+from ocrfleet import keys, logs
+from ocrfleet.broker.celery_app import TASK_INTAKE, make_app
+from ocrfleet.broker.leases import Leases
+from ocrfleet.broker.ledger import Ledger
 from ocrfleet.errors import (
     EXIT_CONFIGURATION,
     ConfigurationError,
     DamagedRecordError,
+    NotFoundError,
     OcrfleetError,
     PermanentError,
     Reason,
     TransientError,
 )
-from ocrfleet.jobs import Arrival, Asked, IntakeJob, Wish
-from ocrfleet.lease import Leases
-from ocrfleet.ledger import Ledger
-from ocrfleet.queues import TASK_INTAKE, make_app
+from ocrfleet.metrics import definitions as metrics
+from ocrfleet.records.messages import IntakeJob
+from ocrfleet.records.submissions import Arrival, Asked, Wish
 from ocrfleet.settings import Settings
-from ocrfleet.sources import OwnOutputError, Sources
-from ocrfleet.storage import NotFoundError
-from ocrfleet.stores import open_store
+from ocrfleet.sources.sources import OwnOutputError, Sources
+from ocrfleet.storage.open import open_store
 from producer.arrivals import Profiles
 from producer.intake import Intake
 from producer.register import Registrar
 
 if TYPE_CHECKING:
-    from ocrfleet.storage import ObjectStore
+    from ocrfleet.storage.store import ObjectStore
 
 log = structlog.get_logger(__name__)
 

@@ -19,9 +19,9 @@ from rich.markup import escape
 
 from ocrfleet import logs
 from ocrfleet.errors import ConfigurationError, OcrfleetError
-from ocrfleet.profiles import Profile
+from ocrfleet.markdown.style import Style, Tables
+from ocrfleet.profiles.profile import Profile
 from ocrfleet.settings import Settings
-from ocrfleet.style import Style, Tables
 from producer import show
 from producer.catalogue import show_models
 from producer.commands import documents

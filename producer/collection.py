@@ -9,17 +9,18 @@ from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
 from ocrfleet import keys
-from ocrfleet.errors import DamagedRecordError, TransientError
-from ocrfleet.jobs import Arrival, Queue, Submission, WorkerState
-from ocrfleet.storage import NotFoundError
+from ocrfleet.errors import DamagedRecordError, NotFoundError, TransientError
+from ocrfleet.records.base import Queue
+from ocrfleet.records.submissions import Arrival, Submission
+from ocrfleet.records.workers import WorkerState
 from producer.finish import Undelivered
 from producer.leader import NOBODY_LEADS, is_led
 from producer.lookup import Facts, Lookup, reasons_of
 from producer.views import OPEN, Forecast, Row, State
 
 if TYPE_CHECKING:
-    from ocrfleet.ledger import Ledger
-    from ocrfleet.storage import ObjectStore
+    from ocrfleet.broker.ledger import Ledger
+    from ocrfleet.storage.store import ObjectStore
 
 #: Sources that are looked at at the same time.
 _AT_ONCE = 256

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from ocrfleet import keys, metrics
+from ocrfleet import keys
+from ocrfleet.broker.celery_app import make_app
+from ocrfleet.broker.ledger import Ledger
 from ocrfleet.errors import OcrfleetError
-from ocrfleet.exposition import Snapshot
-from ocrfleet.ledger import Ledger
-from ocrfleet.queues import make_app
+from ocrfleet.metrics import definitions as metrics
+from ocrfleet.metrics.exposition import Snapshot
 from producer.backlog import Backlog
 from producer.dispatch import Dispatcher
 from producer.finish import Finisher
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from celery import Celery
 
     from ocrfleet.settings import Settings
-    from ocrfleet.storage import ObjectStore
+    from ocrfleet.storage.store import ObjectStore
 
 log = structlog.get_logger(__name__)
 

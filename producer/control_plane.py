@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from ocrfleet.exposition import Children
+from ocrfleet.metrics.exposition import Children
 from ocrfleet.scratch import scratch
 from producer import clerk
 from producer.control import Control
 from producer.member import Member, stop
 
 if TYPE_CHECKING:
-    from ocrfleet.exposition import Exposition
+    from ocrfleet.metrics.exposition import Exposition
     from ocrfleet.settings import Settings
-    from ocrfleet.storage import ObjectStore
+    from ocrfleet.storage.store import ObjectStore
 
 log = structlog.get_logger(__name__)
 

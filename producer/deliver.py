@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from ocrfleet import keys
 from ocrfleet.errors import OcrfleetError
-from ocrfleet.jobs import digest_of
-from ocrfleet.markdown import figure_path
-from ocrfleet.style import AS_STORED, Style, figures, restyled
+from ocrfleet.markdown.escape import figure_path
+from ocrfleet.markdown.style import AS_STORED, Style, figures, restyled
+from ocrfleet.records.base import digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from ocrfleet.jobs import Status
-    from ocrfleet.storage import ObjectStore
+    from ocrfleet.records.documents import Status
+    from ocrfleet.storage.store import ObjectStore
 
 #: Bytes that Linux file systems allow in a name.
 _LONGEST_NAME = 255

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from natsort import natsorted
 
-from ocrfleet.documents import SNIFF_BYTES, sniff
 from ocrfleet.errors import OcrfleetError
-from ocrfleet.jobs import Kind
+from ocrfleet.records.documents import Kind
+from ocrfleet.sandbox.decoders import SNIFF_BYTES, sniff
 
 #: What a file that isn't recognised by its bytes claims to be: it is reported as broken, not skipped.
 SUFFIXES = {

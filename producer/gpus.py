@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from prometheus_client.registry import Collector
 
-from ocrfleet import metrics
-from ocrfleet.exposition import Snapshot
+from ocrfleet.metrics import definitions as metrics
+from ocrfleet.metrics.exposition import Snapshot
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric

@@ -9,19 +9,20 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from ocrfleet import keys, metrics
-from ocrfleet.documents import SNIFF_BYTES, sniff
-from ocrfleet.errors import DamagedRecordError, PageFaultError, PermanentError, Reason
-from ocrfleet.jobs import Digest, Kind, Record, Source, digest_of
-from ocrfleet.sandbox import Sandbox
-from ocrfleet.sources import Sources, is_file, path_of, sha256_of, uri_of
-from ocrfleet.storage import NotFoundError
+from ocrfleet import keys
+from ocrfleet.errors import DamagedRecordError, NotFoundError, PageFaultError, PermanentError, Reason
+from ocrfleet.metrics import definitions as metrics
+from ocrfleet.records.base import Digest, Record, digest_of
+from ocrfleet.records.documents import Kind, Source
+from ocrfleet.sandbox.decoders import SNIFF_BYTES, sniff
+from ocrfleet.sandbox.sandbox import Sandbox
+from ocrfleet.sources.sources import Sources, is_file, path_of, sha256_of, uri_of
 from producer.discover import SUFFIXES
 
 if TYPE_CHECKING:
-    from ocrfleet.jobs import Wish
+    from ocrfleet.records.submissions import Wish
     from ocrfleet.settings import Settings
-    from ocrfleet.storage import ObjectStore
+    from ocrfleet.storage.store import ObjectStore
 
 #: Seconds for which a fresh file is not trusted to be the same by its time alone: file systems count coarsely.
 _RACY_SECONDS = 2.0

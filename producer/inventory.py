@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from ocrfleet import keys
-from ocrfleet.jobs import Queue
+from ocrfleet.records.base import Queue, registered_at
 
 if TYPE_CHECKING:
-    from ocrfleet.storage import ObjectStore
+    from ocrfleet.storage.store import ObjectStore
 
 #: Of each kind, that are counted.
 LIMIT = 10_000
@@ -82,13 +80,6 @@ def waiting(store: ObjectStore, queue: Queue, paused: frozenset[str]) -> Waiting
             if rest.endswith("-00001"):
                 oldest = min(oldest, registered_at(created))
     return Waiting(documents=documents, paused=held, oldest=oldest)
-
-
-def registered_at(moment: str) -> float:
-    """Return a moment of ours as a Unix time; infinity for what is none."""
-    with suppress(ValueError):
-        return datetime.strptime(moment, "%Y%m%dT%H%M%S.%fZ").replace(tzinfo=UTC).timestamp()
-    return math.inf
 
 
 def _length(items: Iterable[object]) -> int:

@@ -14,8 +14,9 @@ import structlog
 from redis.exceptions import LockError
 from redis.lock import Lock
 
-from ocrfleet import keys, metrics
+from ocrfleet import keys
 from ocrfleet.errors import TransientError
+from ocrfleet.metrics import definitions as metrics
 
 log = structlog.get_logger(__name__)
 

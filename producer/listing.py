@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from ocrfleet import s3
-from ocrfleet.jobs import Record, Wish
+from ocrfleet.records.base import Record
+from ocrfleet.records.submissions import Wish
+from ocrfleet.s3 import client as s3
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -14,28 +14,18 @@ from typing import TYPE_CHECKING, TypeVar
 import structlog
 
 from ocrfleet import keys
-from ocrfleet.errors import DamagedRecordError, OcrfleetError, TransientError
-from ocrfleet.jobs import DocumentStatus, Manifest, Marker, Status, Submission
-from ocrfleet.pages import PageResult
-from ocrfleet.results import stored_pages
-from ocrfleet.storage import NotFoundError
+from ocrfleet.errors import DamagedRecordError, NotFoundError, OcrfleetError, TransientError
+from ocrfleet.records.documents import DocumentStatus, Manifest, Marker, Status
+from ocrfleet.records.pages import PageResult
+from ocrfleet.records.submissions import Submission
+from ocrfleet.storage.page_records import stored_pages
 from producer.finish import Undelivered
 from producer.register import latest_status
-from producer.views import (
-    OPEN,
-    DocumentSummary,
-    DocumentView,
-    Name,
-    OutputView,
-    Pages,
-    PageState,
-    PageSummary,
-    State,
-)
+from producer.views import OPEN, DocumentSummary, DocumentView, Name, OutputView, Pages, PageState, PageSummary, State
 
 if TYPE_CHECKING:
-    from ocrfleet.ledger import Ledger
-    from ocrfleet.storage import ObjectStore
+    from ocrfleet.broker.ledger import Ledger
+    from ocrfleet.storage.store import ObjectStore
 
 log = structlog.get_logger(__name__)
 

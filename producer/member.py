@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ocrfleet.child import dying_with_us
+from ocrfleet.sandbox.die_with_parent import dying_with_us
 
 #: Bytes from a log's end in which its last line is looked for.
 _LAST_LINE = 4096

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from ocrfleet import metrics
+from ocrfleet.broker.inspection import Published
 from ocrfleet.errors import OcrfleetError
-from ocrfleet.jobs import DocumentStatus
-from ocrfleet.queues import Published
+from ocrfleet.metrics import definitions as metrics
+from ocrfleet.records.documents import DocumentStatus
 from producer.backlog_count import Recount
 from producer.outlook import Looker, observed
 
 if TYPE_CHECKING:
-    from ocrfleet.exposition import Snapshot, Values
-    from ocrfleet.ledger import Ledger
-    from ocrfleet.metrics import Observed
+    from ocrfleet.broker.ledger import Ledger
+    from ocrfleet.metrics.definitions import Observed
+    from ocrfleet.metrics.exposition import Snapshot, Values
     from ocrfleet.settings import Settings
-    from ocrfleet.storage import ObjectStore
+    from ocrfleet.storage.store import ObjectStore
     from producer.dispatch import Active
 
 log = structlog.get_logger(__name__)

@@ -13,11 +13,11 @@ import typer
 from pydantic import ValidationError
 
 from ocrfleet.errors import ConfigurationError
-from ocrfleet.jobs import Terms
-from ocrfleet.models import MODELS, choose
-from ocrfleet.profiles import Profile, TextLayer, adapted
+from ocrfleet.markdown.style import Tables
+from ocrfleet.profiles.models import MODELS, choose
+from ocrfleet.profiles.profile import Profile, TextLayer, adapted
+from ocrfleet.records.submissions import Terms
 from ocrfleet.settings import OpenAiSettings, Settings
-from ocrfleet.style import Tables
 from producer.discover import UsageError
 from producer.filters import Prefix
 from producer.register import Selection

@@ -19,15 +19,16 @@ from urllib.parse import urlsplit
 import structlog
 from pydantic import Field
 
-from ocrfleet import keys, s3
-from ocrfleet.errors import DamagedRecordError, TransientError
-from ocrfleet.jobs import Moment, Record, digest_of
-from ocrfleet.storage import NotFoundError
+from ocrfleet import keys
+from ocrfleet.errors import DamagedRecordError, NotFoundError, TransientError
+from ocrfleet.records.base import Moment, Record, digest_of
+from ocrfleet.s3 import client as s3
 from producer.webhook import Answer, Sender
 
 if TYPE_CHECKING:
-    from ocrfleet.jobs import Status, Submission
-    from ocrfleet.storage import ObjectStore
+    from ocrfleet.records.documents import Status
+    from ocrfleet.records.submissions import Submission
+    from ocrfleet.storage.store import ObjectStore
 
 log = structlog.get_logger(__name__)
 

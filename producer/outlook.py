@@ -9,19 +9,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ocrfleet import metrics
 from ocrfleet.errors import Reason
-from ocrfleet.jobs import Queue
+from ocrfleet.metrics import definitions as metrics
+from ocrfleet.records.base import Queue, registered_at
 from producer.backlog import speed
-from producer.inventory import Inventory, Waiting, registered_at, take_inventory
+from producer.inventory import Inventory, Waiting, take_inventory
 
 if TYPE_CHECKING:
-    from ocrfleet.exposition import Values
-    from ocrfleet.jobs import WorkerState
-    from ocrfleet.ledger import Ledger, RedisMemory
-    from ocrfleet.metrics import Observed
+    from ocrfleet.broker.ledger import Ledger, RedisMemory
+    from ocrfleet.metrics.definitions import Observed
+    from ocrfleet.metrics.exposition import Values
+    from ocrfleet.records.workers import WorkerState
     from ocrfleet.settings import Settings
-    from ocrfleet.storage import ObjectStore
+    from ocrfleet.storage.store import ObjectStore
     from producer.dispatch import Active
 
 

@@ -11,15 +11,16 @@ from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from ocrfleet import s3
-from ocrfleet.jobs import Terms, Wish, digest_of
+from ocrfleet.records.base import digest_of
+from ocrfleet.records.submissions import Terms, Wish
+from ocrfleet.s3 import client as s3
 from producer import listing
 from producer.arrivals import Arrivals
 from producer.roll import Roll
 
 if TYPE_CHECKING:
     from ocrfleet.settings import S3Settings
-    from ocrfleet.storage import ObjectStore
+    from ocrfleet.storage.store import ObjectStore
     from producer.filters import Filter, Prefix
 
 #: Objects that one part of the roll notes.

@@ -14,17 +14,17 @@ from rich.filesize import decimal
 from rich.markup import escape
 
 from ocrfleet.errors import PermanentError, TransientError
-from ocrfleet.jobs import Kind
-from ocrfleet.sources import OwnOutputError
+from ocrfleet.records.documents import Kind
+from ocrfleet.sources.sources import OwnOutputError
 from producer import backlog
 from producer.discover import SUFFIXES
 from producer.register import select
 from producer.show import duration, printable, shown
 
 if TYPE_CHECKING:
-    from ocrfleet.jobs import Terms, Wish
-    from ocrfleet.ledger import Ledger
-    from ocrfleet.profiles import Profile
+    from ocrfleet.broker.ledger import Ledger
+    from ocrfleet.profiles.profile import Profile
+    from ocrfleet.records.submissions import Terms, Wish
     from ocrfleet.settings import Settings
     from producer.intake import Intake
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from ocrfleet.documents import open_document
-from ocrfleet.jobs import Kind
-from ocrfleet.sandbox import serve
+from ocrfleet.records.documents import Kind
+from ocrfleet.sandbox.decoders import open_document
+from ocrfleet.sandbox.sandbox import serve
 
 if TYPE_CHECKING:
     from mmap import mmap

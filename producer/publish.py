@@ -14,30 +14,19 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING, BinaryIO
 
-from ocrfleet import keys, s3
-from ocrfleet.errors import DamagedRecordError
-from ocrfleet.jobs import (
-    Digest,
-    DocumentId,
-    DocumentStatus,
-    Failure,
-    Generation,
-    Moment,
-    Output,
-    Problem,
-    Record,
-    Status,
-    digest_of,
-)
-from ocrfleet.markdown import figure_path
-from ocrfleet.sources import OWN_OUTPUT
-from ocrfleet.storage import NotFoundError
-from ocrfleet.style import figures
+from ocrfleet import keys
+from ocrfleet.errors import DamagedRecordError, NotFoundError
+from ocrfleet.markdown.escape import figure_path
+from ocrfleet.markdown.style import figures
+from ocrfleet.records.base import Digest, DocumentId, Generation, Moment, Record, digest_of
+from ocrfleet.records.documents import DocumentStatus, Failure, Output, Problem, Status
+from ocrfleet.s3 import client as s3
+from ocrfleet.sources.sources import OWN_OUTPUT
 
 if TYPE_CHECKING:
-    from ocrfleet.jobs import Submission
+    from ocrfleet.records.submissions import Submission
     from ocrfleet.settings import S3Settings
-    from ocrfleet.storage import ObjectStore
+    from ocrfleet.storage.store import ObjectStore
 
 _CONTENT_TYPES = {"md": "text/markdown; charset=utf-8", "json": "application/json"}
 _MARKDOWN = "md"

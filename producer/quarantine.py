@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ocrfleet import keys
-from ocrfleet.errors import DamagedRecordError
-from ocrfleet.jobs import Manifest
-from ocrfleet.storage import NotFoundError
+from ocrfleet.errors import DamagedRecordError, NotFoundError
+from ocrfleet.records.documents import Manifest
 from producer.views import QuarantinedPage
 
 if TYPE_CHECKING:
-    from ocrfleet.storage import ObjectStore
+    from ocrfleet.storage.store import ObjectStore
 
 
 def quarantined(store: ObjectStore) -> Iterator[QuarantinedPage]:

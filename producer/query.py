@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from ocrfleet import keys
 from ocrfleet.errors import OcrfleetError
-from ocrfleet.jobs import Queue
+from ocrfleet.records.base import Queue
 from producer.lookup import MOST, Lookup
 from producer.views import ENDED, OPEN, Documents, DocumentSummary, State
 
 if TYPE_CHECKING:
-    from ocrfleet.storage import ObjectStore
+    from ocrfleet.storage.store import ObjectStore
 
 #: Entries of an index that one call looks at, and at once.
 _LOOKED_AT = 5000

@@ -14,17 +14,19 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from ocrfleet import keys, metrics
-from ocrfleet.jobs import Queue
-from ocrfleet.queues import Published, publish_intake
+from ocrfleet import keys
+from ocrfleet.broker.celery_app import publish_intake
+from ocrfleet.broker.inspection import Published
+from ocrfleet.metrics import definitions as metrics
+from ocrfleet.records.base import Queue
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from celery import Celery
 
-    from ocrfleet.ledger import Ledger
-    from ocrfleet.storage import ObjectStore
+    from ocrfleet.broker.ledger import Ledger
+    from ocrfleet.storage.store import ObjectStore
 
 log = structlog.get_logger(__name__)
 

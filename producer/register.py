@@ -11,31 +11,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ocrfleet import keys
-from ocrfleet.errors import DamagedRecordError, PermanentError, Reason
-from ocrfleet.jobs import (
-    DocumentKey,
-    DocumentStatus,
-    Manifest,
-    Marker,
-    Moment,
-    Problem,
-    Source,
-    Status,
-    Submission,
-    Terms,
-    Wish,
-    digest_of,
-)
-from ocrfleet.sources import STORED, uri_of
-from ocrfleet.storage import MARK, NotFoundError
-from producer.arrivals import moment
+from ocrfleet.errors import DamagedRecordError, NotFoundError, PermanentError, Reason
+from ocrfleet.records.base import Moment, digest_of, moment
+from ocrfleet.records.documents import DocumentKey, DocumentStatus, Manifest, Marker, Problem, Source, Status
+from ocrfleet.records.submissions import Submission, Terms, Wish
+from ocrfleet.sources.sources import STORED, uri_of
+from ocrfleet.storage.store import MARK
 from producer.backlog_count import count_waiting
 from producer.quarantine import release
 
 if TYPE_CHECKING:
-    from ocrfleet.ledger import Ledger
-    from ocrfleet.profiles import Profile
-    from ocrfleet.storage import ObjectStore
+    from ocrfleet.broker.ledger import Ledger
+    from ocrfleet.profiles.profile import Profile
+    from ocrfleet.storage.store import ObjectStore
     from producer.discover import Candidate
     from producer.intake import Intake
 

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import structlog
 
 from ocrfleet import keys
-from ocrfleet.errors import TransientError
-from ocrfleet.jobs import DocumentStatus, Marker, Status, Submission
-from ocrfleet.models import named
-from ocrfleet.pages import PageResult
-from ocrfleet.profiles import Profile
-from ocrfleet.results import stored_pages
-from ocrfleet.storage import MARK, NotFoundError
+from ocrfleet.errors import NotFoundError, TransientError
+from ocrfleet.profiles.models import named
+from ocrfleet.profiles.profile import Profile
+from ocrfleet.records.documents import DocumentStatus, Marker, Status
+from ocrfleet.records.pages import PageResult
+from ocrfleet.records.submissions import Submission
+from ocrfleet.storage.page_records import stored_pages
+from ocrfleet.storage.store import MARK
 from producer.arrivals import Profiles
 from producer.backlog_count import count_waiting
 from producer.collection import CollectionReader
@@ -24,23 +25,12 @@ from producer.lookup import ConflictError, Facts, Lookup
 from producer.quarantine import quarantined, release
 from producer.query import Query, check_collection
 from producer.removal import Removal
-from producer.views import (
-    OPEN,
-    Documents,
-    DocumentView,
-    Forecast,
-    Pages,
-    QuarantinedPage,
-    Removed,
-    Retried,
-    Row,
-    State,
-)
+from producer.views import OPEN, Documents, DocumentView, Forecast, Pages, QuarantinedPage, Removed, Retried, Row, State
 
 if TYPE_CHECKING:
-    from ocrfleet.ledger import Ledger
+    from ocrfleet.broker.ledger import Ledger
     from ocrfleet.settings import Settings
-    from ocrfleet.storage import ObjectStore
+    from ocrfleet.storage.store import ObjectStore
     from producer.finish import Undelivered
     from producer.removal import What
 

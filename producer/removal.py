@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Literal
 import structlog
 
 from ocrfleet import keys
-from ocrfleet.errors import DamagedRecordError
-from ocrfleet.jobs import DocumentId, Manifest, Marker, Moment, Record, Submission
-from ocrfleet.storage import NotFoundError
+from ocrfleet.errors import DamagedRecordError, NotFoundError
+from ocrfleet.records.base import DocumentId, Moment, Record
+from ocrfleet.records.documents import Manifest, Marker
+from ocrfleet.records.submissions import Submission
 from producer.backlog_count import count_waiting
 from producer.lookup import Lookup
 from producer.quarantine import release
@@ -28,8 +29,8 @@ from producer.register import latest_status
 from producer.views import ENDED, OPEN, Removed, State
 
 if TYPE_CHECKING:
-    from ocrfleet.ledger import Ledger
-    from ocrfleet.storage import ObjectStore
+    from ocrfleet.broker.ledger import Ledger
+    from ocrfleet.storage.store import ObjectStore
 
 log = structlog.get_logger(__name__)
 

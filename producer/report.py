@@ -6,7 +6,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ocrfleet.jobs import DocumentStatus, WorkerState
+from ocrfleet.records.documents import DocumentStatus
+from ocrfleet.records.workers import WorkerState
 from producer.discover import Skipped
 
 #: Seconds over which the speed is measured.

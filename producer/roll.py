@@ -15,13 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ocrfleet import keys
-from ocrfleet.jobs import digest_of
-from ocrfleet.storage import NotFoundError
-from producer.arrivals import moment
+from ocrfleet.errors import NotFoundError
+from ocrfleet.records.base import digest_of, moment
 from producer.listing import Entry
 
 if TYPE_CHECKING:
-    from ocrfleet.storage import ObjectStore
+    from ocrfleet.storage.store import ObjectStore
 
 #: Bytes of a fingerprint: 128 bits, so that two objects are taken for one less than once in 10²⁴ pairs.
 _FINGERPRINT = 16

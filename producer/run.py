@@ -20,12 +20,14 @@ from typing import TYPE_CHECKING
 import structlog
 
 from ocrfleet import keys
-from ocrfleet.errors import DamagedRecordError, TransientError
-from ocrfleet.jobs import DocumentStatus, Queue, Status, Terms, digest_of
-from ocrfleet.ledger import Ledger
-from ocrfleet.queues import make_app
-from ocrfleet.storage import FolderStore, NotFoundError
-from ocrfleet.style import AS_STORED, Style
+from ocrfleet.broker.celery_app import make_app
+from ocrfleet.broker.ledger import Ledger
+from ocrfleet.errors import DamagedRecordError, NotFoundError, TransientError
+from ocrfleet.markdown.style import AS_STORED, Style
+from ocrfleet.records.base import Queue, digest_of
+from ocrfleet.records.documents import DocumentStatus, Status
+from ocrfleet.records.submissions import Terms
+from ocrfleet.storage.store import FolderStore
 from producer.backlog import Backlog
 from producer.deliver import DeliveryError, deliver
 from producer.discover import Candidate, Skipped, UsageError, discover
@@ -37,7 +39,7 @@ from producer.report import Ended, Report, Tally
 from producer.sweep import Sweep
 
 if TYPE_CHECKING:
-    from ocrfleet.profiles import Profile
+    from ocrfleet.profiles.profile import Profile
     from ocrfleet.settings import Settings
     from producer.dispatch import Active
 
@@ -53,7 +55,7 @@ _BACKLOG = {"rapidocr": 32, "tesseract": 32, "openai": 256}
 _LONGEST_BACKLOG = 1024
 #: Seconds of the lease of an embedded fleet: its workers are next door, a killed one is noticed soon.
 _LEASE = 10.0
-#: Seconds in which each worker has told of itself once more (ocrfleet/lease.py), with room for a busy machine.
+#: Seconds in which each worker has told of itself once more (ocrfleet/broker/leases.py), with room for a busy machine.
 _BEAT = _LEASE / 10 * 2
 #: Seconds that workers get for the pages they have begun, when the run is interrupted.
 _GRACE = 20.0

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 
-from ocrfleet.jobs import DocumentStatus
+from ocrfleet.records.documents import DocumentStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable

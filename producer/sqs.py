@@ -21,8 +21,8 @@ import botocore.exceptions
 import structlog
 from botocore.config import Config
 
-from ocrfleet import metrics
 from ocrfleet.errors import ConfigurationError, OcrfleetError, TransientError
+from ocrfleet.metrics import definitions as metrics
 from producer.events import ObjectEvent, UnparsableEventError, newest, parse
 
 if TYPE_CHECKING:

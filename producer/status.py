@@ -10,18 +10,18 @@ from rich.console import Console
 from rich.table import Table
 
 from ocrfleet import keys
-from ocrfleet.errors import DamagedRecordError
-from ocrfleet.jobs import Marker, Queue
-from ocrfleet.ledger import Ledger
-from ocrfleet.models import named
-from ocrfleet.queues import Published
-from ocrfleet.storage import NotFoundError
-from ocrfleet.stores import open_store
+from ocrfleet.broker.inspection import Published
+from ocrfleet.broker.ledger import Ledger
+from ocrfleet.errors import DamagedRecordError, NotFoundError
+from ocrfleet.profiles.models import named
+from ocrfleet.records.base import Queue
+from ocrfleet.records.documents import Marker
+from ocrfleet.storage.open import open_store
 from producer.leader import NOBODY_LEADS, is_led
 
 if TYPE_CHECKING:
     from ocrfleet.settings import Settings
-    from ocrfleet.storage import ObjectStore
+    from ocrfleet.storage.store import ObjectStore
 
 #: Documents that are counted of each collection that waits: an archive is not listed to count it.
 _COUNTED = 1000

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ocrfleet import keys
-from ocrfleet.jobs import Terms, Wish
-from ocrfleet.sources import uri_of, uri_of_upload
-from ocrfleet.storage import FolderStore
+from ocrfleet.records.submissions import Terms, Wish
+from ocrfleet.sources.sources import uri_of, uri_of_upload
+from ocrfleet.storage.store import FolderStore
 from producer.arrivals import Arrivals
 from producer.discover import Candidate, Skipped, discover
 
 if TYPE_CHECKING:
-    from ocrfleet.storage import ObjectStore
+    from ocrfleet.storage.store import ObjectStore
     from producer.prefixes import Count
 
 #: Files that are noted together.

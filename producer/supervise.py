@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from ocrfleet import logs, metrics
+from ocrfleet import logs
+from ocrfleet.broker.ledger import Ledger
 from ocrfleet.errors import EXIT_CONFIGURATION, ConfigurationError, TransientError
-from ocrfleet.exposition import Children, Exposition, served
-from ocrfleet.ledger import Ledger
+from ocrfleet.metrics import definitions as metrics
+from ocrfleet.metrics.exposition import Children, Exposition, served
 from ocrfleet.scratch import scratch
 from producer.gpus import Gpus
 from producer.member import Member, stop
@@ -22,7 +23,7 @@ from producer.workers import COMMAND, environment_of
 if TYPE_CHECKING:
     from types import FrameType
 
-    from ocrfleet.profiles import Profile
+    from ocrfleet.profiles.profile import Profile
     from ocrfleet.settings import Settings
 
 log = structlog.get_logger(__name__)

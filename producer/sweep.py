@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from ocrfleet import metrics
-from ocrfleet.ledger import Mark
-from ocrfleet.queues import Published, publish_assembly, queue_names
-from ocrfleet.results import stored_pages
+from ocrfleet.broker.celery_app import publish_assembly, queue_names
+from ocrfleet.broker.inspection import Published
+from ocrfleet.broker.ledger import Mark
+from ocrfleet.metrics import definitions as metrics
+from ocrfleet.storage.page_records import stored_pages
 from producer.dispatch import publish_ranges
 
 if TYPE_CHECKING:
     from celery import Celery
 
-    from ocrfleet.ledger import Ledger
-    from ocrfleet.storage import ObjectStore
+    from ocrfleet.broker.ledger import Ledger
+    from ocrfleet.storage.store import ObjectStore
     from producer.dispatch import Active, Dispatcher
 
 log = structlog.get_logger(__name__)

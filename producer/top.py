@@ -11,9 +11,8 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from ocrfleet import keys
-from ocrfleet.errors import DamagedRecordError
-from ocrfleet.jobs import Manifest, Marker
-from ocrfleet.storage import NotFoundError
+from ocrfleet.errors import DamagedRecordError, NotFoundError
+from ocrfleet.records.documents import Manifest, Marker
 from producer.dispatch import Active
 from producer.leader import is_led
 from producer.outlook import Looker
@@ -21,10 +20,10 @@ from producer.outlook import Looker
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ocrfleet.jobs import WorkerState
-    from ocrfleet.ledger import Ledger
+    from ocrfleet.broker.ledger import Ledger
+    from ocrfleet.records.workers import WorkerState
     from ocrfleet.settings import Settings
-    from ocrfleet.storage import ObjectStore
+    from ocrfleet.storage.store import ObjectStore
     from producer.outlook import Outlook
 
 #: Active documents that are looked at: more are never active than the backlog has pages.

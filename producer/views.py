@@ -7,7 +7,8 @@ from enum import StrEnum
 from pydantic import BaseModel, ConfigDict, Field
 
 from ocrfleet.errors import Reason
-from ocrfleet.jobs import Digest, DocumentId, Failure, Moment, Problem, Queue
+from ocrfleet.records.base import Digest, DocumentId, Moment, Queue
+from ocrfleet.records.documents import Failure, Problem
 
 
 class View(BaseModel):

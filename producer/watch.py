@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 import structlog
 
-from ocrfleet import metrics, s3
-from ocrfleet.errors import ConfigurationError, TransientError
-from ocrfleet.jobs import Terms, Wish
-from ocrfleet.sources import is_own
-from ocrfleet.storage import NotFoundError
+from ocrfleet.errors import ConfigurationError, NotFoundError, TransientError
+from ocrfleet.metrics import definitions as metrics
+from ocrfleet.records.submissions import Terms, Wish
+from ocrfleet.s3 import client as s3
+from ocrfleet.sources.sources import is_own
 from producer.arrivals import Arrivals
 from producer.events import newest
 from producer.prefixes import Count, Prefixes
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from ocrfleet.settings import S3Settings
-    from ocrfleet.storage import ObjectStore
+    from ocrfleet.storage.store import ObjectStore
     from producer.events import ObjectEvent
     from producer.filters import Filter, Prefix
 

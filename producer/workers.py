@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from producer.discover import UsageError
 
 if TYPE_CHECKING:
-    from ocrfleet.profiles import Profile
+    from ocrfleet.profiles.profile import Profile
     from ocrfleet.settings import Settings
 
 #: -P: a worker.py in the folder where somebody works is not ours.

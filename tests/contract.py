@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from ocrfleet.profiles import Profile
+from ocrfleet.profiles.profile import Profile
 from worker.engines.base import Engine, PageImage, Recognition
 
 Use = Callable[[Callable[[Engine], Awaitable[Any]]], Any]

@@ -6,27 +6,15 @@ import itertools
 from pathlib import Path
 
 from ocrfleet import keys
+from ocrfleet.broker.ledger import Ledger
 from ocrfleet.errors import Reason
-from ocrfleet.jobs import (
-    Arrival,
-    DocumentStatus,
-    Failure,
-    Kind,
-    Manifest,
-    Marker,
-    Output,
-    Queue,
-    Source,
-    Status,
-    Submission,
-    Terms,
-    Wish,
-)
-from ocrfleet.ledger import Ledger
-from ocrfleet.pages import PageResult, PageStatus
-from ocrfleet.profiles import RAPIDOCR
+from ocrfleet.profiles.profile import RAPIDOCR
+from ocrfleet.records.base import Queue
+from ocrfleet.records.documents import DocumentStatus, Failure, Kind, Manifest, Marker, Output, Source, Status
+from ocrfleet.records.pages import PageResult, PageStatus
+from ocrfleet.records.submissions import Arrival, Submission, Terms, Wish
 from ocrfleet.settings import Settings
-from ocrfleet.storage import FolderStore
+from ocrfleet.storage.store import FolderStore
 from producer.registry import Registry
 
 #: A Redis that nobody can reach.

@@ -15,14 +15,17 @@ from numbered import write_book
 from servers import FAKES, Valkey
 
 from ocrfleet import keys
+from ocrfleet.broker.celery_app import make_app
+from ocrfleet.broker.inspection import Published
+from ocrfleet.broker.ledger import Faults, Ledger
 from ocrfleet.errors import TransientError
-from ocrfleet.jobs import Queue, Status, Terms
-from ocrfleet.ledger import Faults, Ledger
-from ocrfleet.pages import PageResult
-from ocrfleet.profiles import Profile, resolve
-from ocrfleet.queues import Published, make_app
+from ocrfleet.profiles.profile import Profile, resolve
+from ocrfleet.records.base import Queue
+from ocrfleet.records.documents import Status
+from ocrfleet.records.pages import PageResult
+from ocrfleet.records.submissions import Terms
 from ocrfleet.settings import Settings
-from ocrfleet.stores import open_store
+from ocrfleet.storage.open import open_store
 from producer.backlog import Backlog
 from producer.discover import Candidate
 from producer.dispatch import Dispatcher

@@ -17,21 +17,21 @@ from celery import signals
 from celery.worker import state
 
 from ocrfleet import logs
+from ocrfleet.broker.celery_app import make_app, queue_names
+from ocrfleet.broker.leases import Leases
+from ocrfleet.broker.ledger import Ledger, process_name
 from ocrfleet.errors import EXIT_BROKEN, EXIT_CONFIGURATION, ConfigurationError, FatalError, OcrfleetError
-from ocrfleet.lease import Leases
-from ocrfleet.ledger import Ledger, process_name
-from ocrfleet.models import find
-from ocrfleet.queues import make_app, queue_names
+from ocrfleet.profiles.models import find
 from ocrfleet.settings import Settings
-from ocrfleet.sources import Sources
-from ocrfleet.stores import open_store
+from ocrfleet.sources.sources import Sources
+from ocrfleet.storage.open import open_store
 from worker import engines, gate, meters
 from worker.pipeline import Pipeline
 from worker.render import RenderPool
 from worker.tasks import Acknowledgement, register_tasks
 
 if TYPE_CHECKING:
-    from ocrfleet.profiles import Profile
+    from ocrfleet.profiles.profile import Profile
 
 log = structlog.get_logger(__name__)
 

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING
 import structlog
 
 from ocrfleet import keys
-from ocrfleet.jobs import DocumentStatus, Failure, Manifest, Output, Status
-from ocrfleet.pages import PageResult, PageStatus
-from ocrfleet.results import StoredPages, stored_pages
+from ocrfleet.records.documents import DocumentStatus, Failure, Manifest, Output, Status
+from ocrfleet.records.pages import PageResult, PageStatus
 from ocrfleet.scratch import scratch
+from ocrfleet.storage.page_records import StoredPages, stored_pages
 from worker.formats import WRITERS
 
 if TYPE_CHECKING:
-    from ocrfleet.ledger import Ledger
-    from ocrfleet.storage import ObjectStore
+    from ocrfleet.broker.ledger import Ledger
+    from ocrfleet.storage.store import ObjectStore
 
 log = structlog.get_logger(__name__)
 

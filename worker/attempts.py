@@ -5,7 +5,8 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from ocrfleet.jobs import PageJob, Record
+from ocrfleet.records.base import Record
+from ocrfleet.records.messages import PageJob
 
 
 class Attempt(Record):

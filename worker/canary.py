@@ -11,7 +11,7 @@ from ocrfleet.errors import FatalError
 from worker.engines.base import Engine, PageImage
 
 if TYPE_CHECKING:
-    from ocrfleet.profiles import Profile
+    from ocrfleet.profiles.profile import Profile
 
 TEXT = "The ferry left at nine"
 #: Pixels: like a line of 20 points at 200 dpi.

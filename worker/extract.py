@@ -6,12 +6,12 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
-from ocrfleet.documents import lost_pdf_content, mupdf, pdf_errors
 from ocrfleet.errors import PermanentError, Reason
-from ocrfleet.sandbox import MAX_MESSAGE
+from ocrfleet.sandbox.decoders import lost_pdf_content, mupdf, pdf_errors
+from ocrfleet.sandbox.sandbox import MAX_MESSAGE
 
 if TYPE_CHECKING:
-    from ocrfleet.documents import PdfDocument
+    from ocrfleet.sandbox.decoders import PdfDocument
 
 #: Room for words in an answer, in bytes of JSON: pictures have the rest. A page of a newspaper takes half of it.
 _ROOM = MAX_MESSAGE * 7 // 8

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from ocrfleet import metrics
-from ocrfleet.jobs import WorkerState
-from ocrfleet.profiles import Profile
+from ocrfleet.metrics import definitions as metrics
+from ocrfleet.profiles.profile import Profile
+from ocrfleet.records.workers import WorkerState
 
 
 class Feed:

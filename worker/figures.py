@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import PIL.Image
 
-from ocrfleet.pages import Role
+from ocrfleet.records.pages import Role
 
 if TYPE_CHECKING:
-    from ocrfleet.pages import Block
+    from ocrfleet.records.pages import Block
     from worker.engines.base import PageImage
 
     Box = tuple[int, int, int, int]

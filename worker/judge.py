@@ -21,7 +21,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from ocrfleet.errors import Reason
-from ocrfleet.pages import Role
+from ocrfleet.records.pages import Role
 from worker import ink
 from worker.engines.transcript import DEADLINE
 from worker.printed import enlargement, printed
@@ -29,8 +29,8 @@ from worker.printed import enlargement, printed
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from ocrfleet.pages import Block
-    from ocrfleet.profiles import Judgement
+    from ocrfleet.profiles.profile import Judgement
+    from ocrfleet.records.pages import Block
     from worker.engines.base import PageImage, Recognition
     from worker.parsers import Parsed
     from worker.printed import Row

@@ -16,8 +16,8 @@ from ocrfleet.errors import Reason
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from ocrfleet.pages import PageResult
-    from ocrfleet.profiles import Rung
+    from ocrfleet.profiles.profile import Rung
+    from ocrfleet.records.pages import PageResult
 
 #: From the least: a text that ends too early is right as far as it goes, one that loops until it does; what can't be taken
 #: apart may still be read; what is in another script, or was made up, had better not be; nothing is worse than anything.

@@ -1,20 +1,20 @@
-"""What a worker counts of its pages: see ocrfleet/metrics.py."""
+"""What a worker counts of its pages: see ocrfleet/metrics/definitions.py."""
 
 from __future__ import annotations
 
 import functools
 from typing import TYPE_CHECKING
 
-from ocrfleet import metrics
 from ocrfleet.errors import PageFaultError, Reason
-from ocrfleet.pages import PageStatus
+from ocrfleet.metrics import definitions as metrics
+from ocrfleet.records.pages import PageStatus
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from ocrfleet.jobs import Queue
-    from ocrfleet.pages import PageResult
-    from ocrfleet.profiles import Profile
+    from ocrfleet.profiles.profile import Profile
+    from ocrfleet.records.base import Queue
+    from ocrfleet.records.pages import PageResult
     from worker.engines.base import Recognition
 
 _RENDERER_FAULTS = (Reason.RENDER_CRASHED, Reason.RENDER_DEADLINE, Reason.RENDER_MEMORY, Reason.INTERNAL_ERROR)

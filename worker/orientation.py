@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ocrfleet.pages import Line
+from ocrfleet.records.pages import Line
 from worker.reading_order import Paragraph
 
 if TYPE_CHECKING:

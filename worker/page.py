@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 import structlog
 
 from ocrfleet import keys
+from ocrfleet.broker.ledger import Hold
 from ocrfleet.errors import (
     ConfigurationError,
     DamagedRecordError,
     FatalError,
+    NotFoundError,
     OcrfleetError,
     PageFaultError,
     PermanentError,
@@ -21,10 +23,8 @@ from ocrfleet.errors import (
     TransientError,
     UnavailableError,
 )
-from ocrfleet.ledger import Hold
-from ocrfleet.pages import Climb, PageResult, PageStatus
-from ocrfleet.profiles import TextLayer
-from ocrfleet.storage import NotFoundError
+from ocrfleet.profiles.profile import TextLayer
+from ocrfleet.records.pages import Climb, PageResult, PageStatus
 from worker import meters
 from worker.admission import Admission
 from worker.attempts import Attempt, Try
@@ -34,12 +34,13 @@ from worker.reading import DrainingError, Health, Reading, SkippedError, Step
 from worker.routing import MovedError, Router, back_home
 
 if TYPE_CHECKING:
-    from ocrfleet.jobs import Manifest, PageJob
-    from ocrfleet.ledger import Faults, Ledger
-    from ocrfleet.profiles import Profile
+    from ocrfleet.broker.ledger import Faults, Ledger
+    from ocrfleet.profiles.profile import Profile
+    from ocrfleet.records.documents import Manifest
+    from ocrfleet.records.messages import PageJob
     from ocrfleet.settings import Settings
-    from ocrfleet.sources import Sources
-    from ocrfleet.storage import ObjectStore
+    from ocrfleet.sources.sources import Sources
+    from ocrfleet.storage.store import ObjectStore
     from worker.engines.base import Engine
     from worker.patience import Patience
     from worker.render import RenderPool

@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING
 import structlog
 
 from ocrfleet import keys
+from ocrfleet.broker.ledger import Ledger, Mark
 from ocrfleet.errors import FatalError, OcrfleetError, TransientError
-from ocrfleet.jobs import Manifest, PageJob
-from ocrfleet.ledger import Ledger, Mark
-from ocrfleet.pages import PageStatus
-from ocrfleet.results import record_pages, seed_ledger, stored_pages
+from ocrfleet.records.documents import Manifest
+from ocrfleet.records.messages import PageJob
+from ocrfleet.records.pages import PageStatus
+from ocrfleet.storage.page_records import record_pages, seed_ledger, stored_pages
 from worker import canary, meters
 from worker.attempts import Attempt, RunRecord
 from worker.page import PageReader, SupersededError, Visit
@@ -33,11 +34,11 @@ from worker.reading import DrainingError
 from worker.routing import Destination, MovedError
 
 if TYPE_CHECKING:
-    from ocrfleet.jobs import WorkerState
-    from ocrfleet.profiles import Profile
+    from ocrfleet.profiles.profile import Profile
+    from ocrfleet.records.workers import WorkerState
     from ocrfleet.settings import Settings
-    from ocrfleet.sources import Sources
-    from ocrfleet.storage import ObjectStore
+    from ocrfleet.sources.sources import Sources
+    from ocrfleet.storage.store import ObjectStore
     from worker.engines.base import Engine
     from worker.render import RenderPool
 

@@ -15,7 +15,10 @@ import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from ocrfleet.documents import (
+from ocrfleet.errors import PermanentError, Reason
+from ocrfleet.profiles.profile import Render
+from ocrfleet.records.documents import Kind
+from ocrfleet.sandbox.decoders import (
     Document,
     ImageDocument,
     PdfDocument,
@@ -26,10 +29,7 @@ from ocrfleet.documents import (
     open_document,
     pdf_errors,
 )
-from ocrfleet.errors import PermanentError, Reason
-from ocrfleet.jobs import Kind
-from ocrfleet.profiles import Render
-from ocrfleet.sandbox import serve
+from ocrfleet.sandbox.sandbox import serve
 from worker.extract import extract
 from worker.scans import nearly, only_scan
 

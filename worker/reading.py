@@ -12,21 +12,22 @@ from typing import TYPE_CHECKING, Any
 
 from ocrfleet import keys
 from ocrfleet.errors import OcrfleetError, PageFaultError, PermanentError, Reason
-from ocrfleet.jobs import Kind
-from ocrfleet.pages import PageResult, PageStatus
-from ocrfleet.profiles import TextLayer
+from ocrfleet.profiles.profile import TextLayer
+from ocrfleet.records.documents import Kind
+from ocrfleet.records.pages import PageResult, PageStatus
 from worker import figures, ink, meters, text_layer
 from worker.admission import Admission
 from worker.judge import judge, wrong_script
 from worker.parsers import Parsed, parse
 
 if TYPE_CHECKING:
-    from ocrfleet.jobs import Manifest, PageJob, Source
-    from ocrfleet.pages import Block, Line
-    from ocrfleet.profiles import Profile
+    from ocrfleet.profiles.profile import Profile
+    from ocrfleet.records.documents import Manifest, Source
+    from ocrfleet.records.messages import PageJob
+    from ocrfleet.records.pages import Block, Line
     from ocrfleet.settings import Settings
-    from ocrfleet.sources import Sources
-    from ocrfleet.storage import ObjectStore
+    from ocrfleet.sources.sources import Sources
+    from ocrfleet.storage.store import ObjectStore
     from worker.admission import Place
     from worker.attempts import Try
     from worker.engines.base import Engine, PageImage, Recognition

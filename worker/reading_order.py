@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ocrfleet.pages import Line
+    from ocrfleet.records.pages import Line
 
 #: Lines that follow each other in one row, left to right: fragments of a line, or cells of a table.
 Row = list["Line"]

@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 
 from ocrfleet.errors import ConfigurationError, PageFaultError, Reason
-from ocrfleet.jobs import Kind
-from ocrfleet.sandbox import Sandbox
+from ocrfleet.records.documents import Kind
+from ocrfleet.sandbox.sandbox import Sandbox
 from worker import meters
 from worker.engines.base import PageImage
 from worker.layer import NO_LAYER, Layer, layer_of
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ocrfleet.profiles import Render
+    from ocrfleet.profiles.profile import Render
 
 _BYTES_PER_PIXEL = 3
 

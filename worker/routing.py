@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ocrfleet.errors import OcrfleetError
-from ocrfleet.jobs import Climbing, Routed
+from ocrfleet.records.messages import Climbing, Routed
 
 if TYPE_CHECKING:
-    from ocrfleet.jobs import Kind, Manifest, PageJob
-    from ocrfleet.ledger import Ledger
-    from ocrfleet.profiles import Profile, Rung
+    from ocrfleet.broker.ledger import Ledger
+    from ocrfleet.profiles.profile import Profile, Rung
+    from ocrfleet.records.documents import Kind, Manifest
+    from ocrfleet.records.messages import PageJob
     from worker.engines.base import PageImage
     from worker.patience import Patience
 

@@ -11,7 +11,7 @@ import io
 import re
 from typing import TYPE_CHECKING, Any
 
-from ocrfleet.documents import mupdf
+from ocrfleet.sandbox.decoders import mupdf
 
 if TYPE_CHECKING:
     from PIL.Image import Image

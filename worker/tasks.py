@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from celery.exceptions import Reject
 
-from ocrfleet.errors import DamagedRecordError, FatalError, OcrfleetError, PermanentError
-from ocrfleet.jobs import AssemblyJob, PageJob
-from ocrfleet.queues import TASK_ASSEMBLE, TASK_PAGES, publish_assembly, publish_pages, ranges
-from ocrfleet.storage import NotFoundError
+from ocrfleet.broker.celery_app import TASK_ASSEMBLE, TASK_PAGES, publish_assembly, publish_pages, ranges
+from ocrfleet.errors import DamagedRecordError, FatalError, NotFoundError, OcrfleetError, PermanentError
+from ocrfleet.records.messages import AssemblyJob, PageJob
 from worker import meters
 from worker.assemble import assemble
 from worker.reading import DrainingError
@@ -21,9 +20,9 @@ from worker.reading import DrainingError
 if TYPE_CHECKING:
     from celery import Celery
 
-    from ocrfleet.lease import Leases
-    from ocrfleet.ledger import Ledger
-    from ocrfleet.storage import ObjectStore
+    from ocrfleet.broker.leases import Leases
+    from ocrfleet.broker.ledger import Ledger
+    from ocrfleet.storage.store import ObjectStore
     from worker.pipeline import Pipeline
 
 log = structlog.get_logger(__name__)

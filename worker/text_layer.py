@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from ocrfleet.pages import Line
+from ocrfleet.records.pages import Line
 from worker.layer import Layer
 from worker.overlay import crowded, overlay
 from worker.vocabulary import known, longest_unknown, misspelt, unspaced, words_in

@@ -15,7 +15,7 @@ from anyio import CapacityLimiter
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from ocrfleet.exposition import Exposition
+from ocrfleet.metrics.exposition import Exposition
 from producer.api import documents, following, health, notices, problems, submitting
 from producer.api.access import Access
 from producer.api.expiry import remove_expired_for_ever
@@ -27,10 +27,10 @@ from producer.api.submissions import Submitter
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from ocrfleet.ledger import Ledger
-    from ocrfleet.profiles import Profile
+    from ocrfleet.broker.ledger import Ledger
+    from ocrfleet.profiles.profile import Profile
     from ocrfleet.settings import Settings
-    from ocrfleet.storage import ObjectStore
+    from ocrfleet.storage.store import ObjectStore
     from producer.arrivals import Arrivals
     from producer.registry import Registry
 

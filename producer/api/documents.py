@@ -13,9 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
-from ocrfleet.jobs import Collection
-from ocrfleet.pages import PageResult
-from ocrfleet.storage import NotFoundError
+from ocrfleet.errors import NotFoundError
+from ocrfleet.records.base import Collection
+from ocrfleet.records.pages import PageResult
 from producer.api.access import user
 from producer.api.parts import Given
 from producer.api.problems import ProblemError, described

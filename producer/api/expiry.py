@@ -13,7 +13,7 @@ from ocrfleet import keys
 from ocrfleet.errors import OcrfleetError
 
 if TYPE_CHECKING:
-    from ocrfleet.storage import ObjectStore
+    from ocrfleet.storage.store import ObjectStore
 
 log = structlog.get_logger(__name__)
 

@@ -12,8 +12,7 @@ from fastapi import APIRouter, Depends
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel
 
-from ocrfleet.errors import TransientError
-from ocrfleet.storage import NotFoundError
+from ocrfleet.errors import NotFoundError, TransientError
 from producer.api.access import User, user
 from producer.api.parts import Given
 from producer.api.problems import described

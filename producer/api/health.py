@@ -20,8 +20,8 @@ from producer.api.access import Bearer, user
 from producer.api.problems import ProblemError, described
 
 if TYPE_CHECKING:
-    from ocrfleet.ledger import Ledger
-    from ocrfleet.storage import ObjectStore
+    from ocrfleet.broker.ledger import Ledger
+    from ocrfleet.storage.store import ObjectStore
 
 #: Seconds that Redis and the store may take to answer.
 _DEADLINE = 3.0

@@ -12,13 +12,12 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from ocrfleet import keys
-from ocrfleet.errors import DamagedRecordError
-from ocrfleet.jobs import Digest, Record, digest_of
-from ocrfleet.storage import NotFoundError
+from ocrfleet.errors import DamagedRecordError, NotFoundError
+from ocrfleet.records.base import Digest, Record, digest_of
 from producer.api.problems import ProblemError
 
 if TYPE_CHECKING:
-    from ocrfleet.storage import ObjectStore
+    from ocrfleet.storage.store import ObjectStore
 
 _DAY = timedelta(days=1)
 

@@ -11,9 +11,9 @@ from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
-from ocrfleet import metrics
 from ocrfleet.errors import ConfigurationError
-from ocrfleet.jobs import Terms
+from ocrfleet.metrics import definitions as metrics
+from ocrfleet.records.submissions import Terms
 from producer.api.access import allowed_sources, reporter
 from producer.api.bodies import small
 from producer.api.problems import ProblemError, described
@@ -24,9 +24,9 @@ from producer.filters import Filter, Prefix, apart_from_ours
 from producer.watch import Watcher
 
 if TYPE_CHECKING:
-    from ocrfleet.profiles import Profile
+    from ocrfleet.profiles.profile import Profile
     from ocrfleet.settings import Settings
-    from ocrfleet.storage import ObjectStore
+    from ocrfleet.storage.store import ObjectStore
 
 log = structlog.get_logger(__name__)
 router = APIRouter(prefix="/v1/events", tags=["events"], dependencies=[Depends(reporter)])

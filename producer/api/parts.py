@@ -10,9 +10,9 @@ from anyio import CapacityLimiter
 from fastapi import Depends
 from starlette.requests import Request
 
-from ocrfleet.exposition import Exposition
+from ocrfleet.metrics.exposition import Exposition
 from ocrfleet.settings import Settings
-from ocrfleet.storage import ObjectStore
+from ocrfleet.storage.store import ObjectStore
 from producer.api.access import Access
 from producer.api.health import Health
 from producer.api.idempotency import Answers

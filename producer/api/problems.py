@@ -15,8 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import compile_path
 
-from ocrfleet.errors import OcrfleetError, Reason, TransientError
-from ocrfleet.storage import NotFoundError
+from ocrfleet.errors import NotFoundError, OcrfleetError, Reason, TransientError
 from producer.lookup import ConflictError
 from producer.query import UnanswerableError
 

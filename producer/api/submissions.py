@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ocrfleet import keys, s3
-from ocrfleet.errors import DamagedRecordError, PermanentError, Reason
-from ocrfleet.jobs import Asked, Collection, Queue, Terms, Wish
-from ocrfleet.models import named
-from ocrfleet.sources import OwnOutputError, Sources, uri_of_upload
-from ocrfleet.storage import NotFoundError
+from ocrfleet import keys
+from ocrfleet.errors import DamagedRecordError, NotFoundError, PermanentError, Reason
+from ocrfleet.profiles.models import named
+from ocrfleet.records.base import Collection, Queue, moment
+from ocrfleet.records.submissions import Asked, Terms, Wish
+from ocrfleet.s3 import client as s3
+from ocrfleet.sources.sources import OwnOutputError, Sources, uri_of_upload
 from producer.api.access import allowed_sources
 from producer.api.problems import ProblemError
-from producer.arrivals import moment, save_profile
+from producer.arrivals import save_profile
 from producer.discover import UsageError
 from producer.intake import Intake, Seen, index_of
 from producer.options import parse_pages
@@ -31,11 +32,11 @@ from producer.register import Registrar, select
 from producer.webhook import CallbackError, check_url
 
 if TYPE_CHECKING:
-    from ocrfleet.jobs import Source
-    from ocrfleet.ledger import Ledger
-    from ocrfleet.profiles import Profile
+    from ocrfleet.broker.ledger import Ledger
+    from ocrfleet.profiles.profile import Profile
+    from ocrfleet.records.documents import Source
     from ocrfleet.settings import Settings
-    from ocrfleet.storage import ObjectStore
+    from ocrfleet.storage.store import ObjectStore
     from producer.api.bodies import Upload
     from producer.arrivals import Arrivals
 

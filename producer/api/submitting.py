@@ -16,7 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from ocrfleet.jobs import digest_of
+from ocrfleet.records.base import digest_of
 from producer.api.access import User
 from producer.api.bodies import Upload, form, raw, small
 from producer.api.idempotency import Answer

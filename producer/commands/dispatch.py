@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from ocrfleet import logs
-from ocrfleet.exposition import Exposition, served
-from ocrfleet.stores import open_store
+from ocrfleet.metrics.exposition import Exposition, served
+from ocrfleet.storage.open import open_store
 from producer.control_plane import control_plane
 from producer.options import read_settings
 

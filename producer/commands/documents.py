@@ -14,13 +14,12 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from ocrfleet.errors import OcrfleetError, TransientError
-from ocrfleet.jobs import DocumentStatus
-from ocrfleet.ledger import Ledger
+from ocrfleet.broker.ledger import Ledger
+from ocrfleet.errors import NotFoundError, OcrfleetError, TransientError
+from ocrfleet.markdown.style import Style, Tables
+from ocrfleet.records.documents import DocumentStatus
 from ocrfleet.settings import Settings
-from ocrfleet.storage import NotFoundError
-from ocrfleet.stores import open_store
-from ocrfleet.style import Style, Tables
+from ocrfleet.storage.open import open_store
 from producer.deliver import deliver
 from producer.discover import UsageError
 from producer.lookup import ConflictError

@@ -14,20 +14,17 @@ import typer
 import uvicorn
 
 from ocrfleet import logs
+from ocrfleet.broker.ledger import Ledger
 from ocrfleet.errors import ConfigurationError
-from ocrfleet.exposition import Exposition
-from ocrfleet.ledger import Ledger
-from ocrfleet.profiles import Profile
-from ocrfleet.stores import open_store
+from ocrfleet.metrics.exposition import Exposition
+from ocrfleet.profiles.profile import Profile
+from ocrfleet.storage.open import open_store
 from producer.api.access import check_address
 from producer.api.app import create_app
 from producer.arrivals import Arrivals
 from producer.commands.dispatch import ClerksOption
 from producer.control_plane import control_plane
-from producer.options import (
-    read_settings,
-    with_profile,
-)
+from producer.options import read_settings, with_profile
 from producer.registry import Registry
 
 if TYPE_CHECKING:

@@ -13,23 +13,18 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from ocrfleet.jobs import Queue, digest_of
-from ocrfleet.ledger import Ledger
-from ocrfleet.profiles import Profile
-from ocrfleet.s3 import SCHEME
-from ocrfleet.sources import Sources
-from ocrfleet.stores import open_store
+from ocrfleet.broker.ledger import Ledger
+from ocrfleet.profiles.profile import Profile
+from ocrfleet.records.base import Queue, digest_of
+from ocrfleet.s3.client import SCHEME
+from ocrfleet.sources.sources import Sources
+from ocrfleet.storage.open import open_store
 from producer import preview
 from producer.arrivals import save_profile
 from producer.discover import Skipped, UsageError
 from producer.filters import Filter, Prefix, apart_from_ours
 from producer.intake import Intake
-from producer.options import (
-    parse_pages,
-    read_settings,
-    read_terms,
-    with_profile,
-)
+from producer.options import parse_pages, read_settings, read_terms, with_profile
 from producer.prefixes import Count, Prefixes
 from producer.registry import Registry
 from producer.show import bar, printable
@@ -39,9 +34,9 @@ from producer.waiting import Outcome, wait_for
 from producer.webhook import CallbackError, check_url
 
 if TYPE_CHECKING:
-    from ocrfleet.jobs import Terms, Wish
+    from ocrfleet.records.submissions import Terms, Wish
     from ocrfleet.settings import Settings
-    from ocrfleet.storage import ObjectStore
+    from ocrfleet.storage.store import ObjectStore
 
 _EXIT_INCOMPLETE = 1
 

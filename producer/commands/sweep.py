@@ -10,11 +10,11 @@ import structlog
 import typer
 
 from ocrfleet import logs
+from ocrfleet.broker.celery_app import make_app
+from ocrfleet.broker.ledger import Ledger
 from ocrfleet.errors import TransientError
-from ocrfleet.exposition import Exposition, served
-from ocrfleet.ledger import Ledger
-from ocrfleet.queues import make_app
-from ocrfleet.stores import open_store
+from ocrfleet.metrics.exposition import Exposition, served
+from ocrfleet.storage.open import open_store
 from producer.dispatch import Dispatcher
 from producer.options import read_settings
 from producer.sweep import Sweep

@@ -14,9 +14,9 @@ from pydantic_core import to_jsonable_python
 from rich.console import Console
 from rich.live import Live
 
+from ocrfleet.broker.ledger import Ledger
 from ocrfleet.errors import OcrfleetError
-from ocrfleet.ledger import Ledger
-from ocrfleet.stores import open_store
+from ocrfleet.storage.open import open_store
 from producer.options import read_settings
 from producer.show_top import screen
 from producer.top import Sight, Top

@@ -10,19 +10,16 @@ from typing import Annotated
 
 import typer
 
-from ocrfleet import logs, metrics
-from ocrfleet.exposition import Exposition, served
-from ocrfleet.jobs import Queue
-from ocrfleet.profiles import Profile
-from ocrfleet.stores import open_store
+from ocrfleet import logs
+from ocrfleet.metrics import definitions as metrics
+from ocrfleet.metrics.exposition import Exposition, served
+from ocrfleet.profiles.profile import Profile
+from ocrfleet.records.base import Queue
+from ocrfleet.storage.open import open_store
 from producer.arrivals import save_profile
 from producer.discover import SUFFIXES, UsageError
 from producer.filters import Filter, Prefix, apart_from_ours
-from producer.options import (
-    read_settings,
-    read_terms,
-    with_profile,
-)
+from producer.options import read_settings, read_terms, with_profile
 from producer.sqs import SqsWatcher, sqs_client
 from producer.watch import Follower, Watch, Watcher, run_all
 

@@ -19,7 +19,7 @@ from scraper import Prometheus
 from servers import FAKES, TOLD, SeaweedFS, Valkey, free_ports
 
 from ocrfleet.errors import Reason
-from ocrfleet.profiles import Judgement, Profile, Rung, Sampling, resolve
+from ocrfleet.profiles.profile import Judgement, Profile, Rung, Sampling, resolve
 
 TOKEN = "a-token-of-the-tests"  # noqa: S105 - of no use elsewhere
 

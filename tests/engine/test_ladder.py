@@ -14,9 +14,9 @@ from test_fleet import PATIENCE
 
 from ocrfleet import keys
 from ocrfleet.errors import Reason
-from ocrfleet.jobs import DocumentStatus
-from ocrfleet.pages import PageResult
-from ocrfleet.profiles import Judgement, Profile, Rung, Sampling, resolve
+from ocrfleet.profiles.profile import Judgement, Profile, Rung, Sampling, resolve
+from ocrfleet.records.documents import DocumentStatus
+from ocrfleet.records.pages import PageResult
 from producer.register import Registered
 from worker.attempts import Attempt, RunRecord
 from worker.engines import vllm

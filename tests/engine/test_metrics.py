@@ -8,7 +8,7 @@ import pytest
 from scrape import Scrape
 from stage import Stage
 
-from ocrfleet.exposition import Children, Exposition
+from ocrfleet.metrics.exposition import Children, Exposition
 from ocrfleet.settings import Settings
 
 #: vLLM takes 20 to 40 seconds to start here.

@@ -13,8 +13,8 @@ from contract import EngineContract, Use, printed
 from PIL import Image
 from running import Running
 
-from ocrfleet.models import MODELS, choose, image_tokens
-from ocrfleet.profiles import Canary, Profile
+from ocrfleet.profiles.models import MODELS, choose, image_tokens
+from ocrfleet.profiles.profile import Canary, Profile
 from ocrfleet.settings import Settings, VllmSettings
 from worker.engines.base import Engine, Recognition
 from worker.engines.prompts import written_out

@@ -18,8 +18,8 @@ from PIL import Image
 from running import Running, gone
 
 from ocrfleet.errors import ConfigurationError, FatalError, PermanentError
-from ocrfleet.models import DEEPSEEK_OCR
-from ocrfleet.profiles import Mode, Profile
+from ocrfleet.profiles.models import DEEPSEEK_OCR
+from ocrfleet.profiles.profile import Mode, Profile
 from ocrfleet.settings import Settings, VllmSettings
 from worker.engines.base import Engine, Recognition
 from worker.engines.vllm_plugin import set_mode

@@ -11,7 +11,7 @@ from pathlib import Path
 import numbered
 import psutil
 
-from ocrfleet.profiles import Profile
+from ocrfleet.profiles.profile import Profile
 from worker.engines.base import PageImage, Recognition
 from worker.engines.vllm import VllmEngine
 

@@ -18,7 +18,7 @@ from numbered import NumberedEngine, draw
 from PIL import Image, ImageDraw, ImageFont
 
 from ocrfleet.errors import PageFaultError, PermanentError, Reason
-from ocrfleet.profiles import Profile
+from ocrfleet.profiles.profile import Profile
 from worker.engines.base import Recognition
 from worker.engines.transcript import LOOP, Transcript
 

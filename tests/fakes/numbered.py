@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from ocrfleet.errors import ConfigurationError, FatalError, PageFaultError, Reason
-from ocrfleet.pages import Line
+from ocrfleet.records.pages import Line
 from worker.engines.base import PageImage, Recognition
 from worker.engines.transcript import LOOP, Transcript
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ocrfleet.errors import PermanentError, Reason
-from ocrfleet.sandbox import serve
+from ocrfleet.sandbox.sandbox import serve
 
 if TYPE_CHECKING:
     from mmap import mmap

@@ -24,7 +24,7 @@ from servers import Valkey, free_ports
 from shelf import Shelf
 
 from ocrfleet.errors import Reason
-from ocrfleet.profiles import RAPIDOCR
+from ocrfleet.profiles.profile import RAPIDOCR
 from ocrfleet.settings import ApiSettings
 from producer.api import bodies
 from producer.api.app import create_app

@@ -11,10 +11,12 @@ from servers import Valkey
 from stage import Stage
 
 from ocrfleet import keys
+from ocrfleet.broker.inspection import Published
 from ocrfleet.errors import Reason, TransientError
-from ocrfleet.jobs import Arrival, Manifest, Queue, Source, Terms, Wish
-from ocrfleet.queues import Published
-from ocrfleet.sources import uri_of
+from ocrfleet.records.base import Queue
+from ocrfleet.records.documents import Manifest, Source
+from ocrfleet.records.submissions import Arrival, Terms, Wish
+from ocrfleet.sources.sources import uri_of
 from producer.arrivals import Arrivals, save_profile
 from producer.clerk import Clerk
 from producer.receive import Receiver

@@ -12,10 +12,13 @@ from servers import Valkey
 from stage import Stage
 
 from ocrfleet import keys
+from ocrfleet.broker.celery_app import publish_pages
+from ocrfleet.broker.inspection import Published
 from ocrfleet.errors import Reason
-from ocrfleet.jobs import DocumentStatus, Manifest, Marker, PageJob, Queue, Status
-from ocrfleet.profiles import resolve
-from ocrfleet.queues import Published, publish_pages
+from ocrfleet.profiles.profile import resolve
+from ocrfleet.records.base import Queue
+from ocrfleet.records.documents import DocumentStatus, Manifest, Marker, Status
+from ocrfleet.records.messages import PageJob
 from producer.dispatch import Dispatcher
 from producer.sweep import Sweep
 

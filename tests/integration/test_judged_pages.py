@@ -15,11 +15,14 @@ from servers import Valkey
 from stage import Stage
 
 from ocrfleet import keys
+from ocrfleet.broker.celery_app import publish_pages, queue_names
+from ocrfleet.broker.inspection import Published
 from ocrfleet.errors import Reason
-from ocrfleet.jobs import DocumentStatus, PageJob, Status, WorkerState
-from ocrfleet.pages import PageResult, Role
-from ocrfleet.profiles import Judgement, Parser, Profile, Render, Rung, Sampling, resolve
-from ocrfleet.queues import Published, publish_pages, queue_names
+from ocrfleet.profiles.profile import Judgement, Parser, Profile, Render, Rung, Sampling, resolve
+from ocrfleet.records.documents import DocumentStatus, Status
+from ocrfleet.records.messages import PageJob
+from ocrfleet.records.pages import PageResult, Role
+from ocrfleet.records.workers import WorkerState
 from producer.deliver import deliver
 from producer.register import Registered
 from worker.attempts import Attempt, RunRecord

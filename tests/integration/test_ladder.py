@@ -12,12 +12,14 @@ from servers import Valkey
 from stage import Stage
 
 from ocrfleet import keys
+from ocrfleet.broker.celery_app import queue_names
+from ocrfleet.broker.inspection import Published
+from ocrfleet.broker.ledger import Faults
 from ocrfleet.errors import Reason
-from ocrfleet.jobs import DocumentStatus, Manifest, Marker, Queue, Status
-from ocrfleet.ledger import Faults
-from ocrfleet.pages import PageResult
-from ocrfleet.profiles import Judgement, Profile, Rung, Sampling, resolve
-from ocrfleet.queues import Published, queue_names
+from ocrfleet.profiles.profile import Judgement, Profile, Rung, Sampling, resolve
+from ocrfleet.records.base import Queue
+from ocrfleet.records.documents import DocumentStatus, Manifest, Marker, Status
+from ocrfleet.records.pages import PageResult
 from producer.register import Registered
 from worker.attempts import RunRecord
 

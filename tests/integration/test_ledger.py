@@ -7,9 +7,9 @@ import time
 import pytest
 from servers import Valkey
 
+from ocrfleet.broker.ledger import Faults, Hold, Ledger, Mark, process_name
 from ocrfleet.errors import TransientError
-from ocrfleet.jobs import WorkerState
-from ocrfleet.ledger import Faults, Hold, Ledger, Mark, process_name
+from ocrfleet.records.workers import WorkerState
 
 DOCUMENT = "0" * 32
 DIGEST = "0" * 64

@@ -21,9 +21,10 @@ from scrape import Scrape, scrape, scraped
 from servers import FAKES, Moto, Valkey, free_ports
 from stage import ENGINE, Stage
 
-from ocrfleet.jobs import Queue, Terms, Wish
-from ocrfleet.queues import queue_names
-from ocrfleet.sources import uri_of
+from ocrfleet.broker.celery_app import queue_names
+from ocrfleet.records.base import Queue
+from ocrfleet.records.submissions import Terms, Wish
+from ocrfleet.sources.sources import uri_of
 from producer.arrivals import Arrivals, save_profile
 from producer.receive import Receiver
 

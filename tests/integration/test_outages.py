@@ -12,7 +12,7 @@ from stage import Stage
 
 from ocrfleet import keys
 from ocrfleet.errors import TransientError
-from ocrfleet.jobs import DocumentStatus
+from ocrfleet.records.documents import DocumentStatus
 
 
 def said(stage: Stage) -> list[str]:

@@ -11,13 +11,16 @@ from typing import Any
 import pytest
 from stage import Stage
 
-from ocrfleet import keys, results
+from ocrfleet import keys
+from ocrfleet.broker.celery_app import publish_assembly, publish_pages
+from ocrfleet.broker.ledger import Mark
 from ocrfleet.errors import Reason, TransientError
-from ocrfleet.jobs import DocumentStatus, Manifest, PageJob, Queue, Status
-from ocrfleet.ledger import Mark
-from ocrfleet.pages import PageResult, PageStatus
-from ocrfleet.queues import publish_assembly, publish_pages
-from ocrfleet.results import record_pages
+from ocrfleet.records.base import Queue
+from ocrfleet.records.documents import DocumentStatus, Manifest, Status
+from ocrfleet.records.messages import PageJob
+from ocrfleet.records.pages import PageResult, PageStatus
+from ocrfleet.storage import page_records as results
+from ocrfleet.storage.page_records import record_pages
 from producer.dispatch import Dispatcher
 from producer.register import Registered
 from producer.registry import Registry

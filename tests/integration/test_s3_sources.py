@@ -21,14 +21,16 @@ from PIL import Image
 from servers import SeaweedFS, Valkey
 from stage import Stage
 
-from ocrfleet import keys, s3
+from ocrfleet import keys
 from ocrfleet.errors import ConfigurationError, PermanentError, Reason, TransientError
-from ocrfleet.jobs import DocumentStatus, Kind, Queue, Source, Terms, Wish
-from ocrfleet.s3_store import S3Store
+from ocrfleet.records.base import Queue, moment
+from ocrfleet.records.documents import DocumentStatus, Kind, Source
+from ocrfleet.records.submissions import Terms, Wish
+from ocrfleet.s3 import client as s3
 from ocrfleet.settings import Settings
-from ocrfleet.sources import OWN_OUTPUT, OwnOutputError, Sources, uri_of_upload
-from ocrfleet.storage import FolderStore
-from producer.arrivals import moment
+from ocrfleet.sources.sources import OWN_OUTPUT, OwnOutputError, Sources, uri_of_upload
+from ocrfleet.storage.s3_store import S3Store
+from ocrfleet.storage.store import FolderStore
 from producer.intake import Intake
 from producer.register import Registrar
 

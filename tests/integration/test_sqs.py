@@ -18,9 +18,11 @@ from structlog.testing import capture_logs
 
 from ocrfleet import keys
 from ocrfleet.errors import ConfigurationError, TransientError
-from ocrfleet.jobs import Arrival, DocumentStatus, Output, Queue, Status, Submission, Terms, Wish
-from ocrfleet.markdown import figure_path
-from ocrfleet.storage import FolderStore
+from ocrfleet.markdown.escape import figure_path
+from ocrfleet.records.base import Queue
+from ocrfleet.records.documents import DocumentStatus, Output, Status
+from ocrfleet.records.submissions import Arrival, Submission, Terms, Wish
+from ocrfleet.storage.store import FolderStore
 from producer.events import ObjectEvent
 from producer.filters import Filter, Prefix
 from producer.publish import Publisher

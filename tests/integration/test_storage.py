@@ -23,12 +23,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from servers import SeaweedFS
 
-from ocrfleet import s3
-from ocrfleet.errors import ConfigurationError, TransientError
-from ocrfleet.s3_store import S3Store
+from ocrfleet.errors import ConfigurationError, NotFoundError, TransientError
+from ocrfleet.s3 import client as s3
 from ocrfleet.settings import S3Settings, Settings
-from ocrfleet.storage import FolderStore, NotFoundError, ObjectStore
-from ocrfleet.stores import open_store
+from ocrfleet.storage.open import open_store
+from ocrfleet.storage.s3_store import S3Store
+from ocrfleet.storage.store import FolderStore, ObjectStore
 
 #: Makes a new, empty store.
 Making = Callable[[], AbstractContextManager[ObjectStore]]

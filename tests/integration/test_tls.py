@@ -15,10 +15,10 @@ import trustme
 from servers import lacking
 from stage import Stage
 
+from ocrfleet.broker.celery_app import make_app, publish_assembly
+from ocrfleet.broker.ledger import Ledger
 from ocrfleet.errors import TransientError
-from ocrfleet.jobs import DocumentStatus
-from ocrfleet.ledger import Ledger
-from ocrfleet.queues import make_app, publish_assembly
+from ocrfleet.records.documents import DocumentStatus
 from ocrfleet.settings import Settings
 
 PASSWORD = "a secret of this test"  # noqa: S105 - it guards nothing

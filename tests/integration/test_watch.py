@@ -19,10 +19,11 @@ import pytest
 from servers import ROOT, Moto
 
 from ocrfleet.errors import ConfigurationError
-from ocrfleet.jobs import Arrival, Queue, Terms, Wish
-from ocrfleet.profiles import Profile
+from ocrfleet.profiles.profile import Profile
+from ocrfleet.records.base import Queue
+from ocrfleet.records.submissions import Arrival, Terms, Wish
 from ocrfleet.settings import Settings
-from ocrfleet.storage import FolderStore
+from ocrfleet.storage.store import FolderStore
 from producer.commands.watch import watch
 from producer.discover import UsageError
 from producer.events import ObjectEvent

@@ -16,11 +16,12 @@ from servers import Valkey
 from stage import Stage
 
 from ocrfleet import keys
+from ocrfleet.broker.celery_app import publish_pages, queue_names
+from ocrfleet.broker.inspection import Published
+from ocrfleet.broker.ledger import Faults
 from ocrfleet.errors import EXIT_BROKEN, EXIT_CONFIGURATION
-from ocrfleet.jobs import DocumentStatus
-from ocrfleet.ledger import Faults
-from ocrfleet.profiles import Profile, Route, resolve
-from ocrfleet.queues import Published, publish_pages, queue_names
+from ocrfleet.profiles.profile import Profile, Route, resolve
+from ocrfleet.records.documents import DocumentStatus
 from producer.status import look
 
 OTHER = resolve("numbered:OtherEngine")

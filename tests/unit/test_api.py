@@ -22,11 +22,13 @@ from starlette.testclient import TestClient
 
 from ocrfleet import keys
 from ocrfleet.errors import ConfigurationError, Reason, TransientError
-from ocrfleet.jobs import Arrival, DocumentStatus, Output, Queue, Status, Submission
-from ocrfleet.profiles import RAPIDOCR
+from ocrfleet.profiles.profile import RAPIDOCR
+from ocrfleet.records.base import Queue
+from ocrfleet.records.documents import DocumentStatus, Output, Status
+from ocrfleet.records.submissions import Arrival, Submission
 from ocrfleet.settings import ApiSettings, S3Settings
-from ocrfleet.sources import OWN_OUTPUT, Sources
-from ocrfleet.storage import FolderStore
+from ocrfleet.sources.sources import OWN_OUTPUT, Sources
+from ocrfleet.storage.store import FolderStore
 from producer.api import following, submissions
 from producer.api.access import check_address
 from producer.api.app import create_app

@@ -13,15 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocrfleet import keys
-from ocrfleet.errors import Reason, TransientError
-from ocrfleet.jobs import DocumentStatus, Kind, Manifest, Marker, Problem, Queue, Source, Status
-from ocrfleet.pages import Block, PageResult, PageStatus, Role
-from ocrfleet.results import stored_pages
-from ocrfleet.storage import FolderStore, NotFoundError
+from ocrfleet.errors import NotFoundError, Reason, TransientError
+from ocrfleet.records.base import Queue
+from ocrfleet.records.documents import DocumentStatus, Kind, Manifest, Marker, Problem, Source, Status
+from ocrfleet.records.pages import Block, PageResult, PageStatus, Role
+from ocrfleet.storage.page_records import stored_pages
+from ocrfleet.storage.store import FolderStore
 from worker.assemble import assemble
 
 if TYPE_CHECKING:
-    from ocrfleet.ledger import Ledger
+    from ocrfleet.broker.ledger import Ledger
 
 DOCUMENT = "0123456789abcdef" * 2
 

@@ -17,10 +17,10 @@ from typing import BinaryIO
 import pytest
 from servers import ROOT
 
-from ocrfleet import cache as module
-from ocrfleet.cache import SourceCache
 from ocrfleet.errors import ConfigurationError, PermanentError, Reason, TransientError
-from ocrfleet.jobs import digest_of
+from ocrfleet.records.base import digest_of
+from ocrfleet.sources import cache as module
+from ocrfleet.sources.cache import SourceCache
 
 MIB = 1 << 20
 

@@ -18,7 +18,7 @@ import yaml
 from jsonschema import Draft202012Validator
 from servers import ROOT, lacking
 
-from ocrfleet.models import find
+from ocrfleet.profiles.models import find
 from ocrfleet.settings import ApiSettings
 from producer.cli import app
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocrfleet.profiles import RAPIDOCR
+from ocrfleet.profiles.profile import RAPIDOCR
 from producer.discover import UsageError
 from producer.options import parse_pages, read_group, read_profile, read_settings
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ocrfleet.documents import SNIFF_BYTES, sniff
 from ocrfleet.errors import PermanentError, Reason
-from ocrfleet.jobs import Kind
-from ocrfleet.profiles import Render
-from ocrfleet.sandbox import Sandbox
+from ocrfleet.profiles.profile import Render
+from ocrfleet.records.documents import Kind
+from ocrfleet.sandbox.decoders import SNIFF_BYTES, sniff
+from ocrfleet.sandbox.sandbox import Sandbox
 from worker.render import RenderPool
 
 if TYPE_CHECKING:

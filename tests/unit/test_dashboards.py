@@ -16,7 +16,7 @@ from promql import asked, loaded, rules
 from promql import metrics as metrics_in
 from servers import ROOT
 
-from ocrfleet import metrics
+from ocrfleet.metrics import definitions as metrics
 
 NAMES = ("ocrfleet-cost", "ocrfleet-intake", "ocrfleet-overview", "ocrfleet-worker")
 

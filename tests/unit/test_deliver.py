@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from ocrfleet import keys
-from ocrfleet.jobs import DocumentStatus, Output, Status
-from ocrfleet.storage import FolderStore, NotFoundError
-from ocrfleet.style import Style, Tables
+from ocrfleet.errors import NotFoundError
+from ocrfleet.markdown.style import Style, Tables
+from ocrfleet.records.documents import DocumentStatus, Output, Status
+from ocrfleet.storage.store import FolderStore
 from producer.deliver import DeliveryError, deliver
 
 

@@ -16,7 +16,7 @@ from packaging.version import Version
 from pydantic import BaseModel
 from servers import ROOT, lacking
 
-from ocrfleet.models import find
+from ocrfleet.profiles.models import find
 from ocrfleet.settings import Settings
 from producer.cli import app
 

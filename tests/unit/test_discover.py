@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ocrfleet.jobs import Kind
+from ocrfleet.records.documents import Kind
 from producer.discover import Candidate, Skipped, UsageError, discover, kind_of
 
 PDF = b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n"

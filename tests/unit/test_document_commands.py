@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from ocrfleet import keys
 from ocrfleet.errors import Reason
-from ocrfleet.jobs import DocumentStatus
+from ocrfleet.records.documents import DocumentStatus
 from producer.commands import documents
 from producer.discover import UsageError
 from producer.show_documents import write_csv

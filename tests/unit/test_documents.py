@@ -11,10 +11,10 @@ import pymupdf
 import pytest
 from PIL import Image
 
-from ocrfleet import documents
-from ocrfleet.documents import ImageDocument, PdfDocument, open_document, sniff
 from ocrfleet.errors import PermanentError, Reason
-from ocrfleet.jobs import Kind
+from ocrfleet.records.documents import Kind
+from ocrfleet.sandbox import decoders as documents
+from ocrfleet.sandbox.decoders import ImageDocument, PdfDocument, open_document, sniff
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 from servers import lacking
 
 from ocrfleet.errors import ConfigurationError, PageFaultError, Reason
-from ocrfleet.profiles import RAPIDOCR, TESSERACT, Profile
+from ocrfleet.profiles.profile import RAPIDOCR, TESSERACT, Profile
 from ocrfleet.settings import Settings
 from worker import engines
 from worker.engines.base import Engine, Recognition

@@ -17,10 +17,10 @@ from prometheus_client.registry import Collector
 from scrape import Scrape, scrape, scraped
 from servers import free_ports
 
-from ocrfleet import exposition as exposition_module
-from ocrfleet import metrics
 from ocrfleet.errors import ConfigurationError
-from ocrfleet.exposition import Children, Exposition, Snapshot, served
+from ocrfleet.metrics import definitions as metrics
+from ocrfleet.metrics import exposition as exposition_module
+from ocrfleet.metrics.exposition import Children, Exposition, Snapshot, served
 from ocrfleet.settings import Settings
 
 #: A child: counts two pages, or as many as it is told, and has three in its engine.

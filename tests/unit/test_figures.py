@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocrfleet import keys
-from ocrfleet.pages import Block, Role
-from ocrfleet.storage import FolderStore
-from ocrfleet.style import figures
+from ocrfleet.markdown.style import figures
+from ocrfleet.records.pages import Block, Role
+from ocrfleet.storage.store import FolderStore
 from worker.engines.base import PageImage
 from worker.figures import MAX_FIGURES, MAX_PIXELS, cut
 

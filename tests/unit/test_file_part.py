@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ocrfleet.file_part import FilePart
+from ocrfleet.s3.file_part import FilePart
 
 
 @pytest.mark.parametrize(("start", "length"), [(0, 4), (3, 4), (8, 4), (10, 4), (12, 4), (0, 100)])

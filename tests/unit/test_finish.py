@@ -14,7 +14,9 @@ from shelf import Shelf
 
 from ocrfleet import keys
 from ocrfleet.errors import ConfigurationError, TransientError
-from ocrfleet.jobs import DocumentStatus, Queue, Status, Submission
+from ocrfleet.records.base import Queue
+from ocrfleet.records.documents import DocumentStatus, Status
+from ocrfleet.records.submissions import Submission
 from producer.finish import Finisher
 from producer.lookup import Lookup
 from producer.outbox import Outbox

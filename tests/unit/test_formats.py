@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from ocrfleet.errors import Reason
-from ocrfleet.jobs import DocumentStatus, Kind, Manifest, Problem, Source
-from ocrfleet.markdown import escape
-from ocrfleet.pages import Block, Line, PageResult, PageStatus, Role
+from ocrfleet.markdown.escape import escape
+from ocrfleet.records.documents import DocumentStatus, Kind, Manifest, Problem, Source
+from ocrfleet.records.pages import Block, Line, PageResult, PageStatus, Role
 from worker.formats import WRITERS
 from worker.formats.document_json import points
 from worker.formats.markdown import clean

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ocrfleet.pages import Block, PageResult, PageStatus, Role
-from ocrfleet.profiles import Parser
+from ocrfleet.profiles.profile import Parser
+from ocrfleet.records.pages import Block, PageResult, PageStatus, Role
 from worker.parsers import Parsed
 from worker.parsers import parse as parse_any
 from worker.parsers.grounding import LABEL_LENGTH, MAX_BOXES, ROLES, parse

@@ -11,23 +11,11 @@ from pydantic import ValidationError
 
 from ocrfleet import keys
 from ocrfleet.errors import DamagedRecordError, PermanentError, Reason
-from ocrfleet.jobs import (
-    Arrival,
-    DocumentKey,
-    IntakeJob,
-    Kind,
-    Manifest,
-    Marker,
-    PageJob,
-    Problem,
-    Queue,
-    Record,
-    Source,
-    Status,
-    Submission,
-    digest_of,
-)
-from ocrfleet.pages import Line, PageResult, PageStatus
+from ocrfleet.records.base import Queue, Record, digest_of
+from ocrfleet.records.documents import DocumentKey, Kind, Manifest, Marker, Problem, Source, Status
+from ocrfleet.records.messages import IntakeJob, PageJob
+from ocrfleet.records.pages import Line, PageResult, PageStatus
+from ocrfleet.records.submissions import Arrival, Submission
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 #: What each stored example is. They were written once and are never written again: old archives hold such bytes.

@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 
-from ocrfleet.documents import SNIFF_BYTES, sniff
 from ocrfleet.errors import Reason
-from ocrfleet.pages import Block, Role
-from ocrfleet.profiles import Judgement, Render
+from ocrfleet.profiles.profile import Judgement, Render
+from ocrfleet.records.pages import Block, Role
+from ocrfleet.sandbox.decoders import SNIFF_BYTES, sniff
 from worker.engines.base import PageImage, Recognition
 from worker.judge import judge
 from worker.loops import LoopWatch

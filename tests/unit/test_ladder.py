@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from ocrfleet.errors import Reason
-from ocrfleet.pages import Climb, PageResult, PageStatus
-from ocrfleet.profiles import Rung
+from ocrfleet.profiles.profile import Rung
+from ocrfleet.records.pages import Climb, PageResult, PageStatus
 from worker.ladder import DOUBTS, better, rungs_above
 
 LADDER = (

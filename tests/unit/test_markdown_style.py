@@ -10,9 +10,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from ocrfleet.jobs import DocumentStatus, Manifest
-from ocrfleet.pages import PageResult, PageStatus
-from ocrfleet.style import AS_STORED, Style, Tables, figures, restyled
+from ocrfleet.markdown.style import AS_STORED, Style, Tables, figures, restyled
+from ocrfleet.records.documents import DocumentStatus, Manifest
+from ocrfleet.records.pages import PageResult, PageStatus
 from worker.formats.markdown import MarkdownWriter, clean
 
 READER = MarkdownIt("commonmark").enable(["table", "strikethrough"])

@@ -6,11 +6,11 @@ import pytest
 from prometheus_client import REGISTRY
 from shelf import page_result
 
-from ocrfleet import metrics
 from ocrfleet.errors import PageFaultError, Reason
-from ocrfleet.jobs import Queue
-from ocrfleet.pages import PageResult
-from ocrfleet.profiles import RAPIDOCR
+from ocrfleet.metrics import definitions as metrics
+from ocrfleet.profiles.profile import RAPIDOCR
+from ocrfleet.records.base import Queue
+from ocrfleet.records.pages import PageResult
 from worker import meters
 from worker.engines.base import Recognition
 from worker.feed import Feed

@@ -12,8 +12,8 @@ from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 from servers import ROOT
 
-from ocrfleet import metrics
-from ocrfleet.metrics import Observed
+from ocrfleet.metrics import definitions as metrics
+from ocrfleet.metrics.definitions import Observed
 
 #: What a label may be called: each has few values, however much is read.
 LABELS = frozenset(

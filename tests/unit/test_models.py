@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocrfleet import keys, models
+from ocrfleet import keys
 from ocrfleet.errors import ConfigurationError, Reason
-from ocrfleet.jobs import Kind
-from ocrfleet.models import (
+from ocrfleet.profiles import models
+from ocrfleet.profiles.models import (
     DEEPSEEK_OCR,
     DEEPSEEK_OCR_2,
     MODELS,
@@ -24,7 +24,7 @@ from ocrfleet.models import (
     profile_of,
     read_file,
 )
-from ocrfleet.profiles import (
+from ocrfleet.profiles.profile import (
     RAPIDOCR,
     Canary,
     Judgement,
@@ -37,6 +37,7 @@ from ocrfleet.profiles import (
     TextLayer,
     resolve,
 )
+from ocrfleet.records.documents import Kind
 
 NAMED = list(named())
 ASKED = [profile for profile in NAMED if profile.prompt is not None]

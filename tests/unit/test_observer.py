@@ -12,7 +12,7 @@ from prometheus_client.metrics_core import Metric
 from servers import Valkey
 
 from ocrfleet import keys
-from ocrfleet.queues import Published
+from ocrfleet.broker.inspection import Published
 from producer.gpus import Gpus
 from producer.observer import ExpiredLeases
 

@@ -11,8 +11,8 @@ import pytest
 from chat_server import ChatServer, Handler, chunk, usage_chunk
 from contract import EngineContract, Use
 
-from ocrfleet import models
-from ocrfleet.profiles import Profile
+from ocrfleet.profiles import models
+from ocrfleet.profiles.profile import Profile
 from ocrfleet.settings import OpenAiSettings, Settings
 from worker import engines
 

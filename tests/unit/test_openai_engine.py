@@ -38,7 +38,6 @@ from chat_server import (
 from PIL import Image
 from pydantic import SecretStr
 
-from ocrfleet import models
 from ocrfleet.errors import (
     ConfigurationError,
     FatalError,
@@ -49,7 +48,8 @@ from ocrfleet.errors import (
     TransientError,
     UnavailableError,
 )
-from ocrfleet.profiles import Profile
+from ocrfleet.profiles import models
+from ocrfleet.profiles.profile import Profile
 from ocrfleet.settings import OpenAiSettings, Settings
 from worker import engines
 from worker.engines.base import Engine, PageImage, Recognition

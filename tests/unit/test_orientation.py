@@ -10,7 +10,7 @@ import pymupdf
 import pytest
 from numpy.typing import NDArray
 
-from ocrfleet.profiles import RAPIDOCR
+from ocrfleet.profiles.profile import RAPIDOCR
 from ocrfleet.settings import Settings
 from worker import engines
 from worker.engines.base import PageImage, Recognition

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from ocrfleet import keys
-from ocrfleet.jobs import DocumentStatus, Queue, Status, Submission, Terms
-from ocrfleet.storage import FolderStore
+from ocrfleet.records.base import Queue
+from ocrfleet.records.documents import DocumentStatus, Status
+from ocrfleet.records.submissions import Submission, Terms
+from ocrfleet.storage.store import FolderStore
 from producer.outbox import Courier, Delivery, Outbox
 from producer.webhook import Answer
 

@@ -11,13 +11,16 @@ import pytest
 from servers import Valkey
 from shelf import Shelf, marker
 
-from ocrfleet import keys, metrics
+from ocrfleet import keys
 from ocrfleet.errors import TransientError
-from ocrfleet.jobs import Manifest, Marker, Queue, WorkerState
-from ocrfleet.profiles import RAPIDOCR
+from ocrfleet.metrics import definitions as metrics
+from ocrfleet.profiles.profile import RAPIDOCR
+from ocrfleet.records.base import Queue, registered_at
+from ocrfleet.records.documents import Manifest, Marker
+from ocrfleet.records.workers import WorkerState
 from producer import inventory as inventory_module
 from producer.dispatch import Active
-from producer.inventory import Waiting, registered_at, take_inventory, waiting
+from producer.inventory import Waiting, take_inventory, waiting
 from producer.outlook import Looker, observed
 from producer.top import Top
 

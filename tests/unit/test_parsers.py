@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocrfleet.pages import Block, PageResult, PageStatus, Role
-from ocrfleet.profiles import Parser
+from ocrfleet.profiles.profile import Parser
+from ocrfleet.records.pages import Block, PageResult, PageStatus, Role
 from worker.parsers import Parsed, markdown, parse
 
 WIDTH, HEIGHT = 1190, 1684

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocrfleet.pages import Block, Role
+from ocrfleet.records.pages import Block, Role
 from worker.parsers import Parsed
 from worker.parsers.dots import ROLES, parse, scaled
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocrfleet.pages import Role
+from ocrfleet.records.pages import Role
 from worker.parsers.olmocr import parse
 
 #: https://huggingface.co/allenai/olmOCR-2-7B-1025, cut off after 50 tokens there

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocrfleet.pages import Role
+from ocrfleet.records.pages import Role
 from worker.parsers import paddleocr
 from worker.parsers.otsl import MAX_SPAN, TAGS
 

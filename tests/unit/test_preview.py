@@ -12,9 +12,9 @@ import typer
 from servers import SeaweedFS, Valkey
 from typer.testing import CliRunner
 
-from ocrfleet.jobs import WorkerState
-from ocrfleet.ledger import Ledger
-from ocrfleet.profiles import RAPIDOCR
+from ocrfleet.broker.ledger import Ledger
+from ocrfleet.profiles.profile import RAPIDOCR
+from ocrfleet.records.workers import WorkerState
 from producer.commands.submit import submit
 from producer.discover import UsageError
 

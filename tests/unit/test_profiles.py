@@ -6,7 +6,7 @@ import pytest
 
 from ocrfleet import keys
 from ocrfleet.errors import ConfigurationError
-from ocrfleet.profiles import PROFILES, RAPIDOCR, TESSERACT, Profile, Render, resolve
+from ocrfleet.profiles.profile import PROFILES, RAPIDOCR, TESSERACT, Profile, Render, resolve
 
 
 def profile(**changes: Any) -> Profile:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ocrfleet.models import MODELS, Model, choose, find, profile_of
-from ocrfleet.profiles import RAPIDOCR
+from ocrfleet.profiles.models import MODELS, Model, choose, find, profile_of
+from ocrfleet.profiles.profile import RAPIDOCR
 from ocrfleet.settings import VllmSettings
 from worker.engines.prompts import words, written_out
 from worker.engines.vllm_size import sizes

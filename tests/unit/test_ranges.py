@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocrfleet.queues import ranges
+from ocrfleet.broker.celery_app import ranges
 
 page_sets = st.sets(st.integers(1, 200), max_size=60).map(sorted)
 sizes = st.integers(1, 20)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ocrfleet.pages import Line
+from ocrfleet.records.pages import Line
 from worker.reading_order import order, parted, text_of
 
 HEIGHT, PITCH = 30, 36

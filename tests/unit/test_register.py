@@ -17,23 +17,13 @@ from PIL import Image
 
 from ocrfleet import keys
 from ocrfleet.errors import PermanentError, Reason
-from ocrfleet.jobs import (
-    DocumentStatus,
-    Failure,
-    Kind,
-    Manifest,
-    Marker,
-    Problem,
-    Queue,
-    Source,
-    Status,
-    Submission,
-    Terms,
-)
-from ocrfleet.profiles import RAPIDOCR, TESSERACT, Profile
+from ocrfleet.profiles.profile import RAPIDOCR, TESSERACT, Profile
+from ocrfleet.records.base import Queue
+from ocrfleet.records.documents import DocumentStatus, Failure, Kind, Manifest, Marker, Problem, Source, Status
+from ocrfleet.records.submissions import Submission, Terms
 from ocrfleet.settings import Settings
-from ocrfleet.sources import path_of, uri_of
-from ocrfleet.storage import FolderStore
+from ocrfleet.sources.sources import path_of, uri_of
+from ocrfleet.storage.store import FolderStore
 from producer.discover import Candidate
 from producer.intake import Intake
 from producer.register import Registered, Registrar, latest_status, select

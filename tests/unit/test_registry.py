@@ -11,18 +11,12 @@ from servers import Valkey
 from shelf import Shelf, marker, page_result
 
 from ocrfleet import keys
-from ocrfleet.errors import Reason
-from ocrfleet.jobs import (
-    DocumentStatus,
-    Manifest,
-    Marker,
-    Problem,
-    Queue,
-    Status,
-    WorkerState,
-)
-from ocrfleet.profiles import RAPIDOCR
-from ocrfleet.storage import FolderStore, NotFoundError
+from ocrfleet.errors import NotFoundError, Reason
+from ocrfleet.profiles.profile import RAPIDOCR
+from ocrfleet.records.base import Queue
+from ocrfleet.records.documents import DocumentStatus, Manifest, Marker, Problem, Status
+from ocrfleet.records.workers import WorkerState
+from ocrfleet.storage.store import FolderStore
 from producer import collection as collection_module
 from producer import query as query_module
 from producer import waiting

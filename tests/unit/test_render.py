@@ -15,10 +15,10 @@ import pymupdf
 import pytest
 from PIL import Image, ImageCms, ImageDraw
 
-from ocrfleet.documents import PdfDocument
 from ocrfleet.errors import ConfigurationError, OcrfleetError, PageFaultError, PermanentError, Reason
-from ocrfleet.jobs import Kind
-from ocrfleet.profiles import Render
+from ocrfleet.profiles.profile import Render
+from ocrfleet.records.documents import Kind
+from ocrfleet.sandbox.decoders import PdfDocument
 from worker.rasterise import Raster, draw_pdf_page, fit
 from worker.render import RenderPool, _page_image
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocrfleet.storage import FolderStore
+from ocrfleet.storage.store import FolderStore
 from producer.listing import Entry
 from producer.roll import Noted, Roll
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ocrfleet.profiles import RAPIDOCR
+from ocrfleet.profiles.profile import RAPIDOCR
 from ocrfleet.settings import Settings
 from producer.run import Order, Run
 

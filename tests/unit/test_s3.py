@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from s3_server import Answer, FakeS3, refusal
 
-from ocrfleet import s3, s3_reader
-from ocrfleet.errors import ConfigurationError, OcrfleetError, TransientError
-from ocrfleet.s3 import PreconditionFailedError, S3Location
-from ocrfleet.s3_store import S3Store
+from ocrfleet.errors import ConfigurationError, NotFoundError, OcrfleetError, TransientError
+from ocrfleet.s3 import client as s3
+from ocrfleet.s3 import reader as s3_reader
+from ocrfleet.s3.client import PreconditionFailedError, S3Location
 from ocrfleet.settings import S3Settings, Settings
-from ocrfleet.storage import NotFoundError
-from ocrfleet.stores import open_store
+from ocrfleet.storage.open import open_store
+from ocrfleet.storage.s3_store import S3Store
 
 SECRET = "wJalrXUtnFEMI0123456789"  # noqa: S105 - nobody's
 PART = 5 << 20

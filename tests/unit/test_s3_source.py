@@ -8,9 +8,9 @@ import pytest
 from s3_server import Answer, FakeS3, refusal
 
 from ocrfleet.errors import ConfigurationError, PermanentError, Reason, TransientError
-from ocrfleet.jobs import Wish
+from ocrfleet.records.submissions import Wish
 from ocrfleet.settings import Settings
-from ocrfleet.sources import Sources
+from ocrfleet.sources.sources import Sources
 
 BARE = Answer(403)
 

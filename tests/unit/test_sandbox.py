@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ocrfleet import sandbox as module
 from ocrfleet.errors import FatalError, PageFaultError, PermanentError, Reason, TransientError
-from ocrfleet.sandbox import Sandbox
+from ocrfleet.sandbox import sandbox as module
+from ocrfleet.sandbox.sandbox import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

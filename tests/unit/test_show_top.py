@@ -9,8 +9,9 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from ocrfleet.jobs import Queue, WorkerState
-from ocrfleet.ledger import RedisMemory
+from ocrfleet.broker.ledger import RedisMemory
+from ocrfleet.records.base import Queue
+from ocrfleet.records.workers import WorkerState
 from producer.inventory import LIMIT, Inventory, Waiting
 from producer.outlook import Lane, Outlook
 from producer.show_top import screen

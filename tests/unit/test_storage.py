@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ocrfleet.errors import ConfigurationError, TransientError
-from ocrfleet.storage import FolderStore
+from ocrfleet.storage.store import FolderStore
 
 
 class TestFolderStore:

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from ocrfleet import keys
-from ocrfleet.jobs import Arrival, Queue, Terms, Wish
-from ocrfleet.sources import path_of, uri_of_upload
-from ocrfleet.storage import FolderStore
+from ocrfleet.records.base import Queue
+from ocrfleet.records.submissions import Arrival, Terms, Wish
+from ocrfleet.sources.sources import path_of, uri_of_upload
+from ocrfleet.storage.store import FolderStore
 from producer.prefixes import Count
 from producer.submit import submit_files
 

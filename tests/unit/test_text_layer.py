@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ocrfleet.errors import PageFaultError, PermanentError, Reason
-from ocrfleet.jobs import Kind
-from ocrfleet.profiles import Render
+from ocrfleet.profiles.profile import Render
+from ocrfleet.records.documents import Kind
 from worker.engines.base import PageImage
 from worker.layer import Layer, Word, layer_of
 from worker.render import RenderPool

@@ -6,7 +6,7 @@ import importlib
 from typing import cast
 
 from ocrfleet.errors import ConfigurationError
-from ocrfleet.profiles import Profile
+from ocrfleet.profiles.profile import Profile
 from ocrfleet.settings import Settings
 from worker.engines.base import Engine
 

@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ocrfleet.pages import Block, Line
-    from ocrfleet.profiles import Profile
+    from ocrfleet.profiles.profile import Profile
+    from ocrfleet.records.pages import Block, Line
     from worker.loops import Loop
 
 

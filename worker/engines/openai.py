@@ -27,7 +27,7 @@ from ocrfleet.errors import (
     TransientError,
     UnavailableError,
 )
-from ocrfleet.models import SERVED, image_tokens
+from ocrfleet.profiles.models import SERVED, image_tokens
 from worker.engines.base import Recognition
 from worker.engines.openai_answer import Answer, parsed, retry_after, status_of
 from worker.engines.openai_negotiation import Negotiation, asked
@@ -38,7 +38,7 @@ from worker.engines.picture import picture
 if TYPE_CHECKING:
     import openai
 
-    from ocrfleet.profiles import Profile
+    from ocrfleet.profiles.profile import Profile
     from ocrfleet.settings import Settings
     from worker.engines.base import PageImage
 

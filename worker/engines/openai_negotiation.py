@@ -10,12 +10,12 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from ocrfleet.errors import ConfigurationError
-from ocrfleet.models import PROMPT_ROOM
+from ocrfleet.profiles.models import PROMPT_ROOM
 from worker.engines.openai_answer import message_of
 from worker.engines.prompts import words
 
 if TYPE_CHECKING:
-    from ocrfleet.profiles import Profile, Sampling
+    from ocrfleet.profiles.profile import Profile, Sampling
 
 #: Hosted services refuse to write more than this.
 _MOST_TOKENS = 8192

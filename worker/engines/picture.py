@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import PIL.Image
 
 if TYPE_CHECKING:
-    from ocrfleet.profiles import Profile
+    from ocrfleet.profiles.profile import Profile
     from worker.engines.base import PageImage
 
 #: The colour that the models' processors pad with: half of white in each channel.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ocrfleet.profiles import Profile
+    from ocrfleet.profiles.profile import Profile
 
 
 def words(prompt: str) -> str:

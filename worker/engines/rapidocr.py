@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ocrfleet.errors import ConfigurationError, PageFaultError, Reason
-from ocrfleet.pages import Line
+from ocrfleet.records.pages import Line
 from worker import reading_order
 from worker.engines.base import Recognition
 from worker.orientation import Reading, read_upright
@@ -21,7 +21,7 @@ from worker.orientation import Reading, read_upright
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ocrfleet.profiles import Profile
+    from ocrfleet.profiles.profile import Profile
     from ocrfleet.settings import Settings
     from worker.engines.base import PageImage
 

@@ -10,15 +10,15 @@ from contextlib import suppress
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
-from ocrfleet.child import dying_with_us
 from ocrfleet.errors import ConfigurationError, PageFaultError, Reason, TransientError
-from ocrfleet.pages import Line
+from ocrfleet.records.pages import Line
+from ocrfleet.sandbox.die_with_parent import dying_with_us
 from worker.engines.base import Recognition
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ocrfleet.profiles import Profile
+    from ocrfleet.profiles.profile import Profile
     from ocrfleet.settings import Settings
     from worker.engines.base import PageImage
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from ocrfleet import exposition
 from ocrfleet.errors import ConfigurationError, FatalError, PageFaultError, PermanentError, Reason
+from ocrfleet.metrics import exposition
 from ocrfleet.scratch import scratch
 from worker.engines import vllm_plugin
 from worker.engines.base import Recognition
@@ -27,7 +27,7 @@ from worker.engines.vllm_size import sizes
 if TYPE_CHECKING:
     import PIL.Image
 
-    from ocrfleet.profiles import Profile, Sampling
+    from ocrfleet.profiles.profile import Profile, Sampling
     from ocrfleet.settings import Settings
     from worker.engines.base import PageImage
     from worker.engines.vllm_size import Size

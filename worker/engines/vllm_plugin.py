@@ -20,8 +20,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from ocrfleet.errors import ConfigurationError
-from ocrfleet.models import DEEPSEEK_OCR
-from ocrfleet.profiles import Mode
+from ocrfleet.profiles.models import DEEPSEEK_OCR
+from ocrfleet.profiles.profile import Mode
 
 _PR_SET_PDEATHSIG = 1
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ocrfleet.models import DEEPSEEK_OCR, MODELS, image_tokens
+from ocrfleet.profiles.models import DEEPSEEK_OCR, MODELS, image_tokens
 
 if TYPE_CHECKING:
-    from ocrfleet.profiles import Profile
+    from ocrfleet.profiles.profile import Profile
     from ocrfleet.settings import VllmSettings
 
 #: Share of a GPU's memory for vLLM: its own default, which leaves room for the CUDA context and for fragments.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import BinaryIO, Protocol
 
-from ocrfleet.jobs import DocumentStatus, Manifest
-from ocrfleet.pages import PageResult
+from ocrfleet.records.documents import DocumentStatus, Manifest
+from ocrfleet.records.pages import PageResult
 from worker.formats import document_json, markdown
 
 

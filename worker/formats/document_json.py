@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any, BinaryIO
 
-from ocrfleet.jobs import DocumentStatus, Manifest
-from ocrfleet.markdown import figure_path
-from ocrfleet.pages import Block, PageResult
+from ocrfleet.markdown.escape import figure_path
+from ocrfleet.records.documents import DocumentStatus, Manifest
+from ocrfleet.records.pages import Block, PageResult
 from worker.formats.page_text import plain_text
 
 EXTENSION = "json"

@@ -9,7 +9,7 @@ import html
 import re
 from dataclasses import dataclass
 
-from ocrfleet.markdown import escape_start
+from ocrfleet.markdown.escape import escape_start
 from worker.formats.inline import plain
 
 
@@ -117,7 +117,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """HTML, a row a line and no line empty, which would end it: ocrfleet/style.py relies on that."""
+    """HTML, a row a line and no line empty, which would end it: ocrfleet/markdown/style.py relies on that."""
 
     rows: tuple[tuple[Cell, ...], ...]
     caption: str = ""

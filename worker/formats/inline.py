@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 import re
 
-from ocrfleet.markdown import INLINE_FORMULA
+from ocrfleet.markdown.escape import INLINE_FORMULA
 
 #: A link, or a picture, of Markdown: text, target, title.
 _LINK = re.compile(r"(!?)\[([^\[\]\n]*+)\]\(\s*+([^()\s]*+)(?:\s++\"[^\"()\n]*+\")?+\s*+\)")

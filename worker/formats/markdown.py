@@ -4,16 +4,16 @@ A page that is not done has its placeholder where its text would be: pages never
 stands behind a note that says so. Running heads, feet and printed page numbers stay where they are, as nothing that a
 model calls one is sure to be one; a comment before each (`<!-- header -->`) lets tools leave it out.
 
-What is stored is always the same for the same pages, whatever a reader prefers: ocrfleet/style.py makes that of it.
+What is stored is always the same for the same pages, whatever a reader prefers: ocrfleet/markdown/style.py makes that of it.
 """
 
 from __future__ import annotations
 
 from typing import BinaryIO
 
-from ocrfleet.jobs import DocumentStatus, Manifest
-from ocrfleet.markdown import escape, escape_inline, escaped, figure_path
-from ocrfleet.pages import Block, PageResult, PageStatus
+from ocrfleet.markdown.escape import escape, escape_inline, escaped, figure_path
+from ocrfleet.records.documents import DocumentStatus, Manifest
+from ocrfleet.records.pages import Block, PageResult, PageStatus
 from worker.formats.blocks import read
 from worker.formats.elements import to_markdown
 from worker.formats.page_text import ASIDE, captions, elements

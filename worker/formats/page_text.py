@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from ocrfleet.pages import Role
+from ocrfleet.records.pages import Role
 from worker.formats.blocks import read
 from worker.formats.elements import Code, Element, Formula, Heading, Paragraph, to_plain
 from worker.formats.inline import tex
 
 if TYPE_CHECKING:
-    from ocrfleet.pages import Block
+    from ocrfleet.records.pages import Block
 
 #: What the text is told apart by, in a comment before it: it is part of the page, but not of what the page is about.
 ASIDE = {Role.HEADER: "header", Role.FOOTER: "footer", Role.PAGE_NUMBER: "number"}

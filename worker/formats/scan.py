@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from ocrfleet.markdown import INLINE_FORMULA
+from ocrfleet.markdown.escape import INLINE_FORMULA
 from worker.formats.elements import Formula, Table
 from worker.formats.inline import script, tex
 from worker.formats.tables import TAGS, TableReader, part_at_empty_line

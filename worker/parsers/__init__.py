@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ocrfleet.profiles import Parser
+from ocrfleet.profiles.profile import Parser
 from worker.parsers import dots, grounding, olmocr, paddleocr
 from worker.parsers.parsed import Parsed
 

@@ -12,8 +12,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ocrfleet.markdown import INLINE_FORMULA
-from ocrfleet.pages import Block, Role
+from ocrfleet.markdown.escape import INLINE_FORMULA
+from ocrfleet.records.pages import Block, Role
 from worker.parsers.markdown import refined
 from worker.parsers.parsed import Parsed, misplaced
 

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, field
 from itertools import islice
 
-from ocrfleet.pages import Block, Role
+from ocrfleet.records.pages import Block, Role
 from worker.parsers.markdown import refined
 from worker.parsers.parsed import Parsed, misplaced
 

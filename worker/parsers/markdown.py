@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ocrfleet.pages import Block, Role
+from ocrfleet.records.pages import Block, Role
 
 #: What a part begins with, and what that makes it. Formulas are delimited by dollars or as LaTeX does it.
 _BEGINNINGS = tuple(

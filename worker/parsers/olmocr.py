@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from ocrfleet.pages import Block
+from ocrfleet.records.pages import Block
 from worker.parsers import markdown
 from worker.parsers.parsed import Parsed
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ocrfleet.pages import Block, Role
+from ocrfleet.records.pages import Block, Role
 from worker.parsers import markdown, otsl
 from worker.parsers.otsl import ROW_END, TAGS, Cell
 from worker.parsers.parsed import Parsed

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
-from ocrfleet.pages import Block
+from ocrfleet.records.pages import Block
 
 #: of blocks without a place: so many, and more than half of all, make a layout that can't be trusted
 _FEWEST_UNPLACED = 2

@@ -1,0 +1,1 @@
+"""Redis as broker: the Celery app, leases, the ledger."""

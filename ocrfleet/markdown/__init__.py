@@ -1,0 +1,1 @@
+"""Markdown: escape text, and apply the options of style."""

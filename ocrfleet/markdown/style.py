@@ -1,0 +1,163 @@
+"""How a reader likes a document's Markdown: made of the stored one at delivery, block by block, so that no text is read again.
+
+It is no part of a document's identity: the same stored text is delivered in every style. What the stored text looks like
+is what worker/formats/ writes: an empty line between blocks, a table from `<table>` to `</table>` with a row a line, a
+formula on one line, code between fences.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ocrfleet.markdown.escape import INLINE_FORMULA, escape, escape_inline
+
+
+class Tables(StrEnum):
+    HTML = "html"
+    #: those that Markdown can express: no cell spans others or has several lines
+    MARKDOWN = "markdown"
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """What a reader prefers; by default, the text as it is stored."""
+
+    tables: Tables = Tables.HTML
+    #: words that were divided at the end of a line are written whole
+    join_hyphens: bool = False
+
+
+AS_STORED = Style()
+
+_FENCE = re.compile(r"(`{3,}+)[^`]*+")
+_FIGURE = re.compile(r"!\[(?:[^\[\]\\]|\\.)*+\]\(figures/[0-9a-f]{32}/([0-9]{6}-[0-9]{2}-[0-9a-f]{12}\.jpg)\)")
+
+_CAPTION = re.compile(r"<caption>(.*)</caption>")
+_CELL = re.compile(r"<t[dh]>([^<]*+)</t[dh]>")
+_ROW = re.compile(r"<tr>(?:<t[dh]>[^<]*+</t[dh]>)++</tr>")
+
+# A word that goes on in the next line: two letters at least before the hyphen, a small letter behind it. Not after a digit
+# (1914-18), a single letter (X-ray) or a dash. The signs that old prints and other programs divide with mean nothing else.
+_DIVIDED = re.compile(r"(?:[^\W\d_][\u0300-\u036f]*+){2}([-\u2010\u00ad\u00ac\u2e17])$")
+_REST = re.compile(r"([^\W_]\S*+)[ \t]*+")
+_ONE_LETTER = re.compile(r"[^\W\d_]")
+#: `Haupt- und Nebensätze`: there the hyphen stands for what follows. No division of a word leaves these.
+_AND = frozenset({"und", "oder", "sowie", "and"})
+#: Blocks that are no running text, by how they begin.
+_NO_PROSE = ("<", "$$", "![", "```", "#", "---")
+
+
+def restyled(lines: Iterable[str], style: Style) -> Iterator[str]:
+    """Yield the lines of a stored Markdown text, without their ends, in a style. Holds one block at a time."""
+    for block in _blocks(lines):
+        if style.tables is Tables.MARKDOWN and block[0] == "<table>":
+            yield from _pipes(block)
+        elif style.join_hyphens and not block[0].startswith(_NO_PROSE):
+            yield from _joined(block)
+        else:
+            yield from block
+
+
+def figures(lines: Iterable[str]) -> Iterator[str]:
+    """Yield the names of the pictures that a stored Markdown text shows, in order. Code and text show none."""
+    for block in _blocks(lines):
+        found = _FIGURE.fullmatch(block[0])
+        if found is not None:
+            yield found[1]
+
+
+def _blocks(lines: Iterable[str]) -> Iterator[list[str]]:
+    """Yield the blocks of a text; what is between them (empty lines) is a block, too, and so is code with its empty lines."""
+    block: list[str] = []
+    fence = None
+    for line in lines:
+        if fence is not None:
+            block.append(line)
+            if line == fence:
+                yield block
+                block, fence = [], None
+        elif not line:
+            if block:
+                yield block
+                block = []
+            yield [line]
+        else:
+            opening = _FENCE.fullmatch(line) if not block else None
+            fence = opening[1] if opening else None
+            block.append(line)
+    if block:
+        yield block
+
+
+def _pipes(table: list[str]) -> list[str]:
+    """Return a table as lines with pipes; as it is, where a cell spans others or has several lines."""
+    rows = table[1:-1]
+    caption = _CAPTION.fullmatch(rows[0]) if rows else None
+    if caption is not None:
+        rows = rows[1:]
+    if not rows or not all(_ROW.fullmatch(row) for row in rows) or (caption is not None and "<" in caption[1]):
+        return table
+    cells = [[_cell(match[1]) for match in _CELL.finditer(row)] for row in rows]
+    width = max(map(len, cells))
+    # GFM has no table without a head: the first row is it, as in most tables it is one.
+    head, *body = [[*row, *[""] * (width - len(row))] for row in cells]
+    lines = ["| " + " | ".join(row) + " |" for row in [head, ["---"] * width, *body]]
+    return [escape(html.unescape(caption[1])), "", *lines] if caption is not None else lines
+
+
+def _cell(text: str) -> str:
+    """Return a cell's text as Markdown, its formulas as they are; no pipe in it parts cells.
+
+    What has a sign that none of our formulas has is text between two dollars.
+    """
+    text = html.unescape(text)
+    pieces, end = [], 0
+    for formula in INLINE_FORMULA.finditer(text):
+        if any(sign in formula[0] for sign in ("<", "`", "](")):
+            continue
+        pieces += [escape_inline(text[end : formula.start()]), formula[0].replace("|", r"\vert ")]
+        end = formula.end()
+    return "".join([*pieces, escape_inline(text[end:])])
+
+
+def _joined(block: list[str]) -> Iterator[str]:
+    """Yield the lines of a paragraph or a list; the rest of a divided word is drawn up to its beginning."""
+    line = block[0]
+    for following in block[1:]:
+        text = following.lstrip(" ")
+        whole = _whole(line, text)
+        if whole is None:
+            yield line
+            line = following
+            continue
+        line, rest = whole
+        if rest:
+            yield line
+            line = " " * (len(following) - len(text)) + rest
+    yield line
+
+
+def _whole(line: str, following: str) -> tuple[str, str] | None:
+    """Return a line with the whole of its last word, and what is left of the next line; None when no word is divided.
+
+    `com-` and `pound` are `compound`; of `mother-in-` and `law` the hyphen is kept, as of any word that had one before.
+    """
+    divided, rest = _DIVIDED.search(line), _REST.match(following)
+    if divided is None or rest is None or "`" in line or "`" in following:
+        return None
+    sign = divided[1]
+    small = following[0].islower()
+    if not (small or (sign in "\u00ad\u00ac" and _ONE_LETTER.match(following))):
+        return None
+    if sign in "-\u2010" and rest[1].strip(".,;:") in _AND:
+        return None
+    word = line[line.rfind(" ") + 1 : -1]
+    kept = sign if sign in "-\u2010" and re.search(r"\w[-\u2010]\w", word) else ""
+    left = following[rest.end() :]
+    if left and not left[0].isalpha():  # a dash, a number: at the beginning of a line it might begin a list
+        return line[:-1] + kept + following, ""
+    return line[:-1] + kept + rest[1], left

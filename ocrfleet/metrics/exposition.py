@@ -1,0 +1,241 @@
+"""How metrics leave a process: its own, those of its children and what it observes now and then, added up to one page."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from socketserver import ThreadingMixIn
+from typing import TYPE_CHECKING, Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+import structlog
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, disable_created_metrics, generate_latest
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+
+from ocrfleet.errors import ConfigurationError
+from ocrfleet.metrics import definitions as metrics
+from ocrfleet.metrics.definitions import Observed
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from ocrfleet.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+#: By a value for each label, in their order.
+Values = Mapping[tuple[str, ...], float]
+
+#: prometheus_client looks for it as it is imported, and then keeps every value in files that another process can read.
+_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+#: vLLM's own: engines are told apart, as their gauges can't be added up (the share of a cache that is used).
+_FOREIGN = "vllm:"
+#: Tries to read files of a process that is just making them, and seconds between two.
+_TRIES, _PAUSE = 5, 0.02
+#: Seconds that whoever asks may keep silent, and how many may ask at once.
+_TIMEOUT, _AT_ONCE = 10, 16
+
+
+def read_by_others() -> bool:
+    """Say whether this process is one of the children whose metrics somebody exposes."""
+    return _FOLDER in os.environ
+
+
+class Snapshot(Collector):
+    """Observed gauges: all there is was seen at the same time, and nothing is there before the first look."""
+
+    def __init__(self) -> None:
+        self._seen: Mapping[Observed, Values] = {}
+
+    def replace(self, seen: Mapping[Observed, Values]) -> None:
+        self._seen = seen
+
+    def collect(self) -> Iterator[Metric]:
+        for observed, values in self._seen.items():
+            family = GaugeMetricFamily(observed.name, observed.documentation, labels=observed.labels)
+            for labels, value in values.items():
+                family.add_metric(labels, value)
+            yield family
+
+
+class Children(Collector):
+    """The metrics of processes that we start. Each has a folder in which it writes them, below one that is ours alone.
+
+    What a process has counted outlives it: a counter that went back would be taken for a burst. Its gauges die with it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._departed: Sequence[Metric] = ()
+
+    def environment(self, name: str) -> dict[str, str]:
+        """Return what makes a process write its metrics where they are looked for; without it, it keeps them to itself."""
+        folder = self._folder / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return {_FOLDER: str(folder)}
+
+    def bury(self, name: str) -> None:
+        """Keep what a dead process has counted, and make its folder ready for the next one of this name."""
+        folder = self._folder / name
+        if not folder.is_dir():
+            return
+        with self._lock:
+            try:
+                counted = [family for family in _written(folder) if family.type != "gauge"]
+            except (OSError, ValueError, RuntimeError) as error:
+                log.warning("a dead process's metrics can't be read", member=name, error=str(error))
+                counted = []
+            self._departed = _added_up([*self._departed, *counted])
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def collect(self) -> Iterator[Metric]:
+        with self._lock:
+            folders = sorted(self._folder.iterdir()) if self._folder.is_dir() else []
+            families = [*self._departed, *(family for folder in folders for family in _written(folder))]
+        yield from families
+
+
+class Exposition(Collector):
+    """All that a process exposes. Other collectors may be added at any time; what several have is added up."""
+
+    def __init__(self, settings: Settings) -> None:
+        disable_created_metrics()
+        metrics.BUILD_INFO.labels(version("ocrfleet")).set(1)
+        price = Snapshot()
+        if settings.price_per_gpu_hour is not None:
+            price.replace({metrics.PRICE: {(): settings.price_per_gpu_hour}})
+        self._collectors: list[Collector] = [REGISTRY, price]
+
+    def add(self, collector: Collector) -> None:
+        self._collectors.append(collector)
+
+    def collect(self) -> Iterable[Metric]:
+        return _added_up(family for collector in list(self._collectors) for family in collector.collect())
+
+    def page(self) -> bytes:
+        """Return all of it in Prometheus' text format."""
+        return generate_latest(self)
+
+
+@contextmanager
+def served(exposition: Exposition, settings: Settings) -> Iterator[None]:
+    """Answer http://OCRFLEET_METRICS_HOST:OCRFLEET_METRICS_PORT/metrics until the block ends, if a port is set.
+
+    Raises ConfigurationError when it can't be listened on.
+    """
+    if settings.metrics_port is None:
+        yield
+        return
+    host, port = settings.metrics_host, settings.metrics_port
+    try:
+        server = make_server(host, port, _app(exposition), _server(host), _Handler)
+    except OSError as error:
+        raise ConfigurationError(
+            f"OCRFLEET_METRICS_HOST {host}, OCRFLEET_METRICS_PORT {port}: can't be listened on ({error.strerror})"
+        ) from error
+    thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
+    thread.start()
+    log.info("metrics are served", host=host, port=port)
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _app(exposition: Exposition) -> WSGIApplication:
+    def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] != "GET" or environ["PATH_INFO"] != "/metrics":
+            start_response("404 Not Found", [("Content-Type", "text/plain")])
+            return [b"GET /metrics is all there is.\n"]
+        page = exposition.page()
+        start_response("200 OK", [("Content-Type", CONTENT_TYPE_LATEST)])
+        return [page]
+
+    return answer
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    """Answers several at once, and hangs up on those beyond."""
+
+    daemon_threads = True
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self._room = threading.BoundedSemaphore(_AT_ONCE)
+        super().__init__(*arguments, **options)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if self._room.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._room.release()
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
+
+
+def _server(host: str) -> type[_Server]:
+    return _Server6 if ":" in host else _Server
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = _TIMEOUT
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name in the base class
+        """Log nothing: it is asked every few seconds."""
+
+
+def _written(folder: Path) -> list[Metric]:
+    """Return what the processes that write into a folder have counted. Raises OSError, ValueError, RuntimeError."""
+    for number in range(_TRIES):
+        try:
+            families = list(MultiProcessCollector(None, path=str(folder)).collect())
+        except Exception as error:
+            # A file that is just being made has no head yet. To leave it out would be worse than no answer: its counters
+            # would seem to begin anew.
+            if number == _TRIES - 1:
+                raise RuntimeError(f"the metrics in {folder} can't be read ({error})") from error
+            time.sleep(_PAUSE)
+        else:
+            return [
+                _told_apart(family, folder.name) if family.name.startswith(_FOREIGN) else family for family in families
+            ]
+    return []
+
+
+def _told_apart(family: Metric, worker: str) -> Metric:
+    family.samples = [sample._replace(labels={**sample.labels, "worker": worker}) for sample in family.samples]
+    return family
+
+
+def _added_up(families: Iterable[Metric]) -> list[Metric]:
+    """Return families of distinct names, with samples of distinct labels: those that come twice are added up."""
+    found: dict[str, tuple[Metric, dict[tuple[str, frozenset[tuple[str, str]]], float]]] = {}
+    for family in families:
+        _, values = found.setdefault(family.name, (Metric(family.name, family.documentation, family.type), {}))
+        for sample in family.samples:
+            at = sample.name, frozenset(sample.labels.items())
+            values[at] = values.get(at, 0.0) + sample.value
+    for family, values in found.values():
+        for (name, labels), value in values.items():
+            family.add_sample(name, dict(sorted(labels)), value)
+    return [family for family, _ in found.values()]

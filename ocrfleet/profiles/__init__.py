@@ -1,0 +1,1 @@
+"""Profiles: engine, model, prompt, sampling and retry policy under one name."""

@@ -1,0 +1,107 @@
+"""Profiles made of models: an engine, a mode and a prompt, and the ladder that goes with them."""
+
+from __future__ import annotations
+
+import re
+
+from ocrfleet.errors import ConfigurationError
+from ocrfleet.profiles.models.model import ATTEMPT, DOUBTED, ENGINE_FAULTS, NOT_OF_THE_PAGE, PROMPT_ROOM, Model, Prompt
+from ocrfleet.profiles.profile import RAPIDOCR, Canary, Judgement, Parser, Profile, Rung
+from ocrfleet.records.base import digest_of
+
+#: Characters of what a user may put into a prompt.
+_LONGEST_ARGUMENT = 400
+#: Characters of a prompt of a user's own: what goes beyond PROMPT_ROOM shortens the answer.
+_LONGEST_PROMPT = 4000
+
+_FALLEN = (*DOUBTED, *ENGINE_FAULTS)
+#: Where every page may go at last: to the text that the PDF has already, then to an engine that makes nothing up and can't
+#: loop. Seconds: some eighty times what a page takes there.
+LAST_RUNGS = (
+    Rung(after=_FALLEN, text_layer=True),
+    Rung(after=_FALLEN, profile=RAPIDOCR.name, deadline=120.0),
+)
+
+
+def profile_of(model: Model, *, engine: str = "vllm", mode: str | None = None, prompt: str | None = None) -> Profile:
+    """Return a model's profile for an engine (`vllm` or `openai`), a mode and a prompt; its defaults where None.
+
+    `prompt` is a name, `name:words` for one that takes words, or the user's own with <image> in it. Mode `auto` is the
+    default mode with the model's routes. Raises ConfigurationError.
+    """
+    auto = mode == "auto"
+    at = model.mode if mode is None or auto else mode
+    resolution = model.modes.get(at)
+    if resolution is None or (auto and not model.routes):
+        there_are = ", ".join([*model.modes, *(["auto"] if model.routes else [])])
+        raise ConfigurationError(f"{model.name} has no mode {mode!r}; there are: {there_are}")
+    asked, told = prompt_called(model, prompt)
+    if auto and told:
+        raise ConfigurationError("--mode auto goes with the model's default prompt only")
+    room = model.context - resolution.image_tokens - PROMPT_ROOM
+    return Profile(
+        name=_name(model, "auto" if auto else at, told, engine=engine),
+        engine=engine,
+        model=model.model,
+        revision=model.revision,
+        prompt=asked.text,
+        template=model.template,
+        sampling=model.sampling.model_copy(update={"max_tokens": min(model.sampling.max_tokens, room)}),
+        mode=resolution.mode,
+        parser=asked.parser,
+        render=resolution.render,
+        judgement=judgement_of(asked),
+        ladder=_ladder(model, at, asked, told),
+        routes=model.routes if auto else (),
+        canary=Canary(words=("ferry", "nine"), prompt=model.prompts.get("ocr", model.prompts[model.prompt]).text),
+        typical_seconds=86_400 / 200_000,
+    )
+
+
+def judgement_of(asked: Prompt) -> Judgement:
+    """Return when an answer to a prompt is believed."""
+    return Judgement(ignored=() if asked.reads else NOT_OF_THE_PAGE)
+
+
+def _name(model: Model, mode: str, told: str, *, engine: str = "vllm") -> str:
+    parts = ("" if engine == "vllm" else engine, model.name, "" if mode == model.mode else mode, told)
+    return "-".join(part for part in parts if part)
+
+
+def _ladder(model: Model, mode: str, asked: Prompt, told: str) -> tuple[Rung, ...]:
+    """Return the rungs for a prompt: another text is no answer to one that does not ask for the page's text."""
+    own = tuple(rung for rung in model.ladder if rung.prompt is None or (asked.reads and rung.prompt != asked.text))
+    if not asked.reads:
+        return own
+    larger: tuple[Rung, ...] = ()
+    if model.largest is not None and mode != model.largest:
+        larger = (Rung(after=_FALLEN, profile=_name(model, model.largest, told), deadline=ATTEMPT),)
+    return (*own, *larger, *LAST_RUNGS)
+
+
+def prompt_called(model: Model, prompt: str | None) -> tuple[Prompt, str]:
+    """Return what a model is asked, and how a profile's name says it ("" for the default). Raises ConfigurationError."""
+    if prompt is None:
+        return model.prompts[model.prompt], ""
+    name, colon, words = prompt.partition(":")
+    known = model.prompts.get(name)
+    if "<image>" in prompt and not (known and known.takes_words):
+        if prompt.count("<image>") != 1:
+            raise ConfigurationError("a prompt of your own needs <image> once: that is where the page goes")
+        if len(prompt) > _LONGEST_PROMPT:
+            raise ConfigurationError(f"a prompt of your own has at most {_LONGEST_PROMPT} characters")
+        parser = Parser.GROUNDING if "<|grounding|>" in prompt else Parser.TEXT
+        return Prompt(text=prompt, parser=parser, gives=""), f"own-{digest_of(prompt)[:8]}"
+    if known is None:
+        raise ConfigurationError(
+            f"{model.name} has no prompt {name!r}; there are: {', '.join(model.prompts)}, or your own with <image> in it"
+        )
+    if known.takes_words != bool(words.strip()) or (colon and not known.takes_words):
+        usage = f"{name}:WORDS" if known.takes_words else name
+        raise ConfigurationError(f"--prompt {prompt!r}: write {usage}")
+    if not known.takes_words:
+        return known, "" if name == model.prompt else name
+    words = " ".join(words.split())
+    if len(words) > _LONGEST_ARGUMENT or re.search(r"<\||\|>|<image>", words):
+        raise ConfigurationError(f"the words of --prompt {name}: at most {_LONGEST_ARGUMENT} characters, and no tags")
+    return known.model_copy(update={"text": known.text.replace("{}", words)}), f"{name}-{digest_of(words)[:8]}"

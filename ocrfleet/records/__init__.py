@@ -1,0 +1,1 @@
+"""What is stored and sent: strict, versioned JSON records."""

@@ -1,0 +1,88 @@
+"""What all records share: strict, frozen, versioned JSON, and the types of their fields."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from contextlib import suppress
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ocrfleet.errors import DamagedRecordError
+
+SCHEMA_VERSION = 1
+
+
+DocumentId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+
+
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+PageNumber = Annotated[int, Field(ge=1)]
+
+
+Generation = Annotated[int, Field(ge=1, le=99999)]
+
+
+#: Named by people, and a part of keys.
+Collection = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$")]
+
+
+#: When something was registered, UTC, as 20261122T051000.123456Z: sorts by time.
+Moment = Annotated[str, Field(pattern=r"^\d{8}T\d{6}\.\d{6}Z$")]
+
+
+class Record(BaseModel):
+    """A frozen value that refuses unknown fields, so that a newer writer is noticed and not half understood."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def to_bytes(self) -> bytes:
+        """Serialise as one line of JSON; the same value always gives the same bytes."""
+        return self.model_dump_json(exclude_none=True).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Read what `to_bytes` wrote. Raises DamagedRecordError."""
+        try:
+            return cls.model_validate_json(data)
+        except ValidationError as error:
+            raise DamagedRecordError(f"a stored {cls.__name__} can't be read: {problems_of(error)}") from error
+
+
+def problems_of(error: ValidationError) -> str:
+    """Say what is wrong with a record, without what stands in it."""
+    return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
+
+
+class Queue(StrEnum):
+    """The class of a document: interactive ones are dispatched before bulk ones, and have queues of their own."""
+
+    INTERACTIVE = "interactive"
+    BULK = "bulk"
+
+
+def digest_of(*parts: str) -> str:
+    """Return the SHA-256 (hex) of the parts, each with its length, so that no two lists of parts collide."""
+    sha = hashlib.sha256()
+    for part in parts:
+        data = part.encode("utf-8", "surrogateescape")
+        sha.update(len(data).to_bytes(8, "big"))
+        sha.update(data)
+    return sha.hexdigest()
+
+
+def moment() -> Moment:
+    """Return the time as keys have it."""
+    return datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+
+
+def registered_at(moment: str) -> float:
+    """Return a moment of ours as a Unix time; infinity for what is none."""
+    with suppress(ValueError):
+        return datetime.strptime(moment, "%Y%m%dT%H%M%S.%fZ").replace(tzinfo=UTC).timestamp()
+    return math.inf

@@ -1,0 +1,1 @@
+"""Sandboxed child processes, in which documents are decoded."""

@@ -1,0 +1,1 @@
+"""Source documents: open, verify and cache them."""

@@ -1,0 +1,1 @@
+"""The object store: a local folder or S3."""

@@ -1,0 +1,31 @@
+"""Which object store it is: a local folder or S3."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ocrfleet.errors import ConfigurationError
+from ocrfleet.s3 import client as s3
+from ocrfleet.storage.s3_store import S3Store
+from ocrfleet.storage.store import FolderStore
+
+if TYPE_CHECKING:
+    from ocrfleet.settings import Settings
+    from ocrfleet.storage.store import ObjectStore
+
+
+def open_store(settings: Settings) -> ObjectStore:
+    """Return the object store that the settings name, after one look at it.
+
+    Raises ConfigurationError for one that can't be used, TransientError for one that is away.
+    """
+    if not settings.store.startswith(s3.SCHEME):
+        return FolderStore(Path(settings.store))
+    try:
+        location = s3.typed(settings.store)
+    except ValueError as error:
+        raise ConfigurationError(f"OCRFLEET_STORE must be a folder or s3://bucket/prefix: {error}") from error
+    store = S3Store(settings.s3, location.bucket, location.key)
+    store.check()
+    return store

@@ -1,0 +1,245 @@
+"""The object store: the truth. Keys are short paths of [A-Za-z0-9._-] that keys.py makes, never names from outside."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import shutil
+import stat
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from ocrfleet.errors import ConfigurationError, NotFoundError, TransientError
+from ocrfleet.metrics import definitions as metrics
+
+_KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
+
+
+def is_key(text: str) -> bool:
+    """Say whether a text may be an object's key."""
+    return _KEY.fullmatch(text) is not None
+
+
+def check_content(key: str, data: bytes) -> None:
+    """Raise ValueError for an object without content."""
+    if not data:
+        raise ValueError(f"an object has at least one byte: {key}")
+
+
+#: The content of a marker, whose key says all: no object is empty.
+MARK = b"."
+
+
+class ObjectStore(Protocol):
+    """Objects by key. Every call may raise TransientError when the store is away; trying again is then harmless.
+
+    An object has at least one byte; writing none is a ValueError. What is empty is no object: SeaweedFS makes an empty one of
+    a request whose sender died between its headers and its body, and nobody else would ever come to write what is missing.
+    """
+
+    def get(self, key: str) -> bytes:
+        """Return an object's bytes. Raises NotFoundError."""
+
+    def open(self, key: str) -> BinaryIO:
+        """Open an object for reading as a stream. Raises NotFoundError."""
+
+    def exists(self, key: str) -> bool: ...
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write an object whole, in place of any that was there."""
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write an object only where there is none. Of many writers at once, one gets True."""
+
+    def create_from(self, key: str, path: Path) -> bool:
+        """As `create`, with the content of a file that need not fit into memory."""
+
+    def delete(self, key: str) -> None:
+        """Remove an object; one that is not there is no error."""
+
+    def list(self, prefix: str, *, after: str | None = None) -> Iterator[str]:
+        """Yield the keys that start with `prefix` (which ends in a slash), ascending, those greater than `after`.
+
+        Keys of one folder always ascend. Where a folder's name begins another's ("a", "a-b"), some S3 servers put "a/" first
+        and not, as S3 does, byte by byte; `after` then goes on behind a key that was listed.
+        """
+
+    def folders(self, prefix: str) -> Sequence[str]:
+        """Return the names of the next level below `prefix` (which ends in a slash) that have objects, ascending.
+
+        Some S3 servers name one for a while after its last object went.
+        """
+
+    def presigned(self, key: str, *, seconds: int, filename: str, content_type: str) -> str | None:
+        """Return a URL by which anybody may save an object as a file for some time; None where the store serves nobody."""
+
+
+class FolderStore:
+    """An ObjectStore in a local folder: one file an object, written aside and moved into place.
+
+    Written data is flushed to the disk before its name appears, so that a power cut leaves no half object.
+    """
+
+    _TEMPORARY = ".tmp"
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.absolute()
+        self._temporary = self._root / self._TEMPORARY
+        try:
+            self._temporary.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(f"the store's folder {root} can't be made: {error.strerror}") from error
+
+    def get(self, key: str) -> bytes:
+        with self._reading(key), self._path(key).open("rb") as stream:
+            return stream.read()
+
+    def open(self, key: str) -> BinaryIO:
+        with self._reading(key):
+            return self._path(key).open("rb")
+
+    def exists(self, key: str) -> bool:
+        try:
+            with self._reading(key):
+                return stat.S_ISREG(self._path(key).stat().st_mode)
+        except NotFoundError:
+            return False
+
+    def put(self, key: str, data: bytes) -> None:
+        check_content(key, data)
+        with _writing(key), self._aside() as temporary:
+            _write(temporary, data)
+            temporary.replace(self._target(key))
+
+    def create(self, key: str, data: bytes) -> bool:
+        check_content(key, data)
+        if self.exists(key):
+            return False
+        with _writing(key), self._aside() as temporary:
+            _write(temporary, data)
+            return self._link(temporary, self._target(key))
+
+    def create_from(self, key: str, path: Path) -> bool:
+        if self.exists(key):
+            return False
+        with _writing(key), self._aside() as temporary:
+            with path.open("rb") as source, temporary.open("wb") as out:
+                shutil.copyfileobj(source, out, 1 << 20)
+                out.flush()
+                os.fsync(out.fileno())
+            return self._link(temporary, self._target(key))
+
+    def delete(self, key: str) -> None:
+        with _writing(key):
+            self._path(key).unlink(missing_ok=True)
+
+    def list(self, prefix: str, *, after: str | None = None) -> Iterator[str]:
+        return (key for key in self._walk(prefix) if after is None or key > after)
+
+    def folders(self, prefix: str) -> Sequence[str]:
+        folder = self._path(prefix.rstrip("/"))
+        try:
+            with self._reading(prefix), os.scandir(folder) as entries:
+                names = sorted(entry.name for entry in entries if entry.is_dir() and is_key(entry.name))
+                return [name for name in names if _has_files(folder / name)]
+        except NotFoundError:
+            return []
+
+    def presigned(self, key: str, *, seconds: int, filename: str, content_type: str) -> str | None:  # noqa: ARG002
+        self._path(key)
+        return None
+
+    def clear_temporary(self) -> None:
+        """Remove what killed writers left half-written. Only for somebody who knows that nobody else writes."""
+        for entry in os.scandir(self._temporary):
+            with contextlib.suppress(OSError):
+                Path(entry.path).unlink()
+
+    def _walk(self, prefix: str) -> Iterator[str]:
+        folder = self._path(prefix.rstrip("/"))
+        try:
+            with self._reading(prefix), os.scandir(folder) as entries:
+                # A folder sorts as its keys do, with the slash: so the order is that of S3. What is no key is not ours.
+                names = sorted(entry.name + "/" * entry.is_dir() for entry in entries if is_key(entry.name))
+        except NotFoundError:
+            return
+        for name in names:
+            if name.endswith("/"):
+                yield from self._walk(prefix + name)
+            else:
+                yield prefix + name
+
+    def _path(self, key: str) -> Path:
+        if not is_key(key):
+            raise ValueError(f"not a key: {key!r}")
+        return self._root / key
+
+    def _target(self, key: str) -> Path:
+        path = self._path(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    @contextlib.contextmanager
+    def _aside(self) -> Iterator[Path]:
+        temporary = self._temporary / uuid.uuid4().hex
+        try:
+            yield temporary
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _reading(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+            if not self._temporary.is_dir():
+                metrics.STORE_ERRORS.inc()
+                raise TransientError(f"the store's folder {self._root} is gone: is it mounted?") from error
+            raise NotFoundError(f"no object {key}") from error
+        except OSError as error:
+            metrics.STORE_ERRORS.inc()
+            raise TransientError(f"the store can't be read ({key}): {error.strerror}") from error
+
+    @staticmethod
+    def _link(temporary: Path, target: Path) -> bool:
+        """Give a written file its name unless the name is taken: link(2) decides a race, rename(2) would not."""
+        try:
+            os.link(temporary, target)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in {errno.EPERM, errno.ENOTSUP, errno.EMLINK}:
+                raise
+            # A file system without hard links (exFAT, some network mounts): two writers at once may both win here.
+            # That does no harm: they write the same record or, for a page, one as good as the other.
+            if target.exists():
+                return False
+            temporary.replace(target)
+        return True
+
+
+def _has_files(folder: Path) -> bool:
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+        return any(entry.is_file() or _has_files(Path(entry.path)) for entry in entries)
+    return False
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("wb") as out:
+        out.write(data)
+        out.flush()
+        os.fsync(out.fileno())
+
+
+@contextlib.contextmanager
+def _writing(key: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        # A full disk or a share that went away: nobody's fault, and it may pass.
+        metrics.STORE_ERRORS.inc()
+        raise TransientError(f"the store can't be written ({key}): {error.strerror}") from error
