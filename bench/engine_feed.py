@@ -138,8 +138,8 @@ def fleet(scans: Path, profile_path: Path, out: Path) -> dict[str, float]:
     """Read all pages with the fleet; return its seconds, the share starved, and CPU seconds of all but vLLM's processes."""
     from ocrfleet.profiles.models import find  # noqa: PLC0415
     from ocrfleet.settings import Settings  # noqa: PLC0415
-    from producer.report import Tally  # noqa: PLC0415
-    from producer.run import Order, Run  # noqa: PLC0415
+    from producer.local.progress import Tally  # noqa: PLC0415
+    from producer.local.run import Order, Run  # noqa: PLC0415
 
     order = Order(inputs=(scans,), output=out, profile=find(str(profile_path)), workers=1, measured=True)
     (order.state / "logs").mkdir(parents=True)

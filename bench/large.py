@@ -38,8 +38,8 @@ ENGINE = ["--engine", "numbered:NumberedEngine"]
 TOKEN = "t" * 32
 #: What processes are told apart by, in their command lines.
 ROLES = {
-    "producer.clerk": "clerk",
-    "producer.probe": "sandbox of intake",
+    "producer.intake.consumer": "clerk",
+    "producer.intake.probe": "sandbox of intake",
     "worker.rasterise": "renderer",
     "-m worker": "worker",
     "/ocrfleet serve": "serve",

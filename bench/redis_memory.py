@@ -24,9 +24,8 @@ from ocrfleet.records.base import Queue
 from ocrfleet.records.documents import Kind, Manifest, Marker, Source
 from ocrfleet.settings import Settings
 from ocrfleet.storage.store import FolderStore
-from producer.backlog import Backlog
-from producer.backlog_count import count
-from producer.dispatch import Dispatcher
+from producer.control.dispatcher import Dispatcher
+from producer.state.backlog import Backlog, count
 
 sys.path[:0] = [str(Path(__file__).parents[1] / "tests")]
 

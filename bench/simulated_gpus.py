@@ -42,7 +42,7 @@ from ocrfleet.errors import TransientError
 from ocrfleet.profiles.models import find
 from ocrfleet.profiles.profile import Canary
 from ocrfleet.settings import Settings
-from producer.run import STATE_FOLDER, Order, Run
+from producer.local.run import STATE_FOLDER, Order, Run
 
 PROFILE = find("deepseek-ocr").model_copy(
     update={"name": "simulated", "engine": "simulated_engine:SimulatedA100", "canary": Canary()}

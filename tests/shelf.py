@@ -15,7 +15,7 @@ from ocrfleet.records.pages import PageResult, PageStatus
 from ocrfleet.records.submissions import Arrival, Submission, Terms, Wish
 from ocrfleet.settings import Settings
 from ocrfleet.storage.store import FolderStore
-from producer.registry import Registry
+from producer.documents.service import Registry
 
 #: A Redis that nobody can reach.
 AWAY = "redis://127.0.0.1:1/0"

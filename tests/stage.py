@@ -26,12 +26,12 @@ from ocrfleet.records.pages import PageResult
 from ocrfleet.records.submissions import Terms
 from ocrfleet.settings import Settings
 from ocrfleet.storage.open import open_store
-from producer.backlog import Backlog
-from producer.discover import Candidate
-from producer.dispatch import Dispatcher
-from producer.intake import Intake
-from producer.register import Registered, Registrar
-from producer.sweep import Sweep
+from producer.control.dispatcher import Dispatcher
+from producer.control.sweep import Sweep
+from producer.intake.discover import Candidate
+from producer.intake.inspect import Intake
+from producer.intake.register import Registered, Registrar
+from producer.state.backlog import Backlog
 
 ENGINE = "numbered:NumberedEngine"
 

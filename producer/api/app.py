@@ -16,13 +16,16 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from ocrfleet.metrics.exposition import Exposition
-from producer.api import documents, following, health, notices, problems, submitting
-from producer.api.access import Access
-from producer.api.expiry import remove_expired_for_ever
-from producer.api.idempotency import Answers
-from producer.api.parts import Parts
-from producer.api.slots import Slots
-from producer.api.submissions import Submitter
+from producer.api import problems
+from producer.api.auth import Access
+from producer.api.dependencies import Parts
+from producer.api.idempotency import Answers, remove_expired_for_ever
+from producer.api.limits import Slots
+from producer.api.routes import documents, health
+from producer.api.routes import events as notices
+from producer.api.routes import progress as following
+from producer.api.routes import submissions as submitting
+from producer.api.submitter import Submitter
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -31,8 +34,8 @@ if TYPE_CHECKING:
     from ocrfleet.profiles.profile import Profile
     from ocrfleet.settings import Settings
     from ocrfleet.storage.store import ObjectStore
-    from producer.arrivals import Arrivals
-    from producer.registry import Registry
+    from producer.documents.service import Registry
+    from producer.intake.batches import Arrivals
 
 log = structlog.get_logger(__name__)
 

@@ -6,18 +6,29 @@ As the IETF's draft has it (draft-ietf-httpapi-idempotency-key-header-07): the s
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+import structlog
+from starlette.concurrency import run_in_threadpool
+
 from ocrfleet import keys
-from ocrfleet.errors import DamagedRecordError, NotFoundError
+from ocrfleet.errors import DamagedRecordError, NotFoundError, OcrfleetError
 from ocrfleet.records.base import Digest, Record, digest_of
+from ocrfleet.storage.store import ObjectStore
 from producer.api.problems import ProblemError
 
 if TYPE_CHECKING:
-    from ocrfleet.storage.store import ObjectStore
+    pass
+
+log = structlog.get_logger(__name__)
+
+#: By the prefix that has a folder for each day. An answer is kept for 24 hours, which begin on one day and end on the next.
+_DAYS = {keys.IDEMPOTENCY: 1, keys.ASKED: 7}
+_EVERY = 3600.0
 
 _DAY = timedelta(days=1)
 
@@ -72,3 +83,26 @@ def _same(answer: Answer, fingerprint: str) -> Answer:
             "This Idempotency-Key was used for another request: choose a new one for each.",
         )
     return answer
+
+
+async def remove_expired_for_ever(store: ObjectStore) -> None:
+    """Look every hour, until cancelled."""
+    while True:
+        try:
+            await run_in_threadpool(remove_expired, store, datetime.now(UTC))
+        except OcrfleetError as error:
+            log.warning("what has expired is not removed now", error=str(error))
+        await asyncio.sleep(_EVERY)
+
+
+def remove_expired(store: ObjectStore, now: datetime) -> int:
+    """Remove what was kept long enough; return how many objects. Harmless if several do it at once."""
+    removed = 0
+    for prefix, days in _DAYS.items():
+        oldest = (now - timedelta(days=days)).strftime("%Y%m%d")
+        for day in store.folders(prefix):
+            if day < oldest:
+                for key in list(store.list(f"{prefix}{day}/")):
+                    store.delete(key)
+                    removed += 1
+    return removed

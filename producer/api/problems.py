@@ -16,8 +16,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import compile_path
 
 from ocrfleet.errors import NotFoundError, OcrfleetError, Reason, TransientError
-from producer.lookup import ConflictError
-from producer.query import UnanswerableError
+from producer.errors import ConflictError, UnanswerableError
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

@@ -17,7 +17,7 @@ import pytest
 from desk import Desk
 from servers import lacking
 
-from producer.sample_texts import SAMPLES, expected_words
+from producer.samples.texts import SAMPLES, expected_words
 
 #: It takes a minute or two, and several on a busy machine.
 pytestmark = pytest.mark.timeout(900)

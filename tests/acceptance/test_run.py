@@ -441,7 +441,7 @@ def test_an_interrupt_during_intake_leaves_no_process(desk: Desk) -> None:
     frames = Image.new("1", (8, 8))
     frames.save(desk.scans / "many.tif", save_all=True, append_images=[frames] * 2000)
     process = desk.start("run", "in", "-o", "out", *NUMBERED)
-    desk.until(lambda: any("producer.probe" in " ".join(one.cmdline()) for one in desk.family(process)))
+    desk.until(lambda: any("producer.intake.probe" in " ".join(one.cmdline()) for one in desk.family(process)))
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=120)
     assert process.returncode == 130

@@ -10,7 +10,7 @@ import pytest
 from desk import Desk
 from misbehaving import PRINT
 
-from producer.sample_texts import expected_words
+from producer.samples.texts import expected_words
 
 #: Of the project's samples: one that was born digital and one of images alone, of two pages each.
 BORN, SCAN = "letter.pdf", "scan.pdf"

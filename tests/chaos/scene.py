@@ -37,7 +37,7 @@ from ocrfleet.scratch import scratch
 COMMAND = str(Path(sys.executable).with_name("ocrfleet"))
 NUMBERED = ["--engine", "numbered:NumberedEngine"]
 #: What a worker's child, and a dispatcher's, is called on its command line.
-_CHILDREN = {"engine": ("worker", "worker"), "clerk": ("dispatch", "producer.clerk")}
+_CHILDREN = {"engine": ("worker", "worker"), "clerk": ("dispatch", "producer.intake.consumer")}
 PAGES_EACH = 20
 WORKERS = 3
 

@@ -17,7 +17,7 @@ from ocrfleet.errors import Reason
 from ocrfleet.profiles.profile import Judgement, Profile, Rung, Sampling, resolve
 from ocrfleet.records.documents import DocumentStatus
 from ocrfleet.records.pages import PageResult
-from producer.register import Registered
+from producer.intake.register import Registered
 from worker.attempts import Attempt, RunRecord
 from worker.engines import vllm
 from worker.engines.base import Recognition

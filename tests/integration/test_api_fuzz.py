@@ -28,7 +28,7 @@ from ocrfleet.profiles.profile import RAPIDOCR
 from ocrfleet.settings import ApiSettings
 from producer.api import bodies
 from producer.api.app import create_app
-from producer.arrivals import Arrivals
+from producer.intake.batches import Arrivals
 
 TOKEN = "t" * 32
 

@@ -8,8 +8,8 @@ from servers import Valkey
 from stage import Stage
 
 from ocrfleet import keys
-from producer.backlog_count import Recount, count
-from producer.registry import Registry
+from producer.documents.service import Registry
+from producer.state.backlog import Recount, count
 
 
 def test_what_waits_is_counted_as_it_comes_and_goes(tmp_path: Path, valkey: Valkey) -> None:

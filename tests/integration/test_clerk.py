@@ -17,9 +17,10 @@ from ocrfleet.records.base import Queue
 from ocrfleet.records.documents import Manifest, Source
 from ocrfleet.records.submissions import Arrival, Terms, Wish
 from ocrfleet.sources.sources import uri_of
-from producer.arrivals import Arrivals, save_profile
-from producer.clerk import Clerk
-from producer.receive import Receiver
+from producer.intake.batches import Arrivals
+from producer.intake.consumer import Clerk
+from producer.intake.scheduler import Receiver
+from producer.state.profiles import save_profile
 
 
 @pytest.fixture

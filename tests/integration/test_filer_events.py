@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from servers import SeaweedFS
 
-from producer.events import ObjectEvent, parse
+from producer.triggers.notifications import ObjectEvent, parse
 
 
 class Hook(ThreadingHTTPServer):

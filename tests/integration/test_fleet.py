@@ -19,8 +19,8 @@ from ocrfleet.profiles.profile import resolve
 from ocrfleet.records.base import Queue
 from ocrfleet.records.documents import DocumentStatus, Manifest, Marker, Status
 from ocrfleet.records.messages import PageJob
-from producer.dispatch import Dispatcher
-from producer.sweep import Sweep
+from producer.control.dispatcher import Dispatcher
+from producer.control.sweep import Sweep
 
 
 def numbers(start: int, count: int) -> list[int]:

@@ -23,8 +23,8 @@ from ocrfleet.records.documents import DocumentStatus, Status
 from ocrfleet.records.messages import PageJob
 from ocrfleet.records.pages import PageResult, Role
 from ocrfleet.records.workers import WorkerState
-from producer.deliver import deliver
-from producer.register import Registered
+from producer.delivery.to_folder import deliver
+from producer.intake.register import Registered
 from worker.attempts import Attempt, RunRecord
 
 #: A page of 256 x 256 points is drawn so that engines of the tests can read its number.

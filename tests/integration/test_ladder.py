@@ -20,7 +20,7 @@ from ocrfleet.profiles.profile import Judgement, Profile, Rung, Sampling, resolv
 from ocrfleet.records.base import Queue
 from ocrfleet.records.documents import DocumentStatus, Manifest, Marker, Status
 from ocrfleet.records.pages import PageResult
-from producer.register import Registered
+from producer.intake.register import Registered
 from worker.attempts import RunRecord
 
 WARM, OTHER_PROMPT, NOBODY, OTHER, LAST = 1, 2, 3, 4, 5

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from servers import Valkey
 
-from producer.leader import Leadership
+from producer.state.leader import Leadership
 
 NAME = "ocrfleet:dispatcher"
 

@@ -25,8 +25,9 @@ from ocrfleet.broker.celery_app import queue_names
 from ocrfleet.records.base import Queue
 from ocrfleet.records.submissions import Terms, Wish
 from ocrfleet.sources.sources import uri_of
-from producer.arrivals import Arrivals, save_profile
-from producer.receive import Receiver
+from producer.intake.batches import Arrivals
+from producer.intake.scheduler import Receiver
+from producer.state.profiles import save_profile
 
 _COMMAND = str(Path(sys.executable).with_name("ocrfleet"))
 

@@ -21,10 +21,10 @@ from ocrfleet.records.messages import PageJob
 from ocrfleet.records.pages import PageResult, PageStatus
 from ocrfleet.storage import page_records as results
 from ocrfleet.storage.page_records import record_pages
-from producer.dispatch import Dispatcher
-from producer.register import Registered
-from producer.registry import Registry
-from producer.sweep import Sweep
+from producer.control.dispatcher import Dispatcher
+from producer.control.sweep import Sweep
+from producer.documents.service import Registry
+from producer.intake.register import Registered
 
 
 def registry_of(stage: Stage) -> Registry:

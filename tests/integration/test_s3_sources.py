@@ -31,8 +31,8 @@ from ocrfleet.settings import Settings
 from ocrfleet.sources.sources import OWN_OUTPUT, OwnOutputError, Sources, uri_of_upload
 from ocrfleet.storage.s3_store import S3Store
 from ocrfleet.storage.store import FolderStore
-from producer.intake import Intake
-from producer.register import Registrar
+from producer.intake.inspect import Intake
+from producer.intake.register import Registrar
 
 KEY = "1890s/Köln & Umgebung/100%25 + a.tif"
 

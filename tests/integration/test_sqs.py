@@ -23,11 +23,11 @@ from ocrfleet.records.base import Queue
 from ocrfleet.records.documents import DocumentStatus, Output, Status
 from ocrfleet.records.submissions import Arrival, Submission, Terms, Wish
 from ocrfleet.storage.store import FolderStore
-from producer.events import ObjectEvent
-from producer.filters import Filter, Prefix
-from producer.publish import Publisher
-from producer.sqs import SqsWatcher, sqs_client
-from producer.watch import Watcher
+from producer.delivery.to_s3 import Publisher
+from producer.triggers.filters import Filter, Prefix
+from producer.triggers.notifications import ObjectEvent
+from producer.triggers.sqs import SqsWatcher, sqs_client
+from producer.triggers.watcher import Watcher
 
 TERMS = Terms(profile_digest="0" * 64, queue=Queue.BULK, collection="inbox")
 

@@ -24,11 +24,11 @@ from ocrfleet.records.base import Queue
 from ocrfleet.records.submissions import Arrival, Terms, Wish
 from ocrfleet.settings import Settings
 from ocrfleet.storage.store import FolderStore
-from producer.commands.watch import watch
-from producer.discover import UsageError
-from producer.events import ObjectEvent
-from producer.filters import Filter, Prefix
-from producer.watch import Follower, Watcher
+from producer.cli.watch import watch
+from producer.errors import UsageError
+from producer.triggers.filters import Filter, Prefix
+from producer.triggers.notifications import ObjectEvent
+from producer.triggers.watcher import Follower, Watcher
 
 TERMS = Terms(profile_digest="0" * 64, queue=Queue.BULK, collection="inbox")
 

@@ -22,7 +22,7 @@ from ocrfleet.broker.ledger import Faults
 from ocrfleet.errors import EXIT_BROKEN, EXIT_CONFIGURATION
 from ocrfleet.profiles.profile import Profile, Route, resolve
 from ocrfleet.records.documents import DocumentStatus
-from producer.status import look
+from producer.monitoring.status import look
 
 OTHER = resolve("numbered:OtherEngine")
 #: What a WideEngine's worker has in hand at most: four pages at once, two more that the engine wants, one for a renderer.

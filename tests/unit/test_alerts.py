@@ -15,7 +15,7 @@ from servers import ROOT, TOLD, lacking
 from typer.main import get_command
 
 from ocrfleet.settings import ApiSettings, S3Settings, Settings, VllmSettings
-from producer.cli import app
+from producer.cli.main import app
 
 DEPLOY = ROOT / "deploy"
 RULES = DEPLOY / "prometheus" / "rules" / "ocrfleet.yml"

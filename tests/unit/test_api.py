@@ -29,14 +29,15 @@ from ocrfleet.records.submissions import Arrival, Submission
 from ocrfleet.settings import ApiSettings, S3Settings
 from ocrfleet.sources.sources import OWN_OUTPUT, Sources
 from ocrfleet.storage.store import FolderStore
-from producer.api import following, submissions
-from producer.api.access import check_address
+from producer.api import submitter as submissions
 from producer.api.app import create_app
-from producer.api.expiry import remove_expired
-from producer.arrivals import Arrivals
-from producer.clerk import Clerk
-from producer.intake import Intake
-from producer.views import State
+from producer.api.auth import check_address
+from producer.api.idempotency import remove_expired
+from producer.api.routes import progress as following
+from producer.documents.views import State
+from producer.intake.batches import Arrivals
+from producer.intake.consumer import Clerk
+from producer.intake.inspect import Intake
 
 TOKEN, OTHER, EVENTS = "a" * 32, "b" * 32, "e" * 32
 LOCAL = "http://127.0.0.1"

@@ -20,7 +20,7 @@ from servers import ROOT, lacking
 
 from ocrfleet.profiles.models import find
 from ocrfleet.settings import ApiSettings
-from producer.cli import app
+from producer.cli.main import app
 
 CHART = ROOT / "deploy" / "helm" / "ocrfleet"
 #: The oldest and the newest that the chart is for.

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocrfleet.profiles.profile import RAPIDOCR
-from producer.discover import UsageError
-from producer.options import parse_pages, read_group, read_profile, read_settings
+from producer.cli.options import read_group, read_profile, read_settings
+from producer.errors import UsageError
+from producer.intake.page_ranges import parse_pages
 
 # ---- --pages
 

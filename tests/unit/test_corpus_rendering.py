@@ -42,7 +42,7 @@ def test_there_is_a_corpus() -> None:
 
 @pytest.fixture(scope="module")
 def probe() -> Iterator[Sandbox]:
-    sandbox = Sandbox("producer.probe", memory=128 << 20)
+    sandbox = Sandbox("producer.intake.probe", memory=128 << 20)
     yield sandbox
     sandbox.close()
 

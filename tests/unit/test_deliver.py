@@ -11,7 +11,8 @@ from ocrfleet.errors import NotFoundError
 from ocrfleet.markdown.style import Style, Tables
 from ocrfleet.records.documents import DocumentStatus, Output, Status
 from ocrfleet.storage.store import FolderStore
-from producer.deliver import DeliveryError, deliver
+from producer.delivery.to_folder import deliver
+from producer.errors import DeliveryError
 
 
 @pytest.fixture

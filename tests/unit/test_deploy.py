@@ -18,7 +18,7 @@ from servers import ROOT, lacking
 
 from ocrfleet.profiles.models import find
 from ocrfleet.settings import Settings
-from producer.cli import app
+from producer.cli.main import app
 
 IMAGES = ROOT / "deploy" / "images"
 REQUIRED = {

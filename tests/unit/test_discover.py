@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from ocrfleet.records.documents import Kind
-from producer.discover import Candidate, Skipped, UsageError, discover, kind_of
+from producer.errors import UsageError
+from producer.intake.discover import Candidate, Skipped, discover, kind_of
 
 PDF = b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n"
 #: by Pillow's name of the format

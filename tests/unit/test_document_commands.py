@@ -17,10 +17,10 @@ from typer.testing import CliRunner
 from ocrfleet import keys
 from ocrfleet.errors import Reason
 from ocrfleet.records.documents import DocumentStatus
-from producer.commands import documents
-from producer.discover import UsageError
-from producer.show_documents import write_csv
-from producer.views import Row, State
+from producer.cli import documents
+from producer.cli.render.documents import write_csv
+from producer.documents.views import Row, State
+from producer.errors import UsageError
 
 
 class Desk(Shelf):

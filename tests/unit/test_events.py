@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from producer.events import MAX_MESSAGE_BYTES, ObjectEvent, UnparsableEventError, newest, parse
+from producer.triggers.notifications import MAX_MESSAGE_BYTES, ObjectEvent, UnparsableEventError, newest, parse
 
 ETAG = "9dd4e461268c8034f5c8564e155c67a6"
 

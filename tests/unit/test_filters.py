@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from producer.discover import SUFFIXES, UsageError
-from producer.filters import Allowed, Filter, Prefix, check_results
+from producer.errors import UsageError
+from producer.intake.discover import SUFFIXES
+from producer.triggers.filters import Allowed, Filter, Prefix, check_results
 
 INBOX = Prefix.typed("s3://archive/inbox/")
 

@@ -17,9 +17,9 @@ from ocrfleet.errors import ConfigurationError, TransientError
 from ocrfleet.records.base import Queue
 from ocrfleet.records.documents import DocumentStatus, Status
 from ocrfleet.records.submissions import Submission
-from producer.finish import Finisher
-from producer.lookup import Lookup
-from producer.outbox import Outbox
+from producer.delivery.finisher import Finisher
+from producer.delivery.webhook_outbox import Outbox
+from producer.documents.lookup import Lookup
 
 DAY = "20261122"
 

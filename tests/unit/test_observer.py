@@ -13,8 +13,8 @@ from servers import Valkey
 
 from ocrfleet import keys
 from ocrfleet.broker.inspection import Published
-from producer.gpus import Gpus
-from producer.observer import ExpiredLeases
+from producer.control.gauges import ExpiredLeases
+from producer.processes.gpus import Gpus
 
 LEASE = 60.0
 

@@ -15,8 +15,8 @@ from ocrfleet.records.base import Queue
 from ocrfleet.records.documents import DocumentStatus, Status
 from ocrfleet.records.submissions import Submission, Terms
 from ocrfleet.storage.store import FolderStore
-from producer.outbox import Courier, Delivery, Outbox
-from producer.webhook import Answer
+from producer.delivery.webhook import Answer
+from producer.delivery.webhook_outbox import Courier, Delivery, Outbox
 
 DOCUMENT = "0" * 32
 

@@ -18,11 +18,11 @@ from ocrfleet.profiles.profile import RAPIDOCR
 from ocrfleet.records.base import Queue, registered_at
 from ocrfleet.records.documents import Manifest, Marker
 from ocrfleet.records.workers import WorkerState
-from producer import inventory as inventory_module
-from producer.dispatch import Active
-from producer.inventory import Waiting, take_inventory, waiting
-from producer.outlook import Looker, observed
-from producer.top import Top
+from producer.monitoring import inventory as inventory_module
+from producer.monitoring.fleet_snapshot import Looker, observed
+from producer.monitoring.inventory import Waiting, take_inventory, waiting
+from producer.monitoring.top import Top
+from producer.state.active import Active
 
 
 @pytest.fixture

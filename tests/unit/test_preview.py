@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 from ocrfleet.broker.ledger import Ledger
 from ocrfleet.profiles.profile import RAPIDOCR
 from ocrfleet.records.workers import WorkerState
-from producer.commands.submit import submit
-from producer.discover import UsageError
+from producer.cli.submit import submit
+from producer.errors import UsageError
 
 
 def pdf(pages: int) -> bytes:

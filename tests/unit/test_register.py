@@ -24,9 +24,11 @@ from ocrfleet.records.submissions import Submission, Terms
 from ocrfleet.settings import Settings
 from ocrfleet.sources.sources import path_of, uri_of
 from ocrfleet.storage.store import FolderStore
-from producer.discover import Candidate
-from producer.intake import Intake
-from producer.register import Registered, Registrar, latest_status, select
+from producer.intake.discover import Candidate
+from producer.intake.inspect import Intake
+from producer.intake.page_ranges import select
+from producer.intake.register import Registered, Registrar
+from producer.state.statuses import latest_status
 
 COLLECTION = "run-0"
 #: Seconds: so old that nobody takes a file for one that is still being written

@@ -17,17 +17,16 @@ from ocrfleet.records.base import Queue
 from ocrfleet.records.documents import DocumentStatus, Manifest, Marker, Problem, Status
 from ocrfleet.records.workers import WorkerState
 from ocrfleet.storage.store import FolderStore
-from producer import collection as collection_module
-from producer import query as query_module
-from producer import waiting
-from producer.arrivals import save_profile
-from producer.finish import Undelivered
-from producer.lookup import ConflictError
-from producer.query import UnanswerableError
-from producer.registry import Registry
-from producer.removal import What
-from producer.show_documents import show_collection
-from producer.views import PageState, State
+from producer.cli.render.documents import show_collection
+from producer.delivery.finisher import Undelivered
+from producer.documents import collections as collection_module
+from producer.documents import listing as query_module
+from producer.documents import wait as waiting
+from producer.documents.retention import What
+from producer.documents.service import Registry
+from producer.documents.views import PageState, State
+from producer.errors import ConflictError, UnanswerableError
+from producer.state.profiles import save_profile
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 

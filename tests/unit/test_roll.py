@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocrfleet.storage.store import FolderStore
-from producer.listing import Entry
-from producer.roll import Noted, Roll
+from producer.triggers.s3_listing import Entry
+from producer.triggers.seen_objects import Noted, Roll
 
 PLACE = "0" * 64
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ocrfleet.profiles.profile import RAPIDOCR
 from ocrfleet.settings import Settings
-from producer.run import Order, Run
+from producer.local.run import Order, Run
 
 
 def test_a_document_that_is_said_to_have_ended_once_more_after_its_delivery_is_no_error(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ import pytest
 from natsort import natsorted
 from PIL import Image, ImageOps
 
-from producer.sample_texts import LEDGER, SAMPLES, expected_words
-from producer.samples import write_samples
+from producer.samples.draw import write_samples
+from producer.samples.texts import LEDGER, SAMPLES, expected_words
 
 if TYPE_CHECKING:
     from pathlib import Path

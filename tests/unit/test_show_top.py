@@ -12,10 +12,10 @@ from rich.console import Console
 from ocrfleet.broker.ledger import RedisMemory
 from ocrfleet.records.base import Queue
 from ocrfleet.records.workers import WorkerState
-from producer.inventory import LIMIT, Inventory, Waiting
-from producer.outlook import Lane, Outlook
-from producer.show_top import screen
-from producer.top import Rate, Sight
+from producer.cli.render.top import screen
+from producer.monitoring.fleet_snapshot import Lane, Outlook
+from producer.monitoring.inventory import LIMIT, Inventory, Waiting
+from producer.monitoring.top import Rate, Sight
 
 
 def worker(number: int, *, name: str = "gpu-node-{}.example.4711.a1b2c3d4") -> WorkerState:

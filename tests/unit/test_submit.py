@@ -13,8 +13,8 @@ from ocrfleet.records.base import Queue
 from ocrfleet.records.submissions import Arrival, Terms, Wish
 from ocrfleet.sources.sources import path_of, uri_of_upload
 from ocrfleet.storage.store import FolderStore
-from producer.prefixes import Count
-from producer.submit import submit_files
+from producer.intake.batches import Count
+from producer.intake.local_files import submit_files
 
 TERMS = Terms(profile_digest="0" * 64, queue=Queue.BULK, collection="c")
 
@@ -102,7 +102,7 @@ def test_a_file_that_is_gone_when_its_turn_comes_is_told(
     def vanished(_: Any) -> Any:
         raise FileNotFoundError(2, "No such file or directory")
 
-    monkeypatch.setattr("producer.submit._referenced", vanished)
+    monkeypatch.setattr("producer.intake.local_files._referenced", vanished)
     count = Count()
     skipped = submit_files(store, TERMS, [scans / "a.pdf"], count, told=lambda: None)
     assert [(item.name, item.reason) for item in skipped] == [("a.pdf", "it can't be read: No such file or directory")]

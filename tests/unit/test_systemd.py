@@ -13,7 +13,7 @@ import pytest
 import typer
 from servers import ROOT, lacking
 
-from producer.cli import app
+from producer.cli.main import app
 
 UNITS = sorted((ROOT / "deploy" / "systemd").glob("*.service"))
 EXAMPLE = ROOT / "deploy" / "systemd" / "ocrfleet.env.example"

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from standardwebhooks import Webhook
 from webhook_receiver import Receiver
 
-from producer.webhook import Answer, CallbackError, Sender, check_url
+from producer.delivery.webhook import Answer, CallbackError, Sender, check_url
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105 - a test's
 ID = "0123456789abcdef" * 2
@@ -142,7 +142,7 @@ def test_the_address_that_was_checked_is_the_one_connected_to(
 
 
 def test_a_receiver_that_never_answers_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("producer.webhook._DEADLINE", 0.3)
+    monkeypatch.setattr("producer.delivery.webhook._DEADLINE", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         begun = time.monotonic()
         answer, reason = Sender(None, private=True).send(f"http://127.0.0.1:{silent.getsockname()[1]}/", ID, b"{}")

@@ -1,0 +1,294 @@
+"""`ocrfleet status`, `results`, `retry`, `cancel`, `delete`, `pause`, `resume`, `purge`: what becomes of documents."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from ocrfleet.broker.ledger import Ledger
+from ocrfleet.errors import NotFoundError, OcrfleetError, TransientError
+from ocrfleet.markdown.style import Style, Tables
+from ocrfleet.records.documents import DocumentStatus
+from ocrfleet.settings import Settings
+from ocrfleet.storage.open import open_store
+from producer.cli.options import JoinHyphensOption, TablesOption, read_settings
+from producer.cli.render.documents import as_json_line, show_collection, show_document, write_csv
+from producer.cli.status import show_status
+from producer.delivery.to_folder import deliver
+from producer.documents.retention import What
+from producer.documents.service import Registry
+from producer.documents.views import State
+from producer.errors import ConflictError, UnanswerableError, UsageError
+from producer.text import printable, shown
+
+_EXIT_INCOMPLETE = 1
+_AGE = re.compile(r"(\d{1,5})([dhw])")
+_UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
+
+IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The document's id, all 32 digits of it.")]
+IdsArgument = Annotated[
+    list[str] | None, typer.Argument(metavar="ID…", help="The documents' ids, all 32 digits of each.")
+]
+CollectionOption = Annotated[str | None, typer.Option("--collection", help="The documents of a collection.")]
+NamedCollectionOption = Annotated[str, typer.Option("--collection", help="Which collection.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON: of a collection, a line for each source.")]
+
+
+def status(
+    document: Annotated[
+        str | None, typer.Argument(metavar="[ID]", help="A document's id, all 32 digits of it.")
+    ] = None,
+    *,
+    collection: CollectionOption = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print every source of the collection as CSV.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show how a document is, or every source of a collection and when the rest will be done.
+
+    Without either: the workers of a shared Redis, what waits for each profile, and what nobody serves.
+
+    [b]ocrfleet status --collection 1890s --csv > 1890s.csv[/]
+    """
+    if document is not None and collection is not None:
+        raise UsageError("a document or a collection: not both")
+    if as_csv and (collection is None or as_json):
+        raise UsageError("--csv is for --collection, and doesn't go with --json")
+    settings = read_settings()
+    if document is None and collection is None:
+        show_status(settings, as_json=as_json)
+        return
+    with _asked(settings) as registry:
+        if document is not None:
+            view = registry.view(document)
+            if as_json:
+                typer.echo(as_json_line(view))
+            else:
+                show_document(view)
+        elif collection is not None:
+            rows = registry.collection_report(collection)
+            if as_csv:
+                write_csv(rows, sys.stdout.write)
+            elif as_json:
+                for row in rows:
+                    typer.echo(as_json_line(row))
+            else:
+                show_collection(
+                    collection, rows, registry.when_done(collection), paused=collection in registry.paused()
+                )
+
+
+def results(
+    document: IdArgument,
+    *,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the text; made if it isn't there.")],
+    tables: TablesOption = Tables.HTML,
+    join_hyphens: JoinHyphensOption = False,
+) -> None:
+    """Fetch what became of a document, as OUTPUT/<name>.md and so on, under the name that it was asked for last.
+
+    Exit code: 0 every page done; 1 partial, failed or cancelled; 2 there is no such document, or it has not ended.
+    """
+    settings = read_settings()
+    style = Style(tables=tables, join_hyphens=join_hyphens)
+    with _asked(settings) as registry:
+        ended = registry.ended(document)
+        names = registry.view(document).names
+        latest = max(names, key=lambda name: name.submitted, default=None)
+        name = inside(latest.name if latest is not None else "") or document
+        for path in deliver(open_store(settings), ended, name=name, folder=output, style=style):
+            typer.echo(printable(str(path)))
+    if ended.status is not DocumentStatus.COMPLETED:
+        _errors().print(f"{ended.status}: {ended.done} of {ended.total} pages done. See: ocrfleet status {document}")
+        sys.exit(_EXIT_INCOMPLETE)
+
+
+def retry(documents: IdsArgument = None, *, collection: CollectionOption = None) -> None:
+    """Have pages tried again that are not done: of documents, or of all of a collection that ended without some.
+
+    Exit code: 0 asked for; 1 some of them can't be tried again.
+    """
+    if bool(documents) is (collection is not None):
+        raise UsageError("name documents by their ids, or a --collection: one of the two")
+    with _asked(read_settings()) as registry:
+
+        def ask(document: str) -> str:
+            retried = registry.retry(document)
+            if not retried.opened:
+                raise ConflictError("every page is done already: nothing to try again")
+            return f"its pages are tried again, as generation {retried.generation}"
+
+        _each(documents if collection is None else _unfinished(registry, collection or ""), ask)
+
+
+def quarantine(
+    *, as_json: Annotated[bool, typer.Option("--json", help="Print JSON, a line for each page.")] = False
+) -> None:
+    """List the pages that workers died of, each alone with its page, and what was seen of that.
+
+    Such a page is [b]failed[/] in its document and read no more. [b]ocrfleet retry ID[/] has it tried again.
+    """
+    console = Console(highlight=False, soft_wrap=True)
+    count = 0
+    with _asked(read_settings()) as registry:
+        for page in registry.quarantined():
+            count += 1
+            if as_json:
+                typer.echo(as_json_line(page))
+                continue
+            console.print(f"[b]{page.document}[/]  page {page.page}  {shown(page.uri)}")
+            console.print(f"  {escape(printable(page.seen))}")
+    if not count and not as_json:
+        console.print("No page is in quarantine.")
+
+
+def cancel(documents: Annotated[list[str], typer.Argument(metavar="ID…", help="The documents' ids.")]) -> None:
+    """End documents as they are. Pages that were read stay; ocrfleet retry goes on with the others.
+
+    Exit code: 0 cancelled; 1 some of them had ended.
+    """
+    with _asked(read_settings()) as registry:
+
+        def ask(document: str) -> str:
+            registry.cancel(document)
+            return "cancelled"
+
+        _each(documents, ask)
+
+
+def delete(
+    documents: Annotated[list[str], typer.Argument(metavar="ID…", help="The documents' ids.")],
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
+) -> None:
+    """Forget documents with all that is stored of them, but not their sources, nor what was delivered elsewhere.
+
+    Exit code: 0 deleted; 1 some of them are not there.
+    """
+    _confirm(f"Delete {len(documents)} documents and their texts?", yes=yes)
+    with _asked(read_settings()) as registry:
+
+        def ask(document: str) -> str:
+            registry.delete(document)
+            return "deleted"
+
+        _each(documents, ask)
+
+
+def pause(*, collection: NamedCollectionOption) -> None:
+    """Send no more pages of a collection to the workers; those that were sent are still read."""
+    with _asked(read_settings()) as registry:
+        registry.pause(collection)
+    typer.echo(f"{collection} is paused. Go on: ocrfleet resume --collection {collection}")
+
+
+def resume(*, collection: NamedCollectionOption) -> None:
+    """Go on with a collection that was paused."""
+    with _asked(read_settings()) as registry:
+        registry.resume(collection)
+    typer.echo(f"{collection} goes on")
+
+
+def purge(
+    *,
+    older_than: Annotated[
+        str, typer.Option(help="Age since registration, in whole days (UTC): [b]30d[/], [b]4w[/], [b]48h[/].")
+    ],
+    what: Annotated[
+        What,
+        typer.Option(
+            help="[b]uploads[/]: files that were sent to us, once every document made of them has ended; [b]pages[/]: page "
+            "records of completed documents (their outputs stay); [b]documents[/]: all that is stored of ended ones."
+        ),
+    ],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed, and remove nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
+) -> None:
+    """Remove what is kept of documents that ended and are older than this. For a timer: with --yes.
+
+    Without its upload a document can't be tried again; sources that we only refer to are never touched.
+    """
+    age = read_age(older_than)
+    if not dry_run:
+        _confirm(f"Remove {what} of documents that ended and are older than {older_than}?", yes=yes)
+    with _asked(read_settings()) as registry:
+        removed = registry.purge(older_than=age, what=what, dry_run=dry_run)
+    verb = "would be removed" if dry_run else "removed"
+    objects = f", {removed.objects} objects" if what is not What.DOCUMENTS else ""
+    typer.echo(f"{what} {verb}: {removed.documents} documents{objects}")
+    if what is What.DOCUMENTS and removed.documents and not dry_run:
+        typer.echo("Their objects are removed in the background, by ocrfleet serve or dispatch.")
+
+
+def read_age(text: str) -> timedelta:
+    """Return an age such as 30d, 4w or 48h. Raises UsageError."""
+    match = _AGE.fullmatch(text)
+    if match is None:
+        raise UsageError(f"--older-than {text!r}: write it like 30d, 4w or 48h")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def inside(name: str) -> str:
+    """Return a name as a relative path that stays below the folder it is put in; empty when nothing is left of it."""
+    parts = (part for part in name.replace("\0", "").split("/") if part not in {"", ".", ".."})
+    return "/".join(parts)
+
+
+@contextmanager
+def _asked(settings: Settings) -> Iterator[Registry]:
+    """Give a registry; what it can't answer as asked is an error of usage."""
+    registry = Registry(open_store(settings), Ledger(settings.redis_url), settings)
+    try:
+        yield registry
+    except (NotFoundError, ConflictError, UnanswerableError) as error:
+        raise UsageError(str(error)) from error
+    finally:
+        registry.close()
+
+
+def _each(documents: Iterable[str] | None, ask: Callable[[str], str]) -> None:
+    """Ask the same of each document, whatever became of those before; end with 1 when one could not be done."""
+    refused = 0
+    for document in documents or ():
+        try:
+            typer.echo(f"{printable(document)}: {ask(document)}")
+        except TransientError:
+            raise
+        except OcrfleetError as error:
+            refused += 1
+            _errors().print(f"{shown(document)}: [red]{escape(printable(str(error)))}[/]")
+    if refused:
+        sys.exit(_EXIT_INCOMPLETE)
+
+
+def _unfinished(registry: Registry, collection: str) -> Iterator[str]:
+    """Yield the documents of a collection that ended without some of their pages."""
+    for state in (State.PARTIAL, State.FAILED):
+        after = None
+        while True:
+            found = registry.documents(collection=collection, state=state, after=after, limit=100)
+            # One that could not be taken in has no pages to try: its source must be submitted again.
+            yield from (summary.id for summary in found.items if summary.problem is None)
+            if found.next is None:
+                break
+            after = found.next
+
+
+def _confirm(question: str, *, yes: bool) -> None:
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UsageError("nobody is there to ask: add --yes")
+    typer.confirm(question, abort=True)
+
+
+def _errors() -> Console:
+    return Console(stderr=True, highlight=False, soft_wrap=True)

@@ -1,0 +1,125 @@
+"""What a person sees of documents and collections: a table, CSV, JSON."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+from rich.console import Console
+from rich.markup import escape
+
+from producer.documents.views import DocumentView, Forecast, Row, State
+from producer.documents.wait import Outcome
+from producer.state.quarantine import View
+from producer.text import duration, printable, shown
+
+#: Failures that are shown of a document; --json has all of them.
+_ROWS = 20
+#: What spreadsheets take for the beginning of a formula.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_STYLE = {State.COMPLETED: "green", State.PARTIAL: "yellow", State.FAILED: "red", State.DAMAGED: "red"}
+
+
+def as_json_line(view: View) -> str:
+    """Return a value as one line of JSON, in ASCII: nothing of it moves a terminal."""
+    return json.dumps(view.model_dump(mode="json", exclude_none=True))
+
+
+def write_csv(rows: Iterable[Row], write: Callable[[str], object]) -> None:
+    """Write a collection's report as CSV, a line for each source; no cell is taken for a formula by a spreadsheet."""
+    writer = csv.writer(_Lines(write), lineterminator="\n")
+    writer.writerow(["source", "uri", "document", "status", "pages", "done", "failed", "reasons"])
+    for row in rows:
+        texts = (row.name, row.uri, row.document or "", row.state)
+        writer.writerow([*map(_cell, texts), row.total, row.done, row.failed, _cell(row.reasons)])
+
+
+class _Lines:
+    """What csv.writer writes to."""
+
+    def __init__(self, write: Callable[[str], object]) -> None:
+        self.write = write
+
+
+def _cell(text: str) -> str:
+    text = printable(text)
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def show_document(view: DocumentView) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    names = ", ".join(shown(name.name) for name in view.names[:3]) or "nobody wants it any more"
+    console.print(f"[b]{view.id}[/]  {names}")
+    style = _STYLE.get(view.state, "bold")
+    failed = f", {view.failed} failed" if view.failed else ""
+    console.print(f"[{style}]{view.state}[/]: {view.done} of {view.total} pages done{failed}")
+    collections = ", ".join(view.collections)
+    console.print(f"profile {view.profile}, collection {collections}, registered {view.created}, try {view.generation}")
+    if view.problem is not None:
+        console.print(f"[red]{view.problem.reason}[/]: {escape(printable(view.problem.detail))}")
+    if view.undelivered is not None:
+        console.print(f"[red]not delivered[/], tried again every ten minutes: {escape(printable(view.undelivered))}")
+    for failure in view.failures[:_ROWS]:
+        console.print(f"page {failure.page}: [red]{failure.reason}[/]: {escape(printable(failure.detail))}")
+    if len(view.failures) > _ROWS:
+        console.print(f"[dim]… and {len(view.failures) - _ROWS} more failures (--json lists them all)[/]")
+    for extension, output in view.outputs.items():
+        console.print(f"{extension}: {output.size} bytes. Fetch it: ocrfleet results {view.id} -o FOLDER")
+
+
+def show_collection(collection: str, rows: Iterable[Row], forecast: Forecast, *, paused: bool) -> None:
+    """Print a line for each source as it is read: a collection may be larger than the memory."""
+    console = Console(highlight=False, soft_wrap=True)
+    sources: Counter[State] = Counter()
+    pages = done = failed = 0
+    for row in rows:
+        sources[row.state] += 1
+        pages, done, failed = pages + row.total, done + row.done, failed + row.failed
+        style = _STYLE.get(row.state, "default")
+        counted = f"{row.done}/{row.total}" if row.state is not State.ARRIVING else "?"
+        reasons = f"  {escape(printable(row.reasons))}" if row.reasons else ""
+        console.print(f"[{style}]{row.state:<10}[/]{counted:>13}  {row.document or '':<32}  {shown(row.name)}{reasons}")
+    if not sources:
+        console.print(f"Collection {collection} has no sources.")
+        return
+    counts = ", ".join(f"{count} {state}" for state, count in sources.most_common())
+    console.print(f"{collection}: {sources.total()} sources ({counts}); {done} of {pages} pages done, {failed} failed")
+    if paused:
+        console.print(f"[yellow]Paused.[/] Go on: ocrfleet resume --collection {collection}")
+    console.print(_said(forecast))
+
+
+def show_outcome(collection: str, outcome: Outcome) -> None:
+    """Print what a collection has come to, and which of its sources have not all of their text."""
+    console = Console(highlight=False, soft_wrap=True)
+    for row in outcome.wanting:
+        style = _STYLE.get(row.state, "default")
+        reasons = f": {escape(printable(row.reasons))}" if row.reasons else ""
+        console.print(f"[{style}]{row.state}[/] {shown(row.name)} ({row.done} of {row.total} pages){reasons}")
+    others = outcome.sources.total() - outcome.sources[State.COMPLETED] - len(outcome.wanting)
+    if others:
+        console.print(f"[dim]… and {others} more (ocrfleet status --collection {collection} --csv lists them all)[/]")
+    for left in outcome.undelivered:
+        console.print(f"[red]not delivered[/], tried again every ten minutes: {escape(printable(left.detail))}")
+    counts = ", ".join(f"{count} {state}" for state, count in outcome.sources.most_common())
+    console.print(
+        f"{collection}: {outcome.sources.total()} sources ({counts}); {outcome.done} of {outcome.pages} pages done, "
+        f"{outcome.failed} failed."
+    )
+
+
+def _said(forecast: Forecast) -> str:
+    """Say when the rest will be done."""
+    about = "" if forecast.exact else "about "
+    arriving = f"; {forecast.arriving} sources are still to be counted" if forecast.arriving else ""
+    if not forecast.pages and not forecast.arriving:
+        held_up = (
+            f" Still to be delivered: {forecast.finishing} documents; {forecast.reason}" if forecast.reason else ""
+        )
+        return f"Nothing is left to be read.{escape(printable(held_up))}"
+    left = f"{about}{forecast.pages} pages are left{arriving}"
+    if forecast.seconds is None:
+        return f"{left}. When they will be done can't be said: {escape(printable(forecast.reason or 'unknown'))}"
+    return f"{left}: done in about {duration(forecast.seconds)}, if the workers read nothing else."

@@ -1,0 +1,209 @@
+"""What `ocrfleet top` shows, on a terminal of eighty columns or of twice as many."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Group
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from producer.monitoring.inventory import LIMIT
+from producer.state.leader import NOBODY_LEADS
+from producer.text import duration, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rich.console import RenderableType
+
+    from producer.monitoring.fleet_snapshot import Lane, Outlook
+    from producer.monitoring.top import Sight
+
+#: Columns from which tables stand beside each other.
+_WIDE = 120
+#: Lines that all but the workers take, stacked and side by side.
+_OTHER_LINES = 24
+_LEAST_WORKERS = 3
+_DAY = 24 * 3600
+#: Share of the time from which an engine that waits for us is marked, and of Redis' memory from which that is.
+_STARVED, _FULL = 0.05, 0.8
+_MIB = 1 << 20
+
+
+def screen(sight: Sight, *, store: str, width: int, height: int | None = None, trouble: str | None = None) -> Group:
+    """Return what is seen, for a terminal of so many columns and, if it is one, lines; with why it may be old."""
+    head = Text.assemble(
+        ("ocrfleet top", "bold"),
+        "  ",
+        (printable(store), "dim"),
+        "  ",
+        f"{datetime.fromtimestamp(sight.at, UTC):%H:%M:%S} UTC",
+    )
+    head.truncate(width, overflow="ellipsis")
+    parts: list[RenderableType] = [head]
+    if trouble is not None:
+        parts.append(Text(f"this was a while ago: {printable(trouble)}", style="red"))
+    tables = [
+        _panel("Speed", _speed(sight)),
+        _panel("To be read", _backlog(sight.outlook)),
+        _panel("Elsewhere", _elsewhere(sight.outlook)),
+    ]
+    parts.append(_beside(tables[:2], [tables[2]], width))
+    wrong = _wrong(sight)
+    parts.append(_panel("Needs somebody", Group(*wrong) if wrong else Text("nothing", style="green")))
+    most = len(sight.outlook.workers) if height is None else max(_LEAST_WORKERS, height - _OTHER_LINES - len(wrong))
+    parts.append(_panel("Workers", _workers(sight, most)))
+    return Group(*parts)
+
+
+def _beside(first: list[Panel], second: list[Panel], width: int) -> RenderableType:
+    """Return panels in a row where there is room, else in two."""
+    rows = [[*first, *second]] if width >= _WIDE else [first, second]
+    return Group(*(_row(row) for row in rows))
+
+
+def _row(panels: list[Panel]) -> Table:
+    grid = Table.grid(expand=True, pad_edge=False)
+    for _ in panels:
+        grid.add_column(ratio=1)
+    grid.add_row(*panels)
+    return grid
+
+
+def _panel(title: str, content: RenderableType) -> Panel:
+    return Panel(
+        content, title=f"[bold]{title}[/]", title_align="left", box=box.ROUNDED, border_style="dim", padding=(0, 1)
+    )
+
+
+def _table(*headings: str, first: int = 1) -> Table:
+    """Return a table whose first columns are words, and whose others are numbers."""
+    table = Table(box=None, header_style="dim", pad_edge=False, expand=True)
+    for number, heading in enumerate(headings):
+        words = number < first
+        table.add_column(
+            heading,
+            justify="left" if words else "right",
+            overflow="ellipsis",
+            no_wrap=True,
+            ratio=1 + first - number if words else None,
+        )
+    return table
+
+
+def _speed(sight: Sight) -> Table:
+    rate, outlook = sight.rate, sight.outlook
+    facts = [
+        ("workers", _number(len(outlook.workers))),
+        ("pages a second", f"{rate.pages:.2f}"),
+        ("pages a day, while they read", _number(round(outlook.speed * _DAY))),
+        ("tokens a second", _number(round(rate.tokens))),
+        ("engines starved", _share(rate.starved, _STARVED)),
+        ("pages failed so far", _number(sight.failed)),
+    ]
+    return _facts(facts)
+
+
+def _backlog(outlook: Outlook) -> Table:
+    lanes = [(queue.value, lane, outlook.seconds_left(queue)) for queue, lane in outlook.lanes.items()]
+    table = _table("pages", *(name for name, _, _ in lanes))
+    rows: list[tuple[str, list[str]]] = [
+        ("waiting", [_number(lane.waiting) for _, lane, _ in lanes]),
+        ("queued", [_number(lane.queued) for _, lane, _ in lanes]),
+        ("running", [_number(lane.running) for _, lane, _ in lanes]),
+        ("oldest waits", [_age(lane) for _, lane, _ in lanes]),
+        ("done in about", [duration(seconds) if lane.pages and outlook.workers else "-" for _, lane, seconds in lanes]),
+    ]
+    for name, values in rows:
+        table.add_row(name, *values)
+    return table
+
+
+def _elsewhere(outlook: Outlook) -> Table:
+    inventory, redis = outlook.inventory, outlook.redis
+    waits = inventory.waiting.values()
+    used = f"{redis.used / _MIB:,.0f} MiB" + (f" of {redis.most / _MIB:,.0f}" if redis.most else "")
+    return _facts(
+        [
+            ("documents active", _number(outlook.active)),
+            ("documents waiting", _at_least(sum(one.documents for one in waits))),
+            ("arrivals not taken in", _at_least(sum(inventory.arrivals.values()))),
+            ("webhooks to be sent", _at_least(inventory.webhooks_waiting)),
+            ("pages in quarantine", _at_least(inventory.quarantined)),
+            ("Redis' memory", used),
+        ]
+    )
+
+
+def _workers(sight: Sight, most: int) -> RenderableType:
+    workers = sight.outlook.workers
+    if not workers:
+        return Text("none is to be seen at this Redis; start one: ocrfleet worker", style="yellow")
+    table = _table("worker", "profile", "pages", "pages/s", "tokens/s", "starved", first=2)
+    for state in workers[:most]:
+        rate = sight.rates[state.worker]
+        table.add_row(
+            # Host and process: the rest only tells it from its predecessors.
+            Text(printable(state.worker.rpartition(".")[0] or state.worker)),
+            Text(printable(state.profile)),
+            _number(state.pages),
+            f"{rate.pages:.2f}",
+            _number(round(rate.tokens)),
+            _share(rate.starved, _STARVED),
+        )
+    if len(workers) <= most:
+        return table
+    return Group(table, Text(f"… and {len(workers) - most} more", style="dim"))
+
+
+def _wrong(sight: Sight) -> list[Text]:
+    """Return a line for each thing that won't pass by itself, with what to do."""
+    outlook, inventory = sight.outlook, sight.outlook.inventory
+    redis = outlook.redis
+    lines = [
+        (f"{count} active documents wait for {printable(profile)}, which no worker serves: ocrfleet status", "red")
+        for profile, count in sight.unserved.items()
+    ]
+    paused = sum(one.paused for one in inventory.waiting.values())
+    facts: list[tuple[object, str, str]] = [
+        (inventory.quarantined, "{} pages that workers died of: ocrfleet quarantine", "red"),
+        (inventory.undelivered, "{} documents whose results no bucket takes: ocrfleet status ID", "red"),
+        (inventory.webhooks_given_up, "{} webhooks given up: look at their receivers", "red"),
+        (redis.evicted, "{} keys that Redis dropped: give it memory, and maxmemory-policy noeviction", "red"),
+        (paused, "{} documents of paused collections: ocrfleet resume --collection NAME", "yellow"),
+    ]
+    lines += [(words.format(count), style) for count, words, style in facts if count]
+    if not sight.led:
+        lines.insert(0, (NOBODY_LEADS, "red"))
+    if redis.most and redis.used > _FULL * redis.most:
+        lines.append((f"Redis has {redis.used / redis.most:.0%} of the memory that it may use", "red"))
+    return [Text(words, style=style) for words, style in lines]
+
+
+def _facts(facts: Iterable[tuple[str, Any]]) -> Table:
+    table = Table.grid(expand=True, padding=(0, 1))
+    table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
+    table.add_column(justify="right", no_wrap=True)
+    for name, value in facts:
+        table.add_row(Text(name), value)
+    return table
+
+
+def _age(lane: Lane) -> str:
+    return duration(lane.oldest) if lane.oldest else "-"
+
+
+def _number(count: int) -> str:
+    return f"{count:,}"
+
+
+def _at_least(count: int) -> str:
+    return f"{count:,}{'+' * (count >= LIMIT)}"
+
+
+def _share(share: float, limit: float) -> Text:
+    return Text(f"{share:.0%}", style="yellow" if share > limit else "")

@@ -1,0 +1,143 @@
+"""`ocrfleet run`: a folder of scans in, text out, with an embedded fleet."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from ocrfleet import logs
+from ocrfleet.markdown.style import Style, Tables
+from ocrfleet.profiles.profile import Profile
+from ocrfleet.settings import Settings
+from producer.cli.options import (
+    BaseUrlOption,
+    JoinHyphensOption,
+    TablesOption,
+    WorkersOption,
+    read_group,
+    read_settings,
+    with_profile,
+)
+from producer.cli.render import run as show
+from producer.cli.render.progress import run_progress
+from producer.errors import EXIT_DONE, EXIT_INCOMPLETE, UsageError
+from producer.intake.discover import check_inputs
+from producer.intake.page_ranges import parse_pages
+from producer.local.estimate import estimate
+from producer.local.progress import Report
+from producer.local.run import Order, Run, locked
+from producer.processes.worker_command import default_workers
+
+
+@with_profile
+def run(
+    inputs: Annotated[
+        list[Path], typer.Argument(help="PDFs, images (PNG, JPEG, TIFF, WebP, BMP, JPEG 2000), and folders of them.")
+    ],
+    *,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", help="Folder for the text; its .ocrfleet keeps the state that makes a run resumable."
+        ),
+    ],
+    chosen: Profile,
+    base_url: BaseUrlOption = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            help="[b]folder[/]: the images of a folder, in natural order, are one document.", metavar="folder"
+        ),
+    ] = None,
+    pages: Annotated[
+        str | None, typer.Option(help="Pages to read of each document, e.g. [b]3-10[/] or [b]1,5-[/].")
+    ] = None,
+    password_file: Annotated[
+        Path | None, typer.Option(help="File with one password a line, tried on encrypted PDFs.")
+    ] = None,
+    workers: WorkersOption = None,
+    tables: TablesOption = Tables.HTML,
+    join_hyphens: JoinHyphensOption = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try pages again that failed in an earlier run.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON summary instead of tables.")] = False,
+) -> None:
+    """Read documents on this machine: no server needed.
+
+    Writes [b]OUTPUT/<path>.md[/] and [b]OUTPUT/<path>.json[/] for each document. Interrupted, or killed, the same command goes on
+    where it stopped. A page that fails has its place in the text, and its reason at the end.
+
+    [b]ocrfleet run scans/ more.pdf --output out/[/]
+
+    Exit code: 0 every page done; 1 some document partial or failed; 2 usage; 3 could not run; 130 interrupted.
+    """
+    settings = read_settings(password_file, base_url)
+    order = Order(
+        inputs=tuple(inputs),
+        output=output,
+        profile=chosen,
+        selection=parse_pages(pages) if pages else (),
+        group_folders=read_group(group),
+        retry_failed=retry_failed,
+        workers=workers or default_workers(chosen, settings),
+        style=Style(tables=tables, join_hyphens=join_hyphens),
+    )
+    if dry_run:
+        sys.exit(estimate(order, settings, as_json=as_json))
+    result = carry_out(order, settings)
+    if as_json:
+        typer.echo(show.summary(result))
+    else:
+        show.report(Console(highlight=False, soft_wrap=True), result, output)
+    sys.exit(exit_code(result, order))
+
+
+def carry_out(order: Order, settings: Settings) -> Report:
+    """Run an order with progress on stderr; Ctrl-C, SIGTERM and a closed terminal end it cleanly."""
+    check_inputs(order.inputs, output=order.output)
+    if order.output.exists() and not order.output.is_dir():
+        raise UsageError(f"--output {order.output} is a file; it must be a folder")
+    with locked(order):
+        (order.state / "logs").mkdir(exist_ok=True)
+        logs.configure(settings.log_level, order.state / "logs" / "run.log")
+        job = Run(order, settings)
+
+        def stop(number: int, _: FrameType | None) -> None:
+            if job.report.interrupted is not None:
+                os.kill(os.getpid(), signal.SIGKILL)  # asked twice: the kernel takes our children with us
+            if number == signal.SIGHUP:
+                let_go_of_terminal()
+            job.interrupt(number)
+
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, stop)
+        with run_progress(Console(stderr=True, highlight=False)) as progress:
+            return job.run(progress)
+
+
+def let_go_of_terminal() -> None:
+    """Send what is still printed to nowhere: writing to a terminal that was closed is an error."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for fd in (1, 2):
+        if stat.S_ISCHR(os.fstat(fd).st_mode):  # isatty(3) denies it once the terminal is gone
+            os.dup2(nowhere, fd)
+    os.close(nowhere)
+
+
+def exit_code(result: Report, order: Order) -> int:
+    """Return what the command ends with. Raises UsageError when there was nothing to read."""
+    if result.interrupted is not None:
+        return 128 + result.interrupted
+    if not result.ended:
+        raise UsageError("no document was found in " + ", ".join(map(str, order.inputs)))
+    return EXIT_DONE if result.succeeded else EXIT_INCOMPLETE

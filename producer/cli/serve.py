@@ -1,0 +1,139 @@
+"""`ocrfleet serve`: the HTTP API, and the control plane beside it."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+import uvicorn
+
+from ocrfleet import logs
+from ocrfleet.broker.ledger import Ledger
+from ocrfleet.errors import ConfigurationError
+from ocrfleet.metrics.exposition import Exposition
+from ocrfleet.profiles.profile import Profile
+from ocrfleet.storage.open import open_store
+from producer.api.app import create_app
+from producer.api.auth import check_address
+from producer.cli.dispatch import ClerksOption
+from producer.cli.options import read_settings, with_profile
+from producer.control.process import control_plane
+from producer.documents.service import Registry
+from producer.intake.batches import Arrivals
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from ocrfleet.settings import Settings
+
+#: Bytes of a request's line and headers.
+_LARGEST_HEAD = 16 << 10
+#: Seconds that an idle connection is kept, and that requests get to end when the server is told to.
+_KEEP_ALIVE, _GRACE = 30, 15
+#: Connections that the kernel keeps until they are taken.
+_BACKLOG = 2048
+
+
+@with_profile
+def serve(
+    *,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; others than this machine's need a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8080,
+    clerks: ClerksOption = 1,
+    chosen: Profile,
+) -> None:
+    """Serve the HTTP API (/v1, described at /docs), take in what is sent, keep the queue filled, deliver what has ended.
+
+    Whoever asks needs one of the tokens in OCRFLEET_API_TOKENS. Sources must lie in OCRFLEET_API_SOURCES. Documents that
+    name no profile are read by the one that is chosen here. Several servers may run: one of them leads.
+
+    [b]OCRFLEET_API_TOKENS=$(openssl rand -hex 32) ocrfleet serve --host 0.0.0.0[/]
+
+    Exit code: 0 stopped by SIGTERM or Ctrl-C; 2 usage; 3 it can't be served as configured.
+    """
+    settings = read_settings()
+    check_address(host, settings.api)
+    logs.configure(settings.log_level)
+    store = open_store(settings)
+    ledger = Ledger(settings.redis_url)
+    registry = Registry(store, ledger, settings)
+    stopping = threading.Event()
+    exposition = Exposition(settings)
+    app = create_app(
+        settings, store, ledger, registry, Arrivals(store), profile=chosen, stopping=stopping, exposition=exposition
+    )
+    fleet = control_plane(settings, store, clerks=clerks, exposition=exposition)
+    try:
+        run(app, settings, host, port, stopping, background=[fleet])
+    finally:
+        registry.close()
+
+
+def run(
+    app: FastAPI,
+    settings: Settings,
+    host: str,
+    port: int,
+    stopping: threading.Event,
+    *,
+    background: Sequence[AbstractContextManager[object]] = (),
+) -> None:
+    """Serve an app until SIGTERM or Ctrl-C comes, with what goes on beside it. Raises ConfigurationError when it can't listen."""
+    server = _Server(
+        uvicorn.Config(
+            app,
+            log_config=None,
+            # The app's own lines leave out the query.
+            access_log=False,
+            server_header=False,
+            ws="none",
+            http="h11",
+            h11_max_incomplete_event_size=_LARGEST_HEAD,
+            limit_concurrency=settings.api.connections,
+            timeout_keep_alive=_KEEP_ALIVE,
+            timeout_graceful_shutdown=_GRACE,
+        ),
+        stopping,
+    )
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # uvicorn raises once more what it was stopped by, when it has ended: what goes on beside it must end as well.
+        signal.signal(number, lambda *_: None)
+    listener = _listener(host, port)
+    with ExitStack() as stack:
+        for part in background:
+            stack.enter_context(part)
+        server.run(sockets=[listener])
+    if not server.started:
+        raise ConfigurationError("the API could not be started: the lines above say why")
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    try:
+        ((family, _, _, _, address), *_) = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        listener = socket.create_server(address[:2], family=family, backlog=_BACKLOG)
+        # Passed on to its connections. asyncio leaves it out where a socket doesn't say its protocol, and each answer of two
+        # pieces then waits 40 ms for the client's kernel.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    except OSError as error:
+        raise ConfigurationError(f"--host {host} --port {port} can't be listened on: {error.strerror}") from error
+    return listener
+
+
+class _Server(uvicorn.Server):
+    """Tells streams that the end has come: they would keep it waiting."""
+
+    def __init__(self, config: uvicorn.Config, stopping: threading.Event) -> None:
+        super().__init__(config)
+        self._stopping = stopping
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._stopping.set()
+        super().handle_exit(sig, frame)

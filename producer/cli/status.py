@@ -1,0 +1,54 @@
+"""`ocrfleet status` without arguments: the whole fleet."""
+
+from __future__ import annotations
+
+import json
+
+from rich.console import Console
+from rich.table import Table
+
+from ocrfleet.profiles.models import named
+from ocrfleet.settings import Settings
+from producer.monitoring.status import COUNTED, look
+from producer.state.leader import NOBODY_LEADS
+
+
+def _options(profile: str) -> str:
+    """Return the options that start a worker of a profile; one that was made of options can't be told from its name."""
+    if any(known.name == profile for known in named()):
+        return f"--profile {profile}"
+    return "with the same --engine, --model, --prompt, … or --profile FILE as the documents were registered with"
+
+
+def show_status(settings: Settings, *, as_json: bool) -> None:
+    """Print it, with what to do about jobs that nobody serves."""
+    facts = look(settings)
+    if as_json:
+        print(json.dumps(facts, indent=1))  # noqa: T201 - the command's answer
+        return
+    console = Console(highlight=False)
+    table = Table("profile", "workers", "active documents", "jobs queued", box=None, padding=(0, 2))
+    for row in facts["profiles"]:
+        table.add_row(row["profile"], str(row["workers"]), str(row["documents"]), str(row["jobs_queued"]))
+    console.print(table)
+    for row in facts["profiles"]:
+        if not row["served"] and (row["jobs_queued"] or row["documents"]):
+            console.print(
+                f"[red]Nobody serves {row['profile']}[/]: {row['jobs_queued']} jobs wait. "
+                f"Start a worker: ocrfleet worker {_options(row['profile'])}",
+                soft_wrap=True,
+            )
+    if not facts["led"]:
+        console.print(f"[red]{NOBODY_LEADS.capitalize()}[/]", soft_wrap=True)
+    for queue, collections in facts["waiting_documents"].items():
+        for collection, count in collections.items():
+            more = " or more" if count == COUNTED else ""
+            console.print(f"{queue} collection {collection}: {count}{more} documents wait to be dispatched")
+    if facts["workers"]:
+        table = Table("worker", "profile", "pages", "tokens", "starved s", box=None, padding=(0, 2))
+        for state in facts["workers"]:
+            starved = f"{state['starved_seconds']:.0f} of {state['seconds']:.0f}"
+            table.add_row(state["worker"], state["profile"], str(state["pages"]), str(state["tokens"]), starved)
+        console.print(table)
+    else:
+        console.print("No worker is to be seen at this Redis.")

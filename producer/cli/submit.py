@@ -1,0 +1,216 @@
+"""`ocrfleet submit`: have documents read by a fleet."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from ocrfleet.broker.ledger import Ledger
+from ocrfleet.profiles.profile import Profile
+from ocrfleet.records.base import Queue, digest_of
+from ocrfleet.s3.client import SCHEME
+from ocrfleet.sources.sources import Sources
+from ocrfleet.storage.open import open_store
+from producer.cli.options import read_settings, read_terms, with_profile
+from producer.cli.render.documents import show_outcome
+from producer.cli.render.preview import preview_json, show_preview
+from producer.cli.render.progress import bar
+from producer.delivery.webhook import CallbackError, check_url
+from producer.documents.service import Registry
+from producer.documents.wait import Outcome, wait_for
+from producer.errors import UsageError
+from producer.intake import preview
+from producer.intake.batches import Count
+from producer.intake.discover import Skipped
+from producer.intake.inspect import Intake
+from producer.intake.local_files import look_at_files, submit_files
+from producer.intake.page_ranges import parse_pages
+from producer.state.profiles import save_profile
+from producer.text import printable
+from producer.triggers.filters import Filter, Prefix, apart_from_ours
+from producer.triggers.s3_prefix import Prefixes
+
+if TYPE_CHECKING:
+    from ocrfleet.records.submissions import Terms, Wish
+    from ocrfleet.settings import Settings
+    from ocrfleet.storage.store import ObjectStore
+
+_EXIT_INCOMPLETE = 1
+
+
+@with_profile
+def submit(
+    inputs: Annotated[
+        list[str], typer.Argument(help="Documents and folders of them, or [b]s3://bucket/prefix/[/]: all below it.")
+    ],
+    *,
+    queue: Annotated[
+        Queue, typer.Option(help="[b]interactive[/] documents are read before [b]bulk[/] ones.")
+    ] = Queue.BULK,
+    collection: Annotated[
+        str | None, typer.Option(help="Name that they are found under; by default one that is made of INPUTS.")
+    ] = None,
+    results: Annotated[
+        str | None,
+        typer.Option(help="[b]s3://bucket/prefix/[/] that outputs are delivered to, named after their source."),
+    ] = None,
+    callback: Annotated[str | None, typer.Option(help="URL that gets a signed POST when a document has ended.")] = None,
+    pages: Annotated[
+        str | None, typer.Option(help="Pages to read of each document, e.g. [b]3-10[/] or [b]1,5-[/].")
+    ] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="In S3: no keys that start so.")] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Stay until every source of the collection has ended and was delivered.")
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Say what would be submitted, how many pages, hours and what cost; submit nothing."
+        ),
+    ] = False,
+    chosen: Profile,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Have documents read by a fleet: they are noted in its store, and taken in by [b]ocrfleet dispatch[/].
+
+    Submitting twice is harmless: the same bytes are read once. Of a prefix in S3, what was submitted before and did not change
+    is not even asked for, so the same command goes on where it was interrupted.
+
+    [b]ocrfleet submit s3://archive/1890s/ --collection 1890s --results s3://texts/[/]
+
+    Exit code: 0 submitted, or with --wait, every page done and delivered; 1 with --wait, something is not; 2 usage; 3 the
+    store can't be used; 130 interrupted: what was submitted is read all the same, and the same command waits again.
+    """
+    if wait and dry_run:
+        raise UsageError("--wait and --dry-run don't go together: nothing is submitted that could be waited for")
+    settings = read_settings()
+    places = [Prefix.typed(place) for place in inputs if place.startswith(SCHEME)]
+    wanted = apart_from_ours(Filter(exclude=tuple(exclude or ())), places, results=results, store=settings.store)
+    files = [Path(path) for path in inputs if not path.startswith(SCHEME)]
+    for path in files:
+        if not path.exists():
+            raise UsageError(f"there is no {path}")
+    asked = [place if place.startswith(SCHEME) else str(Path(place).absolute()) for place in inputs]
+    terms = read_terms(
+        profile_digest=chosen.digest,
+        queue=queue,
+        collection=collection or f"submit-{digest_of(*asked)[:12]}",
+        selection=tuple(parse_pages(pages)) if pages else (),
+        results=results,
+        callback=None if callback is None else _callback(callback, private=settings.webhook_private),
+    )
+    store = open_store(settings)
+    prefixes = Prefixes(store, terms, wanted, settings.s3)
+    count, skipped = Count(), list[Skipped]()
+    if dry_run:
+        wishes = chain(*(prefixes.unknown(place, count) for place in places), look_at_files(files, count, skipped))
+        _preview(wishes, count, skipped, terms=terms, profile=chosen, store=store, settings=settings, as_json=as_json)
+        return
+    save_profile(store, chosen)
+    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("looking")
+
+        def told() -> None:
+            progress.update(
+                task,
+                description=f"{count.seen} seen, {count.submitted} submitted, {count.known} known, {count.skipped} skipped",
+            )
+
+        for place in places:
+            prefixes.register(place, count, told=told)
+        if files:
+            skipped = submit_files(store, terms, files, count, told=told)
+    if not count.seen:
+        raise UsageError("no document was found in " + ", ".join(inputs))
+    outcome = _waited(settings, store, terms.collection) if wait else None
+    _report(count, skipped, terms.collection, outcome, as_json=as_json)
+    if outcome is not None and not outcome.succeeded:
+        sys.exit(_EXIT_INCOMPLETE)
+
+
+def _callback(url: str, *, private: bool) -> str:
+    try:
+        return check_url(url, private=private)
+    except CallbackError as error:
+        raise UsageError(f"--callback: {error}") from error
+
+
+def _preview(
+    wishes: Iterable[Wish],
+    count: Count,
+    skipped: Sequence[Skipped],
+    *,
+    terms: Terms,
+    profile: Profile,
+    store: ObjectStore,
+    settings: Settings,
+    as_json: bool,
+) -> None:
+    """Print what these wishes would be; `count` and `skipped` are told by looking at them."""
+    intake = Intake(settings, None, Sources(settings, store))
+    try:
+        found = preview.look(wishes, terms, intake)
+    finally:
+        intake.close()
+    speed = preview.Speed.of(Ledger(settings.redis_url), settings, profile)
+    if as_json:
+        typer.echo(preview_json(found, speed, settings, known=count.known, skipped=count.skipped))
+        return
+    _show_skipped(skipped)
+    show_preview(found, speed, profile, settings, known=count.known, skipped=count.skipped)
+
+
+def _waited(settings: Settings, store: ObjectStore, collection: str) -> Outcome:
+    """Wait for a collection; whoever stops that is told that nothing else stops."""
+    registry = Registry(store, Ledger(settings.redis_url), settings)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    try:
+        with bar(console) as show:
+            return wait_for(registry, collection, show)
+    except SystemExit:  # by Ctrl-C
+        console.print(
+            f"No longer waiting; the work goes on. See: ocrfleet status --collection {collection}, or wait again with the "
+            "same command."
+        )
+        raise
+    finally:
+        registry.close()
+
+
+def _report(
+    count: Count, skipped: Sequence[Skipped], collection: str, outcome: Outcome | None, *, as_json: bool
+) -> None:
+    if as_json:
+        facts: dict[str, Any] = {"collection": collection, "seen": count.seen, "submitted": count.submitted}
+        facts |= {"known": count.known, "skipped": count.skipped}
+        if outcome is not None:
+            facts |= {
+                "sources": dict(outcome.sources),
+                "pages": outcome.pages,
+                "pages_done": outcome.done,
+                "pages_failed": outcome.failed,
+                "undelivered": [left.model_dump(mode="json") for left in outcome.undelivered],
+            }
+        typer.echo(json.dumps(facts))
+        return
+    _show_skipped(skipped)
+    typer.echo(
+        f"{count.submitted} submitted, {count.known} known already, {count.skipped} skipped, of {count.seen} seen."
+    )
+    if outcome is not None:
+        show_outcome(collection, outcome)
+    typer.echo(f"See how they are: ocrfleet status --collection {collection}")
+
+
+def _show_skipped(skipped: Sequence[Skipped]) -> None:
+    for item in skipped:
+        typer.echo(f"skipped: {printable(item.name)}: {item.reason}", file=sys.stderr)

@@ -1,0 +1,80 @@
+"""`ocrfleet top`: a fleet, live in a terminal."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+import threading
+from contextlib import closing
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from pydantic_core import to_jsonable_python
+from rich.console import Console
+from rich.live import Live
+
+from ocrfleet.broker.ledger import Ledger
+from ocrfleet.errors import OcrfleetError
+from ocrfleet.storage.open import open_store
+from producer.cli.options import read_settings
+from producer.cli.render.top import screen
+from producer.monitoring.top import Sight, Top
+
+if TYPE_CHECKING:
+    from ocrfleet.settings import Settings
+
+
+def top(
+    *,
+    every: Annotated[float, typer.Option(min=0.5, help="Seconds between two looks.")] = 2.0,
+    once: Annotated[bool, typer.Option("--once", help="Look once, print that, and end.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Look once, and print JSON.")] = False,
+) -> None:
+    """Show a fleet live: what is to be read, how fast that goes, what needs somebody, and each worker.
+
+    Asks Redis ([b]OCRFLEET_REDIS_URL[/]) and the store ([b]OCRFLEET_STORE[/]), nothing else. Ends on Ctrl-C.
+
+    Exit code: 0; 3 when Redis or the store can't be used from the first.
+    """
+    settings = read_settings()
+    store = open_store(settings)
+    console = Console(highlight=False)
+    with closing(Top(settings, store, Ledger(settings.redis_url))) as looking:
+        sight = looking.look()
+        if as_json:
+            typer.echo(json.dumps(facts(sight), indent=1))
+        elif once or not console.is_terminal:
+            console.print(screen(sight, store=settings.store, width=console.width))
+        else:
+            _go_on(looking, sight, settings, console, every)
+
+
+def facts(sight: Sight) -> dict[str, Any]:
+    """Return what is seen as JSON has it."""
+    told: dict[str, Any] = to_jsonable_python(dataclasses.asdict(sight), inf_nan_mode="null")
+    outlook = told["outlook"]
+    for state in outlook["workers"]:
+        del state["schema_version"]
+        state["lately"] = told["rates"][state["worker"]]
+    for queue, lane in outlook["lanes"].items():
+        lane["seconds_left"] = sight.outlook.seconds_left(queue)
+    del told["rates"]
+    return told
+
+
+def _go_on(looking: Top, sight: Sight, settings: Settings, console: Console, every: float) -> None:
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: ended.set())
+    trouble: str | None = None
+    with Live(console=console, screen=True, auto_refresh=False) as live:
+        while True:
+            shown = screen(sight, store=settings.store, width=console.width, height=console.height, trouble=trouble)
+            live.update(shown, refresh=True)
+            if ended.wait(every):
+                return
+            try:
+                sight, trouble = looking.look(), None
+            except OcrfleetError as error:  # it may pass
+                trouble = str(error)

@@ -1,0 +1,146 @@
+"""`ocrfleet watch`: uploads trigger work."""
+
+from __future__ import annotations
+
+import functools
+import queue
+import signal
+from contextlib import ExitStack
+from typing import Annotated
+
+import typer
+
+from ocrfleet import logs
+from ocrfleet.metrics import definitions as metrics
+from ocrfleet.metrics.exposition import Exposition, served
+from ocrfleet.profiles.profile import Profile
+from ocrfleet.records.base import Queue
+from ocrfleet.storage.open import open_store
+from producer.cli.options import read_settings, read_terms, with_profile
+from producer.errors import UsageError
+from producer.intake.discover import SUFFIXES
+from producer.state.profiles import save_profile
+from producer.triggers.filters import Filter, Prefix, apart_from_ours
+from producer.triggers.sqs import SqsWatcher, sqs_client
+from producer.triggers.watcher import Follower, Watch, Watcher, run_all
+
+_WHAT = "What is watched"
+_WANTED = "What is wanted"
+
+
+@with_profile
+def watch(
+    *,
+    sqs: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="URL of an SQS queue that gets a bucket's events, also through SNS or EventBridge.",
+            rich_help_panel=_WHAT,
+        ),
+    ] = None,
+    dead_letters: Annotated[
+        str | None,
+        typer.Option(
+            help="URL of the queue for messages that are no events; by default what the queue's redrive policy names.",
+            rich_help_panel=_WHAT,
+        ),
+    ] = None,
+    poll: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="[b]s3://bucket/prefix/[/] in a store that sends no events: it is listed again and again.",
+            rich_help_panel=_WHAT,
+        ),
+    ] = None,
+    every: Annotated[
+        float, typer.Option(min=1, help="Seconds between two looks at what is polled.", rich_help_panel=_WHAT)
+    ] = 60,
+    reconcile: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="[b]s3://bucket/prefix/[/] whose events may get lost: it is listed now and then, and what was missed is "
+            "registered. What is polled is reconciled, too.",
+            rich_help_panel=_WHAT,
+        ),
+    ] = None,
+    reconcile_every: Annotated[
+        float, typer.Option(min=1, help="Seconds between two reconciliations.", rich_help_panel=_WHAT)
+    ] = 3600,
+    results: Annotated[
+        str | None,
+        typer.Option(help="[b]s3://bucket/prefix/[/] that outputs are delivered to, named after their source."),
+    ] = None,
+    work_queue: Annotated[
+        Queue, typer.Option("--queue", help="[b]interactive[/] documents are read before [b]bulk[/] ones.")
+    ] = Queue.BULK,
+    collection: Annotated[str, typer.Option(help="Name that the documents are found under.")] = "inbox",
+    prefix: Annotated[
+        list[str] | None, typer.Option(help="Only keys that start so, e.g. [b]1890s/[/].", rich_help_panel=_WANTED)
+    ] = None,
+    suffix: Annotated[
+        list[str] | None,
+        typer.Option(help="Only keys that end so; by default those of all that can be read.", rich_help_panel=_WANTED),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="No keys that start so, e.g. [b]inbox/drafts/[/].", rich_help_panel=_WANTED)
+    ] = None,
+    chosen: Profile,
+) -> None:
+    """Register what is uploaded to buckets: told by events, found by looking, or both. Several may run at once.
+
+    An event is given up only when its object is safely registered; one that is told twice is read once.
+
+    [b]ocrfleet watch --sqs https://sqs.eu-west-1.amazonaws.com/123456789012/uploads --reconcile s3://inbox/ --results s3://out/[/]
+
+    Exit code: 0 stopped by SIGTERM or Ctrl-C; 2 usage; 3 a queue or a bucket can't be used.
+    """
+    settings = read_settings()
+    if not (sqs or poll or reconcile):
+        raise UsageError("nothing to watch: give --sqs, --poll or --reconcile")
+    polled = {Prefix.typed(place) for place in poll or ()}
+    reconciled = {Prefix.typed(place) for place in reconcile or ()} - polled
+    wanted = apart_from_ours(
+        Filter(prefixes=tuple(prefix or ()), suffixes=tuple(suffix or SUFFIXES), exclude=tuple(exclude or ())),
+        (*polled, *reconciled),
+        results=results,
+        store=settings.store,
+    )
+    terms = read_terms(profile_digest=chosen.digest, queue=work_queue, collection=collection, results=results)
+    logs.configure(settings.log_level)
+    store = open_store(settings)
+    save_profile(store, chosen)
+    for source, places in (("sqs", sqs), ("poll", polled), ("reconcile", reconciled)):
+        if places:
+            metrics.WATCH_LAST_SUCCESS.labels(source).set_to_current_time()
+            for outcome in metrics.OUTCOMES:
+                metrics.EVENTS.labels(source, outcome)
+    with ExitStack() as stack:
+        stack.enter_context(served(Exposition(settings), settings))
+        watcher = stack.enter_context(Watcher(store, terms, wanted, settings.s3))
+        watches: list[Watch] = []
+        for url in sqs or ():
+            client = sqs_client(url, settings.s3)
+            stack.callback(client.close)
+            register = functools.partial(watcher.register, source="sqs")
+            watches.append(SqsWatcher(client, url, register, dead_letter_url=dead_letters))
+        watches += [Follower(watcher, place, every=every, whole_every=reconcile_every) for place in polled]
+        watches += [
+            Follower(watcher, place, every=reconcile_every, whole_every=reconcile_every, source="reconcile")
+            for place in reconciled
+        ]
+        run_all(watches, _told_to_end())
+
+
+def _told_to_end() -> queue.SimpleQueue[None]:
+    """Return what gets something when SIGTERM or Ctrl-C comes; the second one ends the process at once."""
+    told: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def stop(*_: object) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        # Of all that threads wait for, only this may be used in a signal's handler.
+        told.put(None)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    return told

@@ -1,0 +1,42 @@
+"""`ocrfleet worker`: supervised worker processes, one for each GPU or core."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from ocrfleet.profiles.profile import Profile
+from producer.cli.options import BaseUrlOption, read_settings, with_profile
+from producer.errors import UsageError
+from producer.processes.supervisor import supervise
+from producer.processes.worker_command import grouped, read_gpus
+
+
+@with_profile
+def worker(
+    *,
+    chosen: Profile,
+    base_url: BaseUrlOption = None,
+    gpus: Annotated[
+        str | None, typer.Option(help="[b]all[/], or numbers such as [b]0,2[/]: a worker process for each.")
+    ] = None,
+    processes: Annotated[
+        int, typer.Option(min=1, max=256, help="Worker processes, where they don't follow from --gpus.")
+    ] = 1,
+) -> None:
+    """Serve page jobs from a shared Redis ([b]OCRFLEET_REDIS_URL[/]) into a shared store ([b]OCRFLEET_STORE[/]).
+
+    Each worker holds one engine and serves one profile. It is started again when its engine dies, and drains on SIGTERM
+    or Ctrl-C: begun pages get [b]OCRFLEET_DRAIN_SECONDS[/]. Told again, it ends at once.
+
+    [b]ocrfleet worker --profile deepseek-ocr-2 --gpus all[/]
+
+    Exit code: 0 drained; 2 usage; 3 it can never start as it is configured; 130 or 143 told again.
+    """
+    settings = read_settings(base_url=base_url)
+    devices = grouped(read_gpus(gpus), settings.vllm.tensor_parallel_size)
+    if devices and processes > 1:
+        raise UsageError("--processes and --gpus don't go together: each GPU has one worker process")
+    sys.exit(supervise(chosen, settings, devices=devices or [None] * processes))

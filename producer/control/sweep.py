@@ -1,0 +1,110 @@
+"""The sweep: compares what should exist with what does, and publishes what is missing.
+
+A message can be lost between the queue and its lease, by a Redis that restarts without its last second, by a publish
+cut short. Work is proportional to active documents, which the backlog limit bounds.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import structlog
+
+from ocrfleet.broker.celery_app import publish_assembly, queue_names
+from ocrfleet.broker.inspection import Published
+from ocrfleet.broker.ledger import Mark
+from ocrfleet.metrics import definitions as metrics
+from ocrfleet.storage.page_records import stored_pages
+from producer.control.dispatcher import publish_ranges
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from ocrfleet.broker.ledger import Ledger
+    from ocrfleet.storage.store import ObjectStore
+    from producer.control.dispatcher import Dispatcher
+    from producer.state.active import Active
+
+log = structlog.get_logger(__name__)
+
+#: Seconds in which of several sweeps only one publishes again what a document misses: the others see it at their next look.
+_APART = 10.0
+#: Stands for a document's assembly among the page numbers that are missed.
+_ASSEMBLY = 0
+
+
+class Sweep:
+    """Looks after the documents of a dispatcher. What is missed at two looks running is published again."""
+
+    def __init__(self, dispatcher: Dispatcher, store: ObjectStore, ledger: Ledger, app: Celery) -> None:
+        self._dispatcher = dispatcher
+        self._store = store
+        self._ledger = ledger
+        self._app = app
+        self._published = Published(ledger.redis)
+        self._missed: set[tuple[str, int, int]] = set()
+
+    def run(self) -> int:
+        """Look once; return how many pages and assemblies were published again. Raises TransientError."""
+        lease = self._app.conf.broker_transport_options["visibility_timeout"]
+        if ahead := self._published.pull_back_leases(time.time(), lease):
+            log.warning("leases began in the future: somebody's clock is wrong", messages=ahead)
+        documents = list(self._dispatcher.active.values())
+        served = {(state.profile, state.profile_digest) for state in self._ledger.workers()}
+        # Those that are served as well: a page that was routed climbs the ladder of where it is.
+        profiles = {name for active in documents for name in (active.marker.profile, *active.marker.routes)}
+        profiles |= {profile for profile, _ in served}
+        jobs, assemblies = self._published.jobs(sorted({name for profile in profiles for name in queue_names(profile)}))
+        # A page that was sent to another profile comes back to its own when nobody serves that one any more.
+        jobs = [
+            job for job in jobs if job.sent_to is None or (job.sent_to.profile, job.sent_to.profile_digest) in served
+        ]
+        on_the_way = {
+            (job.document, job.generation, page) for job in jobs for page in range(job.first, job.last + 1)
+        } | {(document, generation, _ASSEMBLY) for document, generation in assemblies}
+        missed = {
+            (active.document, active.generation, page) for active in documents for page in self._due(active)
+        } - on_the_way
+        lost = missed & self._missed
+        self._missed = missed - lost
+        published = 0
+        for active in documents:
+            pages = sorted(
+                page
+                for document, generation, page in lost
+                if (document, generation) == (active.document, active.generation)
+            )
+            if pages and self._ledger.may_publish_again(active.document, active.generation, _APART):
+                log.warning("published again", document=active.document, pages=len(pages))
+                published += self._publish_again(active, pages)
+        return published
+
+    def _due(self, active: Active) -> list[int]:
+        """Return the pages that were handed to the queue and have no record, or that assembly is due."""
+        (progress,) = self._ledger.progress([(active.document, active.generation)])
+        terminal = self._ledger.terminal(active.document, active.generation)
+        if progress is None or terminal is None:
+            return []  # the dispatcher rebuilds it at its next look
+        if progress.complete:
+            return [_ASSEMBLY]
+        return [page for page in active.manifest.pages() if page <= progress.published and page not in terminal]
+
+    def _publish_again(self, active: Active, pages: list[int]) -> int:
+        """Publish what is lost, but for pages that have a record which a Redis that lost its last second forgot.
+
+        Return how many pages and assemblies that are.
+        """
+        if pages != [_ASSEMBLY]:
+            at = active.document, active.generation
+            stored = stored_pages(self._store, *at)
+            self._ledger.mark(*at, sorted(stored.done.intersection(pages)))
+            mark = self._ledger.mark(*at, sorted(stored.failed.intersection(pages)), failed=True)
+            lost = [page for page in pages if page not in stored.terminal]
+            publish_ranges(self._app, active, lost)
+            metrics.REPUBLISHED.labels("page").inc(len(lost))
+            if mark is not Mark.LAST:
+                return len(lost)
+        publish_assembly(self._app, active.document, active.generation)
+        metrics.REPUBLISHED.labels("assembly").inc()
+        return 1

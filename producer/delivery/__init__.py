@@ -1,0 +1,1 @@
+"""Deliver results: to a folder, to S3, by webhook."""

@@ -1,0 +1,184 @@
+"""What follows from a document's end: it is delivered to all who want it, they are told, and the indexes know it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Literal
+
+import structlog
+
+from ocrfleet import keys
+from ocrfleet.errors import ConfigurationError, DamagedRecordError, NotFoundError, TransientError
+from ocrfleet.metrics import definitions as metrics
+from ocrfleet.records.base import DocumentId, Generation, Record
+from ocrfleet.records.documents import DocumentStatus, Manifest, Status
+from ocrfleet.records.submissions import Submission
+from ocrfleet.storage.store import MARK
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ocrfleet.storage.store import ObjectStore
+    from producer.delivery.to_s3 import Publisher
+    from producer.delivery.webhook_outbox import Outbox
+
+log = structlog.get_logger(__name__)
+
+#: Seconds before what failed is tried again.
+_PAUSE = 10.0
+
+
+class Undelivered(Record):
+    """That a document has ended, and results of it can't be delivered until somebody mends their bucket or its permissions."""
+
+    schema_version: Literal[1] = 1
+    document: DocumentId
+    generation: Generation
+    #: what is to be mended
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A document that ended and was delivered, and who asked for it last."""
+
+    status: Status
+    latest: Submission | None
+
+
+def _count(finished: Finished) -> None:
+    metrics.DOCUMENTS_ENDED.labels(finished.status.status.value).inc()
+    # Of one that is tried again nobody noted when that was asked for.
+    if finished.latest is not None and finished.status.generation == 1:
+        seconds = (datetime.now(UTC) - datetime.fromisoformat(finished.latest.submitted)).total_seconds()
+        metrics.TURNAROUND.labels(finished.latest.terms.queue.value).observe(max(0.0, seconds))
+
+
+class Finisher:
+    """Finishes documents beside its caller, `threads` at a time. Everything it does may be repeated."""
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        publisher: Publisher,
+        outbox: Outbox,
+        *,
+        threads: int = 8,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._publisher = publisher
+        self._outbox = outbox
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="finish")
+        self._begun: dict[tuple[str, int], Future[Finished]] = {}
+        self._clock = clock
+        self._not_before: dict[tuple[str, int], float] = {}
+
+    def close(self) -> None:
+        """Wait for what was begun; the rest is done after the next start."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def finish(self, document: str, generation: int) -> bool:
+        """Begin to finish a document unless that was done; say whether it is. Ask again if not.
+
+        What fails is tried again after a pause, and keeps nothing else from being finished.
+        """
+        task = (document, generation)
+        begun = self._begun.get(task)
+        if begun is None:
+            if self._clock() >= self._not_before.get(task, 0.0):
+                self._begun[task] = self._pool.submit(self._finish, document, generation)
+            return False
+        if not begun.done():
+            return False
+        del self._begun[task]
+        try:
+            _count(begun.result())
+        except NotFoundError as error:
+            log.info("ended document not finished: it was deleted", document=document, error=str(error))
+        except DamagedRecordError as error:
+            log.error("ended document not finished", document=document, error=str(error))  # noqa: TRY400
+        except TransientError as error:
+            log.warning("waiting", document=document, error=str(error))
+            self._not_before[task] = self._clock() + _PAUSE
+            return False
+        except Exception:
+            log.exception("ended document not finished", document=document)
+            self._not_before[task] = self._clock() + _PAUSE
+            return False
+        self._not_before.pop(task, None)
+        return True
+
+    def try_undelivered(self) -> None:
+        """Begin to deliver once more what could not be delivered until somebody mended something."""
+        self._pool.submit(self._try_undelivered)
+
+    def _try_undelivered(self) -> None:
+        try:
+            for key in self._store.list(keys.UNDELIVERED):
+                with suppress(NotFoundError, DamagedRecordError):
+                    left = Undelivered.from_bytes(self._store.get(key))
+                    self._finish(left.document, left.generation)
+        except TransientError as error:
+            log.warning("waiting", error=str(error))
+        except Exception:
+            log.exception("undelivered results left alone")
+
+    def _finish(self, document: str, generation: int) -> Finished:
+        status = Status.from_bytes(self._store.get(keys.status(document, generation)))
+        manifest = Manifest.from_bytes(self._store.get(keys.manifest(document)))
+        to_mend: ConfigurationError | None = None
+        latest: Submission | None = None
+        for submission in self._submissions(document):
+            if latest is None or latest.submitted < submission.submitted:
+                latest = submission
+            try:
+                self._deliver(status, submission)
+            except ConfigurationError as error:  # it keeps nobody else waiting
+                to_mend = error
+            else:
+                self._tell(status, submission)
+        self._note(status, to_mend)
+        day = manifest.created[:8]
+        for other in DocumentStatus:
+            if other is not status.status:
+                self._store.delete(keys.ended(other, day, document))
+        self._store.put(keys.ended(status.status, day, document), MARK)
+        return Finished(status, latest)
+
+    def _submissions(self, document: str) -> Iterator[Submission]:
+        for key in self._store.list(keys.wanted_by(document)):
+            try:
+                yield Submission.from_bytes(self._store.get(key))
+            except DamagedRecordError as error:
+                log.error("submission left alone", document=document, error=str(error))  # noqa: TRY400
+
+    def _deliver(self, status: Status, submission: Submission) -> None:
+        if submission.terms.results is None:
+            return
+        if not self._publisher.stands(status, submission):
+            self._publisher.deliver(status, submission)
+
+    def _note(self, status: Status, to_mend: ConfigurationError | None) -> None:
+        """Note that something is to be mended before all is delivered, or that it no longer is."""
+        key = keys.undelivered(status.document)
+        if to_mend is not None:
+            log.error("not delivered, to be tried again", document=status.document, error=str(to_mend))
+            left = Undelivered(document=status.document, generation=status.generation, detail=str(to_mend))
+            self._store.put(key, left.to_bytes())
+        elif self._store.exists(key):
+            self._store.delete(key)
+
+    def _tell(self, status: Status, submission: Submission) -> None:
+        if submission.terms.callback is None:
+            return
+        told = keys.told(status.document, status.generation, submission.digest)
+        if not self._store.exists(told):
+            self._outbox.add(status, submission)
+            # Afterwards: a crash between the two tells twice rather than never.
+            self._store.put(told, MARK)

@@ -1,0 +1,1 @@
+"""Documents as the API and the commands see them."""

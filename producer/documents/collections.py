@@ -1,0 +1,240 @@
+"""The Monday question: every source of a collection with how it is, and when the rest will be done."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from itertools import islice
+from typing import TYPE_CHECKING, TypeVar
+
+from ocrfleet import keys
+from ocrfleet.errors import DamagedRecordError, NotFoundError, TransientError
+from ocrfleet.records.base import Queue
+from ocrfleet.records.submissions import Arrival, Submission
+from ocrfleet.records.workers import WorkerState
+from producer.delivery.finisher import Undelivered
+from producer.documents.lookup import Facts, Lookup, reasons_of
+from producer.documents.views import OPEN, Forecast, Row, State
+from producer.state.leader import NOBODY_LEADS, is_led
+
+if TYPE_CHECKING:
+    from ocrfleet.broker.ledger import Ledger
+    from ocrfleet.storage.store import ObjectStore
+
+#: Sources that are looked at at the same time.
+_AT_ONCE = 256
+#: Waiting documents whose pages are counted for a forecast; the others are taken to be like these.
+_COUNTED = 1000
+#: Waiting documents, and arrivals, that are listed for a forecast at most.
+_LISTED = 100_000
+_ARRIVALS = 1000
+#: Seconds that a worker must have served before its speed is believed.
+_SETTLED = 10.0
+
+_ITEM = TypeVar("_ITEM")
+
+
+class CollectionReader:
+    """Reads collections from the store's indexes."""
+
+    def __init__(self, store: ObjectStore, ledger: Ledger | None, lookup: Lookup) -> None:
+        self._store = store
+        self._ledger = ledger
+        self._lookup = lookup
+
+    def report(self, collection: str) -> Iterator[Row]:
+        """Yield every source; however many there are, few of them are in memory.
+
+        One that is being taken in meanwhile may come twice, as arriving and as a document; none is left out.
+        """
+        # Arrivals first: what is taken in meanwhile is then found among the submissions.
+        yield from self._arriving(collection)
+        for batch in _batches(self._store.list(keys.submissions(collection)), _AT_ONCE):
+            found = self._lookup.each(self._source, batch)
+            progress = iter(self._lookup.progress([facts for _, facts in found if isinstance(facts, Facts)]))
+            for submission, facts in found:
+                if isinstance(facts, Facts) and isinstance(submission, Submission):
+                    yield _row(submission, facts, *next(progress))
+                elif isinstance(submission, Row):
+                    yield submission
+
+    def forecast(self, collection: str) -> Forecast:
+        """Say how much is left, by counting what waits up to a limit."""
+        left: dict[tuple[str, str], float] = defaultdict(float)
+        documents, finishing, exact = self._waiting(collection, left)
+        marked = self._active(collection)
+        active = [facts for facts in marked if facts.state is State.ACTIVE]
+        finishing += sum(facts.state not in OPEN for facts in marked)
+        for facts, (done, failed) in zip(active, self._lookup.progress(active), strict=True):
+            manifest = facts.manifest
+            left[manifest.profile, manifest.profile_digest] += max(0, manifest.total - done - failed)
+        arriving, counted = self._count_arriving(collection)
+        pages = round(sum(left.values()))
+        known = {
+            "documents": documents + len(active),
+            "pages": pages,
+            "exact": exact and counted,
+            "arriving": arriving,
+            "finishing": finishing,
+        }
+        if self._store.exists(keys.paused(collection)):
+            return Forecast(reason="the collection is paused: resume it", **known)
+        if (documents or active or arriving or finishing) and not self._led():
+            return Forecast(reason=NOBODY_LEADS, **known)
+        if not pages:
+            reason = "nobody has counted the pages of what arrives yet" if arriving else None
+            return Forecast(seconds=None if arriving else 0.0, reason=reason, **known)
+        seconds, reason = self._time_for(left)
+        return Forecast(seconds=seconds, reason=reason, **known)
+
+    def _led(self) -> bool:
+        """Return whether somebody leads; true when that can't be asked, which is another thing to be told."""
+        if self._ledger is None:
+            return True
+        try:
+            return is_led(self._ledger.redis)
+        except TransientError:
+            return True
+
+    def _source(self, key: str) -> tuple[Submission | Row | None, Facts | None]:
+        """Return a submission and its document; a row instead where there is no more to be asked."""
+        try:
+            submission = Submission.from_bytes(self._store.get(key))
+        except NotFoundError:
+            return None, None  # deleted meanwhile
+        except DamagedRecordError as error:
+            return Row(name=key, uri="", state=State.DAMAGED, reasons=str(error)), None
+        known = {"name": submission.name, "uri": submission.uri, "document": submission.document}
+        try:
+            completed = self._lookup.completed(submission.document)
+            if completed is not None:
+                return Row(state=State.COMPLETED, total=completed.total, done=completed.done, **known), None
+            return submission, self._lookup.facts(submission.document, submission=submission)
+        except NotFoundError:
+            return Row(state=State.DELETED, **known), None
+        except DamagedRecordError as error:
+            return Row(state=State.DAMAGED, reasons=str(error), **known), None
+
+    def _arriving(self, collection: str) -> Iterator[Row]:
+        for queue in Queue:
+            arrivals = keys.arrivals(queue, collection)
+            for key in self._store.list(arrivals):
+                try:
+                    arrival = Arrival.from_bytes(self._store.get(key))
+                except NotFoundError:
+                    continue
+                except DamagedRecordError as error:
+                    yield Row(name=key, uri="", state=State.DAMAGED, reasons=str(error))
+                    continue
+                for wish in arrival.wishes:
+                    yield Row(name=wish.name, uri=wish.uri, state=State.ARRIVING)
+            for key in self._store.list(keys.refused(arrivals)):
+                yield Row(name=key, uri="", state=State.DAMAGED, reasons="refused by intake: see its log, mend it")
+
+    def sources(self, collection: str) -> int:
+        """Return how many sources there are, without reading what they are."""
+        arriving, _ = self._count_arriving(collection)
+        return arriving + sum(1 for _ in self._store.list(keys.submissions(collection)))
+
+    def undelivered(self, collection: str) -> Iterator[Undelivered]:
+        """Yield what could not be delivered until somebody mends something."""
+        for key in self._store.list(keys.UNDELIVERED):
+            with suppress(NotFoundError, DamagedRecordError):
+                left = Undelivered.from_bytes(self._store.get(key))
+                if _wanted_in(self._lookup.facts(left.document), collection):
+                    yield left
+
+    def _waiting(self, collection: str, left: dict[tuple[str, str], float]) -> tuple[int, int, bool]:
+        """Add the pages of waiting documents by profile; return how many documents, and whether all were counted.
+
+        Between the two stands how many have ended, and wait to be delivered once more.
+        """
+        waiting = (key for queue in Queue for key in self._store.list(keys.waiting_in(queue, collection)))
+        counted = list(islice(waiting, _COUNTED))
+        others = sum(1 for _ in islice(waiting, _LISTED - len(counted)))
+        marked = [facts for facts in self._lookup.each(self._facts, counted) if facts is not None]
+        found = [facts for facts in marked if facts.state is State.WAITING]
+        finishing = sum(facts.state not in OPEN for facts in marked)
+        scale = 1 + others / max(1, len(counted))
+        for facts, (done, failed) in zip(found, self._lookup.progress(found), strict=True):
+            manifest = facts.manifest
+            left[manifest.profile, manifest.profile_digest] += (manifest.total - done - failed) * scale
+        return round(len(found) * scale), finishing, not others
+
+    def _active(self, collection: str) -> list[Facts]:
+        """Return the documents of a collection that have an active marker: the backlog's limit bounds them."""
+        found = [
+            facts
+            for batch in _batches(self._store.list(keys.ACTIVE), _AT_ONCE)
+            for facts in self._lookup.each(self._facts, batch)
+        ]
+        return [facts for facts in found if facts is not None and _wanted_in(facts, collection)]
+
+    def _facts(self, key: str) -> Facts | None:
+        """Return the document that a marker is of."""
+        try:
+            return self._lookup.facts(keys.document_in(key))
+        except (NotFoundError, DamagedRecordError, ValueError):
+            return None
+
+    def _count_arriving(self, collection: str) -> tuple[int, bool]:
+        """Return how many sources arrive, and whether all were counted."""
+        arrivals = (key for queue in Queue for key in self._store.list(keys.arrivals(queue, collection)))
+        sources = sum(self._lookup.each(self._wishes, list(islice(arrivals, _ARRIVALS))))
+        return sources, next(arrivals, None) is None
+
+    def _wishes(self, key: str) -> int:
+        try:
+            return len(Arrival.from_bytes(self._store.get(key)).wishes)
+        except (NotFoundError, DamagedRecordError):
+            return 0
+
+    def _time_for(self, left: dict[tuple[str, str], float]) -> tuple[float | None, str | None]:
+        """Return the seconds that those who serve them need for these pages by profile, or why that can't be said."""
+        if self._ledger is None:
+            return None, "the workers can't be asked: there is no Redis"
+        try:
+            workers = self._ledger.workers()
+        except TransientError as error:
+            return None, f"the workers can't be asked: {error}"
+        seconds = 0.0
+        for (profile, digest), pages in left.items():
+            if not pages:
+                continue
+            serving = [worker for worker in workers if worker.profile_digest == digest]
+            if not serving:
+                return None, f"nobody serves {profile}: start a worker"
+            speed = sum(_speed(worker) for worker in serving)
+            if not speed:
+                return None, f"the workers of {profile} have not read enough yet to tell their speed"
+            seconds = max(seconds, pages / speed)
+        return seconds, None
+
+
+def _wanted_in(facts: Facts, collection: str) -> bool:
+    return any(submission.terms.collection == collection for submission in facts.submissions)
+
+
+def _speed(worker: WorkerState) -> float:
+    """Return a worker's pages a second."""
+    return worker.pages / worker.seconds if worker.seconds >= _SETTLED else 0.0
+
+
+def _row(submission: Submission, facts: Facts, done: int, failed: int) -> Row:
+    return Row(
+        name=submission.name,
+        uri=submission.uri,
+        document=facts.document,
+        state=facts.state,
+        total=facts.manifest.total,
+        done=done,
+        failed=failed,
+        reasons=reasons_of(facts.status) if facts.status is not None and facts.state not in OPEN else "",
+    )
+
+
+def _batches(items: Iterable[_ITEM], size: int) -> Iterator[list[_ITEM]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch

@@ -1,0 +1,319 @@
+"""How a document is: read from the store, and from the ledger while it is being worked on."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, TypeVar
+
+import structlog
+
+from ocrfleet import keys
+from ocrfleet.errors import DamagedRecordError, NotFoundError, TransientError
+from ocrfleet.records.documents import DocumentStatus, Manifest, Marker, Status
+from ocrfleet.records.pages import PageResult
+from ocrfleet.records.submissions import Submission
+from ocrfleet.storage.page_records import stored_pages
+from producer.delivery.finisher import Undelivered
+from producer.documents.views import (
+    OPEN,
+    DocumentSummary,
+    DocumentView,
+    Name,
+    OutputView,
+    Pages,
+    PageState,
+    PageSummary,
+    State,
+)
+from producer.state.statuses import latest_status
+
+if TYPE_CHECKING:
+    from ocrfleet.broker.ledger import Ledger
+    from ocrfleet.storage.store import ObjectStore
+
+log = structlog.get_logger(__name__)
+
+#: Submissions of a document that are read: the same bytes may be wanted under thousands of names.
+_NAMES = 100
+#: Requests to the store at the same time.
+THREADS = 16
+#: Most that one call returns of documents or pages.
+MOST = 1000
+
+_DOCUMENT = re.compile(r"[0-9a-f]{32}")
+_GIVEN = TypeVar("_GIVEN")
+_FOUND = TypeVar("_FOUND")
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the store says of a document."""
+
+    manifest: Manifest
+    submissions: tuple[Submission, ...]
+    #: how it ended last
+    status: Status | None
+    #: of the generation that is open; a document that is just being registered has neither marker nor status
+    marker: Marker | None
+    state: State
+
+    @property
+    def document(self) -> str:
+        return self.manifest.document
+
+    @property
+    def generation(self) -> int:
+        """The open one, else the one that ended last."""
+        if self.marker is not None:
+            return self.marker.generation
+        return self.status.generation if self.status is not None else 1
+
+    @property
+    def latest(self) -> Submission | None:
+        """The submission that was asked for last."""
+        return max(self.submissions, key=lambda submission: submission.submitted, default=None)
+
+
+class Lookup:
+    """Reads documents from a store. May be used by several threads; `close` ends its own."""
+
+    def __init__(self, store: ObjectStore, ledger: Ledger | None) -> None:
+        self._store = store
+        self._ledger = ledger
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="lookup")
+
+    def close(self) -> None:
+        self._pool.shutdown()
+
+    def each(self, ask: Callable[[_GIVEN], _FOUND], given: Iterable[_GIVEN]) -> list[_FOUND]:
+        """Ask for several things at the same time; return the answers in order."""
+        return list(self._pool.map(ask, given))
+
+    def facts(self, document: str, *, submission: Submission | None = None) -> Facts:
+        """Return what the store says of a document. Raises NotFoundError.
+
+        With a submission, only that one is looked at: one request less for each of the others.
+        """
+        manifest = self.manifest(document)
+        submissions = (submission,) if submission is not None else tuple(self._submissions(document))
+        status = latest_status(self._store, document)
+        if status is not None and status.status is DocumentStatus.COMPLETED:  # for ever: two requests less
+            return Facts(manifest, submissions, status, None, State.COMPLETED)
+        ended = status.generation if status is not None else 0
+        # In the order in which a document goes its way, so that one which takes a step meanwhile is still found. A marker
+        # of what has ended is the dispatcher's, until all who want to know were told.
+        marker = self._waiting(manifest, submissions, ended)
+        state = State.WAITING
+        with suppress(NotFoundError):
+            active = Marker.from_bytes(self._store.get(keys.active(document)))
+            if marker is None or active.generation >= marker.generation:
+                marker, state = active, State.ACTIVE
+        if marker is not None and marker.generation > ended:
+            return Facts(manifest, submissions, status, marker, state)
+        status = latest_status(self._store, document)
+        state = State(status.status) if status is not None else State.WAITING
+        return Facts(manifest, submissions, status, None, state)
+
+    def completed(self, document: str) -> Status | None:
+        """Return how a document ended if it was complete at the first try, by one request: most are."""
+        try:
+            status = Status.from_bytes(self._store.get(keys.status(document, 1)))
+        except NotFoundError:
+            return None
+        return status if status.status is DocumentStatus.COMPLETED else None
+
+    def manifest(self, document: str) -> Manifest:
+        """Return a document's manifest. Raises NotFoundError for a document that is unknown or was deleted."""
+        if not _DOCUMENT.fullmatch(document):
+            raise NotFoundError(f"{document!r} is no document's id: an id is 32 digits of 0-9 and a-f, all of them")
+        try:
+            return Manifest.from_bytes(self._store.get(keys.manifest(document)))
+        except NotFoundError as error:
+            raise NotFoundError(
+                f"there is no document {document}: it was never registered in this store, or was deleted"
+            ) from error
+
+    def summaries(self, documents: Sequence[str]) -> list[DocumentSummary | None]:
+        """Return how several documents are; None for one that is gone or whose records are damaged."""
+        found = self.each(self._facts_or_none, documents)
+        progress = iter(self.progress([facts for facts in found if facts is not None]))
+        return [
+            None if facts is None else DocumentSummary.model_validate(_summary(facts, *next(progress)))
+            for facts in found
+        ]
+
+    def view(self, document: str) -> DocumentView:
+        """Return all that is known of a document. Raises NotFoundError."""
+        facts = self.facts(document)
+        ((done, failed),) = self.progress([facts])
+        ended = facts.status if facts.state not in OPEN else None
+        outputs = {
+            extension: OutputView(size=output.size, sha256=output.sha256)
+            for extension, output in (ended.outputs.items() if ended is not None else ())
+        }
+        return DocumentView.model_validate(
+            _summary(facts, done, failed)
+            | {
+                "failures": ended.failures if ended is not None else (),
+                "outputs": outputs,
+                "undelivered": self._undelivered(document) if ended is not None else None,
+            }
+        )
+
+    def progress(self, documents: Sequence[Facts]) -> list[tuple[int, int]]:
+        """Return how many pages of each document are done, and how many failed."""
+        active = [facts for facts in documents if facts.state is State.ACTIVE]
+        told = dict(
+            zip(
+                (facts.document for facts in active),
+                self._told([(facts.document, facts.generation) for facts in active]),
+                strict=True,
+            )
+        )
+        return [told.get(facts.document) or self._counted(facts) for facts in documents]
+
+    def pages(self, document: str, *, after: int, limit: int) -> Pages:
+        """Return how the pages behind page `after` are. Raises NotFoundError."""
+        facts = self.facts(document)
+        limit = max(1, min(limit, MOST))
+        wanted = list(islice((page for page in facts.manifest.pages() if page > after), limit + 1))
+        if not wanted:
+            return Pages(items=())
+        shown = wanted[:limit]
+        if facts.state is State.COMPLETED:  # its page records may have been purged
+            items = [PageSummary(page=page, state=PageState.DONE) for page in shown]
+        else:
+            stored = stored_pages(self._store, document, facts.generation, first=shown[0], last=shown[-1])
+            failed = [page for page in shown if page in stored.failed]
+            failures = dict(zip(failed, self.each(lambda page: self._failure(facts, page), failed), strict=True))
+            items = [
+                failures.get(page)
+                or PageSummary(page=page, state=PageState.DONE if page in stored.done else PageState.OPEN)
+                for page in shown
+            ]
+        return Pages(items=tuple(items), next=shown[-1] if len(wanted) > limit else None)
+
+    def page(self, document: str, page: int) -> PageResult:
+        """Return what became of a page: its text, else its failure in the latest generation. Raises NotFoundError."""
+        self.manifest(document)
+        before = keys.page_done(document, page - 1) if page > 1 else None
+        found: dict[int | None, str] = {}
+        for key in islice(self._store.list(keys.pages(document), after=before), MOST):
+            number, failed_in = keys.parse_page(key)
+            if number != page:
+                break
+            found[failed_in] = key
+        if not found:
+            raise NotFoundError(
+                f"document {document} has nothing of page {page}: it was not read yet, is none of the pages asked for, "
+                "or was purged"
+            )
+        key = found.get(None) or found[max(generation for generation in found if generation is not None)]
+        return PageResult.from_bytes(self._store.get(key))
+
+    def _undelivered(self, document: str) -> str | None:
+        try:
+            return Undelivered.from_bytes(self._store.get(keys.undelivered(document))).detail
+        except (NotFoundError, DamagedRecordError):
+            return None
+
+    def _facts_or_none(self, document: str) -> Facts | None:
+        try:
+            return self.facts(document)
+        except NotFoundError:
+            return None
+        except DamagedRecordError as error:
+            log.error("document not shown", document=document, error=str(error))  # noqa: TRY400
+            return None
+
+    def _submissions(self, document: str) -> Iterator[Submission]:
+        for key in islice(self._store.list(keys.wanted_by(document)), _NAMES):
+            with suppress(NotFoundError, DamagedRecordError):
+                yield Submission.from_bytes(self._store.get(key))
+
+    def _waiting(self, manifest: Manifest, submissions: Iterable[Submission], ended: int) -> Marker | None:
+        """Return the newest marker with which the document waits."""
+        markers = []
+        for key in waiting_keys(manifest, submissions, ended):
+            with suppress(NotFoundError):
+                markers.append(Marker.from_bytes(self._store.get(key)))
+        return max(markers, key=lambda marker: marker.generation, default=None)
+
+    def _told(self, documents: Sequence[tuple[str, int]]) -> list[tuple[int, int] | None]:
+        """Return what the ledger says, None where it says nothing."""
+        if self._ledger is None:
+            return [None] * len(documents)
+        try:
+            answers = self._ledger.progress(documents)
+        except TransientError:
+            return [None] * len(documents)  # the store knows it, too
+        return [(answer.terminal - answer.failed, answer.failed) if answer is not None else None for answer in answers]
+
+    def _counted(self, facts: Facts) -> tuple[int, int]:
+        """Return what the store says."""
+        if facts.state not in OPEN and facts.status is not None:
+            if facts.state is State.CANCELLED:
+                return facts.status.done, len(facts.status.failures)
+            return facts.status.done, facts.status.total - facts.status.done
+        if facts.state is State.WAITING:
+            return facts.status.done if facts.status is not None else 0, 0
+        stored = stored_pages(self._store, facts.document, facts.generation)
+        return len(stored.done), len(stored.failed)
+
+    def _failure(self, facts: Facts, page: int) -> PageSummary:
+        result = PageResult.from_bytes(self._store.get(keys.page_failed(facts.document, page, facts.generation)))
+        return PageSummary(page=page, state=PageState.FAILED, reason=result.reason, detail=result.detail)
+
+
+def waiting_keys(manifest: Manifest, submissions: Iterable[Submission], ended: int) -> list[str]:
+    """Return where the waiting markers may be of a document whose generation `ended` was the last to end, 0 for none."""
+    places = sorted({(submission.terms.queue, submission.terms.collection) for submission in submissions})
+    return [
+        keys.waiting(queue, collection, manifest.created, manifest.document, generation)
+        for queue, collection in places
+        for generation in (ended, ended + 1)
+        if generation
+    ]
+
+
+def reasons_of(status: Status) -> str:
+    """Say why pages have no text, and how many; or why a document has no pages."""
+    if status.problem is not None:
+        return f"{status.problem.reason}: {status.problem.detail}"
+    counted = Counter(failure.reason for failure in status.failures)
+    return ", ".join(f"{reason} {count}" for reason, count in counted.most_common())
+
+
+def _summary(facts: Facts, done: int, failed: int) -> dict[str, object]:
+    ended = facts.status if facts.state not in OPEN else None
+    latest = facts.latest
+    return {
+        "id": facts.document,
+        "state": facts.state,
+        "generation": facts.generation,
+        "total": facts.manifest.total,
+        "done": done,
+        "failed": failed,
+        "blank": ended.blank if ended is not None else 0,
+        "reasons": Counter(failure.reason for failure in ended.failures) if ended is not None else {},
+        "problem": facts.manifest.problem,
+        "queue": latest.terms.queue if latest is not None else None,
+        "names": tuple(
+            Name(
+                name=submission.name,
+                uri=submission.uri,
+                collection=submission.terms.collection,
+                queue=submission.terms.queue,
+                submitted=submission.submitted,
+            )
+            for submission in facts.submissions
+        ),
+        "created": facts.manifest.created,
+        "profile": facts.manifest.profile,
+    }

@@ -1,0 +1,230 @@
+"""What goes: deleted documents, and what is kept longer than somebody wants to keep it.
+
+A deleted document has no manifest: from then on nobody finds it. Its tombstone says that its objects are to be removed, at
+once and again when no late worker can write any more. Whoever registers the same bytes again writes a manifest, so what is
+removed is looked at anew before each piece: a document that is wanted again loses nothing of its new life.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from itertools import groupby, islice
+from typing import TYPE_CHECKING, Literal
+
+import structlog
+
+from ocrfleet import keys
+from ocrfleet.errors import DamagedRecordError, NotFoundError
+from ocrfleet.records.base import DocumentId, Moment, Record
+from ocrfleet.records.documents import Manifest, Marker
+from ocrfleet.records.submissions import Submission
+from producer.documents.lookup import Lookup
+from producer.documents.views import ENDED, OPEN, Removed, State
+from producer.state.backlog import count_waiting
+from producer.state.quarantine import release
+from producer.state.statuses import latest_status
+
+if TYPE_CHECKING:
+    from ocrfleet.broker.ledger import Ledger
+    from ocrfleet.storage.store import ObjectStore
+
+log = structlog.get_logger(__name__)
+
+#: Objects that are removed between two looks at whether the document is wanted again.
+_AT_ONCE = 256
+#: After which a manifest beside a tombstone is that of a new life, and not of one that is just being ended.
+_ENDING = timedelta(seconds=60)
+_MOMENT = "%Y%m%dT%H%M%S.%fZ"
+
+
+class What(StrEnum):
+    """What a purge removes."""
+
+    #: bytes that were sent to us, when every document made of them has ended
+    UPLOADS = "uploads"
+    #: page records, ladders and run records of completed documents; their outputs stay
+    PAGES = "pages"
+    #: documents that have ended, with all that is kept of them
+    DOCUMENTS = "documents"
+
+
+class Tombstone(Record):
+    """That a document was deleted."""
+
+    schema_version: Literal[1] = 1
+    document: DocumentId
+    deleted: Moment
+    #: when it was registered, which its indexes are by
+    created: Moment
+
+
+class Removal:
+    """Removes documents. `late` is how long after a deletion a worker may still write."""
+
+    def __init__(self, store: ObjectStore, ledger: Ledger | None, lookup: Lookup, *, late: timedelta) -> None:
+        self._ledger = ledger
+        self._store = store
+        self._lookup = lookup
+        self._late = late
+        #: deleted documents that were emptied once by this process
+        self._emptied: set[str] = set()
+
+    def bury(self, manifest: Manifest, now: datetime) -> None:
+        """Delete a document that has ended. May be repeated."""
+        document = manifest.document
+        tombstone = Tombstone(document=document, deleted=now.strftime(_MOMENT), created=manifest.created)
+        self._store.put(keys.deleted(document), tombstone.to_bytes())
+        self._emptied.discard(document)
+        self._store.delete(keys.manifest(document))
+        self._unlist(document, manifest)
+
+    def remove(self, now: datetime, *, seconds: float) -> int:
+        """Remove objects of deleted documents for about so many seconds; return how many."""
+        until = time.monotonic() + seconds
+        removed = 0
+        for key in self._store.list(keys.DELETED):
+            if time.monotonic() > until:
+                break
+            try:
+                tombstone = Tombstone.from_bytes(self._store.get(key))
+            except NotFoundError:
+                continue
+            except DamagedRecordError as error:
+                log.error("tombstone left alone", key=key, error=str(error))  # noqa: TRY400
+                continue
+            removed += self._remove(tombstone, now, until)
+        return removed
+
+    def purge(self, what: What, *, before: datetime, dry_run: bool, now: datetime) -> Removed:
+        """Remove what is kept of documents that have ended and were registered on a day before that of `before`."""
+        day = before.strftime("%Y%m%d")
+        if what is What.UPLOADS:
+            return self._purge_uploads(day, dry_run=dry_run)
+        states = (State.COMPLETED,) if what is What.PAGES else ENDED
+        documents = objects = 0
+        for document in self._ended_before(day, states):
+            try:
+                facts = self._lookup.facts(document)
+            except (NotFoundError, DamagedRecordError):
+                continue
+            if facts.state not in states:
+                continue
+            if what is What.PAGES:
+                removed = self._remove_all(self._working_keys(document), dry_run=dry_run)
+                documents, objects = documents + bool(removed), objects + removed
+            else:
+                documents += 1
+                if not dry_run:
+                    self.bury(facts.manifest, now)
+        return Removed(documents=documents, objects=objects)
+
+    def _remove(self, tombstone: Tombstone, now: datetime, until: float) -> int:
+        """Empty a document as far as there is time; let go of its tombstone when that is done and nobody writes any more."""
+        document = tombstone.document
+        age = now - datetime.strptime(tombstone.deleted, _MOMENT).replace(tzinfo=UTC)
+        late = age > self._late
+        if self._wanted_again(document):
+            if age > _ENDING:
+                self._store.delete(keys.deleted(document))
+            return 0
+        if document in self._emptied and not late:
+            return 0
+        self._unlist(document, tombstone)
+        removed = 0
+        listing = self._store.list(keys.document(document))
+        while batch := list(islice(listing, _AT_ONCE)):
+            if time.monotonic() > until or self._wanted_again(document):
+                return removed
+            kept = (keys.manifest(document), keys.wanted_by(document))  # whoever writes these registers it anew
+            gone = [key for key in batch if not key.startswith(kept)]
+            self._lookup.each(self._store.delete, gone)
+            removed += len(gone)
+        if late:
+            self._store.delete(keys.active(document))  # left where a dispatcher ended before it saw the deletion
+            self._store.delete(keys.deleted(document))
+            self._emptied.discard(document)
+        else:
+            self._emptied.add(document)
+        return removed
+
+    def _wanted_again(self, document: str) -> bool:
+        return self._store.exists(keys.manifest(document))
+
+    def _unlist(self, document: str, known: Manifest | Tombstone) -> None:
+        """Remove a document from every index but that of active ones, which the dispatcher looks after."""
+        created = known.created
+        last = latest_status(self._store, document)
+        ended = last.generation if last is not None else 0
+        for key in list(self._store.list(keys.wanted_by(document))):
+            try:
+                submission = Submission.from_bytes(self._store.get(key))
+            except (NotFoundError, DamagedRecordError):
+                continue
+            collection, queue = submission.terms.collection, submission.terms.queue
+            self._store.delete(keys.submission(collection, created, document, submission.digest))
+            for generation in (ended, ended + 1):
+                waiting = keys.waiting(queue, collection, created, document, generation)
+                with suppress(NotFoundError, DamagedRecordError):
+                    count_waiting(self._ledger, Marker.from_bytes(self._store.get(waiting)), over=True)
+                self._store.delete(waiting)
+            self._store.delete(key)
+        for state in ENDED:
+            self._store.delete(keys.ended(state, created[:8], document))
+        self._store.delete(keys.undelivered(document))
+        release(self._store, document)
+
+    def _ended_before(self, day: str, states: Iterable[State]) -> Iterator[str]:
+        """Yield the documents that ended so, by their indexes."""
+        for state in states:
+            for each in self._store.folders(keys.ended_on(state)):
+                if each < day:
+                    for key in self._store.list(keys.ended_on(state, each)):
+                        yield key.rpartition("/")[2]
+
+    def _working_keys(self, document: str) -> Iterator[str]:
+        """Yield what was needed to make a document's outputs, and for nothing else."""
+        for part in ("pages", "climbs", "runs"):
+            yield from self._store.list(f"{keys.document(document)}{part}/")
+
+    def _remove_all(self, listing: Iterator[str], *, dry_run: bool) -> int:
+        removed = 0
+        while batch := list(islice(listing, _AT_ONCE)):
+            if not dry_run:
+                self._lookup.each(self._store.delete, batch)
+            removed += len(batch)
+        return removed
+
+    def _purge_uploads(self, day: str, *, dry_run: bool) -> Removed:
+        """Remove uploads of which every document has ended, before a day. One that nothing refers to yet is left."""
+        documents = objects = 0
+        uploads = groupby(self._store.list(keys.UPLOADS), key=_upload_of)
+        for upload, group in uploads:
+            found = list(group)
+            references = [key for key in found if key != upload]
+            if upload not in found or not references:
+                continue
+            if all(self._lookup.each(lambda key: self._is_over(key.rpartition("/")[2], day), references)):
+                documents, objects = documents + len(references), objects + 1
+                if not dry_run:
+                    # The bytes first: without them the references mean nothing, and are removed the next time.
+                    self._lookup.each(self._store.delete, [upload, *references])
+        return Removed(documents=documents, objects=objects)
+
+    def _is_over(self, document: str, day: str) -> bool:
+        """Say whether a document needs its sources no more, and was registered before a day."""
+        try:
+            facts = self._lookup.facts(document)
+        except NotFoundError:
+            return True
+        except DamagedRecordError:
+            return False
+        return facts.state not in OPEN and facts.manifest.created[:8] < day
+
+
+def _upload_of(key: str) -> str:
+    """Return the key of an upload, of that key or of one that says which document is made of it."""
+    return key.partition(".refs/")[0]

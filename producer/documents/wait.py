@@ -1,0 +1,97 @@
+"""Waiting for a collection: until every source of it has ended, and those who want it have it."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ocrfleet.errors import TransientError
+from producer.documents.views import OPEN, Forecast, Row, State
+from producer.text import duration, printable
+
+if TYPE_CHECKING:
+    from producer.delivery.finisher import Undelivered
+    from producer.documents.service import Registry
+
+#: Seconds between two looks at least, and in units of what a look took: a large collection is not looked at all the time.
+_PAUSE, _REST = 1.0, 4.0
+#: Sources without all of their text that are kept to be shown.
+_SHOWN = 20
+
+#: Takes what is to be said, how many sources have ended, and of how many; None while that is not known.
+Show = Callable[[str, int, int | None], None]
+
+
+@dataclass
+class Outcome:
+    """What a collection has come to, in sources and pages."""
+
+    sources: Counter[State] = field(default_factory=Counter)
+    pages: int = 0
+    done: int = 0
+    failed: int = 0
+    #: that have not all of their text, the first of them
+    wanting: list[Row] = field(default_factory=list)
+    #: whose results somebody's bucket does not take
+    undelivered: list[Undelivered] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, rows: Iterable[Row]) -> Outcome:
+        made = cls()
+        for row in rows:
+            made.sources[row.state] += 1
+            made.pages, made.done, made.failed = made.pages + row.total, made.done + row.done, made.failed + row.failed
+            if row.state is not State.COMPLETED and len(made.wanting) < _SHOWN:
+                made.wanting.append(row)
+        return made
+
+    @property
+    def open(self) -> int:
+        """Number of sources that have not ended."""
+        return sum(self.sources[state] for state in (*OPEN, State.ARRIVING))
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether all pages are done and delivered."""
+        return not self.undelivered and self.sources.total() == self.sources[State.COMPLETED]
+
+
+def wait_for(registry: Registry, collection: str, show: Show) -> Outcome:
+    """Return what a collection has come to, once it has ended. Goes on while the store or Redis is away."""
+    while True:
+        begun = time.monotonic()
+        try:
+            left = registry.when_done(collection)
+            if not _left(left):
+                outcome = Outcome.of(registry.collection_report(collection))
+                # After the report: a document's marker stays until its results are where they are wanted.
+                if not outcome.open and not _left(registry.when_done(collection)):
+                    outcome.undelivered = list(registry.undelivered(collection))
+                    return outcome
+            total = registry.sources(collection)
+            ended = max(0, total - _left(left))
+            show(f"{ended}/{total} sources · {_said(left)}", ended, total)
+        except TransientError as error:
+            show(f"waiting: {printable(str(error))}", 0, None)
+        time.sleep(max(_PAUSE, _REST * (time.monotonic() - begun)))
+
+
+def _left(forecast: Forecast) -> int:
+    return forecast.documents + forecast.arriving + forecast.finishing
+
+
+def _said(left: Forecast) -> str:
+    about = "" if left.exact else "about "
+    parts = [f"{about}{left.pages} pages of {left.documents} documents are left"]
+    if left.arriving:
+        parts.append(f"{left.arriving} sources are to be taken in")
+    if left.finishing:
+        parts.append(f"{left.finishing} documents are being delivered")
+    if left.seconds:
+        parts.append(f"{duration(left.seconds)} left")
+    elif left.reason is not None:
+        parts.append(printable(left.reason))
+    return " · ".join(parts)

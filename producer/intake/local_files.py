@@ -1,0 +1,92 @@
+"""Submitting files of this machine: noted as arrivals, where they lie or, for a fleet that can't see them, after an upload."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ocrfleet import keys
+from ocrfleet.records.submissions import Terms, Wish
+from ocrfleet.sources.sources import uri_of, uri_of_upload
+from ocrfleet.storage.store import FolderStore
+from producer.intake.batches import Arrivals
+from producer.intake.discover import Candidate, Skipped, discover
+
+if TYPE_CHECKING:
+    from ocrfleet.storage.store import ObjectStore
+    from producer.intake.batches import Count
+
+#: Files that are noted together.
+_AT_ONCE = 100
+_CHUNK = 1 << 20
+
+
+def submit_files(
+    store: ObjectStore, terms: Terms, paths: Sequence[Path], count: Count, *, told: Callable[[], None]
+) -> list[Skipped]:
+    """Submit files and the files in folders under terms whose profile has been saved; return what is skipped.
+
+    With a store in a local folder they are referenced where they lie, which all machines must see. `count` is kept while it
+    goes on, and `told` is called now and then. Raises UsageError, TransientError.
+    """
+    arrivals = Arrivals(store)
+    skipped: list[Skipped] = []
+    found = discover(paths, group_folders=False)
+    while chunk := list(islice(found, _AT_ONCE)):
+        before = len(skipped)
+        count.seen += len(chunk)
+        count.submitted += arrivals.add_all(terms, _wishes(store, chunk, skipped))
+        count.skipped += len(skipped) - before
+        told()
+    return skipped
+
+
+def look_at_files(paths: Sequence[Path], count: Count, skipped: list[Skipped]) -> Iterator[Wish]:
+    """Yield the files that would be submitted, where they lie, and count them as if they were. Raises UsageError."""
+    for item in discover(paths, group_folders=False):
+        count.seen += 1
+        if isinstance(item, Skipped):
+            skipped.append(item)
+            count.skipped += 1
+        else:
+            count.submitted += 1
+            yield _referenced(item)
+
+
+def _wishes(store: ObjectStore, chunk: Sequence[Candidate | Skipped], skipped: list[Skipped]) -> Iterator[Wish]:
+    for item in chunk:
+        if isinstance(item, Skipped):
+            skipped.append(item)
+            continue
+        try:
+            yield _referenced(item) if isinstance(store, FolderStore) else _uploaded(store, item)
+        except OSError as error:
+            skipped.append(Skipped(item.name, f"it can't be read: {error.strerror}"))
+
+
+def _referenced(candidate: Candidate) -> Wish:
+    (path,) = candidate.files
+    facts = path.stat()
+    return Wish(name=_name(candidate), uri=uri_of(path), size=facts.st_size, mtime_ns=facts.st_mtime_ns)
+
+
+def _uploaded(store: ObjectStore, candidate: Candidate) -> Wish:
+    """Send a copy that nobody changes meanwhile: what lies under a hash must have it."""
+    (path,) = candidate.files
+    sha, size = hashlib.sha256(), 0
+    with path.open("rb") as source, tempfile.TemporaryFile() as copy:
+        while chunk := source.read(_CHUNK):
+            sha.update(chunk)
+            size += len(chunk)
+            copy.write(chunk)
+        copy.flush()
+        store.create_from(keys.upload(sha.hexdigest()), Path(f"/dev/fd/{copy.fileno()}"))
+    return Wish(name=_name(candidate), uri=uri_of_upload(sha.hexdigest()), size=size)
+
+
+def _name(candidate: Candidate) -> str:
+    return candidate.name.encode("utf-8", "backslashreplace").decode()

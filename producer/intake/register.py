@@ -1,0 +1,253 @@
+"""Registration: a source becomes a document with a manifest and a marker, and its submission is noted.
+
+Registering twice is harmless: the same bytes, pages and profile are the same document, whoever asks for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ocrfleet import keys
+from ocrfleet.errors import DamagedRecordError, NotFoundError, PermanentError, Reason
+from ocrfleet.records.base import Moment, digest_of, moment
+from ocrfleet.records.documents import DocumentKey, DocumentStatus, Manifest, Marker, Problem, Source, Status
+from ocrfleet.records.submissions import Submission, Terms, Wish
+from ocrfleet.sources.sources import STORED, uri_of
+from ocrfleet.storage.store import MARK
+from producer.intake.page_ranges import Selection, select
+from producer.state.backlog import count_waiting
+from producer.state.quarantine import release
+from producer.state.statuses import latest_status
+
+if TYPE_CHECKING:
+    from ocrfleet.broker.ledger import Ledger
+    from ocrfleet.profiles.profile import Profile
+    from ocrfleet.storage.store import ObjectStore
+    from producer.intake.discover import Candidate
+    from producer.intake.inspect import Intake
+
+
+#: Failures whose cause lies outside the document: registering it again is reason enough to try again.
+_PASSING = {Reason.SOURCE_CHANGED, Reason.SOURCE_MISSING, Reason.NEEDS_PASSWORD}
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A document that somebody asked for."""
+
+    name: str
+    document: str
+    generation: int
+    total: int
+    #: terminal already: nothing is to be done but to deliver it
+    ended: bool
+
+
+class Registrar:
+    """Registers sources under one profile and the same terms. May be used by several threads at once."""
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        intake: Intake,
+        *,
+        profile: Profile,
+        terms: Terms,
+        retry_failed: bool = False,
+        ledger: Ledger | None = None,
+    ) -> None:
+        """With a ledger, what waits is counted there."""
+        self._store = store
+        self._intake = intake
+        self._profile = profile
+        self._terms = terms
+        self._retry_failed = retry_failed
+        self._ledger = ledger
+        #: what this registrar had tried: under another name it is the same document, and not tried once more
+        self._opened: set[str] = set()
+
+    def register(self, candidate: Candidate) -> Registered:
+        """Register what was found in a folder. Raises TransientError."""
+        manifest = manifest_of(candidate, self._intake, profile=self._profile, selection=self._terms.selection)
+        return self._settle(candidate.name, uri_of(candidate.files[0]), manifest, moment())
+
+    def take_in(self, wish: Wish, *, submitted: Moment) -> Registered:
+        """Register what somebody asked for at a time.
+
+        Raises OwnOutputError for what we wrote ourselves, TransientError.
+        """
+        try:
+            source = self._intake.wished(wish)
+            pages = select(self._terms.selection, source.pages)
+        except PermanentError as error:
+            return self.refuse(wish, error, submitted=submitted)
+        return self._settle(
+            wish.name, wish.uri, _manifest(self._profile, (source,), pages, [source.sha256], None), submitted
+        )
+
+    def refuse(self, wish: Wish, error: PermanentError, *, submitted: Moment) -> Registered:
+        """Register what can't be taken in, so that it is accounted for: a document without pages, and why."""
+        manifest = _broken(self._profile, error, wish.uri, wish.etag or str(wish.mtime_ns))
+        return self._settle(wish.name, wish.uri, manifest, submitted)
+
+    def _settle(self, name: str, uri: str, manifest: Manifest, submitted: Moment) -> Registered:
+        """Write the manifest, the submission and the marker, in the order that survives a crash."""
+        returned = self._undelete(manifest.document)
+        manifest = self._stored(manifest)
+        document = manifest.document
+        submission = Submission(
+            name=name.encode("utf-8", "backslashreplace").decode(),
+            document=document,
+            uri=uri,
+            submitted=submitted,
+            terms=self._terms,
+        )
+        renewed = self._submit(submission, manifest)
+        self._refer(manifest)
+        generation, ended = self._open(manifest, returned=returned)
+        if ended and renewed and (self._terms.results or self._terms.callback):
+            # It ended before this one asked for it: the marker makes the dispatcher deliver it once more.
+            self._mark(manifest, generation, 0)
+        return Registered(name, document, generation, manifest.total, ended)
+
+    def _submit(self, submission: Submission, manifest: Manifest) -> bool:
+        """Note a submission; say whether it is news: it is new, or its name may mean another document meanwhile."""
+        key = keys.wanted(submission.document, submission.digest)
+        listed = keys.submission(self._terms.collection, manifest.created, submission.document, submission.digest)
+        # First: a crash between the two leaves nothing that is delivered and not listed.
+        self._store.create(listed, submission.to_bytes())
+        if self._store.create(key, submission.to_bytes()):
+            return True
+        before = Submission.from_bytes(self._store.get(key))
+        if self._terms.results is None or before.submitted >= submission.submitted:
+            return False
+        self._store.put(key, submission.to_bytes())
+        return True
+
+    def _undelete(self, document: str) -> bool:
+        """Make sure that nothing is left of a document that was deleted and is wanted again; say whether it was.
+
+        Its manifest and its submissions were gone when the deletion was answered: those that are there are new.
+        """
+        tombstone = keys.deleted(document)
+        if not self._store.exists(tombstone):
+            return False
+        if not self._store.exists(keys.manifest(document)):
+            for key in list(self._store.list(keys.document(document))):
+                if not key.startswith(keys.wanted_by(document)):
+                    self._store.delete(key)
+        self._store.delete(tombstone)
+        return True
+
+    def _refer(self, manifest: Manifest) -> None:
+        """Note which uploads the document needs: a purge spares those."""
+        for source in manifest.sources:
+            if source.uri.startswith(STORED):
+                self._store.put(keys.reference(source.uri.removeprefix(STORED), manifest.document), MARK)
+
+    def _stored(self, manifest: Manifest) -> Manifest:
+        """Return the manifest that stands: the first one written, with the source where it was last seen."""
+        key = keys.manifest(manifest.document)
+        if self._store.create(key, manifest.to_bytes()):
+            return manifest
+        first = Manifest.from_bytes(self._store.get(key))
+        if all(self._intake.is_where_it_was(source) for source in first.sources):
+            return first
+        # The file was moved or touched, its bytes are the same: workers must find it where it is now.
+        moved = first.model_copy(update={"sources": manifest.sources})
+        self._store.put(key, moved.to_bytes())
+        return moved
+
+    def _open(self, manifest: Manifest, *, returned: bool) -> tuple[int, bool]:
+        """Return the document's open generation and whether it has ended; write the marker of one that has not.
+
+        One that has `returned` from being deleted gets a marker in any case: the old ones are about to be removed.
+        """
+        document = manifest.document
+        last = latest_status(self._store, document)
+        ended = last.generation if last is not None else 0
+        for key in (keys.active(document), self._waiting(manifest, ended + 1)):
+            with suppress(NotFoundError, DamagedRecordError):
+                generation = Marker.from_bytes(self._store.get(key)).generation
+                # Else it was left by somebody who was killed before he removed it.
+                if generation > ended and not returned:
+                    return generation, False
+        if last is not None and (document in self._opened or not self._worth_another_try(last)):
+            return last.generation, True
+        self._opened.add(document)
+        if ended:
+            release(self._store, document)
+        self._mark(manifest, ended + 1, manifest.total - (last.done if last is not None else 0))
+        return ended + 1, False
+
+    def _mark(self, manifest: Manifest, generation: int, pages: int) -> None:
+        """Make the document wait for the dispatcher."""
+        marker = Marker(
+            generation=generation,
+            queue=self._terms.queue,
+            collection=self._terms.collection,
+            profile=manifest.profile,
+            profile_digest=manifest.profile_digest,
+            pages_per_job=self._profile.pages_per_job,
+            routes=self._profile.destinations,
+            pages=pages,
+        )
+        self._store.put(self._waiting(manifest, generation), marker.to_bytes())
+        count_waiting(self._ledger, marker)
+
+    def _waiting(self, manifest: Manifest, generation: int) -> str:
+        terms = self._terms
+        return keys.waiting(terms.queue, terms.collection, manifest.created, manifest.document, generation)
+
+    def _worth_another_try(self, status: Status) -> bool:
+        if status.status in {DocumentStatus.COMPLETED, DocumentStatus.CANCELLED} or status.problem is not None:
+            return False
+        return self._retry_failed or any(failure.reason in _PASSING for failure in status.failures)
+
+
+def manifest_of(candidate: Candidate, intake: Intake, *, profile: Profile, selection: Selection) -> Manifest:
+    """Take a candidate in. One that can't be read becomes a manifest with a problem and no pages."""
+    try:
+        sources = _sources(candidate, intake)
+        pages = select(selection, sum(source.pages for source in sources))
+    except PermanentError as error:
+        return _broken(profile, error, *(uri_of(path) for path in candidate.files))
+    return _manifest(profile, sources, pages, [source.sha256 for source in sources], None)
+
+
+def _sources(candidate: Candidate, intake: Intake) -> tuple[Source, ...]:
+    sources = []
+    for path in candidate.files:
+        try:
+            sources.append(intake.source(path))
+        except PermanentError:
+            if not candidate.grouped:
+                raise
+            sources.append(intake.broken_page(path))
+    return tuple(sources)
+
+
+def _broken(profile: Profile, error: PermanentError, *what: str) -> Manifest:
+    """Return the manifest of what can't be taken in, which is told apart by where it lies."""
+    return _manifest(profile, (), (), [digest_of(*what)], Problem(reason=error.reason, detail=error.detail))
+
+
+def _manifest(
+    profile: Profile,
+    sources: tuple[Source, ...],
+    pages: tuple[tuple[int, int], ...],
+    digests: Iterable[str],
+    problem: Problem | None,
+) -> Manifest:
+    return Manifest(
+        document=DocumentKey.of(sources=digests, selection=pages, profile_digest=profile.digest, problem=problem),
+        created=moment(),
+        profile=profile.name,
+        profile_digest=profile.digest,
+        sources=sources,
+        selection=pages,
+        problem=problem,
+    )

@@ -1,0 +1,1 @@
+"""`ocrfleet run`: an embedded fleet on one machine."""

@@ -1,0 +1,84 @@
+"""What a run has come to: numbers while it works, and what became of each document."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ocrfleet.records.documents import DocumentStatus
+from ocrfleet.records.workers import WorkerState
+from producer.intake.discover import Skipped
+
+#: Seconds over which the speed is measured.
+_WINDOW = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A document that has ended and was delivered."""
+
+    name: str
+    document: str
+    status: DocumentStatus
+    total: int
+    done: int
+    #: pages whose text is the PDF's own: no engine read them
+    text_layer: int
+    #: (page or None for the whole document, reason, detail)
+    failures: tuple[tuple[int | None, str, str], ...]
+    files: tuple[Path, ...]
+
+
+@dataclass
+class Tally:
+    """How far the run is. Pages are counted once, however many names a document has."""
+
+    documents: int = 0
+    documents_ended: int = 0
+    pages: int = 0
+    done: int = 0
+    failed: int = 0
+    #: pages whose result was in the store already: not recognised again
+    reused: int = 0
+    discovering: bool = True
+    #: what a person should know beside the numbers: a full disk, a server that is being restarted, the end
+    note: str | None = None
+    pages_per_second: float = 0.0
+    seconds: float = 0.0
+    _speed: deque[tuple[float, int]] = field(default_factory=deque)
+
+    @property
+    def waiting(self) -> int:
+        return max(0, self.pages - self.done - self.failed)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds until the last page at the present speed; None while it is unknown."""
+        return self.waiting / self.pages_per_second if self.pages_per_second else None
+
+    def measure(self, seconds: float, recognised: int) -> None:
+        """Note how many pages this run has finished so many seconds after its start."""
+        self.seconds = seconds
+        self._speed.append((seconds, recognised))
+        while len(self._speed) > 2 and self._speed[1][0] < seconds - _WINDOW:  # noqa: PLR2004 - a first and a last
+            self._speed.popleft()
+        (begun, before), (now, after) = self._speed[0], self._speed[-1]
+        self.pages_per_second = (after - before) / (now - begun) if now > begun else 0.0
+
+
+@dataclass
+class Report:
+    """What a run came to."""
+
+    tally: Tally
+    skipped: list[Skipped] = field(default_factory=list)
+    ended: list[Ended] = field(default_factory=list)
+    interrupted: int | None = None
+    #: what the workers said of themselves in the end, where it was wanted
+    workers: list[WorkerState] = field(default_factory=list)
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether every page of every document is done and delivered."""
+        return self.interrupted is None and not any(item.failures for item in self.ended)

@@ -1,0 +1,386 @@
+"""`ocrfleet run`: a folder of scans in, text out, through the real queue, on this machine and with no server.
+
+Three things go on at once: a thread takes in and registers the inputs; the main loop dispatches, sweeps, watches over
+the processes and delivers what has ended; the workers work. All that must survive is in the store.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+from ocrfleet import keys
+from ocrfleet.broker.celery_app import make_app
+from ocrfleet.broker.ledger import Ledger
+from ocrfleet.errors import DamagedRecordError, NotFoundError, TransientError
+from ocrfleet.markdown.style import AS_STORED, Style
+from ocrfleet.records.base import Queue, digest_of
+from ocrfleet.records.documents import DocumentStatus, Status
+from ocrfleet.records.submissions import Terms
+from ocrfleet.storage.store import FolderStore
+from producer.control.dispatcher import Dispatcher
+from producer.control.sweep import Sweep
+from producer.delivery.to_folder import deliver
+from producer.errors import DeliveryError, UsageError
+from producer.intake.discover import Candidate, Skipped, discover
+from producer.intake.inspect import Intake
+from producer.intake.page_ranges import Selection
+from producer.intake.register import Registered, Registrar
+from producer.local.embedded_fleet import Fleet
+from producer.local.progress import Ended, Report, Tally
+from producer.state.backlog import Backlog
+
+if TYPE_CHECKING:
+    from ocrfleet.profiles.profile import Profile
+    from ocrfleet.settings import Settings
+    from producer.state.active import Active
+
+log = structlog.get_logger(__name__)
+
+STATE_FOLDER = ".ocrfleet"
+#: Seconds between two rounds of the main loop, and between two looks of the sweep: one machine, a short backlog.
+_ROUND = 0.25
+_SWEEP = 3.0
+#: Pages ahead of the workers, for each of them: minutes of work, and little to look after. Of other engines it is not known
+#: how many pages they take at once.
+_BACKLOG = {"rapidocr": 32, "tesseract": 32, "openai": 256}
+_LONGEST_BACKLOG = 1024
+#: Seconds of the lease of an embedded fleet: its workers are next door, a killed one is noticed soon.
+_LEASE = 10.0
+#: Seconds in which each worker has told of itself once more (ocrfleet/broker/leases.py), with room for a busy machine.
+_BEAT = _LEASE / 10 * 2
+#: Seconds that workers get for the pages they have begun, when the run is interrupted.
+_GRACE = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a person asked for."""
+
+    inputs: tuple[Path, ...]
+    output: Path
+    profile: Profile
+    selection: Selection = ()
+    group_folders: bool = False
+    retry_failed: bool = False
+    workers: int = 1
+    #: what the workers say of themselves is wanted, up to the last page
+    measured: bool = False
+    #: of the delivered Markdown; what is stored is the same in all
+    style: Style = AS_STORED
+
+    @property
+    def state(self) -> Path:
+        return self.output / STATE_FOLDER
+
+    @property
+    def collection(self) -> str:
+        """The same for the same order: so a second run finds what the first one left."""
+        asked = [str(path.absolute()) for path in self.inputs]
+        return "run-" + digest_of(*asked, str(self.selection), str(self.group_folders), self.profile.digest)[:16]
+
+
+class AlreadyRunningError(UsageError):
+    """Another run works on the same output folder."""
+
+
+@contextmanager
+def locked(order: Order) -> Iterator[None]:
+    """Hold the output folder; the kernel lets go of it however this process ends. Raises AlreadyRunningError."""
+    try:
+        order.state.mkdir(parents=True, exist_ok=True)
+        fd = os.open(order.state / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise UsageError(f"--output {order.output} can't be written: {error.strerror}") from error
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            other = os.pread(fd, 32, 0).decode() or "unknown"
+            raise AlreadyRunningError(f"another run (process {other}) is writing to {order.output}") from error
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, str(os.getpid()).encode(), 0)
+        yield
+    finally:
+        os.close(fd)
+
+
+class Run:
+    """One run of an order. `interrupt` may be called from a signal handler."""
+
+    def __init__(self, order: Order, settings: Settings) -> None:
+        self._order = order
+        self._store = FolderStore(order.state / "store")
+        self._store.clear_temporary()
+        self._settings = settings.model_copy(
+            update={
+                "store": str((order.state / "store").absolute()),
+                "lease_seconds": _LEASE,
+                "sweep_seconds": _SWEEP,
+                "backlog_pages": _BACKLOG.get(order.profile.engine, _LONGEST_BACKLOG) * order.workers,
+            }
+        )
+        self.report = Report(Tally())
+        self._lock = threading.Lock()
+        #: what was registered and is not delivered yet, with the names that want it
+        self._wanted: dict[str, tuple[Registered, list[str]]] = {}
+        #: wanted documents that have ended
+        self._ended: set[str] = set()
+        #: pages that this run recognised, of documents that have ended and are not delivered yet
+        self._fresh: dict[str, int] = {}
+        #: every document of this run: its pages count once, however many names it has
+        self._known: set[str] = set()
+        #: documents that the dispatcher was not told of yet
+        self._newcomers: deque[str] = deque()
+        self._adopted = False
+        self._swept = time.monotonic()
+        self._intake: Intake | None = None
+        #: what has been delivered
+        self._totals = Tally()
+        self._failure: BaseException | None = None
+
+    def interrupt(self, number: int) -> None:
+        """Stop soon: begun pages are finished, all that is stored stays."""
+        self.report.interrupted = number
+
+    def run(self, progress: Callable[[Tally], None]) -> Report:
+        """Work until every document has ended and is delivered, or until interrupted; then stop what was started.
+
+        Raises UsageError when the inputs make no sense, FatalError when no worker can be started.
+        """
+        if len(self._order.inputs) > 1 or self._order.group_folders:
+            # Names can clash: better now than after hours of work.
+            for _ in self._discover():
+                pass
+        intake = threading.Thread(target=self._take_in, name="intake", daemon=True)
+        environment = {
+            "OCRFLEET_STORE": self._settings.store,
+            "OCRFLEET_LEASE_SECONDS": str(self._settings.lease_seconds),
+            # A little less than they get: what is left is given back, and the next run finds it at once.
+            "OCRFLEET_DRAIN_SECONDS": str(_GRACE / 2),
+        }
+        if self._settings.openai.base_url is not None:
+            environment["OCRFLEET_OPENAI_BASE_URL"] = self._settings.openai.base_url
+        if self._settings.password_file is not None:
+            environment["OCRFLEET_PASSWORD_FILE"] = str(self._settings.password_file.absolute())
+        begun = time.monotonic()
+        with Fleet(
+            state=self._order.state,
+            workers=self._order.workers,
+            profile=self._order.profile,
+            environment=environment,
+            gpus_each=self._settings.vllm.tensor_parallel_size,
+        ) as fleet:
+            intake.start()
+            settings = self._settings.model_copy(update={"redis_url": fleet.redis_url})
+            app = make_app(settings)
+            ledger = Ledger(settings.redis_url)
+            dispatcher = Dispatcher(
+                self._store,
+                ledger,
+                app,
+                backlog=Backlog(ledger, settings).limit,
+                collections=[self._order.collection],
+            )
+            sweep = Sweep(dispatcher, self._store, ledger, app)
+            while self.report.interrupted is None and not self._finished(intake):
+                fleet.watch()
+                trouble = self._dispatch(dispatcher, sweep, fleet) or fleet.trouble()
+                self.report.tally.note = f"waiting: {trouble}" if trouble else None
+                self._deliver()
+                self._count(dispatcher, time.monotonic() - begun)
+                progress(self.report.tally)
+                time.sleep(_ROUND)
+            if self._order.measured:
+                time.sleep(_BEAT)
+                self.report.workers = ledger.workers()
+            if self.report.interrupted is not None:
+                self.report.tally.note = "stopping: begun pages are finished (again to stop at once)"
+                progress(self.report.tally)
+                if self._intake is not None:
+                    self._intake.close()
+                fleet.stop(grace=_GRACE)
+            app.close()
+        if self._failure is not None:
+            raise self._failure
+        return self.report
+
+    def _discover(self) -> Iterator[Candidate | Skipped]:
+        return discover(self._order.inputs, group_folders=self._order.group_folders, leave_out=self._order.output)
+
+    def _take_in(self) -> None:
+        """Register the inputs, one after the other, while the first of them are being read."""
+        intake = self._intake = Intake(self._settings, self._store)
+        registrar = Registrar(
+            self._store,
+            intake,
+            profile=self._order.profile,
+            terms=Terms(
+                profile_digest=self._order.profile.digest,
+                queue=Queue.BULK,
+                collection=self._order.collection,
+                selection=tuple(self._order.selection),
+            ),
+            retry_failed=self._order.retry_failed,
+        )
+        try:
+            for item in self._discover():
+                if self.report.interrupted is not None:
+                    return
+                if isinstance(item, Skipped):
+                    self.report.skipped.append(item)
+                else:
+                    self._register(registrar, item)
+        except BaseException as error:  # noqa: BLE001 - raised again by the main thread
+            if self.report.interrupted is None:  # else it is the intake that was closed
+                self._failure = error
+        finally:
+            intake.close()
+            self.report.tally.discovering = False
+
+    def _register(self, registrar: Registrar, candidate: Candidate) -> None:
+        """Register a candidate, again and again while the store is full or away, until the run is interrupted."""
+        while self.report.interrupted is None:
+            try:
+                self._want(registrar.register(candidate))
+            except TransientError as error:
+                log.warning("waiting", error=str(error))
+                time.sleep(1)
+            except DamagedRecordError as error:
+                advice = f"{error}; delete {self._order.state} to have everything read again"
+                self.report.tally.documents += 1
+                self._totals.documents_ended += 1
+                self.report.ended.append(
+                    _undelivered(Registered(candidate.name, "", 0, 0, ended=True), candidate.name, advice)
+                )
+                return
+            else:
+                return
+
+    def _want(self, registered: Registered) -> None:
+        with self._lock:
+            self.report.tally.documents += 1
+            if registered.document in self._wanted:
+                self._wanted[registered.document][1].append(registered.name)
+            else:
+                self._wanted[registered.document] = (registered, [registered.name])
+                self._newcomers.append(registered.document)
+                if registered.document not in self._known:
+                    self._totals.pages += registered.total
+        # Asked of the store after it was noted: a document that ends meanwhile is seen here or by the dispatcher.
+        if registered.ended or self._store.exists(keys.status(registered.document, registered.generation)):
+            with self._lock:
+                self._ended.add(registered.document)
+
+    def _dispatch(self, dispatcher: Dispatcher, sweep: Sweep, fleet: Fleet) -> str | None:
+        """Do one round of dispatching and now and then of sweeping; return what it has to wait for, if anything."""
+        try:
+            if not self._adopted:
+                dispatcher.adopt()
+                self._adopted = True
+            while self._newcomers:  # an earlier run with other inputs may have left them active
+                dispatcher.want(self._newcomers[0])
+                self._newcomers.popleft()
+            self._note(dispatcher.tick())
+            if dispatcher.active:
+                fleet.start_workers()
+            if time.monotonic() - self._swept > self._settings.sweep_seconds:
+                sweep.run()
+                self._swept = time.monotonic()
+        except TransientError as error:  # an embedded Valkey that died is being restarted; a full disk may pass
+            log.warning("waiting", error=str(error))
+            return str(error)
+        return None
+
+    def _note(self, ended: Sequence[Active]) -> None:
+        with self._lock:
+            for active in ended:
+                self._fresh[active.document] = active.manifest.total - active.stored
+                wanted = self._wanted.get(active.document)
+                if wanted is not None and wanted[0].generation == active.generation:
+                    self._ended.add(active.document)
+
+    def _finished(self, intake: threading.Thread) -> bool:
+        return self._failure is not None or not (intake.is_alive() or self._wanted)
+
+    def _deliver(self) -> None:
+        """Write the outputs of the documents that have ended to the names that were asked for."""
+        with self._lock:
+            # Intake and dispatcher may both have seen that it ended, one of them after it was delivered.
+            ready = [self._wanted.pop(document) for document in sorted(self._ended & self._wanted.keys())]
+            self._ended.clear()
+        total = self._totals
+        for registered, names in ready:
+            total.documents_ended += len(names)
+            try:
+                status = Status.from_bytes(self._store.get(keys.status(registered.document, registered.generation)))
+                for name in names:
+                    self.report.ended.append(self._deliver_to(name, status))
+            except (NotFoundError, DamagedRecordError) as error:
+                advice = f"{error}; delete {self._order.state} to have everything read again"
+                self.report.ended += [_undelivered(registered, name, advice) for name in names]
+                continue
+            if registered.document not in self._known:
+                self._known.add(registered.document)
+                total.done += status.done
+                total.failed += len(status.failures)
+                total.reused += status.total - self._fresh.pop(registered.document, 0)
+
+    def _deliver_to(self, name: str, status: Status) -> Ended:
+        """Deliver under one name; one that can't be written (too long, a full disk) is told, and harms no other."""
+        failures: list[tuple[int | None, str, str]] = [
+            (failure.page, failure.reason, failure.detail) for failure in status.failures
+        ]
+        if status.problem is not None:
+            failures.append((None, status.problem.reason, status.problem.detail))
+        files: list[Path] = []
+        try:
+            files = deliver(self._store, status, name=name, folder=self._order.output, style=self._order.style)
+        except DeliveryError as error:
+            failures.append((None, "not_delivered", str(error)))
+        return Ended(
+            name=name,
+            document=status.document,
+            status=status.status,
+            total=status.total,
+            done=status.done,
+            text_layer=status.text_layer,
+            failures=tuple(failures),
+            files=tuple(files),
+        )
+
+    def _count(self, dispatcher: Dispatcher, seconds: float) -> None:
+        """Bring the tally up to date: what was delivered, and how far the documents are that were not."""
+        total, tally = self._totals, self.report.tally
+        tally.documents_ended, tally.pages, tally.reused = total.documents_ended, total.pages, total.reused
+        tally.done, tally.failed = total.done, total.failed
+        for active in dispatcher.active.values():
+            if active.progress is not None and active.document in self._wanted:
+                tally.failed += active.progress.failed
+                tally.done += active.progress.terminal - active.progress.failed
+                tally.reused += active.stored
+        tally.measure(seconds, tally.done + tally.failed - tally.reused)
+
+
+def _undelivered(registered: Registered, name: str, why: str) -> Ended:
+    failure = (None, "not_delivered", why)
+    return Ended(
+        name=name,
+        document=registered.document,
+        status=DocumentStatus.FAILED,
+        total=registered.total,
+        done=0,
+        text_layer=0,
+        failures=(failure,),
+        files=(),
+    )

@@ -1,0 +1,1 @@
+"""Snapshots of the fleet for `status`, `top` and the leader's gauges."""

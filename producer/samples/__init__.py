@@ -1,0 +1,1 @@
+"""The sample documents of `make demo`."""

@@ -1,0 +1,1 @@
+"""State that the control loop, the API and the commands share."""

@@ -1,0 +1,24 @@
+"""Text for people: printable names and durations."""
+
+from __future__ import annotations
+
+from rich.markup import escape
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as a person says them."""
+    if seconds < 90:  # noqa: PLR2004 - up to a minute and a half
+        return f"{seconds:.0f} s"
+    if seconds < 5400:  # noqa: PLR2004 - up to an hour and a half
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def shown(name: str) -> str:
+    """Return a file name for rich's markup."""
+    return escape(printable(name))
+
+
+def printable(name: str) -> str:
+    """Return a file name as text that a terminal only shows: control characters and stray bytes are escaped."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in name)

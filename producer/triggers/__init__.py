@@ -1,0 +1,1 @@
+"""S3 triggers: notifications, SQS, listings."""
