@@ -32,12 +32,13 @@ from ocrfleet.profiles.profile import RAPIDOCR, TESSERACT, Profile, Render
 from ocrfleet.records.documents import Kind
 from ocrfleet.settings import Settings
 from worker import engines
-from worker.render import RenderPool
+from worker.rendering.pool import RenderPool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from worker.engines.base import Engine, PageImage
+    from worker.engines.base import Engine
+    from worker.imaging.page_image import PageImage
 
 #: What somebody who knows the page would tell Tesseract.
 CHOSEN = {

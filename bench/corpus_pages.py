@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 from ocrfleet.profiles.profile import RAPIDOCR, Render
 from ocrfleet.sandbox.decoders import SNIFF_BYTES, sniff
 from ocrfleet.settings import Settings
-from worker import engines, text_layer
-from worker.engines.base import PageImage
-from worker.render import RenderPool
+from worker import engines
+from worker.imaging.page_image import PageImage
+from worker.rendering.pool import RenderPool
+from worker.text_layer import trust as text_layer
 
 if TYPE_CHECKING:
-    from worker.layer import Layer
+    from worker.text_layer.words import Layer
 
 SIDES = (512, 640, 1024, 1280, 1684, 2500)
 #: Of the document with 117 pages, every so many.

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from worker.engines.base import PageImage
+from worker.imaging.page_image import PageImage
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

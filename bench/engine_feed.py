@@ -111,7 +111,7 @@ def bare(scans: Path, profile_path: Path) -> dict[str, float]:
     from ocrfleet.records.documents import Kind  # noqa: PLC0415
     from ocrfleet.settings import Settings  # noqa: PLC0415
     from worker import engines  # noqa: PLC0415
-    from worker.render import RenderPool  # noqa: PLC0415
+    from worker.rendering.pool import RenderPool  # noqa: PLC0415
 
     async def work() -> dict[str, float]:
         profile = find(str(profile_path))

@@ -40,7 +40,7 @@ TOKEN = "t" * 32
 ROLES = {
     "producer.intake.consumer": "clerk",
     "producer.intake.probe": "sandbox of intake",
-    "worker.rasterise": "renderer",
+    "worker.rendering.rasterise": "renderer",
     "-m worker": "worker",
     "/ocrfleet serve": "serve",
     "/ocrfleet worker": "supervisor",

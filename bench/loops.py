@@ -27,7 +27,7 @@ sys.path.insert(0, str(ROOT / "tests" / "unit"))
 
 from test_loops import BEFORE, LOOPS, PAGES, text_layers, watch  # noqa: E402 - of the tests
 
-from worker.loops import LoopWatch  # noqa: E402
+from worker.engines.repetition import LoopWatch  # noqa: E402
 
 PIECE, LIMIT_TOKENS, LIMIT_CHARACTERS = 64, 7000, 28_000
 CHARACTERS_PER_SECOND = 10_000

@@ -78,7 +78,7 @@ def bare(path: Path) -> None:
     from ocrfleet.records.documents import Kind  # noqa: PLC0415 - the child's business
     from ocrfleet.settings import Settings  # noqa: PLC0415
     from worker import engines  # noqa: PLC0415
-    from worker.render import RenderPool  # noqa: PLC0415
+    from worker.rendering.pool import RenderPool  # noqa: PLC0415
 
     async def work() -> float:
         pool = RenderPool(1, memory=1 << 30, max_pixels=RAPIDOCR.render.max_pixels)

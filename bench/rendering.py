@@ -34,8 +34,8 @@ from PIL import Image, ImageFilter
 
 from ocrfleet.profiles.profile import Render
 from ocrfleet.records.documents import Kind
-from worker.ink import is_blank
-from worker.render import RenderPool
+from worker.imaging.ink import is_blank
+from worker.rendering.pool import RenderPool
 
 #: A4, in points and at 300 dpi.
 PAGE = (595.2, 841.92)

@@ -25,7 +25,7 @@ from worker.engines.base import Recognition
 if TYPE_CHECKING:
     from ocrfleet.profiles.profile import Profile
     from ocrfleet.settings import Settings
-    from worker.engines.base import PageImage
+    from worker.imaging.page_image import PageImage
 
 #: Pages that an A100 writes at the same time, and how many of them one slot stands for.
 PAGES_AT_ONCE, PAGES_PER_SLOT = 100, 5

@@ -136,7 +136,7 @@ class Watch:
 
 def _role(command: Sequence[str]) -> str:
     text = " ".join(command)
-    if "worker.rasterise" in text:
+    if "worker.rendering.rasterise" in text:
         return "render"
     if "valkey" in text:
         return "valkey"

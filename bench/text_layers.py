@@ -6,7 +6,7 @@ The first pages of each PDF (more of the long one): is there a layer, is it trus
 trusted layer is spoilt in memory, beside the same page image: its letters shifted, by each number of places, and those of its
 second half only; another layer of the corpus; moved by half a page; its first line only, as on a stamped scan; letters at
 random; one in six or ten of them wrong, as of a poor OCR engine on a scan. Where pages' text is known: CER and word F1 of
-the layer, in MuPDF's order and in that of worker/reading_order.py. Most of those truths were taken from the file itself,
+the layer, in MuPDF's order and in that of worker/engines/layout/reading_order.py. Most of those truths were taken from the file itself,
 in the order that it is drawn in.
 """
 
@@ -32,13 +32,13 @@ from accuracy import score, truths
 from ocrfleet.errors import OcrfleetError
 from ocrfleet.profiles.profile import Render
 from ocrfleet.records.documents import Kind
-from worker import reading_order
-from worker.layer import Layer
-from worker.render import RenderPool
-from worker.text_layer import distrust, reading
+from worker.engines.layout import reading_order
+from worker.rendering.pool import RenderPool
+from worker.text_layer.trust import distrust, reading
+from worker.text_layer.words import Layer
 
 if TYPE_CHECKING:
-    from worker.engines.base import PageImage
+    from worker.imaging.page_image import PageImage
 
 FIRST = 4
 #: Of documents with more pages every so many are looked at, too.

@@ -43,11 +43,13 @@ from test_loops import LOOPS, PAGES  # noqa: E402 - of the tests
 from ocrfleet.errors import Reason  # noqa: E402
 from ocrfleet.profiles.profile import Judgement  # noqa: E402
 from ocrfleet.records.pages import Block, Role  # noqa: E402
-from worker import ink, judge  # noqa: E402
-from worker.engines.base import PageImage, Recognition  # noqa: E402
-from worker.engines.transcript import LOOP, Transcript  # noqa: E402
+from worker.engines.base import Recognition  # noqa: E402
+from worker.engines.stream import LOOP, Transcript  # noqa: E402
+from worker.imaging import ink  # noqa: E402
+from worker.imaging.page_image import PageImage  # noqa: E402
+from worker.imaging.print_detection import enlargement, printed  # noqa: E402
 from worker.parsers import Parsed  # noqa: E402
-from worker.printed import enlargement, printed  # noqa: E402
+from worker.pipeline import verdict as judge  # noqa: E402
 
 if TYPE_CHECKING:
     pass

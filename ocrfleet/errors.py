@@ -29,7 +29,7 @@ class Reason(StrEnum):
     ENGINE_DEADLINE = "engine_deadline"
     WORKER_DIED = "worker_died"
     INTERNAL_ERROR = "internal_error"
-    # Verdicts on a text that did come back (worker/judge.py). It is kept with the page, which is not done.
+    # Verdicts on a text that did come back (worker/pipeline/verdict.py). It is kept with the page, which is not done.
     TRUNCATED = "truncated"
     REPETITION = "repetition"
     EMPTY = "empty"

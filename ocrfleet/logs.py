@@ -36,7 +36,7 @@ def configure(level: str, file: Path | None = None) -> None:
     )
     logging.captureWarnings(capture=True)
     # Two lines for each message that Celery takes and ends: a log that grows with the pages. And a traceback for each that
-    # is given back: worker/tasks.py says why, in a line.
+    # is given back: worker/consumer/tasks.py says why, in a line.
     for chatty, least in (
         ("celery.worker.strategy", logging.WARNING),
         ("celery.app.trace", logging.ERROR),

@@ -15,7 +15,8 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from ocrfleet.profiles.profile import Profile
-from worker.engines.base import Engine, PageImage, Recognition
+from worker.engines.base import Engine, Recognition
+from worker.imaging.page_image import PageImage
 
 Use = Callable[[Callable[[Engine], Awaitable[Any]]], Any]
 

@@ -25,10 +25,12 @@ from ocrfleet.profiles.models import find
 from ocrfleet.settings import Settings
 from ocrfleet.sources.sources import Sources
 from ocrfleet.storage.open import open_store
-from worker import engines, gate, meters
-from worker.pipeline import Pipeline
-from worker.render import RenderPool
-from worker.tasks import Acknowledgement, register_tasks
+from worker import engines
+from worker import metrics as meters
+from worker.consumer import prefetch as gate
+from worker.consumer.tasks import Acknowledgement, register_tasks
+from worker.pipeline.jobs import Pipeline
+from worker.rendering.pool import RenderPool
 
 if TYPE_CHECKING:
     from ocrfleet.profiles.profile import Profile

@@ -91,14 +91,14 @@ class TextLayer(StrEnum):
 
     #: the page is read as if there were none
     IGNORE = "ignore"
-    #: it is taken where it can be trusted (worker/text_layer.py); other pages are read
+    #: it is taken where it can be trusted (worker/text_layer/trust.py); other pages are read
     PREFER = "prefer"
     #: it is taken where it can be trusted; other pages fail
     ONLY = "only"
 
 
 class Judgement(Record):
-    """When a text is not believed (worker/judge.py). The numbers come from bench/verdicts.py, over the corpus' honest texts."""
+    """When a text is not believed (worker/pipeline/verdict.py). The numbers come from bench/verdicts.py, over the corpus' honest texts."""
 
     #: doubts that do not count, as that a description of a picture has more letters than the picture
     ignored: tuple[Reason, ...] = ()
@@ -164,7 +164,7 @@ class Rung(Record):
 
 
 class Canary(Record):
-    """What must come back from the canary page (worker/canary.py) before a worker is ready."""
+    """What must come back from the canary page (worker/pipeline/canary.py) before a worker is ready."""
 
     #: words that must be read, in small letters
     words: tuple[str, ...] = ()

@@ -13,12 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ocrfleet.profiles.profile import Profile
-from producer.cli.options import (
-    BaseUrlOption,
-    WorkersOption,
-    read_settings,
-    with_profile,
-)
+from producer.cli.options import BaseUrlOption, WorkersOption, read_settings, with_profile
 from producer.cli.run import carry_out, exit_code
 from producer.local.progress import Report
 from producer.local.run import Order

@@ -220,7 +220,7 @@ def test_killed_and_run_again_it_goes_on_and_the_outputs_are_the_same_bytes(book
     assert books.outputs() == expected
 
 
-@pytest.mark.parametrize("victim", ["valkey-server", "-P -m worker", "worker.rasterise"])
+@pytest.mark.parametrize("victim", ["valkey-server", "-P -m worker", "worker.rendering.rasterise"])
 def test_a_member_that_is_killed_is_replaced(books: Desk, victim: str) -> None:
     expected = undisturbed(books)
     books.plan["seconds"] = 0.15

@@ -16,7 +16,7 @@ from stage import Stage
 from ocrfleet.profiles.models import choose
 from ocrfleet.profiles.profile import Canary, Judgement, Profile, Sampling
 from ocrfleet.settings import Settings, VllmSettings
-from worker.ladder import DOUBTS
+from worker.pipeline.retry import DOUBTS
 
 #: vLLM on a CPU: a tiny model (tiny_vllm), 1 GiB of KV cache, nothing compiled, nothing from the network.
 ENVIRONMENT = {

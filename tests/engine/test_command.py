@@ -21,7 +21,7 @@ from running import Running
 
 from ocrfleet.profiles.profile import Canary, Profile
 from ocrfleet.settings import OpenAiSettings, Settings
-from worker.ladder import DOUBTS
+from worker.pipeline.retry import DOUBTS
 
 
 @pytest.fixture

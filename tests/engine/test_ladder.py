@@ -18,9 +18,9 @@ from ocrfleet.profiles.profile import Judgement, Profile, Rung, Sampling, resolv
 from ocrfleet.records.documents import DocumentStatus
 from ocrfleet.records.pages import PageResult
 from producer.intake.register import Registered
-from worker.attempts import Attempt, RunRecord
-from worker.engines import vllm
 from worker.engines.base import Recognition
+from worker.engines.vllm import engine as vllm
+from worker.pipeline.run_record import Attempt, RunRecord
 
 OTHER = resolve("numbered:OtherEngine")
 MAX_TOKENS, FEWER_TOKENS = 16, 6

@@ -17,7 +17,7 @@ from ocrfleet.profiles.models import MODELS, choose, image_tokens
 from ocrfleet.profiles.profile import Canary, Profile
 from ocrfleet.settings import Settings, VllmSettings
 from worker.engines.base import Engine, Recognition
-from worker.engines.prompts import written_out
+from worker.engines.picture import written_out
 
 #: model, and the token that stands for the image in its chat
 IMAGE = {

@@ -22,7 +22,7 @@ from ocrfleet.profiles.models import DEEPSEEK_OCR
 from ocrfleet.profiles.profile import Mode, Profile
 from ocrfleet.settings import Settings, VllmSettings
 from worker.engines.base import Engine, Recognition
-from worker.engines.vllm_plugin import set_mode
+from worker.engines.vllm.plugin import set_mode
 
 #: model, mode, and the tokens that a page image of 1000 x 700 pixels takes in it; the last one runs on for the other tests
 MODES = [

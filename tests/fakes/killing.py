@@ -12,8 +12,9 @@ import numbered
 import psutil
 
 from ocrfleet.profiles.profile import Profile
-from worker.engines.base import PageImage, Recognition
-from worker.engines.vllm import VllmEngine
+from worker.engines.base import Recognition
+from worker.engines.vllm.engine import VllmEngine
+from worker.imaging.page_image import PageImage
 
 
 def engine_processes(name: str) -> list[psutil.Process]:

@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ocrfleet.errors import PageFaultError, PermanentError, Reason
 from ocrfleet.profiles.profile import Profile
 from worker.engines.base import Recognition
-from worker.engines.transcript import LOOP, Transcript
+from worker.engines.stream import LOOP, Transcript
 
 PRINT = "\n".join(
     (

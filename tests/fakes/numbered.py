@@ -20,8 +20,9 @@ from PIL import Image
 
 from ocrfleet.errors import ConfigurationError, FatalError, PageFaultError, Reason
 from ocrfleet.records.pages import Line
-from worker.engines.base import PageImage, Recognition
-from worker.engines.transcript import LOOP, Transcript
+from worker.engines.base import Recognition
+from worker.engines.stream import LOOP, Transcript
+from worker.imaging.page_image import PageImage
 
 _BITS = 16
 _SQUARE = 16

@@ -25,7 +25,7 @@ from ocrfleet.records.pages import PageResult, Role
 from ocrfleet.records.workers import WorkerState
 from producer.delivery.to_folder import deliver
 from producer.intake.register import Registered
-from worker.attempts import Attempt, RunRecord
+from worker.pipeline.run_record import Attempt, RunRecord
 
 #: A page of 256 x 256 points is drawn so that engines of the tests can read its number.
 SIDE = 256

@@ -21,7 +21,7 @@ from ocrfleet.records.base import Queue
 from ocrfleet.records.documents import DocumentStatus, Manifest, Marker, Status
 from ocrfleet.records.pages import PageResult
 from producer.intake.register import Registered
-from worker.attempts import RunRecord
+from worker.pipeline.run_record import RunRecord
 
 WARM, OTHER_PROMPT, NOBODY, OTHER, LAST = 1, 2, 3, 4, 5
 

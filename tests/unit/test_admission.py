@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.admission import Admission, Place
+from worker.pipeline.admission import Admission, Place
 
 
 class Yard:

@@ -15,7 +15,7 @@ from ocrfleet.profiles.profile import Render
 from ocrfleet.records.documents import Kind
 from ocrfleet.sandbox.decoders import SNIFF_BYTES, sniff
 from ocrfleet.sandbox.sandbox import Sandbox
-from worker.render import RenderPool
+from worker.rendering.pool import RenderPool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocrfleet.profiles.profile import RAPIDOCR
-from worker.feed import Feed
+from worker.pipeline.utilisation import Feed
 
 
 class Clock:
@@ -81,7 +81,7 @@ def test_an_engine_with_a_free_slot_is_busy_and_starves_at_the_same_time() -> No
 
 
 def test_a_page_passes_from_being_made_ready_to_the_engine() -> None:
-    # As worker/page.py does it: the stack is closed once the engine takes the page, and again at the end
+    # As worker/pipeline/page.py does it: the stack is closed once the engine takes the page, and again at the end
     clock, feed = fed()
     with ExitStack() as making_ready:
         making_ready.enter_context(feed.making_ready())

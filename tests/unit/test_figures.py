@@ -13,8 +13,8 @@ from ocrfleet import keys
 from ocrfleet.markdown.style import figures
 from ocrfleet.records.pages import Block, Role
 from ocrfleet.storage.store import FolderStore
-from worker.engines.base import PageImage
-from worker.figures import MAX_FIGURES, MAX_PIXELS, cut
+from worker.imaging.figures import MAX_FIGURES, MAX_PIXELS, cut
+from worker.imaging.page_image import PageImage
 
 if TYPE_CHECKING:
     from pathlib import Path

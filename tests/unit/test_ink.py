@@ -5,8 +5,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from worker.engines.base import PageImage
-from worker.ink import inked, is_blank, share, squares
+from worker.imaging.ink import inked, is_blank, share, squares
+from worker.imaging.page_image import PageImage
 
 #: A5 at 150 dpi
 HEIGHT, WIDTH = 1240, 874

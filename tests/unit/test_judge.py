@@ -20,12 +20,13 @@ from ocrfleet.errors import Reason
 from ocrfleet.profiles.profile import Judgement, Render
 from ocrfleet.records.pages import Block, Role
 from ocrfleet.sandbox.decoders import SNIFF_BYTES, sniff
-from worker.engines.base import PageImage, Recognition
-from worker.judge import judge
-from worker.loops import LoopWatch
+from worker.engines.base import Recognition
+from worker.engines.repetition import LoopWatch
+from worker.imaging.page_image import PageImage
+from worker.imaging.print_detection import printed
 from worker.parsers import Parsed
-from worker.printed import printed
-from worker.render import RenderPool
+from worker.pipeline.verdict import judge
+from worker.rendering.pool import RenderPool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -359,7 +360,7 @@ class TestCost:
         def unexpected(_: object) -> None:
             raise AssertionError
 
-        monkeypatch.setattr("worker.judge.printed", unexpected)
+        monkeypatch.setattr("worker.pipeline.verdict.printed", unexpected)
 
         assert reason(TEXT) is None
         with pytest.raises(AssertionError):

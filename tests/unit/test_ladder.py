@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from ocrfleet.errors import Reason
 from ocrfleet.profiles.profile import Rung
 from ocrfleet.records.pages import Climb, PageResult, PageStatus
-from worker.ladder import DOUBTS, better, rungs_above
+from worker.pipeline.retry import DOUBTS, better, rungs_above
 
 LADDER = (
     Rung(temperature=0.2, after=(Reason.REPETITION, Reason.TRUNCATED)),

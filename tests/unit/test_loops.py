@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.loops import Loop, LoopWatch
+from worker.engines.repetition import Loop, LoopWatch
 
 #: Characters that 7,000 tokens are, about.
 LIMIT = 24_000

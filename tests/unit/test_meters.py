@@ -11,9 +11,9 @@ from ocrfleet.metrics import definitions as metrics
 from ocrfleet.profiles.profile import RAPIDOCR
 from ocrfleet.records.base import Queue
 from ocrfleet.records.pages import PageResult
-from worker import meters
+from worker import metrics as meters
 from worker.engines.base import Recognition
-from worker.feed import Feed
+from worker.pipeline.utilisation import Feed
 
 
 def value(name: str, **labels: str) -> float:

@@ -100,7 +100,7 @@ def test_buckets_ascend_and_are_fewer_than_what_they_cost() -> None:
             assert len(bounds) <= 17
 
 
-@pytest.mark.parametrize("module", ["worker.rasterise", "producer.intake.probe"])
+@pytest.mark.parametrize("module", ["worker.rendering.rasterise", "producer.intake.probe"])
 def test_a_sandbox_knows_no_metrics(module: str) -> None:
     # What opens strangers' files has no file of its own to write to, and starts fast.
     code = f"import sys, {module}; sys.exit('prometheus_client' in sys.modules)"

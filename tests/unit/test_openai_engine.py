@@ -52,8 +52,9 @@ from ocrfleet.profiles import models
 from ocrfleet.profiles.profile import Profile
 from ocrfleet.settings import OpenAiSettings, Settings
 from worker import engines
-from worker.engines.base import Engine, PageImage, Recognition
-from worker.engines.openai_suspects import MOST_SUSPECTS, Suspects
+from worker.engines.base import Engine, Recognition
+from worker.engines.openai.blame import MOST_SUSPECTS, Suspects
+from worker.imaging.page_image import PageImage
 
 T = TypeVar("T")
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from ocrfleet.profiles.profile import RAPIDOCR
 from ocrfleet.settings import Settings
 from worker import engines
-from worker.engines.base import PageImage, Recognition
+from worker.engines.base import Recognition
+from worker.imaging.page_image import PageImage
 
 TEXT = (
     "The ferry left at nine.\n\nNobody was on board but the piano,\nand it had no ticket.\n\n"

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from worker.printed import Printed, printed
+from worker.imaging.print_detection import Printed, printed
 
 LONG_SIDES = [512, 640, 1024, 1280, 1684, 2500]
 LINE = "The ferry left at nine, as it did every day"

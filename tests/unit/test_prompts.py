@@ -7,8 +7,8 @@ import pytest
 from ocrfleet.profiles.models import MODELS, Model, choose, find, profile_of
 from ocrfleet.profiles.profile import RAPIDOCR
 from ocrfleet.settings import VllmSettings
-from worker.engines.prompts import words, written_out
-from worker.engines.vllm_size import sizes
+from worker.engines.picture import words, written_out
+from worker.engines.vllm.sizing import sizes
 
 
 @pytest.mark.parametrize(

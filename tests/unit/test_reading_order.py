@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ocrfleet.records.pages import Line
-from worker.reading_order import order, parted, text_of
+from worker.engines.layout.reading_order import order, parted, text_of
 
 HEIGHT, PITCH = 30, 36
 

@@ -19,8 +19,8 @@ from ocrfleet.errors import ConfigurationError, OcrfleetError, PageFaultError, P
 from ocrfleet.profiles.profile import Render
 from ocrfleet.records.documents import Kind
 from ocrfleet.sandbox.decoders import PdfDocument
-from worker.rasterise import Raster, draw_pdf_page, fit
-from worker.render import RenderPool, _page_image
+from worker.rendering.pool import RenderPool, _page_image
+from worker.rendering.rasterise import Raster, draw_pdf_page, fit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from worker.engines.base import PageImage
+    from worker.imaging.page_image import PageImage
 
 MAX_PIXELS = 4_000_000
 #: pymupdf's own name for it, which type checkers don't see.

@@ -21,10 +21,10 @@ from PIL import Image
 from ocrfleet.errors import PageFaultError, PermanentError, Reason
 from ocrfleet.profiles.profile import Render
 from ocrfleet.records.documents import Kind
-from worker.engines.base import PageImage
-from worker.layer import Layer, Word, layer_of
-from worker.render import RenderPool
-from worker.text_layer import distrust, reading
+from worker.imaging.page_image import PageImage
+from worker.rendering.pool import RenderPool
+from worker.text_layer.trust import distrust, reading
+from worker.text_layer.words import Layer, Word, layer_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

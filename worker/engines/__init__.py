@@ -13,8 +13,8 @@ from worker.engines.base import Engine
 _ENGINES = {
     "rapidocr": "worker.engines.rapidocr:RapidOcrEngine",
     "tesseract": "worker.engines.tesseract:TesseractEngine",
-    "vllm": "worker.engines.vllm:VllmEngine",
-    "openai": "worker.engines.openai:OpenAiEngine",
+    "vllm": "worker.engines.vllm.engine:VllmEngine",
+    "openai": "worker.engines.openai.engine:OpenAiEngine",
 }
 
 

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import PIL.Image
 
+from ocrfleet.profiles.profile import Profile
+
 if TYPE_CHECKING:
-    from ocrfleet.profiles.profile import Profile
-    from worker.engines.base import PageImage
+    from worker.imaging.page_image import PageImage
 
 #: The colour that the models' processors pad with: half of white in each channel.
 _PADDING = (127, 127, 127)
@@ -24,3 +25,14 @@ def picture(image: PageImage, profile: Profile) -> PIL.Image.Image:
     square = PIL.Image.new("RGB", (side, side), _PADDING)
     square.paste(page, ((side - image.width) // 2, (side - image.height) // 2))
     return square
+
+
+def words(prompt: str) -> str:
+    """Return a prompt without the image's place, where a chat's template puts that in: there must not be two."""
+    return prompt.replace("<image>\n", "").replace("<image>", "")
+
+
+def written_out(profile: Profile) -> str:
+    """Return all that a model is given as text, for an engine that nobody writes a chat out for; "" without a prompt."""
+    prompt = profile.prompt or ""
+    return prompt if profile.template is None else profile.template.replace("{prompt}", words(prompt))

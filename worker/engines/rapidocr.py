@@ -14,16 +14,16 @@ import numpy as np
 
 from ocrfleet.errors import ConfigurationError, PageFaultError, Reason
 from ocrfleet.records.pages import Line
-from worker import reading_order
 from worker.engines.base import Recognition
-from worker.orientation import Reading, read_upright
+from worker.engines.layout import reading_order
+from worker.engines.layout.orientation import Reading, read_upright
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ocrfleet.profiles.profile import Profile
     from ocrfleet.settings import Settings
-    from worker.engines.base import PageImage
+    from worker.imaging.page_image import PageImage
 
 #: What is in the wheel, by a profile's model: detection, recognition.
 _MODELS = {"PP-OCRv6-small": ("PP-OCRv6_det_small.onnx", "PP-OCRv6_rec_small.onnx")}

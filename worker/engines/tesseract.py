@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ocrfleet.profiles.profile import Profile
     from ocrfleet.settings import Settings
-    from worker.engines.base import PageImage
+    from worker.imaging.page_image import PageImage
 
 _PROGRAM = "tesseract"
 #: The level of TSV rows that are words; the others repeat the words' boxes as lines, paragraphs and blocks.

@@ -1,0 +1,1 @@
+"""The Celery consumer: tasks and the prefetch limit."""

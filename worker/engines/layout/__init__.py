@@ -1,0 +1,1 @@
+"""Layout for engines that return lines: orientation and reading order."""

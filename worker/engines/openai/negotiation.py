@@ -1,0 +1,141 @@
+"""What a server that speaks OpenAI's protocol is sent: what it turns out not to take is left out from then on.
+
+Only what all servers take is sent, and to vLLM what it takes beside: its guard against loops, and that special tokens
+(the tags around blocks) stay in the text.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from ocrfleet.errors import ConfigurationError
+from ocrfleet.profiles.models import PROMPT_ROOM
+from worker.engines.openai.response import message_of
+from worker.engines.picture import words
+
+if TYPE_CHECKING:
+    from ocrfleet.profiles.profile import Profile, Sampling
+
+#: Hosted services refuse to write more than this.
+_MOST_TOKENS = 8192
+
+_BAD_REQUEST, _UNPROCESSABLE = 400, 422
+_TOO_LONG = re.compile(r"max_(completion_|output_)?tokens|max_model_len|context (length|window)", re.IGNORECASE)
+_CONTEXT = re.compile(r"(?:context (?:length|window)(?: of| is)?(?: only)?|max_model_len ?=?) ?(\d+)", re.IGNORECASE)
+_READ = re.compile(r"(\d+) (?:input tokens|prompt tokens|(?:tokens )?(?:from|in) the (?:input|messages|prompt))")
+_NO_STREAM = re.compile(
+    r"stream\w*\W+.*(not|un)\W?(support|allow|availab|implement|permit)|not support\w* stream", re.IGNORECASE
+)
+
+
+class Negotiation:
+    """What one server takes, as far as its refusals have shown.
+
+    `client` is the SDK's, `model` what the server calls the model, `image_tokens` what a page takes at most, where that is known.
+    `counted`: an answer without its tokens is of no use.
+    """
+
+    def __init__(self, client: Any, *, model: str, vllm: bool, image_tokens: int, counted: bool) -> None:
+        self._client = client
+        self._model = model
+        self._vllm = vllm
+        self._image_tokens = image_tokens
+        self._counted = counted
+        self._most_tokens = _MOST_TOKENS
+        self._streams = self._tells_usage = True
+
+    async def opened(self, url: str, profile: Profile) -> Any:
+        """Send a page, as a data: URL, until the server takes the request; return the SDK's stream of the answer.
+
+        Raises the SDK's errors.
+        """
+        import openai  # noqa: PLC0415 - see openai_server.py
+
+        shorter: int | None = None
+        while True:
+            request = self._request(url, profile)
+            sent = request["max_tokens"] = min(request["max_tokens"], shorter or _MOST_TOKENS)
+            try:
+                return await self._client.chat.completions.create(**request)
+            except openai.APIStatusError as error:
+                if error.status_code not in {_BAD_REQUEST, _UNPROCESSABLE}:
+                    raise
+                complaint = str(error.body)  # all of it: strict servers tell the field's name apart from the message
+                if shorter is None and _TOO_LONG.search(complaint):
+                    shorter = self._fitting(message_of(error), sent)
+                    if shorter is None:
+                        raise
+                elif "stream_options" in complaint and self._streams and self._tells_usage:
+                    self._tells_usage = False
+                    # In one piece, an answer always tells its tokens.
+                    self._streams = not self._counted
+                elif self._streams and _NO_STREAM.search(complaint):
+                    self._streams = False
+                else:
+                    raise
+
+    def _request(self, url: str, profile: Profile) -> dict[str, Any]:
+        prompt, sampling = asked(profile)
+        told = words(prompt)
+        request: dict[str, Any] = {
+            "model": self._model,
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "image_url", "image_url": {"url": url}},
+                        *([{"type": "text", "text": told}] if told else []),
+                    ],
+                }
+            ],
+            "max_tokens": min(sampling.max_tokens, self._most_tokens),
+            "temperature": sampling.temperature,
+            "stream": True,
+        }
+        # What the SDK doesn't know goes into the same object.
+        beside: dict[str, Any] = {}
+        if not self._streams:
+            # Told to the server alone: the SDK then hands over an answer in one piece as it hands over a stream.
+            beside["stream"] = False
+        elif self._tells_usage:
+            beside["stream_options"] = {"include_usage": True}
+        if self._vllm:
+            beside["skip_special_tokens"] = False
+            if sampling.ngram_size is not None:
+                # The names and types of NGramPerReqLogitsProcessor (vllm/model_executor/models/deepseek_ocr.py).
+                beside["vllm_xargs"] = {
+                    "ngram_size": sampling.ngram_size,
+                    "window_size": sampling.ngram_window,
+                    "whitelist_token_ids": list(sampling.ngram_whitelist),
+                }
+        request["extra_body"] = beside
+        return request
+
+    def _fitting(self, complaint: str, sent: int) -> int | None:
+        """Return the tokens that a page may take by what the server says, and remember it; None when nothing helps."""
+        if self._most_tokens < sent:
+            return self._most_tokens  # another page met it first
+        context, read = _CONTEXT.search(complaint), _READ.search(complaint)
+        if context:
+            # Room for the largest image, so that the next page needs no lowering.
+            largest = PROMPT_ROOM + self._image_tokens if self._image_tokens else 0
+            fits = int(context[1]) - max(int(read[1]) if read else PROMPT_ROOM, largest)
+        else:
+            # Such as: it must be at most 4096; the valid range is [1, 4096].
+            limits = [int(number) for number in re.findall(r"\d{2,9}", complaint) if int(number) < sent]
+            fits = max(limits, default=sent // 2)
+        if not 0 < fits < sent:
+            return None
+        # One page with a huge image must not cut the text of all others short.
+        self._most_tokens = max(fits, int(context[1]) // 2) if context else fits
+        return fits
+
+
+def asked(profile: Profile) -> tuple[str, Sampling]:
+    """Return what a profile asks, and how to write the answer. Raises ConfigurationError when it doesn't say."""
+    if profile.prompt is None or profile.sampling is None:
+        raise ConfigurationError(
+            f"--engine openai needs a profile with a prompt and sampling; {profile.name!r} has none"
+        )
+    return profile.prompt, profile.sampling

@@ -1,0 +1,121 @@
+"""What comes back from a server that speaks OpenAI's protocol: an answer, in pieces or whole, or an error."""
+
+from __future__ import annotations
+
+import email.utils
+import json
+import math
+import re
+import time
+from contextlib import suppress
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from ocrfleet.errors import PageFaultError, Reason
+from worker.engines.stream import Transcript
+
+if TYPE_CHECKING:
+    import openai
+
+    from worker.engines.repetition import Loop
+
+#: Characters of a page's text; ten times what fits into 8192 tokens that are all long words.
+_LONGEST_TEXT = 1 << 20
+
+
+class Answer:
+    """What has come of an answer so far."""
+
+    def __init__(self, seconds: float = math.inf) -> None:
+        self._transcript = Transcript(seconds)
+        #: whether there was a choice in it: OpenAI's word for an answer
+        self.begun = False
+        self.finish_reason: str | None = None
+        #: tokens written, and those read, as the server counts
+        self.tokens: int | None = None
+        self._read: int | None = None
+
+    @property
+    def text(self) -> str:
+        return self._transcript.text
+
+    @property
+    def loop(self) -> Loop | None:
+        """What the answer repeats at its end."""
+        return self._transcript.loop
+
+    @property
+    def stopped(self) -> str | None:
+        """Why no more of it is to be waited for, or paid for; None while there is no reason."""
+        return self._transcript.stopped if self.finish_reason is None or self.loop is not None else None
+
+    @property
+    def written(self) -> int | None:
+        """Tokens written, as the server counts; of an answer that was stopped, a token for each piece."""
+        return len(self._transcript) if self.tokens is None and self.stopped is not None else self.tokens
+
+    @property
+    def read(self) -> int | None:
+        """Tokens read, as the server counts."""
+        return self._read
+
+    @property
+    def spent_as_told(self) -> int | None:
+        return None if self.tokens is None else self.tokens + (self._read or 0)
+
+    @property
+    def spent(self) -> int:
+        """Tokens read and written; where nothing was told, as of an answer that broke off, a token for each piece."""
+        told = self.spent_as_told
+        return len(self._transcript) if told is None else told
+
+    def take(self, part: Any, holder: str) -> None:
+        """Add a part of an answer; its text is in the choice's `holder`. Raises PageFaultError when it grows too long.
+
+        Raises AttributeError, TypeError or ValueError when it's not made as the protocol says: the SDK checks nothing.
+        """
+        usage = getattr(part, "usage", None)
+        if usage is not None:
+            self.tokens, self._read = int(usage.completion_tokens), int(usage.prompt_tokens or 0)
+        for choice in (part.choices or [])[:1]:
+            self.begun = True
+            if choice.finish_reason is not None:
+                self.finish_reason = str(choice.finish_reason)[:64]
+            piece = getattr(getattr(choice, holder), "content", None)
+            if not piece:
+                continue
+            if not isinstance(piece, str):
+                raise TypeError(f"a text that is a {type(piece).__name__}")
+            if self._transcript.length + len(piece) > _LONGEST_TEXT:
+                raise PageFaultError(Reason.ENGINE_FAILED, f"the answer is longer than {_LONGEST_TEXT} characters")
+            self._transcript.add(piece)
+
+
+def parsed(body: bytes) -> Any:
+    """Return JSON with attributes, as the SDK's own objects have them. Raises ValueError, or TypeError for odd names."""
+    return json.loads(body, object_hook=lambda facts: SimpleNamespace(**facts))
+
+
+def message_of(error: Exception) -> str:
+    body = getattr(error, "body", None)
+    if isinstance(body, dict):
+        body = next((body[name] for name in ("message", "detail", "error") if body.get(name)), body)
+    return str(body or error.__cause__ or "") or str(error) or type(error).__name__
+
+
+def status_of(error: openai.APIError) -> int | None:
+    """Return the HTTP status; of an error that came in the middle of a stream, what it says itself."""
+    status = str(getattr(error, "status_code", None) or error.code)
+    return int(status) if re.fullmatch(r"[45]\d\d", status) else None
+
+
+def retry_after(error: openai.APIError) -> float:
+    """Return the seconds that a server asks to be left alone for; 0 when it doesn't."""
+    response = getattr(error, "response", None)
+    told = response.headers.get("retry-after", "") if response is not None else ""
+    with suppress(ValueError):
+        seconds = float(told)
+        return seconds if seconds > 0 and math.isfinite(seconds) else 0.0
+    with suppress(ValueError):
+        return max(email.utils.parsedate_to_datetime(told).timestamp() - time.time(), 0.0)
+    return 0.0

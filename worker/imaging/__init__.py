@@ -1,0 +1,1 @@
+"""Page images: pixels, ink, print, figures."""

@@ -1,0 +1,29 @@
+"""A page as pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PageImage:
+    """A page as the engine sees it: upright, on white, RGB."""
+
+    #: uint8, shape (height, width, 3), C-contiguous
+    pixels: NDArray[np.uint8]
+    #: the page as displayed, in points (1/72 inch)
+    width_pt: float
+    height_pt: float
+    #: degrees, clockwise, by which the PDF page was turned to be displayed
+    rotation: int = 0
+
+    @property
+    def width(self) -> int:
+        return int(self.pixels.shape[1])
+
+    @property
+    def height(self) -> int:
+        return int(self.pixels.shape[0])

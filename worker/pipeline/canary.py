@@ -1,0 +1,50 @@
+"""The canary: a page that a worker must read before it takes any job. A worker that fails every page fast is the worst."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from ocrfleet.errors import FatalError
+from worker.engines.base import Engine
+from worker.imaging.page_image import PageImage
+
+if TYPE_CHECKING:
+    from ocrfleet.profiles.profile import Profile
+
+TEXT = "The ferry left at nine"
+#: Pixels: like a line of 20 points at 200 dpi.
+_SIZE, _FONT_SIZE = (800, 200), 56
+
+
+def draw() -> PageImage:
+    """Return the canary page: one line of large print."""
+    page = Image.new("RGB", _SIZE, "white")
+    ImageDraw.Draw(page).text((40, 60), TEXT, fill="black", font=ImageFont.load_default(_FONT_SIZE))
+    return PageImage(pixels=np.asarray(page).copy(), width_pt=288.0, height_pt=72.0)
+
+
+async def sing(engine: Engine, profile: Profile) -> None:
+    """Have the engine read the canary. Raises FatalError when it fails, or does not read what the profile says."""
+    canary = profile.canary
+    asked = profile if canary.prompt is None else profile.model_copy(update={"prompt": canary.prompt})
+    text = await _read(engine, asked)
+    found = text.lower()
+    missing = [word for word in canary.words if word not in found]
+    if missing:
+        raise FatalError(f"the engine misreads the canary page: {text[:200]!r} lacks {', '.join(missing)}")
+    if canary.twice:
+        again = await _read(engine, asked)
+        if not text.strip() or text != again:
+            raise FatalError(f"the engine reads the canary page as {text[:200]!r}, and then as {again[:200]!r}")
+
+
+async def _read(engine: Engine, profile: Profile) -> str:
+    try:
+        return (await engine.recognise(draw(), profile)).text
+    except FatalError:
+        raise
+    except Exception as error:
+        raise FatalError(f"the engine fails on the canary page: {error or type(error).__name__}") from error

@@ -1,0 +1,1 @@
+"""Pages to pixels, in sandboxed processes."""

@@ -1,0 +1,156 @@
+"""The text that a PDF page has already: whether it can be trusted, and the page's text made of it.
+
+In doubt it is not: such a page is read, which costs no more than time. The numbers come from bench/text_layers.py.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from ocrfleet.records.pages import Line
+from worker.text_layer.alignment import crowded, overlay
+from worker.text_layer.vocabulary import known, longest_unknown, misspelt, unspaced, words_in
+from worker.text_layer.words import Layer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from worker.imaging.page_image import PageImage
+    from worker.text_layer.alignment import Overlay
+    from worker.text_layer.words import Box, Word
+
+__all__ = ["Layer", "distrust", "reading"]
+
+#: Share of a layer's characters that may be mapped to nothing: TeX's pieces of large brackets are, and 106 of 117 pages of
+#: mathematics have fewer.
+MOST_UNMAPPED = 0.02
+#: Share of its letters that may be in scripts without spaces, whose words can't be told.
+MOST_UNSPACED = 0.05
+#: Different common words, of one language, that there must be on a page at least, …
+FEWEST_KNOWN = 3
+#: … and their share of all different words. Real text has 0.10 to 0.50 (Latin 0.05 to 0.09), shifted text 0.03 at most.
+LEAST_KNOWN = 0.05
+#: Words that may follow each other without a common one, as where only one of the page's fonts is mapped wrongly: in right
+#: layers 22 at most, but for Latin and lists of names, which have up to 53.
+LONGEST_UNKNOWN = 60
+#: Share of the common words that have one letter wrong, on a scan, where the layer is the work of another OCR engine. Right
+#: texts have 0.05 to 0.2, as some words only look like others; with a tenth of the letters wrong they have 0.25 to 0.4.
+MOST_MISSPELT_ON_SCAN = 0.25
+#: Share of the words, by width, that have ink under them: right layers have 1.00, other pages' mostly less than 0.9.
+LEAST_ON_INK = 0.95
+#: Share of the print-like ink that has words over it: right ones have 0.87 and more, but for pages full of figures.
+LEAST_COVERED = 0.85
+#: How dark gaps are beside words: right layers have 0.0 to 0.1, up to 0.4 on page images of 1,024 pixels; wrong ones 0.5 to 2.
+DARKEST_GAPS = 0.45
+#: Area of the words' boxes over the area that they cover: right layers have 1.05 at most, a page that was read by an OCR engine
+#: although it had text has 2.
+MOST_PILED = 1.3
+
+_PILED = "the words of the page's own text lie upon each other, as if it were there twice"
+#: Categories of characters that stand for nothing a reader sees: control, private use, unassigned, half a pair.
+_NO_CHARACTER = frozenset({"Cc", "Co", "Cn", "Cs"})
+_UNMAPPED = "\N{REPLACEMENT CHARACTER}"
+#: Two lines are in one row when they share this much of the lower one's height.
+_SHARED = 0.5
+
+
+def distrust(layer: Layer, image: PageImage) -> str | None:
+    """Say why the layer is not to be trusted as the text of its page, shown on `image`; None when it is."""
+    if not layer.words:
+        return "the page has no text of its own"
+    if not layer.whole:
+        return "the page's own text is damaged, or there is far too much of it"
+    texts = [word.text for word in layer.words]
+    words = words_in(texts)
+    why = _why_no_words(texts, words)
+    if why is not None:
+        return why
+    if crowded(layer):
+        return _PILED
+    lies = overlay(layer, image)
+    why = _why_elsewhere(lies)
+    if why is None and lies.scan and (share := misspelt(words)) > MOST_MISSPELT_ON_SCAN:
+        return f"{share:.0%} of the common words of the page's own text have a letter wrong"
+    return why
+
+
+def reading(layer: Layer, image: PageImage) -> tuple[str, tuple[Line, ...]]:
+    """Return the page's text, with empty lines between paragraphs, and its lines, in pixels of the page image.
+
+    The order is MuPDF's: on the truths of bench/text_layers.py that of worker/engines/layout/reading_order.py has more errors. Pieces of
+    a row, as a table's cells, come on one line of text.
+    """
+    across, down = image.width / layer.width_pt, image.height / layer.height_pt
+    paragraphs: list[str] = []
+    lines: list[Line] = []
+    for block in _blocks(layer.words):
+        pieces: list[str] = []
+        before: Box | None = None
+        for text, box in block:
+            if before is not None:
+                pieces.append(" " if _in_one_row(before, box) else "\n")
+            pieces.append(text)
+            before = x0, y0, x1, y1 = box
+            lines.append(Line(text=text, box=(x0 * across, y0 * down, x1 * across, y1 * down)))
+        paragraphs.append("".join(pieces))
+    return "\n\n".join(paragraphs), tuple(lines)
+
+
+def _why_no_words(texts: Sequence[str], words: Sequence[str]) -> str | None:
+    characters = "".join(texts)
+    unmapped = sum(
+        character == _UNMAPPED or unicodedata.category(character) in _NO_CHARACTER for character in characters
+    )
+    if unmapped > MOST_UNMAPPED * len(characters):
+        return f"{unmapped} of the {len(characters)} characters of the page's own text are mapped to nothing"
+    if unspaced(characters) > MOST_UNSPACED:
+        return "the page's own text is in a script without spaces, whose words can't be told"
+    common, distinct = known(words), len(set(words))
+    if common < max(FEWEST_KNOWN, LEAST_KNOWN * distinct):
+        return f"of the {distinct} different words of the page's own text, no language knows more than {common}"
+    run = longest_unknown(words)
+    if run > LONGEST_UNKNOWN:
+        return f"{run} words of the page's own text follow each other, and its language knows none of them"
+    return None
+
+
+def _why_elsewhere(lies: Overlay) -> str | None:
+    if lies.piled > MOST_PILED:
+        return _PILED
+    if lies.on_ink < LEAST_ON_INK:
+        return f"{1 - lies.on_ink:.0%} of the page's own text lies where no ink is"
+    if lies.covered < LEAST_COVERED:
+        return f"{1 - lies.covered:.0%} of what looks like print is not in the page's own text"
+    if lies.gaps > DARKEST_GAPS:
+        return "the words of the page's own text end elsewhere than those that are seen"
+    return None
+
+
+def _blocks(words: Sequence[Word]) -> Iterator[list[tuple[str, Box]]]:
+    """Yield the lines of each block: text and box."""
+    for _, block in groupby(words, key=lambda word: word.block):
+        lines = [list(line) for _, line in groupby(block, key=lambda word: word.line)]
+        texts = [" ".join(filter(None, (_seen(word.text) for word in line))) for line in lines]
+        found = [(text, _around(line)) for text, line in zip(texts, lines, strict=True) if text]
+        if found:
+            yield found
+
+
+def _seen(text: str) -> str:
+    """Return the text without characters that stand for nothing; those of private use may stand for something."""
+    return "".join(c for c in text if unicodedata.category(c) not in ("Cc", "Cn", "Cs"))
+
+
+def _around(words: Sequence[Word]) -> Box:
+    x0, y0, x1, y1 = zip(*(word.box for word in words), strict=True)
+    return min(x0), min(y0), max(x1), max(y1)
+
+
+def _in_one_row(before: Box, box: Box) -> bool:
+    """Tell whether two lines stand beside each other, in reading direction or against it."""
+    shared = min(before[3], box[3]) - max(before[1], box[1])
+    apart = before[2] <= box[0] or box[2] <= before[0]
+    return apart and shared > _SHARED * min(before[3] - before[1], box[3] - box[1])
