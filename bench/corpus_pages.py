@@ -17,7 +17,7 @@ from worker.rendering.pool import RenderPool
 from worker.text_layer import trust as text_layer
 
 if TYPE_CHECKING:
-    from worker.text_layer.words import Layer
+    from worker.text_layer.words import TextLayerWords
 
 SIDES = (512, 640, 1024, 1280, 1684, 2500)
 #: Of the document with 117 pages, every so many.
@@ -47,10 +47,10 @@ SCANS = (
 )
 
 
-def pages(corpus: Path) -> tuple[dict[str, dict[int, PageImage]], dict[str, Layer]]:
+def pages(corpus: Path) -> tuple[dict[str, dict[int, PageImage]], dict[str, TextLayerWords]]:
     """Return the pages by file and number, each at all long sides, as a worker renders them, and their own texts."""
     found: dict[str, dict[int, PageImage]] = {}
-    layers: dict[str, Layer] = {}
+    layers: dict[str, TextLayerWords] = {}
 
     async def render(pool: RenderPool, path: Path, row: dict[str, str]) -> None:
         passwords = [row["password"]] if row["password"] else []
@@ -78,7 +78,9 @@ def pages(corpus: Path) -> tuple[dict[str, dict[int, PageImage]], dict[str, Laye
     return found, layers
 
 
-def known_texts(corpus: Path, found: dict[str, dict[int, PageImage]], layers: dict[str, Layer]) -> dict[str, str]:
+def known_texts(
+    corpus: Path, found: dict[str, dict[int, PageImage]], layers: dict[str, TextLayerWords]
+) -> dict[str, str]:
     """Return the texts of those pages that are known."""
     texts = {}
     for name, layer in layers.items():

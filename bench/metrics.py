@@ -36,7 +36,7 @@ from servers import FAKES, Valkey  # noqa: E402 - see above
 from stage import Stage  # noqa: E402
 
 from ocrfleet import keys  # noqa: E402
-from ocrfleet.metrics.exposition import Children, Exposition  # noqa: E402
+from ocrfleet.metrics.exposition import ChildMetrics, Exposition  # noqa: E402
 from ocrfleet.settings import Settings  # noqa: E402
 
 #: Limit of the issue that asked for this bench: the share of the speed that metrics may cost.
@@ -81,7 +81,7 @@ class Side:
         plan.write_text('{"seconds": 0}')
         environment["OCRFLEET_TEST_PLAN"] = str(plan)
         if metered:
-            children = Children(folder / "metrics")
+            children = ChildMetrics(folder / "metrics")
             environment |= children.environment("worker-0")
             self.exposition = Exposition(Settings())
             self.exposition.add(children)

@@ -20,7 +20,7 @@ from ocrfleet import keys
 from ocrfleet.broker.celery_app import make_app
 from ocrfleet.broker.ledger import Ledger
 from ocrfleet.profiles.profile import RAPIDOCR
-from ocrfleet.records.base import Queue
+from ocrfleet.records.base import Priority
 from ocrfleet.records.documents import Kind, Manifest, Marker, Source
 from ocrfleet.settings import Settings
 from ocrfleet.storage.store import FolderStore
@@ -50,7 +50,7 @@ def submit(store: FolderStore, number: int) -> None:
     )
     marker = Marker(
         generation=1,
-        queue=Queue.BULK,
+        queue=Priority.BULK,
         collection="bench",
         profile=RAPIDOCR.name,
         profile_digest=RAPIDOCR.digest,
@@ -58,7 +58,7 @@ def submit(store: FolderStore, number: int) -> None:
         pages=EACH,
     )
     store.put(keys.manifest(document), manifest.to_bytes())
-    store.put(keys.waiting(Queue.BULK, "bench", created, document, 1), marker.to_bytes())
+    store.put(keys.waiting(Priority.BULK, "bench", created, document, 1), marker.to_bytes())
 
 
 def used(pages: int) -> tuple[int, int]:
@@ -78,7 +78,7 @@ def used(pages: int) -> tuple[int, int]:
             app.close()
             valkey.client.memory_purge()
             memory: Any = valkey.client.info("memory")
-            queued = sum(int(valkey.client.llen(keys.queue_pages(queue, RAPIDOCR.name))) for queue in Queue)
+            queued = sum(int(valkey.client.llen(keys.queue_pages(queue, RAPIDOCR.name))) for queue in Priority)
             return int(memory["used_memory"]), queued
         finally:
             valkey.close()

@@ -35,7 +35,7 @@ from ocrfleet.records.documents import Kind
 from worker.engines.layout import reading_order
 from worker.rendering.pool import RenderPool
 from worker.text_layer.trust import distrust, reading
-from worker.text_layer.words import Layer
+from worker.text_layer.words import TextLayerWords
 
 if TYPE_CHECKING:
     from worker.imaging.page_image import PageImage
@@ -51,7 +51,7 @@ class Page:
     document: str
     index: int
     image: PageImage
-    layer: Layer
+    layer: TextLayerWords
     why: str | None
     extraction_ms: float
     trust_ms: float
@@ -88,7 +88,7 @@ async def pages(corpus: Path, pool: RenderPool, long_side: int) -> list[Page]:
     return found
 
 
-def respelt(layer: Layer, spell: Callable[[str], str]) -> Layer:
+def respelt(layer: TextLayerWords, spell: Callable[[str], str]) -> TextLayerWords:
     return replace(layer, words=tuple(replace(word, text=spell(word.text)) for word in layer.words))
 
 
@@ -102,7 +102,7 @@ def shifted(text: str, places: int) -> str:
     return "".join(map(shift, text))
 
 
-def moved(layer: Layer) -> Layer:
+def moved(layer: TextLayerWords) -> TextLayerWords:
     half = layer.height_pt / 2
     words = []
     for word in layer.words:
@@ -112,7 +112,7 @@ def moved(layer: Layer) -> Layer:
     return replace(layer, words=tuple(words))
 
 
-def first_line(layer: Layer) -> Layer:
+def first_line(layer: TextLayerWords) -> TextLayerWords:
     """Return a whole line that has common words: the text alone must not give it away."""
     line = layer.words[0].block, layer.words[0].line
     stamp = "this file was downloaded from that library and may not be sold or passed on by those who have read it"
@@ -120,7 +120,7 @@ def first_line(layer: Layer) -> Layer:
     return replace(layer, words=(replace(words[0], text=stamp), *words[1:]))
 
 
-def as_scan(layer: Layer) -> Layer:
+def as_scan(layer: TextLayerWords) -> TextLayerWords:
     return replace(layer, pictures=((0.0, 0.0, layer.width_pt, layer.height_pt),))
 
 
@@ -128,7 +128,7 @@ def garbled(text: str, share: float, rng: random.Random) -> str:
     return "".join(rng.choice(string.ascii_lowercase) if c.isalpha() and rng.random() < share else c for c in text)
 
 
-def spoilt(page: Page, others: list[Page]) -> Iterator[tuple[str, Layer]]:
+def spoilt(page: Page, others: list[Page]) -> Iterator[tuple[str, TextLayerWords]]:
     rng = random.Random(page.name)  # noqa: S311 - the same page, the same garbage
     layer = page.layer
     for places in range(1, 26):
@@ -148,7 +148,7 @@ def spoilt(page: Page, others: list[Page]) -> Iterator[tuple[str, Layer]]:
         yield f"one letter in {one_in} wrong, on a scan", as_scan(wrong)
 
 
-def within(layer: Layer) -> Layer:
+def within(layer: TextLayerWords) -> TextLayerWords:
     """Return the layer with its boxes on its page, where it came from a larger one."""
     words = tuple(word for word in layer.words if word.box[2] <= layer.width_pt and word.box[3] <= layer.height_pt)
     return replace(layer, words=words)

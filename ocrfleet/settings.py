@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from ocrfleet.records.base import Collection, Queue
+from ocrfleet.records.base import Collection, Priority
 
 
 class VllmSettings(BaseSettings):
@@ -93,10 +93,10 @@ class ApiSettings(BaseSettings):
     results: str | None = None
     #: where documents go that name no other
     collection: Collection = "api"
-    queue: Queue = Queue.INTERACTIVE
+    queue: Priority = Priority.INTERACTIVE
     #: the same for what events tell of
     event_collection: Collection = "inbox"
-    event_queue: Queue = Queue.BULK
+    event_queue: Priority = Priority.BULK
 
     #: of a file that is sent to us
     upload_bytes: int = Field(default=5_000_000_000, ge=1)

@@ -9,13 +9,13 @@ from ocrfleet import keys
 from ocrfleet.broker.ledger import Ledger
 from ocrfleet.errors import Reason
 from ocrfleet.profiles.profile import RAPIDOCR
-from ocrfleet.records.base import Queue
+from ocrfleet.records.base import Priority
 from ocrfleet.records.documents import DocumentStatus, Failure, Kind, Manifest, Marker, Output, Source, Status
 from ocrfleet.records.pages import PageResult, PageStatus
-from ocrfleet.records.submissions import Arrival, Submission, Terms, Wish
+from ocrfleet.records.submissions import IntakeBatch, SourceReference, Submission, SubmissionOptions
 from ocrfleet.settings import Settings
 from ocrfleet.storage.store import FolderStore
-from producer.documents.service import Registry
+from producer.documents.service import DocumentService
 
 #: A Redis that nobody can reach.
 AWAY = "redis://127.0.0.1:1/0"
@@ -28,7 +28,7 @@ class Shelf:
         self.store = FolderStore(folder / "store")
         self.settings = Settings(store=str(folder / "store"), redis_url=redis_url, job_deadline=3600)
         self.ledger = Ledger(redis_url)
-        self.registry = Registry(self.store, self.ledger, self.settings)
+        self.registry = DocumentService(self.store, self.ledger, self.settings)
         self._numbers = itertools.count(1)
 
     def manifest(self, *, pages: int = 3, day: str = "20261122", uri: str = "file:///scans/a.pdf") -> Manifest:
@@ -45,7 +45,9 @@ class Shelf:
         self.store.put(keys.manifest(manifest.document), manifest.to_bytes())
         return manifest
 
-    def want(self, manifest: Manifest, name: str = "a.pdf", collection: str = "c", queue: Queue = Queue.BULK) -> None:
+    def want(
+        self, manifest: Manifest, name: str = "a.pdf", collection: str = "c", queue: Priority = Priority.BULK
+    ) -> None:
         submission = Submission(
             name=name,
             document=manifest.document,
@@ -60,7 +62,7 @@ class Shelf:
     def waiting(self, name: str = "a.pdf", *, collection: str = "c", pages: int = 3, day: str = "20261122") -> str:
         manifest = self.manifest(pages=pages, day=day)
         self.want(manifest, name, collection)
-        key = keys.waiting(Queue.BULK, collection, manifest.created, manifest.document, 1)
+        key = keys.waiting(Priority.BULK, collection, manifest.created, manifest.document, 1)
         self.store.put(key, marker(1, collection).to_bytes())
         return manifest.document
 
@@ -106,22 +108,22 @@ class Shelf:
         return document
 
     def arrive(self, *names: str, collection: str = "c") -> None:
-        wishes = tuple(Wish(name=name, uri=f"s3://archive/{name}", size=1) for name in names)
-        arrival = Arrival(created="20261123T000000.000000Z", terms=terms(collection), wishes=wishes)
-        self.store.put(keys.arrival(Queue.BULK, collection, arrival.created, "d" * 64), arrival.to_bytes())
+        wishes = tuple(SourceReference(name=name, uri=f"s3://archive/{name}", size=1) for name in names)
+        arrival = IntakeBatch(created="20261123T000000.000000Z", terms=terms(collection), wishes=wishes)
+        self.store.put(keys.arrival(Priority.BULK, collection, arrival.created, "d" * 64), arrival.to_bytes())
 
     def kept(self, document: str) -> list[str]:
         return list(self.store.list(keys.document(document)))
 
 
-def terms(collection: str, queue: Queue = Queue.BULK) -> Terms:
-    return Terms(profile_digest=RAPIDOCR.digest, queue=queue, collection=collection)
+def terms(collection: str, queue: Priority = Priority.BULK) -> SubmissionOptions:
+    return SubmissionOptions(profile_digest=RAPIDOCR.digest, queue=queue, collection=collection)
 
 
 def marker(generation: int, collection: str = "c") -> Marker:
     return Marker(
         generation=generation,
-        queue=Queue.BULK,
+        queue=Priority.BULK,
         collection=collection,
         profile=RAPIDOCR.name,
         profile_digest=RAPIDOCR.digest,

@@ -16,21 +16,21 @@ from servers import FAKES, Valkey
 
 from ocrfleet import keys
 from ocrfleet.broker.celery_app import make_app
-from ocrfleet.broker.inspection import Published
+from ocrfleet.broker.inspection import MessageInspector
 from ocrfleet.broker.ledger import Faults, Ledger
 from ocrfleet.errors import TransientError
 from ocrfleet.profiles.profile import Profile, resolve
-from ocrfleet.records.base import Queue
+from ocrfleet.records.base import Priority
 from ocrfleet.records.documents import Status
 from ocrfleet.records.pages import PageResult
-from ocrfleet.records.submissions import Terms
+from ocrfleet.records.submissions import SubmissionOptions
 from ocrfleet.settings import Settings
 from ocrfleet.storage.open import open_store
 from producer.control.dispatcher import Dispatcher
 from producer.control.sweep import Sweep
 from producer.intake.discover import Candidate
 from producer.intake.inspect import Intake
-from producer.intake.register import Registered, Registrar
+from producer.intake.register import Registered, Registration
 from producer.state.backlog import Backlog
 
 ENGINE = "numbered:NumberedEngine"
@@ -69,7 +69,7 @@ class Stage:
         name: str,
         numbers: list[int],
         *,
-        queue: Queue = Queue.BULK,
+        queue: Priority = Priority.BULK,
         collection: str = "all",
         retry_failed: bool = False,
         pages_per_job: int = 1,
@@ -77,11 +77,11 @@ class Stage:
         path = self.folder / f"{name}.tif"
         if not path.exists():
             write_book(path, numbers)
-        registrar = Registrar(
+        registrar = Registration(
             self.store,
             self.intake,
             profile=self.profile.model_copy(update={"pages_per_job": pages_per_job}),
-            terms=Terms(profile_digest=self.profile.digest, queue=queue, collection=collection),
+            terms=SubmissionOptions(profile_digest=self.profile.digest, queue=queue, collection=collection),
             retry_failed=retry_failed,
             ledger=self.ledger,
         )
@@ -174,7 +174,7 @@ class Stage:
 
     def leased(self) -> set[tuple[str, int]]:
         """The pages of the leased messages."""
-        jobs, _ = Published(self.valkey.client).jobs([])
+        jobs, _ = MessageInspector(self.valkey.client).jobs([])
         return {(job.document, page) for job in jobs for page in range(job.first, job.last + 1)}
 
     def logs(self) -> str:

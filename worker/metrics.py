@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from ocrfleet.profiles.profile import Profile
-    from ocrfleet.records.base import Queue
+    from ocrfleet.records.base import Priority
     from ocrfleet.records.pages import PageResult
     from worker.engines.base import Recognition
 
@@ -40,7 +40,7 @@ def stage(name: str, profile: str) -> AbstractContextManager[object]:
     return _stage(name, profile).time()
 
 
-def ended(result: PageResult, queue: Queue) -> None:
+def ended(result: PageResult, queue: Priority) -> None:
     """Count a page that has its terminal record."""
     metrics.PAGES.labels(result.status.value, result.profile, queue.value, result.engine, _verdict(result)).inc()
 

@@ -21,7 +21,7 @@ from kombu.exceptions import KombuError, OperationalError
 from ocrfleet import keys
 from ocrfleet.errors import TransientError
 from ocrfleet.metrics import definitions as metrics
-from ocrfleet.records.base import Queue
+from ocrfleet.records.base import Priority
 from ocrfleet.records.messages import AssemblyJob, IntakeJob, Message, PageJob
 
 if TYPE_CHECKING:
@@ -146,4 +146,4 @@ def _send(app: Celery, producer: Any, task: str, job: Message, queue: str) -> No
 
 def queue_names(profile: str) -> list[str]:
     """Return the queues that a worker of this profile consumes."""
-    return [*(keys.queue_pages(queue, profile) for queue in Queue), keys.QUEUE_ASSEMBLY]
+    return [*(keys.queue_pages(queue, profile) for queue in Priority), keys.QUEUE_ASSEMBLY]

@@ -13,11 +13,11 @@ import redis
 from ocrfleet import keys
 from ocrfleet.broker.celery_app import MESSAGES, publish_errors
 from ocrfleet.errors import PermanentError
-from ocrfleet.records.base import Queue
+from ocrfleet.records.base import Priority
 from ocrfleet.records.messages import AssemblyJob, IntakeJob, Message, PageJob
 
 
-class Published:
+class MessageInspector:
     """What is on its way: on a queue, or leased to a worker. Reads kombu's own bookkeeping, and only here."""
 
     def __init__(self, client: redis.Redis) -> None:
@@ -27,7 +27,7 @@ class Published:
         """Return how many page jobs wait on the queues of each profile; those leased to workers are not among them."""
         with publish_errors():
             return {
-                profile: sum(int(self._redis.llen(keys.queue_pages(queue, profile))) for queue in Queue)
+                profile: sum(int(self._redis.llen(keys.queue_pages(queue, profile))) for queue in Priority)
                 for profile in profiles
             }
 

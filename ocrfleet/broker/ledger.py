@@ -417,7 +417,7 @@ class Ledger:
         with _broker_errors():
             self.redis.zadd(keys.UNACKED_INDEX, dict.fromkeys(tags, now), xx=True)
 
-    def bury(self, pid: int, seen: str) -> None:
+    def record_exit(self, pid: int, seen: str) -> None:
         """Note how a worker's process on this machine ended, for those who find that it died with their page."""
         with _broker_errors():
             self.redis.set(keys.redis_grave(process_name(pid)), seen, ex=_GRAVE)

@@ -67,7 +67,7 @@ class Snapshot(Collector):
             yield family
 
 
-class Children(Collector):
+class ChildMetrics(Collector):
     """The metrics of processes that we start. Each has a folder in which it writes them, below one that is ours alone.
 
     What a process has counted outlives it: a counter that went back would be taken for a burst. Its gauges die with it.
@@ -84,7 +84,7 @@ class Children(Collector):
         folder.mkdir(parents=True, exist_ok=True)
         return {_FOLDER: str(folder)}
 
-    def bury(self, name: str) -> None:
+    def record_exit(self, name: str) -> None:
         """Keep what a dead process has counted, and make its folder ready for the next one of this name."""
         folder = self._folder / name
         if not folder.is_dir():

@@ -6,7 +6,7 @@ import re
 
 from ocrfleet.errors import ConfigurationError
 from ocrfleet.profiles.models.model import ATTEMPT, DOUBTED, ENGINE_FAULTS, NOT_OF_THE_PAGE, PROMPT_ROOM, Model, Prompt
-from ocrfleet.profiles.profile import RAPIDOCR, Canary, Judgement, Parser, Profile, Rung
+from ocrfleet.profiles.profile import RAPIDOCR, Canary, Judgement, Parser, Profile, RetryStep
 from ocrfleet.records.base import digest_of
 
 #: Characters of what a user may put into a prompt.
@@ -18,8 +18,8 @@ _FALLEN = (*DOUBTED, *ENGINE_FAULTS)
 #: Where every page may go at last: to the text that the PDF has already, then to an engine that makes nothing up and can't
 #: loop. Seconds: some eighty times what a page takes there.
 LAST_RUNGS = (
-    Rung(after=_FALLEN, text_layer=True),
-    Rung(after=_FALLEN, profile=RAPIDOCR.name, deadline=120.0),
+    RetryStep(after=_FALLEN, text_layer=True),
+    RetryStep(after=_FALLEN, profile=RAPIDOCR.name, deadline=120.0),
 )
 
 
@@ -68,14 +68,14 @@ def _name(model: Model, mode: str, told: str, *, engine: str = "vllm") -> str:
     return "-".join(part for part in parts if part)
 
 
-def _ladder(model: Model, mode: str, asked: Prompt, told: str) -> tuple[Rung, ...]:
+def _ladder(model: Model, mode: str, asked: Prompt, told: str) -> tuple[RetryStep, ...]:
     """Return the rungs for a prompt: another text is no answer to one that does not ask for the page's text."""
     own = tuple(rung for rung in model.ladder if rung.prompt is None or (asked.reads and rung.prompt != asked.text))
     if not asked.reads:
         return own
-    larger: tuple[Rung, ...] = ()
+    larger: tuple[RetryStep, ...] = ()
     if model.largest is not None and mode != model.largest:
-        larger = (Rung(after=_FALLEN, profile=_name(model, model.largest, told), deadline=ATTEMPT),)
+        larger = (RetryStep(after=_FALLEN, profile=_name(model, model.largest, told), deadline=ATTEMPT),)
     return (*own, *larger, *LAST_RUNGS)
 
 

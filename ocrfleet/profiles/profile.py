@@ -134,7 +134,7 @@ class Judgement(Record):
     fewest_letters_in_figures: int = Field(default=250, ge=1)
 
 
-class Rung(Record):
+class RetryStep(Record):
     """One more way to try a page whose text was not believed, or that failed by itself; what is None stays as it is."""
 
     #: what it is a remedy for; everything where it is empty
@@ -231,7 +231,7 @@ class Profile(Record):
     text_layer: TextLayer = TextLayer.IGNORE
     judgement: Judgement = Judgement()
     #: ways to try a page again: from where it stands, the next one that is a remedy for what it fell with
-    ladder: tuple[Rung, ...] = ()
+    ladder: tuple[RetryStep, ...] = ()
     #: pages that go elsewhere
     routes: tuple[Route, ...] = ()
     text_version: int = TEXT_VERSION
@@ -255,7 +255,7 @@ class Profile(Record):
         rungs = (rung.profile for rung in self.ladder if rung.profile is not None)
         return tuple(sorted({*(route.to for route in self.routes), *rungs}))
 
-    def at(self, rung: Rung) -> Profile:
+    def at(self, rung: RetryStep) -> Profile:
         """Return the profile as a rung changes it."""
         changes: dict[str, Any] = {}
         if rung.prompt is not None:
@@ -279,7 +279,7 @@ class Profile(Record):
 
 
 #: For engines that can't be asked in another way.
-_OWN_TEXT = Rung(
+_OWN_TEXT = RetryStep(
     after=(Reason.EMPTY, Reason.INVENTED, Reason.WRONG_SCRIPT, Reason.ENGINE_FAILED, Reason.ENGINE_DEADLINE),
     text_layer=True,
 )

@@ -59,7 +59,7 @@ def problems_of(error: ValidationError) -> str:
     return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
 
 
-class Queue(StrEnum):
+class Priority(StrEnum):
     """The class of a document: interactive ones are dispatched before bulk ones, and have queues of their own."""
 
     INTERACTIVE = "interactive"

@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from ocrfleet.errors import PermanentError, Reason
-from ocrfleet.records.base import Digest, DocumentId, Generation, Moment, PageNumber, Queue, Record, digest_of
+from ocrfleet.records.base import Digest, DocumentId, Generation, Moment, PageNumber, Priority, Record, digest_of
 
 
 class Kind(StrEnum):
@@ -138,7 +138,7 @@ class Marker(Record):
 
     schema_version: Literal[1] = 1
     generation: Generation
-    queue: Queue
+    queue: Priority
     collection: str
     profile: str
     profile_digest: Digest

@@ -7,7 +7,16 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from ocrfleet.errors import PermanentError, Reason
-from ocrfleet.records.base import SCHEMA_VERSION, Digest, DocumentId, Generation, PageNumber, Queue, Record, problems_of
+from ocrfleet.records.base import (
+    SCHEMA_VERSION,
+    Digest,
+    DocumentId,
+    Generation,
+    PageNumber,
+    Priority,
+    Record,
+    problems_of,
+)
 
 
 class Message(Record):
@@ -49,7 +58,7 @@ class PageJob(Message):
     schema_version: Literal[1] = 1
     document: DocumentId
     generation: Generation
-    queue: Queue
+    queue: Priority
     first: PageNumber
     last: PageNumber
     #: who reads these pages instead of the document's own profile

@@ -107,7 +107,7 @@ class PageResult(Record):
     blocks: tuple[Block, ...] = ()
 
 
-class Climb(Record):
+class RetryState(Record):
     """How far a page is up a ladder. Written after each attempt that was of no use.
 
     The last writer stands: whatever it says, the page is tried again from there, and ends.

@@ -6,15 +6,15 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from ocrfleet.records.base import Collection, Digest, DocumentId, Moment, PageNumber, Queue, Record, digest_of
+from ocrfleet.records.base import Collection, Digest, DocumentId, Moment, PageNumber, Priority, Record, digest_of
 
 
-class Terms(Record):
+class SubmissionOptions(Record):
     """How somebody wants their sources to be read, and where what becomes of them."""
 
     #: its profile is in the store, under keys.profile
     profile_digest: Digest
-    queue: Queue
+    queue: Priority
     collection: Collection
     #: pages to read, as inclusive ranges; an open end is None; () for all
     selection: tuple[tuple[PageNumber, PageNumber | None], ...] = ()
@@ -26,7 +26,7 @@ class Terms(Record):
     callback: str | None = None
 
 
-class Wish(Record):
+class SourceReference(Record):
     """A source that somebody wants read, before anybody has looked at its bytes."""
 
     #: relative path that its outputs are named by; of a source in S3, its key
@@ -38,7 +38,7 @@ class Wish(Record):
     version: str | None = None
 
 
-class Arrival(Record):
+class IntakeBatch(Record):
     """Wishes that are safely noted and wait for intake, which removes it when each has become a document.
 
     Doing it twice changes nothing.
@@ -46,8 +46,8 @@ class Arrival(Record):
 
     schema_version: Literal[1] = 1
     created: Moment
-    terms: Terms
-    wishes: tuple[Wish, ...] = Field(min_length=1, max_length=1000)
+    terms: SubmissionOptions
+    wishes: tuple[SourceReference, ...] = Field(min_length=1, max_length=1000)
     #: whether somebody follows it: then it is noted (Asked) what became of its one wish
     followed: bool = False
 
@@ -58,7 +58,7 @@ class Arrival(Record):
         return self
 
 
-class Asked(Record):
+class IntakeOutcome(Record):
     """What became of an arrival that somebody follows: both are None while it waits."""
 
     schema_version: Literal[1] = 1
@@ -78,7 +78,7 @@ class Submission(Record):
     uri: str
     #: when it was asked for last: of two documents with one name, the one asked for later is delivered
     submitted: Moment
-    terms: Terms
+    terms: SubmissionOptions
 
     @property
     def digest(self) -> str:

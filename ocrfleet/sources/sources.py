@@ -20,7 +20,7 @@ from ocrfleet import keys
 from ocrfleet.errors import NotFoundError, OcrfleetError, PermanentError, Reason
 from ocrfleet.records.base import digest_of
 from ocrfleet.records.documents import Source
-from ocrfleet.records.submissions import Wish
+from ocrfleet.records.submissions import SourceReference
 from ocrfleet.s3 import client as s3
 from ocrfleet.sources.cache import SourceCache
 from ocrfleet.sources.s3 import Place, S3Sources, changed, gone
@@ -81,14 +81,14 @@ class Sources:
         with _opened_file(source) if is_file(source.uri) else self._held(source, source.sha256) as fd:
             yield fd
 
-    def fetched(self, wish: Wish) -> AbstractContextManager[int]:
+    def fetched(self, wish: SourceReference) -> AbstractContextManager[int]:
         """Open what somebody wants read, which lies in S3 or was sent to us, as a file descriptor.
 
         Raises PermanentError when it is gone or is not, or no longer, what the wish says, OwnOutputError.
         """
         return self._held(wish, None)
 
-    def looked_up(self, wish: Wish) -> Wish:
+    def looked_up(self, wish: SourceReference) -> SourceReference:
         """Return a wish with the size, ETag and version that its object in S3 has now, where it does not say which it means.
 
         Raises PermanentError when the object is gone, OwnOutputError.
@@ -112,7 +112,7 @@ class Sources:
             return False
 
     @contextmanager
-    def _held(self, wanted: Source | Wish, sha256: str | None) -> Iterator[int]:
+    def _held(self, wanted: Source | SourceReference, sha256: str | None) -> Iterator[int]:
         """Open what does not lie in a file of this machine; `sha256` is what its bytes must have."""
         if wanted.uri.startswith(STORED):
             fetch = functools.partial(self._fetch_upload, wanted, sha256)
@@ -137,7 +137,7 @@ class Sources:
         """The cache, once something is to be fetched: few who read local files want such a folder."""
         return SourceCache(self._settings.cache, self._settings.cache_mb << 20)
 
-    def _fetch_object(self, wanted: Source | Wish, sha256: str | None, out: BinaryIO) -> None:
+    def _fetch_object(self, wanted: Source | SourceReference, sha256: str | None, out: BinaryIO) -> None:
         with self._s3.reading(_place(wanted)) as reader:
             if sha256 is None:
                 _refuse_own(reader.metadata)
@@ -145,12 +145,12 @@ class Sources:
                 raise changed()
             _copy(reader, out, size=wanted.size, sha256=sha256)
 
-    def _fetch_upload(self, wanted: Source | Wish, sha256: str | None, out: BinaryIO) -> None:
+    def _fetch_upload(self, wanted: Source | SourceReference, sha256: str | None, out: BinaryIO) -> None:
         with self._upload(wanted) as stream:
             _copy(stream, out, size=wanted.size, sha256=sha256)
 
     @contextmanager
-    def _upload(self, wanted: Source | Wish) -> Iterator[BinaryIO]:
+    def _upload(self, wanted: Source | SourceReference) -> Iterator[BinaryIO]:
         if self._store is None:
             raise gone()
         try:
@@ -173,7 +173,7 @@ def uri_of_upload(sha256: str) -> str:
     return f"{STORED}{keys.upload(sha256)}"
 
 
-def _upload(wanted: Source | Wish) -> str:
+def _upload(wanted: Source | SourceReference) -> str:
     """Return the key of what was sent to us. No other object of the store is a source."""
     key = wanted.uri.removeprefix(STORED)
     if not (key.startswith(keys.UPLOADS) and is_key(key)):
@@ -181,7 +181,7 @@ def _upload(wanted: Source | Wish) -> str:
     return key
 
 
-def _place(wanted: Source | Wish) -> Place:
+def _place(wanted: Source | SourceReference) -> Place:
     return Place(wanted.uri, wanted.etag, wanted.version)
 
 

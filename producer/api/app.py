@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from ocrfleet.profiles.profile import Profile
     from ocrfleet.settings import Settings
     from ocrfleet.storage.store import ObjectStore
-    from producer.documents.service import Registry
-    from producer.intake.batches import Arrivals
+    from producer.documents.service import DocumentService
+    from producer.intake.batches import IntakeBatches
 
 log = structlog.get_logger(__name__)
 
@@ -50,8 +50,8 @@ def create_app(
     settings: Settings,
     store: ObjectStore,
     ledger: Ledger,
-    registry: Registry,
-    arrivals: Arrivals,
+    registry: DocumentService,
+    arrivals: IntakeBatches,
     *,
     profile: Profile,
     stopping: threading.Event | None = None,

@@ -19,7 +19,7 @@ from producer.api.limits import Slots
 from producer.api.routes.events import Notices
 from producer.api.routes.health import Health
 from producer.api.submitter import Submitter
-from producer.documents.service import Registry
+from producer.documents.service import DocumentService
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Parts:
 
     settings: Settings
     store: ObjectStore
-    registry: Registry
+    registry: DocumentService
     submitter: Submitter
     notices: Notices
     answers: Answers

@@ -18,8 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from ocrfleet import keys
 from ocrfleet.errors import DamagedRecordError, NotFoundError, PermanentError, Reason
 from ocrfleet.profiles.models import named
-from ocrfleet.records.base import Collection, Queue, moment
-from ocrfleet.records.submissions import Asked, Terms, Wish
+from ocrfleet.records.base import Collection, Priority, moment
+from ocrfleet.records.submissions import IntakeOutcome, SourceReference, SubmissionOptions
 from ocrfleet.s3 import client as s3
 from ocrfleet.sources.sources import OwnOutputError, Sources, uri_of_upload
 from producer.api.auth import allowed_sources
@@ -28,7 +28,7 @@ from producer.delivery.webhook import CallbackError, check_url
 from producer.errors import UsageError
 from producer.intake.inspect import Intake, Seen, index_of
 from producer.intake.page_ranges import parse_pages, select
-from producer.intake.register import Registrar
+from producer.intake.register import Registration
 from producer.state.profiles import save_profile
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from ocrfleet.settings import Settings
     from ocrfleet.storage.store import ObjectStore
     from producer.api.bodies import Upload
-    from producer.intake.batches import Arrivals
+    from producer.intake.batches import IntakeBatches
 
 #: Seconds for which a count of arrivals is believed.
 _COUNTED = 5.0
@@ -55,7 +55,7 @@ class Wanted(BaseModel):
     #: what it is shown as
     name: Text | None = Field(default=None, description="What it is shown as; by default the file's name.")
     profile: Text | None = Field(default=None, description="What reads it; `ocrfleet models` lists the names.")
-    queue: Queue | None = Field(default=None, description="Interactive documents are read before bulk ones.")
+    queue: Priority | None = Field(default=None, description="Interactive documents are read before bulk ones.")
     collection: Collection | None = Field(default=None, description="The name that it is found under.")
     pages: Annotated[str, Field(max_length=200)] | None = Field(
         default=None, description="Pages to be read, as `3-10` or `1,5-`; all by default."
@@ -79,7 +79,7 @@ class Submitter:
     """
 
     def __init__(
-        self, settings: Settings, store: ObjectStore, ledger: Ledger, arrivals: Arrivals, profile: Profile
+        self, settings: Settings, store: ObjectStore, ledger: Ledger, arrivals: IntakeBatches, profile: Profile
     ) -> None:
         self._settings = settings
         self._ledger = ledger
@@ -104,7 +104,7 @@ class Submitter:
         counted, full = self._full
         if time.monotonic() - counted > _COUNTED or not counted:
             limit = self._settings.api.arrivals_limit
-            waiting = (key for queue in Queue for key in self._store.list(keys.arrivals(queue)))
+            waiting = (key for queue in Priority for key in self._store.list(keys.arrivals(queue)))
             full = sum(1 for _ in islice(waiting, limit)) >= limit
             self._full = time.monotonic(), full
         if full:
@@ -138,11 +138,11 @@ class Submitter:
         self._store.create_from(keys.upload(source.sha256), upload.path)
         # What intake would find out by fetching it again.
         seen = Seen(sha256=source.sha256, kind=source.kind, pages=source.pages)
-        wish = Wish(
+        wish = SourceReference(
             name=wanted.name or _label(upload.name) or f"{source.sha256[:12]}.{source.kind}", uri=uri, size=source.size
         )
         self._store.put(index_of(wish), seen.to_bytes())
-        registrar = Registrar(self._store, self._intake, profile=profile, terms=terms, ledger=self._ledger)
+        registrar = Registration(self._store, self._intake, profile=profile, terms=terms, ledger=self._ledger)
         return registrar.take_in(wish, submitted=moment()).document
 
     def refer(self, wanted: Referred) -> str:
@@ -164,7 +164,7 @@ class Submitter:
         terms, _ = self._terms(wanted)
         uri = s3.uri(location.bucket, location.key)
         try:
-            wish = self._sources.looked_up(Wish(name=wanted.name or location.key, uri=uri, size=0))
+            wish = self._sources.looked_up(SourceReference(name=wanted.name or location.key, uri=uri, size=0))
         except PermanentError as error:
             raise ProblemError(
                 HTTPStatus.NOT_FOUND, f"The source can't be read: {error.detail}.", reason=error.reason
@@ -176,7 +176,7 @@ class Submitter:
     def followed(self, name: str) -> str | None:
         """Return the document that an arrival has become; None while it waits. Raises ProblemError."""
         try:
-            asked = Asked.from_bytes(self._store.get(keys.asked(name)))
+            asked = IntakeOutcome.from_bytes(self._store.get(keys.asked(name)))
         except (NotFoundError, DamagedRecordError):
             raise ProblemError(
                 HTTPStatus.NOT_FOUND, "Nothing is known of this submission: it was none, or is older than a week."
@@ -185,7 +185,7 @@ class Submitter:
             raise ProblemError(HTTPStatus.GONE, f"It has become no document: {asked.refused}.")
         return asked.document
 
-    def _terms(self, wanted: Wanted) -> tuple[Terms, Profile]:
+    def _terms(self, wanted: Wanted) -> tuple[SubmissionOptions, Profile]:
         """Return how it is to be read, by a profile that has been saved."""
         profile = self._profiles.get(wanted.profile) if wanted.profile is not None else self._default
         if profile is None:
@@ -206,7 +206,7 @@ class Submitter:
         if profile.digest not in self._saved:
             save_profile(self._store, profile)
             self._saved.add(profile.digest)
-        terms = Terms(
+        terms = SubmissionOptions(
             profile_digest=profile.digest,
             queue=wanted.queue or self._settings.api.queue,
             collection=wanted.collection or self._settings.api.collection,

@@ -25,7 +25,7 @@ from producer.cli.render.documents import as_json_line, show_collection, show_do
 from producer.cli.status import show_status
 from producer.delivery.to_folder import deliver
 from producer.documents.retention import What
-from producer.documents.service import Registry
+from producer.documents.service import DocumentService
 from producer.documents.views import State
 from producer.errors import ConflictError, UnanswerableError, UsageError
 from producer.text import printable, shown
@@ -243,9 +243,9 @@ def inside(name: str) -> str:
 
 
 @contextmanager
-def _asked(settings: Settings) -> Iterator[Registry]:
+def _asked(settings: Settings) -> Iterator[DocumentService]:
     """Give a registry; what it can't answer as asked is an error of usage."""
-    registry = Registry(open_store(settings), Ledger(settings.redis_url), settings)
+    registry = DocumentService(open_store(settings), Ledger(settings.redis_url), settings)
     try:
         yield registry
     except (NotFoundError, ConflictError, UnanswerableError) as error:
@@ -269,7 +269,7 @@ def _each(documents: Iterable[str] | None, ask: Callable[[str], str]) -> None:
         sys.exit(_EXIT_INCOMPLETE)
 
 
-def _unfinished(registry: Registry, collection: str) -> Iterator[str]:
+def _unfinished(registry: DocumentService, collection: str) -> Iterator[str]:
     """Yield the documents of a collection that ended without some of their pages."""
     for state in (State.PARTIAL, State.FAILED):
         after = None

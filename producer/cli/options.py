@@ -15,7 +15,7 @@ from ocrfleet.errors import ConfigurationError
 from ocrfleet.markdown.style import Tables
 from ocrfleet.profiles.models import MODELS, choose
 from ocrfleet.profiles.profile import Profile, TextLayer, adapted
-from ocrfleet.records.submissions import Terms
+from ocrfleet.records.submissions import SubmissionOptions
 from ocrfleet.settings import OpenAiSettings, Settings
 from producer.errors import UsageError
 from producer.triggers.filters import Prefix
@@ -171,11 +171,11 @@ def with_profile(command: Callable[..., None]) -> Callable[..., None]:
     return with_options
 
 
-def read_terms(*, collection: str, results: str | None, **known: Any) -> Terms:
+def read_terms(*, collection: str, results: str | None, **known: Any) -> SubmissionOptions:
     """Return the terms of a submission, with what else Terms has. Raises UsageError."""
     folder = None if results is None else str(Prefix.folder(results))
     try:
-        return Terms(collection=collection, results=folder, **known)
+        return SubmissionOptions(collection=collection, results=folder, **known)
     except ValidationError:
         raise UsageError(
             f"--collection {collection!r}: letters, digits, dots, dashes and underscores, 64 at most, and no dot first"

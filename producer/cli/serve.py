@@ -24,8 +24,8 @@ from producer.api.auth import check_address
 from producer.cli.dispatch import ClerksOption
 from producer.cli.options import read_settings, with_profile
 from producer.control.process import control_plane
-from producer.documents.service import Registry
-from producer.intake.batches import Arrivals
+from producer.documents.service import DocumentService
+from producer.intake.batches import IntakeBatches
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -64,11 +64,18 @@ def serve(
     logs.configure(settings.log_level)
     store = open_store(settings)
     ledger = Ledger(settings.redis_url)
-    registry = Registry(store, ledger, settings)
+    registry = DocumentService(store, ledger, settings)
     stopping = threading.Event()
     exposition = Exposition(settings)
     app = create_app(
-        settings, store, ledger, registry, Arrivals(store), profile=chosen, stopping=stopping, exposition=exposition
+        settings,
+        store,
+        ledger,
+        registry,
+        IntakeBatches(store),
+        profile=chosen,
+        stopping=stopping,
+        exposition=exposition,
     )
     fleet = control_plane(settings, store, clerks=clerks, exposition=exposition)
     try:

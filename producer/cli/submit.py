@@ -15,7 +15,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from ocrfleet.broker.ledger import Ledger
 from ocrfleet.profiles.profile import Profile
-from ocrfleet.records.base import Queue, digest_of
+from ocrfleet.records.base import Priority, digest_of
 from ocrfleet.s3.client import SCHEME
 from ocrfleet.sources.sources import Sources
 from ocrfleet.storage.open import open_store
@@ -24,7 +24,7 @@ from producer.cli.render.documents import show_outcome
 from producer.cli.render.preview import preview_json, show_preview
 from producer.cli.render.progress import bar
 from producer.delivery.webhook import CallbackError, check_url
-from producer.documents.service import Registry
+from producer.documents.service import DocumentService
 from producer.documents.wait import Outcome, wait_for
 from producer.errors import UsageError
 from producer.intake import preview
@@ -39,7 +39,7 @@ from producer.triggers.filters import Filter, Prefix, apart_from_ours
 from producer.triggers.s3_prefix import Prefixes
 
 if TYPE_CHECKING:
-    from ocrfleet.records.submissions import Terms, Wish
+    from ocrfleet.records.submissions import SourceReference, SubmissionOptions
     from ocrfleet.settings import Settings
     from ocrfleet.storage.store import ObjectStore
 
@@ -53,8 +53,8 @@ def submit(
     ],
     *,
     queue: Annotated[
-        Queue, typer.Option(help="[b]interactive[/] documents are read before [b]bulk[/] ones.")
-    ] = Queue.BULK,
+        Priority, typer.Option(help="[b]interactive[/] documents are read before [b]bulk[/] ones.")
+    ] = Priority.BULK,
     collection: Annotated[
         str | None, typer.Option(help="Name that they are found under; by default one that is made of INPUTS.")
     ] = None,
@@ -145,11 +145,11 @@ def _callback(url: str, *, private: bool) -> str:
 
 
 def _preview(
-    wishes: Iterable[Wish],
+    wishes: Iterable[SourceReference],
     count: Count,
     skipped: Sequence[Skipped],
     *,
-    terms: Terms,
+    terms: SubmissionOptions,
     profile: Profile,
     store: ObjectStore,
     settings: Settings,
@@ -171,7 +171,7 @@ def _preview(
 
 def _waited(settings: Settings, store: ObjectStore, collection: str) -> Outcome:
     """Wait for a collection; whoever stops that is told that nothing else stops."""
-    registry = Registry(store, Ledger(settings.redis_url), settings)
+    registry = DocumentService(store, Ledger(settings.redis_url), settings)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
         with bar(console) as show:

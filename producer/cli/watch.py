@@ -14,7 +14,7 @@ from ocrfleet import logs
 from ocrfleet.metrics import definitions as metrics
 from ocrfleet.metrics.exposition import Exposition, served
 from ocrfleet.profiles.profile import Profile
-from ocrfleet.records.base import Queue
+from ocrfleet.records.base import Priority
 from ocrfleet.storage.open import open_store
 from producer.cli.options import read_settings, read_terms, with_profile
 from producer.errors import UsageError
@@ -71,8 +71,8 @@ def watch(
         typer.Option(help="[b]s3://bucket/prefix/[/] that outputs are delivered to, named after their source."),
     ] = None,
     work_queue: Annotated[
-        Queue, typer.Option("--queue", help="[b]interactive[/] documents are read before [b]bulk[/] ones.")
-    ] = Queue.BULK,
+        Priority, typer.Option("--queue", help="[b]interactive[/] documents are read before [b]bulk[/] ones.")
+    ] = Priority.BULK,
     collection: Annotated[str, typer.Option(help="Name that the documents are found under.")] = "inbox",
     prefix: Annotated[
         list[str] | None, typer.Option(help="Only keys that start so, e.g. [b]1890s/[/].", rich_help_panel=_WANTED)

@@ -23,11 +23,11 @@ from producer.control.dispatcher import Dispatcher
 from producer.control.gauges import Observer
 from producer.control.sweep import Sweep
 from producer.delivery.finisher import Finisher
-from producer.delivery.to_s3 import Publisher
+from producer.delivery.to_s3 import S3Delivery
 from producer.delivery.webhook import Sender
 from producer.delivery.webhook_outbox import Courier, Outbox
-from producer.documents.service import Registry
-from producer.intake.scheduler import Receiver
+from producer.documents.service import DocumentService
+from producer.intake.scheduler import IntakeScheduler
 from producer.state.backlog import Backlog
 from producer.state.leader import Leadership
 
@@ -48,7 +48,7 @@ _TIDY = 60.0
 _REDELIVER = 600.0
 
 
-class Control(threading.Thread):
+class Controller(threading.Thread):
     """Strives to be the one, and does its duties while it is. `stop` ends it."""
 
     def __init__(self, settings: Settings, store: ObjectStore) -> None:
@@ -78,7 +78,7 @@ class Control(threading.Thread):
         """Do the duties until somebody else is to."""
         with ExitStack() as stack:
             outbox = Outbox(self._store)
-            finisher = Finisher(self._store, Publisher(self._store, self._settings.s3), outbox)
+            finisher = Finisher(self._store, S3Delivery(self._store, self._settings.s3), outbox)
             stack.callback(finisher.close)
             observer = Observer(self._settings, self._store, self._ledger, self.observed)
             stack.enter_context(observer.running())
@@ -111,12 +111,12 @@ class _Duties:
         observer: Observer,
     ) -> None:
         self._settings = settings
-        self._receiver = Receiver(store, ledger, app)
+        self._receiver = IntakeScheduler(store, ledger, app)
         self._dispatcher = Dispatcher(
             store, ledger, app, backlog=Backlog(ledger, settings).limit, finish=finisher.finish
         )
         self._sweep = Sweep(self._dispatcher, store, ledger, app)
-        self._registry = Registry(store, ledger, settings)
+        self._registry = DocumentService(store, ledger, settings)
         self._finisher = finisher
         self._observer = observer
         self._adopted = False

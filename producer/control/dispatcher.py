@@ -19,7 +19,7 @@ import structlog
 from ocrfleet import keys
 from ocrfleet.broker.celery_app import publish_assembly, publish_pages, ranges
 from ocrfleet.errors import DamagedRecordError, NotFoundError
-from ocrfleet.records.base import Queue
+from ocrfleet.records.base import Priority
 from ocrfleet.records.documents import Manifest, Marker
 from ocrfleet.records.messages import PageJob
 from ocrfleet.storage.page_records import seed_ledger
@@ -67,7 +67,7 @@ class Dispatcher:
         self._backlog = 0
         self._collections = frozenset(collections)
         self._finish = finish
-        self._waiting: dict[tuple[Queue, str], Iterator[str]] = {}
+        self._waiting: dict[tuple[Priority, str], Iterator[str]] = {}
         self._paused: frozenset[str] = frozenset()
         #: when a collection had its last turn, counted in turns
         self._served: dict[str, int] = {}
@@ -121,11 +121,11 @@ class Dispatcher:
         self._served_profiles = frozenset((state.profile, state.profile_digest) for state in self._ledger.workers())
         unserved = (active.queued() for active in self.active.values() if self._nobody_serves(active.marker))
         self._spare = int(self._backlog * _SPARE) - sum(unserved)
-        for queue in (Queue.INTERACTIVE, Queue.BULK):
+        for queue in (Priority.INTERACTIVE, Priority.BULK):
             self._fill(queue)
         return ended
 
-    def _fill(self, queue: Queue) -> None:
+    def _fill(self, queue: Priority) -> None:
         """Publish documents of a class until there is no room: always of the collection with the fewest pages queued.
 
         So a small collection need not wait for a huge one before it, nor a document for one of ten thousand pages.
@@ -158,7 +158,7 @@ class Dispatcher:
             heappush(heap, (pages + published, self._turn, collection))
         self._served = {collection: self._served.get(collection, 0) for collection in collections}
 
-    def _publish_of(self, queue: Queue, collection: str, lane: list[Active], room: int) -> int | None:
+    def _publish_of(self, queue: Priority, collection: str, lane: list[Active], room: int) -> int | None:
         """Publish a few jobs of a collection's first document that has any; return their pages, None when none has.
 
         A document that takes a place counts as a page, also when none of its pages has to be read.
@@ -252,7 +252,7 @@ class Dispatcher:
         active.progress = replace(progress, published=last)
         return len(pages)
 
-    def _activate(self, queue: Queue, collection: str) -> Active | None:
+    def _activate(self, queue: Priority, collection: str) -> Active | None:
         """Make a collection's next waiting document active; None when none waits."""
         for key in self._waiting.get((queue, collection), ()):
             try:
@@ -286,7 +286,7 @@ class Dispatcher:
 
     def _list_waiting(self) -> None:
         """Begin a listing of each collection that has waiting documents and is not being listed yet."""
-        for queue in Queue:
+        for queue in Priority:
             for collection in self._store.folders(keys.waiting_in(queue)):
                 if not self._collections or collection in self._collections:
                     self._waiting.setdefault((queue, collection), self._store.list(keys.waiting_in(queue, collection)))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from ocrfleet.broker.inspection import Published
+from ocrfleet.broker.inspection import MessageInspector
 from ocrfleet.errors import OcrfleetError
 from ocrfleet.metrics import definitions as metrics
 from ocrfleet.records.documents import DocumentStatus
@@ -37,7 +37,7 @@ class Observer:
     def __init__(self, settings: Settings, store: ObjectStore, ledger: Ledger, snapshot: Snapshot) -> None:
         self._looker = Looker(settings, store, ledger)
         self._recount = Recount(store, ledger)
-        self._leases = ExpiredLeases(Published(ledger.redis), settings.lease_seconds)
+        self._leases = ExpiredLeases(MessageInspector(ledger.redis), settings.lease_seconds)
         self._snapshot = snapshot
         self._active: Sequence[Active] = ()
         self._told = threading.Event()
@@ -91,7 +91,7 @@ class ExpiredLeases:
     it had run out, it has expired: whoever renews leases does so ten times as often.
     """
 
-    def __init__(self, published: Published, lease_seconds: float) -> None:
+    def __init__(self, published: MessageInspector, lease_seconds: float) -> None:
         self._published = published
         self._lease = lease_seconds
         self._overdue: dict[str, float] = {}

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from ocrfleet.metrics.exposition import Children
+from ocrfleet.metrics.exposition import ChildMetrics
 from ocrfleet.scratch import scratch
-from producer.control.controller import Control
+from producer.control.controller import Controller
 from producer.intake import consumer as clerk
-from producer.processes.child_process import Member, stop
+from producer.processes.child_process import ChildProcess, stop
 
 if TYPE_CHECKING:
     from ocrfleet.metrics.exposition import Exposition
@@ -34,10 +34,10 @@ _GRACE = 15.0
 def control_plane(settings: Settings, store: ObjectStore, *, clerks: int, exposition: Exposition) -> Iterator[None]:
     """Strive to lead the fleet, and have so many intake processes, until the block ends. Their metrics are exposed."""
     ended = threading.Event()
-    control = Control(settings, store)
+    control = Controller(settings, store)
     exposition.add(control.observed)
     with scratch("ocrfleet-clerks-") as folder:
-        children = Children(folder / "metrics")
+        children = ChildMetrics(folder / "metrics")
         exposition.add(children)
         members = [_clerk(settings, folder / f"clerk-{number}.ready", children) for number in range(clerks)]
         intake = threading.Thread(target=_run_clerks, args=[members, children, ended], name="clerks", daemon=True)
@@ -51,7 +51,7 @@ def control_plane(settings: Settings, store: ObjectStore, *, clerks: int, exposi
             intake.join()
 
 
-def _run_clerks(members: Sequence[Member], children: Children, ended: threading.Event) -> None:
+def _run_clerks(members: Sequence[ChildProcess], children: ChildMetrics, ended: threading.Event) -> None:
     """Keep the clerks running. All in one thread: they die with the one that started them."""
     for member in members:
         member.start()
@@ -59,15 +59,15 @@ def _run_clerks(members: Sequence[Member], children: Children, ended: threading.
         for member in members:
             code = member.died()
             if code is not None:
-                children.bury(member.name)
+                children.record_exit(member.name)
                 if not ended.wait(min(_LONGEST_WAIT, _ROUND * member.failed_starts)):
                     log.warning("restarting", member=member.name, exit_code=code)
                     member.start_again()
     stop(members, grace=_GRACE)
 
 
-def _clerk(settings: Settings, ready: Path, children: Children) -> Member:
+def _clerk(settings: Settings, ready: Path, children: ChildMetrics) -> ChildProcess:
     environment = {**os.environ, "OCRFLEET_READY_FILE": str(ready), **children.environment(ready.stem)}
     if settings.password_file is not None:
         environment["OCRFLEET_PASSWORD_FILE"] = str(settings.password_file.absolute())
-    return Member(ready.stem, clerk.COMMAND, environment, ready)
+    return ChildProcess(ready.stem, clerk.COMMAND, environment, ready)

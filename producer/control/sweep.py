@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from ocrfleet.broker.celery_app import publish_assembly, queue_names
-from ocrfleet.broker.inspection import Published
+from ocrfleet.broker.inspection import MessageInspector
 from ocrfleet.broker.ledger import Mark
 from ocrfleet.metrics import definitions as metrics
 from ocrfleet.storage.page_records import stored_pages
@@ -42,7 +42,7 @@ class Sweep:
         self._store = store
         self._ledger = ledger
         self._app = app
-        self._published = Published(ledger.redis)
+        self._published = MessageInspector(ledger.redis)
         self._missed: set[tuple[str, int, int]] = set()
 
     def run(self) -> int:

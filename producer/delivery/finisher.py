@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ocrfleet.storage.store import ObjectStore
-    from producer.delivery.to_s3 import Publisher
+    from producer.delivery.to_s3 import S3Delivery
     from producer.delivery.webhook_outbox import Outbox
 
 log = structlog.get_logger(__name__)
@@ -65,7 +65,7 @@ class Finisher:
     def __init__(
         self,
         store: ObjectStore,
-        publisher: Publisher,
+        publisher: S3Delivery,
         outbox: Outbox,
         *,
         threads: int = 8,

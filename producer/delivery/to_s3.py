@@ -51,7 +51,7 @@ class Pointer(Record):
     outputs: dict[str, Digest]
 
 
-class Publisher:
+class S3Delivery:
     """Delivers to buckets. Raises TransientError, and ConfigurationError for a bucket that can't be written to."""
 
     def __init__(self, store: ObjectStore, settings: S3Settings) -> None:

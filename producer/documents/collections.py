@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ocrfleet import keys
 from ocrfleet.errors import DamagedRecordError, NotFoundError, TransientError
-from ocrfleet.records.base import Queue
-from ocrfleet.records.submissions import Arrival, Submission
+from ocrfleet.records.base import Priority
+from ocrfleet.records.submissions import IntakeBatch, Submission
 from ocrfleet.records.workers import WorkerState
 from producer.delivery.finisher import Undelivered
 from producer.documents.lookup import Facts, Lookup, reasons_of
@@ -117,11 +117,11 @@ class CollectionReader:
             return Row(state=State.DAMAGED, reasons=str(error), **known), None
 
     def _arriving(self, collection: str) -> Iterator[Row]:
-        for queue in Queue:
+        for queue in Priority:
             arrivals = keys.arrivals(queue, collection)
             for key in self._store.list(arrivals):
                 try:
-                    arrival = Arrival.from_bytes(self._store.get(key))
+                    arrival = IntakeBatch.from_bytes(self._store.get(key))
                 except NotFoundError:
                     continue
                 except DamagedRecordError as error:
@@ -150,7 +150,7 @@ class CollectionReader:
 
         Between the two stands how many have ended, and wait to be delivered once more.
         """
-        waiting = (key for queue in Queue for key in self._store.list(keys.waiting_in(queue, collection)))
+        waiting = (key for queue in Priority for key in self._store.list(keys.waiting_in(queue, collection)))
         counted = list(islice(waiting, _COUNTED))
         others = sum(1 for _ in islice(waiting, _LISTED - len(counted)))
         marked = [facts for facts in self._lookup.each(self._facts, counted) if facts is not None]
@@ -180,13 +180,13 @@ class CollectionReader:
 
     def _count_arriving(self, collection: str) -> tuple[int, bool]:
         """Return how many sources arrive, and whether all were counted."""
-        arrivals = (key for queue in Queue for key in self._store.list(keys.arrivals(queue, collection)))
+        arrivals = (key for queue in Priority for key in self._store.list(keys.arrivals(queue, collection)))
         sources = sum(self._lookup.each(self._wishes, list(islice(arrivals, _ARRIVALS))))
         return sources, next(arrivals, None) is None
 
     def _wishes(self, key: str) -> int:
         try:
-            return len(Arrival.from_bytes(self._store.get(key)).wishes)
+            return len(IntakeBatch.from_bytes(self._store.get(key)).wishes)
         except (NotFoundError, DamagedRecordError):
             return 0
 

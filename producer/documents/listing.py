@@ -9,7 +9,7 @@ from itertools import chain, islice, takewhile
 from typing import TYPE_CHECKING
 
 from ocrfleet import keys
-from ocrfleet.records.base import Queue
+from ocrfleet.records.base import Priority
 from producer.documents.lookup import MOST, Lookup
 from producer.documents.views import ENDED, OPEN, Documents, DocumentSummary, State
 from producer.errors import UnanswerableError
@@ -86,7 +86,7 @@ class Query:
         if self._state is State.ACTIVE:
             return (keys.ACTIVE,)
         if self._state is State.WAITING:
-            return tuple(sorted(keys.waiting_in(queue, self._collection) for queue in Queue))
+            return tuple(sorted(keys.waiting_in(queue, self._collection) for queue in Priority))
         if self._collection is not None:
             return (keys.submissions(self._collection),)
         states = ENDED if self._state is None else (self._state,)

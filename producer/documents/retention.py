@@ -73,7 +73,7 @@ class Removal:
         #: deleted documents that were emptied once by this process
         self._emptied: set[str] = set()
 
-    def bury(self, manifest: Manifest, now: datetime) -> None:
+    def record_exit(self, manifest: Manifest, now: datetime) -> None:
         """Delete a document that has ended. May be repeated."""
         document = manifest.document
         tombstone = Tombstone(document=document, deleted=now.strftime(_MOMENT), created=manifest.created)
@@ -119,7 +119,7 @@ class Removal:
             else:
                 documents += 1
                 if not dry_run:
-                    self.bury(facts.manifest, now)
+                    self.record_exit(facts.manifest, now)
         return Removed(documents=documents, objects=objects)
 
     def _remove(self, tombstone: Tombstone, now: datetime, until: float) -> int:

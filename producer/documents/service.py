@@ -41,7 +41,7 @@ log = structlog.get_logger(__name__)
 _LATE = 2
 
 
-class Registry:
+class DocumentService:
     """Answers from the store and its indexes; without a ledger, or while Redis is away, progress comes from listings.
 
     May be used by several threads. Every method may raise TransientError when the store is away. Errors of what was asked:
@@ -195,7 +195,7 @@ class Registry:
         if facts.state in OPEN:
             with suppress(ConflictError):
                 self.cancel(document)
-        self._removal.bury(facts.manifest, datetime.now(UTC))
+        self._removal.record_exit(facts.manifest, datetime.now(UTC))
 
     def remove_deleted(self, now: datetime | None = None, *, seconds: float = 5.0) -> int:
         """Remove objects of deleted documents for about so many seconds; return how many. One process at a time does it."""

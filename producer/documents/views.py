@@ -7,7 +7,7 @@ from enum import StrEnum
 from pydantic import Field
 
 from ocrfleet.errors import Reason
-from ocrfleet.records.base import Digest, DocumentId, Moment, Queue
+from ocrfleet.records.base import Digest, DocumentId, Moment, Priority
 from ocrfleet.records.documents import Failure, Problem
 from producer.state.quarantine import View
 
@@ -44,7 +44,7 @@ class Name(View):
     name: str
     uri: str
     collection: str
-    queue: Queue
+    queue: Priority
     submitted: Moment
 
 
@@ -67,7 +67,7 @@ class DocumentSummary(View):
     #: why it could not be taken in
     problem: Problem | None = None
     #: as the latest submission has it
-    queue: Queue | None = None
+    queue: Priority | None = None
     #: who wants it, the first hundred
     names: tuple[Name, ...] = ()
     #: when it was registered first

@@ -14,7 +14,7 @@ from producer.text import duration, printable
 
 if TYPE_CHECKING:
     from producer.delivery.finisher import Undelivered
-    from producer.documents.service import Registry
+    from producer.documents.service import DocumentService
 
 #: Seconds between two looks at least, and in units of what a look took: a large collection is not looked at all the time.
 _PAUSE, _REST = 1.0, 4.0
@@ -59,7 +59,7 @@ class Outcome:
         return not self.undelivered and self.sources.total() == self.sources[State.COMPLETED]
 
 
-def wait_for(registry: Registry, collection: str, show: Show) -> Outcome:
+def wait_for(registry: DocumentService, collection: str, show: Show) -> Outcome:
     """Return what a collection has come to, once it has ended. Goes on while the store or Redis is away."""
     while True:
         begun = time.monotonic()

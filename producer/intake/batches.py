@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ocrfleet import keys
 from ocrfleet.records.base import digest_of, moment
-from ocrfleet.records.submissions import Arrival, Asked, Terms, Wish
+from ocrfleet.records.submissions import IntakeBatch, IntakeOutcome, SourceReference, SubmissionOptions
 from ocrfleet.storage.store import ObjectStore
 
 if TYPE_CHECKING:
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
 _BATCH = 100
 
 
-class Arrivals:
+class IntakeBatches:
     """Notes arrivals in a store."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
 
-    def add(self, terms: Terms, wishes: Sequence[Wish]) -> str:
+    def add(self, terms: SubmissionOptions, wishes: Sequence[SourceReference]) -> str:
         """Note up to 1,000 wishes durably; return the arrival's key. The terms' profile must have been saved."""
-        return self._add(Arrival(created=moment(), terms=terms, wishes=tuple(wishes)))
+        return self._add(IntakeBatch(created=moment(), terms=terms, wishes=tuple(wishes)))
 
-    def add_followed(self, terms: Terms, wish: Wish) -> str:
+    def add_followed(self, terms: SubmissionOptions, wish: SourceReference) -> str:
         """Note a wish as `add` does; return the name under which `Asked` says what became of it."""
-        return keys.arrival_name(self._add(Arrival(created=moment(), terms=terms, wishes=(wish,), followed=True)))
+        return keys.arrival_name(self._add(IntakeBatch(created=moment(), terms=terms, wishes=(wish,), followed=True)))
 
-    def add_all(self, terms: Terms, wishes: Iterable[Wish]) -> int:
+    def add_all(self, terms: SubmissionOptions, wishes: Iterable[SourceReference]) -> int:
         """Note any number of wishes, a hundred in each arrival; return how many they were."""
         wishes, count = iter(wishes), 0
         while batch := list(islice(wishes, _BATCH)):
@@ -46,11 +46,11 @@ class Arrivals:
             count += len(batch)
         return count
 
-    def _add(self, arrival: Arrival) -> str:
+    def _add(self, arrival: IntakeBatch) -> str:
         data, terms = arrival.to_bytes(), arrival.terms
         key = keys.arrival(terms.queue, terms.collection, arrival.created, digest_of(data.decode()))
         if arrival.followed:  # first: what became of it is written over this
-            self._store.put(keys.asked(keys.arrival_name(key)), Asked().to_bytes())
+            self._store.put(keys.asked(keys.arrival_name(key)), IntakeOutcome().to_bytes())
         self._store.put(key, data)
         return key
 

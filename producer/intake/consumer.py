@@ -28,12 +28,12 @@ from ocrfleet.errors import (
 )
 from ocrfleet.metrics import definitions as metrics
 from ocrfleet.records.messages import IntakeJob
-from ocrfleet.records.submissions import Arrival, Asked, Wish
+from ocrfleet.records.submissions import IntakeBatch, IntakeOutcome, SourceReference
 from ocrfleet.settings import Settings
 from ocrfleet.sources.sources import OwnOutputError, Sources
 from ocrfleet.storage.open import open_store
 from producer.intake.inspect import Intake
-from producer.intake.register import Registrar
+from producer.intake.register import Registration
 from producer.state.profiles import Profiles
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ _AT_ONCE = 4
 _PATIENCE = 5
 
 
-class Clerk:
+class IntakeConsumer:
     """Takes arrivals in. May be used by several threads."""
 
     def __init__(self, store: ObjectStore, ledger: Ledger, intake: Intake) -> None:
@@ -74,7 +74,7 @@ class Clerk:
         except NotFoundError:
             return  # done by somebody else
         try:
-            arrival = Arrival.from_bytes(data)
+            arrival = IntakeBatch.from_bytes(data)
             profile = self._profiles.get(arrival.terms.profile_digest)
         except (DamagedRecordError, NotFoundError) as error:
             # Aside, not away: it would come back for ever and keep the others waiting.
@@ -82,8 +82,8 @@ class Clerk:
             self._store.delete(key)
             log.error("arrival refused", kept_as=keys.refused(key), error=str(error))  # noqa: TRY400
             return
-        registrar = Registrar(self._store, self._intake, profile=profile, terms=arrival.terms, ledger=self._ledger)
-        failed: list[Wish] = []
+        registrar = Registration(self._store, self._intake, profile=profile, terms=arrival.terms, ledger=self._ledger)
+        failed: list[SourceReference] = []
         in_a_row = 0
         trouble: OcrfleetError = TransientError("the clerk is leaving")
         wishes = iter(arrival.wishes)
@@ -108,14 +108,14 @@ class Clerk:
         log.info("taken in", collection=arrival.terms.collection, sources=len(arrival.wishes))
 
     @staticmethod
-    def _register(registrar: Registrar, wish: Wish, arrival: Arrival) -> Asked:
+    def _register(registrar: Registration, wish: SourceReference, arrival: IntakeBatch) -> IntakeOutcome:
         with structlog.contextvars.bound_contextvars(source=wish.uri):
             try:
                 with metrics.INTAKE_SECONDS.time():
                     registered = registrar.take_in(wish, submitted=arrival.created)
             except OwnOutputError as error:
                 log.warning("not taken in", error=str(error))
-                return Asked(refused=str(error))
+                return IntakeOutcome(refused=str(error))
             except OcrfleetError:
                 raise
             except Exception as error:
@@ -124,7 +124,7 @@ class Clerk:
                 fault = PermanentError(Reason.INTERNAL_ERROR, f"intake raised {type(error).__name__}: see its log")
                 registered = registrar.refuse(wish, fault, submitted=arrival.created)
             log.debug("registered", document=registered.document, pages=registered.total)
-            return Asked(document=registered.document)
+            return IntakeOutcome(document=registered.document)
 
 
 def serve(settings: Settings) -> int:
@@ -132,7 +132,7 @@ def serve(settings: Settings) -> int:
     store = open_store(settings)
     ledger = Ledger(settings.redis_url)
     intake = Intake(settings, store, Sources(settings, store))
-    clerk = Clerk(store, ledger, intake)
+    clerk = IntakeConsumer(store, ledger, intake)
     app = make_app(settings, consume=[keys.QUEUE_INTAKE])
     leases = Leases(ledger, state=None, lease_seconds=settings.lease_seconds, job_deadline=settings.job_deadline)
 

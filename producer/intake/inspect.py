@@ -20,7 +20,7 @@ from ocrfleet.sources.sources import Sources, is_file, path_of, sha256_of, uri_o
 from producer.intake.discover import SUFFIXES
 
 if TYPE_CHECKING:
-    from ocrfleet.records.submissions import Wish
+    from ocrfleet.records.submissions import SourceReference
     from ocrfleet.settings import Settings
     from ocrfleet.storage.store import ObjectStore
 
@@ -39,7 +39,7 @@ class Seen(Record):
     pages: int = Field(ge=1)
 
 
-def index_of(wish: Wish) -> str:
+def index_of(wish: SourceReference) -> str:
     """Return the key under which it is remembered what a source that does not lie in a file was."""
     return keys.source_index(digest_of(wish.uri, wish.etag or "", wish.version or "", str(wish.size)))
 
@@ -90,7 +90,7 @@ class Intake:
             pages=seen.pages,
         )
 
-    def wished(self, wish: Wish) -> Source:
+    def wished(self, wish: SourceReference) -> Source:
         """Return what somebody's source is. An object that was replaced since the wish is taken as it is now.
 
         Raises PermanentError with the reason when it can't be read as a document, OwnOutputError for what we wrote ourselves,
@@ -109,7 +109,7 @@ class Intake:
         """Say whether a source still lies where it was registered, by its size and its time or ETag."""
         return self._sources.is_where_it_was(source)
 
-    def _wished(self, wish: Wish) -> Source:
+    def _wished(self, wish: SourceReference) -> Source:
         index = index_of(wish)
         seen = self._remembered(index)
         if seen is None:

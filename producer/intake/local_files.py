@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ocrfleet import keys
-from ocrfleet.records.submissions import Terms, Wish
+from ocrfleet.records.submissions import SourceReference, SubmissionOptions
 from ocrfleet.sources.sources import uri_of, uri_of_upload
 from ocrfleet.storage.store import FolderStore
-from producer.intake.batches import Arrivals
+from producer.intake.batches import IntakeBatches
 from producer.intake.discover import Candidate, Skipped, discover
 
 if TYPE_CHECKING:
@@ -26,14 +26,14 @@ _CHUNK = 1 << 20
 
 
 def submit_files(
-    store: ObjectStore, terms: Terms, paths: Sequence[Path], count: Count, *, told: Callable[[], None]
+    store: ObjectStore, terms: SubmissionOptions, paths: Sequence[Path], count: Count, *, told: Callable[[], None]
 ) -> list[Skipped]:
     """Submit files and the files in folders under terms whose profile has been saved; return what is skipped.
 
     With a store in a local folder they are referenced where they lie, which all machines must see. `count` is kept while it
     goes on, and `told` is called now and then. Raises UsageError, TransientError.
     """
-    arrivals = Arrivals(store)
+    arrivals = IntakeBatches(store)
     skipped: list[Skipped] = []
     found = discover(paths, group_folders=False)
     while chunk := list(islice(found, _AT_ONCE)):
@@ -45,7 +45,7 @@ def submit_files(
     return skipped
 
 
-def look_at_files(paths: Sequence[Path], count: Count, skipped: list[Skipped]) -> Iterator[Wish]:
+def look_at_files(paths: Sequence[Path], count: Count, skipped: list[Skipped]) -> Iterator[SourceReference]:
     """Yield the files that would be submitted, where they lie, and count them as if they were. Raises UsageError."""
     for item in discover(paths, group_folders=False):
         count.seen += 1
@@ -57,7 +57,9 @@ def look_at_files(paths: Sequence[Path], count: Count, skipped: list[Skipped]) -
             yield _referenced(item)
 
 
-def _wishes(store: ObjectStore, chunk: Sequence[Candidate | Skipped], skipped: list[Skipped]) -> Iterator[Wish]:
+def _wishes(
+    store: ObjectStore, chunk: Sequence[Candidate | Skipped], skipped: list[Skipped]
+) -> Iterator[SourceReference]:
     for item in chunk:
         if isinstance(item, Skipped):
             skipped.append(item)
@@ -68,13 +70,13 @@ def _wishes(store: ObjectStore, chunk: Sequence[Candidate | Skipped], skipped: l
             skipped.append(Skipped(item.name, f"it can't be read: {error.strerror}"))
 
 
-def _referenced(candidate: Candidate) -> Wish:
+def _referenced(candidate: Candidate) -> SourceReference:
     (path,) = candidate.files
     facts = path.stat()
-    return Wish(name=_name(candidate), uri=uri_of(path), size=facts.st_size, mtime_ns=facts.st_mtime_ns)
+    return SourceReference(name=_name(candidate), uri=uri_of(path), size=facts.st_size, mtime_ns=facts.st_mtime_ns)
 
 
-def _uploaded(store: ObjectStore, candidate: Candidate) -> Wish:
+def _uploaded(store: ObjectStore, candidate: Candidate) -> SourceReference:
     """Send a copy that nobody changes meanwhile: what lies under a hash must have it."""
     (path,) = candidate.files
     sha, size = hashlib.sha256(), 0
@@ -85,7 +87,7 @@ def _uploaded(store: ObjectStore, candidate: Candidate) -> Wish:
             copy.write(chunk)
         copy.flush()
         store.create_from(keys.upload(sha.hexdigest()), Path(f"/dev/fd/{copy.fileno()}"))
-    return Wish(name=_name(candidate), uri=uri_of_upload(sha.hexdigest()), size=size)
+    return SourceReference(name=_name(candidate), uri=uri_of_upload(sha.hexdigest()), size=size)
 
 
 def _name(candidate: Candidate) -> str:

@@ -18,7 +18,7 @@ from producer.state import backlog
 if TYPE_CHECKING:
     from ocrfleet.broker.ledger import Ledger
     from ocrfleet.profiles.profile import Profile
-    from ocrfleet.records.submissions import Terms, Wish
+    from ocrfleet.records.submissions import SourceReference, SubmissionOptions
     from ocrfleet.settings import Settings
     from producer.intake.inspect import Intake
 
@@ -66,10 +66,10 @@ class Speed:
         return cls(len(workers), backlog.speed(workers, assumed=assumed) or assumed)
 
 
-def look(wishes: Iterable[Wish], terms: Terms, intake: Intake) -> Preview:
+def look(wishes: Iterable[SourceReference], terms: SubmissionOptions, intake: Intake) -> Preview:
     """Return what these wishes come to, by the pages of some of them. Raises TransientError, ConfigurationError."""
     found = Preview()
-    chosen: list[Wish] = []
+    chosen: list[SourceReference] = []
     single = _selected(terms, 1)
     for wish in wishes:
         found.documents += 1
@@ -89,7 +89,7 @@ def look(wishes: Iterable[Wish], terms: Terms, intake: Intake) -> Preview:
     return found
 
 
-def _pages(wish: Wish, terms: Terms, intake: Intake, problems: list[tuple[str, str]]) -> int:
+def _pages(wish: SourceReference, terms: SubmissionOptions, intake: Intake, problems: list[tuple[str, str]]) -> int:
     try:
         return _selected(terms, intake.wished(wish).pages)
     except PermanentError as error:
@@ -99,7 +99,7 @@ def _pages(wish: Wish, terms: Terms, intake: Intake, problems: list[tuple[str, s
     return 0
 
 
-def _selected(terms: Terms, pages: int) -> int:
+def _selected(terms: SubmissionOptions, pages: int) -> int:
     """Return how many pages of so many are to be read."""
     try:
         return sum(last - first + 1 for first, last in select(terms.selection, pages))

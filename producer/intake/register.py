@@ -14,7 +14,7 @@ from ocrfleet import keys
 from ocrfleet.errors import DamagedRecordError, NotFoundError, PermanentError, Reason
 from ocrfleet.records.base import Moment, digest_of, moment
 from ocrfleet.records.documents import DocumentKey, DocumentStatus, Manifest, Marker, Problem, Source, Status
-from ocrfleet.records.submissions import Submission, Terms, Wish
+from ocrfleet.records.submissions import SourceReference, Submission, SubmissionOptions
 from ocrfleet.sources.sources import STORED, uri_of
 from ocrfleet.storage.store import MARK
 from producer.intake.page_ranges import Selection, select
@@ -46,7 +46,7 @@ class Registered:
     ended: bool
 
 
-class Registrar:
+class Registration:
     """Registers sources under one profile and the same terms. May be used by several threads at once."""
 
     def __init__(
@@ -55,7 +55,7 @@ class Registrar:
         intake: Intake,
         *,
         profile: Profile,
-        terms: Terms,
+        terms: SubmissionOptions,
         retry_failed: bool = False,
         ledger: Ledger | None = None,
     ) -> None:
@@ -74,7 +74,7 @@ class Registrar:
         manifest = manifest_of(candidate, self._intake, profile=self._profile, selection=self._terms.selection)
         return self._settle(candidate.name, uri_of(candidate.files[0]), manifest, moment())
 
-    def take_in(self, wish: Wish, *, submitted: Moment) -> Registered:
+    def take_in(self, wish: SourceReference, *, submitted: Moment) -> Registered:
         """Register what somebody asked for at a time.
 
         Raises OwnOutputError for what we wrote ourselves, TransientError.
@@ -88,7 +88,7 @@ class Registrar:
             wish.name, wish.uri, _manifest(self._profile, (source,), pages, [source.sha256], None), submitted
         )
 
-    def refuse(self, wish: Wish, error: PermanentError, *, submitted: Moment) -> Registered:
+    def refuse(self, wish: SourceReference, error: PermanentError, *, submitted: Moment) -> Registered:
         """Register what can't be taken in, so that it is accounted for: a document without pages, and why."""
         manifest = _broken(self._profile, error, wish.uri, wish.etag or str(wish.mtime_ns))
         return self._settle(wish.name, wish.uri, manifest, submitted)

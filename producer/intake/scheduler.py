@@ -16,9 +16,9 @@ import structlog
 
 from ocrfleet import keys
 from ocrfleet.broker.celery_app import publish_intake
-from ocrfleet.broker.inspection import Published
+from ocrfleet.broker.inspection import MessageInspector
 from ocrfleet.metrics import definitions as metrics
-from ocrfleet.records.base import Queue
+from ocrfleet.records.base import Priority
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -50,7 +50,7 @@ class _Tried:
     last: float
 
 
-class Receiver:
+class IntakeScheduler:
     """Publishes the intake of what has arrived. What is on its way is asked of the broker, so nothing stays lost."""
 
     def __init__(
@@ -59,7 +59,7 @@ class Receiver:
         self._store = store
         self._clock = clock
         self._app = app
-        self._published = Published(ledger.redis)
+        self._published = MessageInspector(ledger.redis)
         #: published at the last look: their messages may be on their way between queue and lease
         self._fresh: set[str] = set()
         self._tried: dict[str, _Tried] = {}
@@ -101,7 +101,7 @@ class Receiver:
     def _waiting(self, on_the_way: set[str]) -> Iterator[str]:
         """Yield the keys of those that are due: of each class one of every collection in turn, each time from another on."""
         self._turn += 1
-        for queue in (Queue.INTERACTIVE, Queue.BULK):
+        for queue in (Priority.INTERACTIVE, Priority.BULK):
             collections = self._store.folders(keys.arrivals(queue))
             if not collections:
                 continue
@@ -109,7 +109,7 @@ class Receiver:
             in_turn = (*collections[first:], *collections[:first])
             yield from _in_turn([self._due(queue, collection, on_the_way) for collection in in_turn])
 
-    def _due(self, queue: Queue, collection: str, on_the_way: set[str]) -> Iterator[str]:
+    def _due(self, queue: Priority, collection: str, on_the_way: set[str]) -> Iterator[str]:
         for key in islice(self._store.list(keys.arrivals(queue, collection)), _LOOKED_AT):
             if key not in on_the_way and self._is_due(key):
                 yield key

@@ -20,7 +20,7 @@ from ocrfleet.broker.ledger import Ledger
 from ocrfleet.errors import EXIT_CONFIGURATION, ConfigurationError, FatalError, TransientError
 from ocrfleet.profiles.profile import Profile
 from producer.errors import UsageError
-from producer.processes.child_process import Member, stop
+from producer.processes.child_process import ChildProcess, stop
 from producer.processes.worker_command import COMMAND, environment_of, gpus, grouped
 
 log = structlog.get_logger(__name__)
@@ -41,7 +41,7 @@ class Fleet:
     environment: Mapping[str, str]
     #: GPUs that share one model
     gpus_each: int = 1
-    members: list[Member] = field(default_factory=list)
+    members: list[ChildProcess] = field(default_factory=list)
 
     def __enter__(self) -> Self:
         self._logs = self.state / "logs"
@@ -66,7 +66,7 @@ class Fleet:
             *(str(get_binary_path()), "--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "700"),
             *("--dir", str(self._runtime), "--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction"),
         ]
-        self._add(Member("valkey", valkey, {"PATH": os.defpath}, socket, self._logs / "valkey.log"))
+        self._add(ChildProcess("valkey", valkey, {"PATH": os.defpath}, socket, self._logs / "valkey.log"))
         self._await_valkey()
 
     def start_workers(self) -> None:
@@ -85,9 +85,11 @@ class Fleet:
             }
             device = devices[number - 1] if devices else None
             environment = environment_of(self.profile, device=device, told=told)
-            self._add(Member(f"worker-{number}", COMMAND, environment, ready, self._logs / f"worker-{number}.log"))
+            self._add(
+                ChildProcess(f"worker-{number}", COMMAND, environment, ready, self._logs / f"worker-{number}.log")
+            )
 
-    def _add(self, member: Member) -> None:
+    def _add(self, member: ChildProcess) -> None:
         self.members.append(member)
         member.start()
 
@@ -121,7 +123,7 @@ class Fleet:
             log.warning("restarting", member=member.name, exit_code=code)
             if member.process is not None:
                 with suppress(TransientError):  # it helps whoever looks at a page that was quarantined, no more
-                    Ledger(self.redis_url).bury(member.process.pid, member.end())
+                    Ledger(self.redis_url).record_exit(member.process.pid, member.end())
             member.start_again()
 
     def trouble(self) -> str | None:

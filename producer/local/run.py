@@ -24,9 +24,9 @@ from ocrfleet.broker.celery_app import make_app
 from ocrfleet.broker.ledger import Ledger
 from ocrfleet.errors import DamagedRecordError, NotFoundError, TransientError
 from ocrfleet.markdown.style import AS_STORED, Style
-from ocrfleet.records.base import Queue, digest_of
+from ocrfleet.records.base import Priority, digest_of
 from ocrfleet.records.documents import DocumentStatus, Status
-from ocrfleet.records.submissions import Terms
+from ocrfleet.records.submissions import SubmissionOptions
 from ocrfleet.storage.store import FolderStore
 from producer.control.dispatcher import Dispatcher
 from producer.control.sweep import Sweep
@@ -35,7 +35,7 @@ from producer.errors import DeliveryError, UsageError
 from producer.intake.discover import Candidate, Skipped, discover
 from producer.intake.inspect import Intake
 from producer.intake.page_ranges import Selection
-from producer.intake.register import Registered, Registrar
+from producer.intake.register import Registered, Registration
 from producer.local.embedded_fleet import Fleet
 from producer.local.progress import Ended, Report, Tally
 from producer.state.backlog import Backlog
@@ -221,13 +221,13 @@ class Run:
     def _take_in(self) -> None:
         """Register the inputs, one after the other, while the first of them are being read."""
         intake = self._intake = Intake(self._settings, self._store)
-        registrar = Registrar(
+        registrar = Registration(
             self._store,
             intake,
             profile=self._order.profile,
-            terms=Terms(
+            terms=SubmissionOptions(
                 profile_digest=self._order.profile.digest,
-                queue=Queue.BULK,
+                queue=Priority.BULK,
                 collection=self._order.collection,
                 selection=tuple(self._order.selection),
             ),
@@ -248,7 +248,7 @@ class Run:
             intake.close()
             self.report.tally.discovering = False
 
-    def _register(self, registrar: Registrar, candidate: Candidate) -> None:
+    def _register(self, registrar: Registration, candidate: Candidate) -> None:
         """Register a candidate, again and again while the store is full or away, until the run is interrupted."""
         while self.report.interrupted is None:
             try:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ocrfleet.errors import Reason
 from ocrfleet.metrics import definitions as metrics
-from ocrfleet.records.base import Queue, registered_at
+from ocrfleet.records.base import Priority, registered_at
 from producer.monitoring.inventory import Inventory, Waiting, take_inventory
 from producer.state.backlog import speed
 
@@ -49,12 +49,12 @@ class Outlook:
     speed: float
     #: that speed, or what one worker is assumed to do where there is none
     hoped: float
-    lanes: Mapping[Queue, Lane]
+    lanes: Mapping[Priority, Lane]
     active: int
     inventory: Inventory
     redis: RedisMemory
 
-    def seconds_left(self, queue: Queue) -> float:
+    def seconds_left(self, queue: Priority) -> float:
         return self.lanes[queue].pages / self.hoped
 
 
@@ -83,7 +83,7 @@ class Looker:
             workers=workers,
             speed=fleet,
             hoped=fleet or self._assumed,
-            lanes={queue: _lane(queue, active, in_hand, inventory, counted) for queue in Queue},
+            lanes={queue: _lane(queue, active, in_hand, inventory, counted) for queue in Priority},
             active=len(active),
             inventory=inventory,
             redis=self._ledger.memory(),
@@ -91,7 +91,7 @@ class Looker:
 
 
 def _lane(
-    queue: Queue,
+    queue: Priority,
     active: Sequence[Active],
     in_hand: Sequence[int],
     inventory: Inventory,

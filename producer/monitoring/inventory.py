@@ -9,7 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from ocrfleet import keys
-from ocrfleet.records.base import Queue, registered_at
+from ocrfleet.records.base import Priority, registered_at
 
 if TYPE_CHECKING:
     from ocrfleet.storage.store import ObjectStore
@@ -35,8 +35,8 @@ class Waiting:
 class Inventory:
     """What was counted at one look."""
 
-    waiting: Mapping[Queue, Waiting]
-    arrivals: Mapping[Queue, int]
+    waiting: Mapping[Priority, Waiting]
+    arrivals: Mapping[Priority, int]
     undelivered: int
     webhooks_waiting: int
     webhooks_given_up: int
@@ -54,8 +54,8 @@ def take_inventory(store: ObjectStore) -> Inventory:
 
     paused = frozenset(key.removeprefix(keys.PAUSED) for key in store.list(keys.PAUSED))
     return Inventory(
-        waiting={queue: waiting(store, queue, paused) for queue in Queue},
-        arrivals={queue: count(keys.arrivals(queue)) for queue in Queue},
+        waiting={queue: waiting(store, queue, paused) for queue in Priority},
+        arrivals={queue: count(keys.arrivals(queue)) for queue in Priority},
         undelivered=count(keys.UNDELIVERED),
         webhooks_waiting=count(keys.OUTBOX),
         webhooks_given_up=count(keys.GIVEN_UP),
@@ -64,7 +64,7 @@ def take_inventory(store: ObjectStore) -> Inventory:
     )
 
 
-def waiting(store: ObjectStore, queue: Queue, paused: frozenset[str]) -> Waiting:
+def waiting(store: ObjectStore, queue: Priority, paused: frozenset[str]) -> Waiting:
     """Count the documents of a class that wait, up to `LIMIT` of them."""
     documents = held = 0
     oldest = math.inf

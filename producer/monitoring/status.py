@@ -6,10 +6,10 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from ocrfleet import keys
-from ocrfleet.broker.inspection import Published
+from ocrfleet.broker.inspection import MessageInspector
 from ocrfleet.broker.ledger import Ledger
 from ocrfleet.errors import DamagedRecordError, NotFoundError
-from ocrfleet.records.base import Queue
+from ocrfleet.records.base import Priority
 from ocrfleet.records.documents import Marker
 from ocrfleet.storage.open import open_store
 from producer.state.leader import is_led
@@ -32,7 +32,7 @@ def look(settings: Settings) -> dict[str, Any]:
     store = open_store(settings)
     documents = _documents(store)
     profiles = sorted({*served, *documents})
-    jobs = Published(ledger.redis).waiting(profiles)
+    jobs = MessageInspector(ledger.redis).waiting(profiles)
     rows = [
         {
             "profile": profile,
@@ -72,5 +72,5 @@ def _waiting(store: ObjectStore) -> dict[str, dict[str, int]]:
             collection: sum(1 for _ in islice(store.list(keys.waiting_in(queue, collection)), COUNTED))
             for collection in store.folders(keys.waiting_in(queue))
         }
-        for queue in Queue
+        for queue in Priority
     }

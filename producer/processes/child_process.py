@@ -18,7 +18,7 @@ _LAST_LINE = 4096
 
 
 @dataclass
-class Member:
+class ChildProcess:
     """A process of a fleet, and what it takes to start it again."""
 
     name: str
@@ -103,7 +103,7 @@ class Member:
         return lines[-1] if lines else "it said nothing"
 
 
-def stop(members: Iterable[Member], *, grace: float, hurry: Callable[[], bool] = lambda: False) -> None:
+def stop(members: Iterable[ChildProcess], *, grace: float, hurry: Callable[[], bool] = lambda: False) -> None:
     """Ask the members to end, wait for so many seconds or until there is need to hurry, then kill what is left."""
     members = list(members)
     if grace:
@@ -117,7 +117,7 @@ def stop(members: Iterable[Member], *, grace: float, hurry: Callable[[], bool] =
             member.process.wait()
 
 
-def send(members: Iterable[Member], how: str) -> None:
+def send(members: Iterable[ChildProcess], how: str) -> None:
     """Call `terminate` or `kill` on the processes that live."""
     for member in members:
         if member.process is not None and member.alive:

@@ -14,9 +14,9 @@ from ocrfleet import logs
 from ocrfleet.broker.ledger import Ledger
 from ocrfleet.errors import EXIT_CONFIGURATION, ConfigurationError, TransientError
 from ocrfleet.metrics import definitions as metrics
-from ocrfleet.metrics.exposition import Children, Exposition, served
+from ocrfleet.metrics.exposition import ChildMetrics, Exposition, served
 from ocrfleet.scratch import scratch
-from producer.processes.child_process import Member, stop
+from producer.processes.child_process import ChildProcess, stop
 from producer.processes.gpus import Gpus
 from producer.processes.worker_command import COMMAND, environment_of
 
@@ -59,7 +59,7 @@ def supervise(profile: Profile, settings: Settings, *, devices: Sequence[str | N
     ledger = Ledger(settings.redis_url)
     with ExitStack() as stack:
         folder = stack.enter_context(scratch("ocrfleet-workers-"))
-        children = Children(folder / "metrics")
+        children = ChildMetrics(folder / "metrics")
         stack.enter_context(_exposed(children, profile, settings, devices))
         members = []
         for index, device in enumerate(devices):
@@ -68,7 +68,7 @@ def supervise(profile: Profile, settings: Settings, *, devices: Sequence[str | N
             environment = environment_of(profile, device=device, told=told | {"OCRFLEET_READY_FILE": str(ready)})
             if settings.metrics_port is not None:
                 environment |= children.environment(name)
-            members.append(Member(name, COMMAND, environment, ready))
+            members.append(ChildProcess(name, COMMAND, environment, ready))
         due = dict.fromkeys((member.name for member in members), 0.0)
         kept = list(members)
         try:
@@ -86,7 +86,9 @@ def supervise(profile: Profile, settings: Settings, *, devices: Sequence[str | N
 
 
 @contextmanager
-def _exposed(children: Children, profile: Profile, settings: Settings, devices: Sequence[str | None]) -> Iterator[None]:
+def _exposed(
+    children: ChildMetrics, profile: Profile, settings: Settings, devices: Sequence[str | None]
+) -> Iterator[None]:
     """Expose this process's metrics, its children's and the GPUs' until the block ends."""
     metrics.ENGINE_RESTARTS.labels(profile.name)
     exposition = Exposition(settings)
@@ -96,7 +98,7 @@ def _exposed(children: Children, profile: Profile, settings: Settings, devices: 
         yield
 
 
-def _look(member: Member, due: dict[str, float], ledger: Ledger, profile: str, children: Children) -> bool:
+def _look(member: ChildProcess, due: dict[str, float], ledger: Ledger, profile: str, children: ChildMetrics) -> bool:
     """Start a process that is due; note when one that has ended is. Return False for one that is never to be started again."""
     now = time.monotonic()
     if member.name in due:
@@ -107,13 +109,13 @@ def _look(member: Member, due: dict[str, float], ledger: Ledger, profile: str, c
     code = member.died()
     if code is None:
         return True
-    children.bury(member.name)
+    children.record_exit(member.name)
     if code == EXIT_CONFIGURATION:
         log.error("worker can't start, or go on, as it is configured: its last error says why", member=member.name)
         return False
     if member.process is not None:
         with suppress(TransientError):  # it helps whoever looks at a page that was quarantined, no more
-            ledger.bury(member.process.pid, member.end())
+            ledger.record_exit(member.process.pid, member.end())
     wait = min(_FIRST_WAIT * 2 ** max(0, member.failed_starts - 1), _LONGEST_WAIT)
     log.warning("restarting", member=member.name, exit_code=code, seconds=wait)
     metrics.ENGINE_RESTARTS.labels(profile).inc()

@@ -16,7 +16,7 @@ import structlog
 from ocrfleet import keys
 from ocrfleet.broker.ledger import Ledger
 from ocrfleet.errors import DamagedRecordError, NotFoundError, OcrfleetError, TransientError
-from ocrfleet.records.base import Queue
+from ocrfleet.records.base import Priority
 from ocrfleet.records.documents import Marker
 from ocrfleet.storage.store import ObjectStore
 
@@ -111,7 +111,7 @@ def count(store: ObjectStore) -> dict[tuple[str, str], int]:
             pages[marker.queue, marker.collection] += marker.pages
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        for queue in Queue:
+        for queue in Priority:
             for collection in store.folders(keys.waiting_in(queue)):
                 markers = iter(store.list(keys.waiting_in(queue, collection)))
                 while batch := list(islice(markers, _BATCH)):

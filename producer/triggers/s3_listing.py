@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from ocrfleet.records.base import Record
-from ocrfleet.records.submissions import Wish
+from ocrfleet.records.submissions import SourceReference
 from ocrfleet.s3 import client as s3
 
 if TYPE_CHECKING:
@@ -43,6 +43,6 @@ def entries(client: S3Client, bucket: str, prefix: str) -> Iterator[Entry]:
                 )
 
 
-def wish(bucket: str, entry: Entry) -> Wish:
+def wish(bucket: str, entry: Entry) -> SourceReference:
     """Return the wish to have a listed object read."""
-    return Wish(name=entry.key, uri=s3.uri(bucket, entry.key), size=entry.size, etag=entry.etag)
+    return SourceReference(name=entry.key, uri=s3.uri(bucket, entry.key), size=entry.size, etag=entry.etag)

@@ -11,11 +11,11 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from ocrfleet.records.base import digest_of
-from ocrfleet.records.submissions import Terms, Wish
+from ocrfleet.records.submissions import SourceReference, SubmissionOptions
 from ocrfleet.s3 import client as s3
-from producer.intake.batches import Arrivals, Count
+from producer.intake.batches import Count, IntakeBatches
 from producer.triggers import s3_listing as listing
-from producer.triggers.seen_objects import Roll
+from producer.triggers.seen_objects import SeenObjects
 
 if TYPE_CHECKING:
     from ocrfleet.settings import S3Settings
@@ -32,14 +32,14 @@ class Prefixes:
     Several places may be registered at the same time, each by one thread.
     """
 
-    def __init__(self, store: ObjectStore, terms: Terms, wanted: Filter, settings: S3Settings) -> None:
+    def __init__(self, store: ObjectStore, terms: SubmissionOptions, wanted: Filter, settings: S3Settings) -> None:
         self._store = store
         self._terms = terms
         self._wanted = wanted
         self._client = s3.client(settings)
-        self._arrivals = Arrivals(store)
+        self._arrivals = IntakeBatches(store)
         #: kept from look to look, so that each reads only what others have noted meanwhile
-        self._rolls: dict[Prefix, Roll] = {}
+        self._rolls: dict[Prefix, SeenObjects] = {}
 
     def register(
         self,
@@ -65,7 +65,7 @@ class Prefixes:
             told()
         told()
 
-    def unknown(self, place: Prefix, count: Count) -> Iterator[Wish]:
+    def unknown(self, place: Prefix, count: Count) -> Iterator[SourceReference]:
         """Yield what would be registered, and count it as if it were. Raises TransientError, ConfigurationError."""
         for entry in self._roll(place).unknown(self._listed(place, count, None)):
             count.submitted += 1
@@ -81,7 +81,7 @@ class Prefixes:
             else:
                 count.skipped += 1
 
-    def _roll(self, place: Prefix) -> Roll:
+    def _roll(self, place: Prefix) -> SeenObjects:
         if place not in self._rolls:
-            self._rolls[place] = Roll(self._store, digest_of(str(place), self._terms.to_bytes().decode()))
+            self._rolls[place] = SeenObjects(self._store, digest_of(str(place), self._terms.to_bytes().decode()))
         return self._rolls[place]

@@ -34,7 +34,7 @@ _AT_ONCE = 1000
 Fingerprints = npt.NDArray[np.bytes_]
 
 
-class Roll:
+class SeenObjects:
     """The roll of a place, which is named by a digest."""
 
     def __init__(self, store: ObjectStore, place: str) -> None:

@@ -17,10 +17,10 @@ import structlog
 
 from ocrfleet.errors import ConfigurationError, NotFoundError, TransientError
 from ocrfleet.metrics import definitions as metrics
-from ocrfleet.records.submissions import Terms, Wish
+from ocrfleet.records.submissions import SourceReference, SubmissionOptions
 from ocrfleet.s3 import client as s3
 from ocrfleet.sources.sources import is_own
-from producer.intake.batches import Arrivals, Count
+from producer.intake.batches import Count, IntakeBatches
 from producer.triggers.notifications import newest
 from producer.triggers.s3_prefix import Prefixes
 
@@ -44,9 +44,9 @@ class Watcher:
     May be used by several threads at once; but one place is reconciled by one thread.
     """
 
-    def __init__(self, store: ObjectStore, terms: Terms, wanted: Filter, settings: S3Settings) -> None:
+    def __init__(self, store: ObjectStore, terms: SubmissionOptions, wanted: Filter, settings: S3Settings) -> None:
         """Take terms whose profile has been saved in the store."""
-        self._arrivals = Arrivals(store)
+        self._arrivals = IntakeBatches(store)
         self._prefixes = Prefixes(store, terms, wanted, settings)
         self._terms = terms
         self._wanted = wanted
@@ -85,7 +85,7 @@ class Watcher:
         self._prefixes.register(place, count, since=since)
         return count.submitted
 
-    def _look_up(self, event: ObjectEvent) -> Wish | None:
+    def _look_up(self, event: ObjectEvent) -> SourceReference | None:
         """Return an object as it is now, which may be newer than its event; None when it is gone, or a result of ours."""
         uri = s3.uri(event.bucket, event.key)
         try:
@@ -98,7 +98,7 @@ class Watcher:
             log.info("an object is a result of ours: nothing to read", uri=uri)
             return None
         version = head.get("VersionId")
-        return Wish(
+        return SourceReference(
             name=event.key,
             uri=uri,
             size=head["ContentLength"],

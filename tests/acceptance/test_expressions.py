@@ -19,7 +19,7 @@ from scraper import Prometheus
 from servers import FAKES, TOLD, SeaweedFS, Valkey, free_ports
 
 from ocrfleet.errors import Reason
-from ocrfleet.profiles.profile import Judgement, Profile, Rung, Sampling, resolve
+from ocrfleet.profiles.profile import Judgement, Profile, RetryStep, Sampling, resolve
 
 TOKEN = "a-token-of-the-tests"  # noqa: S105 - of no use elsewhere
 
@@ -93,7 +93,7 @@ def judging() -> Profile:
         "prompt": "<image>\nRead.",
         "sampling": Sampling(max_tokens=LIMIT),
         "judgement": Judgement(scripts=("LATIN",)),
-        "ladder": (Rung(temperature=0.2, after=(Reason.TRUNCATED,)),),
+        "ladder": (RetryStep(temperature=0.2, after=(Reason.TRUNCATED,)),),
     }
     engine = resolve("misbehaving:MisbehavingEngine")
     return Profile.model_validate(engine.model_dump() | changes)

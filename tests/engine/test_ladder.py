@@ -14,7 +14,7 @@ from test_fleet import PATIENCE
 
 from ocrfleet import keys
 from ocrfleet.errors import Reason
-from ocrfleet.profiles.profile import Judgement, Profile, Rung, Sampling, resolve
+from ocrfleet.profiles.profile import Judgement, Profile, RetryStep, Sampling, resolve
 from ocrfleet.records.documents import DocumentStatus
 from ocrfleet.records.pages import PageResult
 from producer.intake.register import Registered
@@ -25,12 +25,12 @@ from worker.pipeline.run_record import Attempt, RunRecord
 OTHER = resolve("numbered:OtherEngine")
 MAX_TOKENS, FEWER_TOKENS = 16, 6
 LADDER = (
-    Rung(temperature=0.2, max_tokens=FEWER_TOKENS),
-    Rung(prompt="<image>\nFree OCR.", after=(Reason.TRUNCATED,)),
-    Rung(prompt="<image>\nNever asked.", after=(Reason.EMPTY,)),
-    Rung(text_layer=True),
-    Rung(profile="nobody"),
-    Rung(profile=OTHER.name),
+    RetryStep(temperature=0.2, max_tokens=FEWER_TOKENS),
+    RetryStep(prompt="<image>\nFree OCR.", after=(Reason.TRUNCATED,)),
+    RetryStep(prompt="<image>\nNever asked.", after=(Reason.EMPTY,)),
+    RetryStep(text_layer=True),
+    RetryStep(profile="nobody"),
+    RetryStep(profile=OTHER.name),
 )
 
 

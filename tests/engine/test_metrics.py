@@ -8,7 +8,7 @@ import pytest
 from scrape import Scrape
 from stage import Stage
 
-from ocrfleet.metrics.exposition import Children, Exposition
+from ocrfleet.metrics.exposition import ChildMetrics, Exposition
 from ocrfleet.settings import Settings
 
 #: vLLM takes 20 to 40 seconds to start here.
@@ -17,7 +17,7 @@ PATIENCE = 240
 
 @pytest.mark.timeout(600)
 def test_vllms_metrics_stand_beside_ours_with_their_worker(stage: Stage, tmp_path: Path) -> None:
-    children = Children(tmp_path / "metrics")
+    children = ChildMetrics(tmp_path / "metrics")
     exposition = Exposition(Settings())
     exposition.add(children)
     book = stage.register("book", [1, 2, 3])

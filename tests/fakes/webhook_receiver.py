@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
 
-class Receiver(ThreadingHTTPServer):
+class IntakeScheduler(ThreadingHTTPServer):
     """Keeps what it is sent, and answers as it is told; runs within a `with` block."""
 
     daemon_threads = True
@@ -31,7 +31,7 @@ class Receiver(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: Receiver
+    server: IntakeScheduler
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))

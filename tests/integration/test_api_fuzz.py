@@ -28,7 +28,7 @@ from ocrfleet.profiles.profile import RAPIDOCR
 from ocrfleet.settings import ApiSettings
 from producer.api import bodies
 from producer.api.app import create_app
-from producer.intake.batches import Arrivals
+from producer.intake.batches import IntakeBatches
 
 TOKEN = "t" * 32
 
@@ -45,7 +45,7 @@ class Running:
             shelf.store,
             shelf.ledger,
             shelf.registry,
-            Arrivals(shelf.store),
+            IntakeBatches(shelf.store),
             profile=RAPIDOCR,
         )
         (self.port,) = free_ports(1)

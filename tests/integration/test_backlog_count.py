@@ -8,7 +8,7 @@ from servers import Valkey
 from stage import Stage
 
 from ocrfleet import keys
-from producer.documents.service import Registry
+from producer.documents.service import DocumentService
 from producer.state.backlog import Recount, count
 
 
@@ -56,7 +56,7 @@ def test_a_redis_that_was_wiped_is_told_again(stage: Stage) -> None:
 
 def test_what_is_cancelled_deleted_or_wanted_twice_waits_no_more(tmp_path: Path, valkey: Valkey) -> None:
     stage = Stage(tmp_path, valkey, backlog_pages=4)
-    registry = Registry(stage.store, stage.ledger, stage.settings)
+    registry = DocumentService(stage.store, stage.ledger, stage.settings)
     try:
         stage.ledger.counted({})
         begun = stage.register("a", list(range(10)))

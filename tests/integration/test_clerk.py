@@ -11,15 +11,15 @@ from servers import Valkey
 from stage import Stage
 
 from ocrfleet import keys
-from ocrfleet.broker.inspection import Published
+from ocrfleet.broker.inspection import MessageInspector
 from ocrfleet.errors import Reason, TransientError
-from ocrfleet.records.base import Queue
+from ocrfleet.records.base import Priority
 from ocrfleet.records.documents import Manifest, Source
-from ocrfleet.records.submissions import Arrival, Terms, Wish
+from ocrfleet.records.submissions import IntakeBatch, SourceReference, SubmissionOptions
 from ocrfleet.sources.sources import uri_of
-from producer.intake.batches import Arrivals
-from producer.intake.consumer import Clerk
-from producer.intake.scheduler import Receiver
+from producer.intake.batches import IntakeBatches
+from producer.intake.consumer import IntakeConsumer
+from producer.intake.scheduler import IntakeScheduler
 from producer.state.profiles import save_profile
 
 
@@ -31,14 +31,16 @@ def stage(tmp_path: Path, valkey: Valkey) -> Iterator[Stage]:
     made.close()
 
 
-def terms(stage: Stage, *, queue: Queue = Queue.BULK, collection: str = "c") -> Terms:
-    return Terms(profile_digest=stage.profile.digest, queue=queue, collection=collection)
+def terms(stage: Stage, *, queue: Priority = Priority.BULK, collection: str = "c") -> SubmissionOptions:
+    return SubmissionOptions(profile_digest=stage.profile.digest, queue=queue, collection=collection)
 
 
-def wish(stage: Stage, name: str, *numbers: int) -> Wish:
+def wish(stage: Stage, name: str, *numbers: int) -> SourceReference:
     path = write_book(stage.folder / name, list(numbers)) if numbers else stage.folder / name
     size = path.stat().st_size if path.exists() else 0
-    return Wish(name=name, uri=uri_of(path), size=size, mtime_ns=path.stat().st_mtime_ns if path.exists() else 0)
+    return SourceReference(
+        name=name, uri=uri_of(path), size=size, mtime_ns=path.stat().st_mtime_ns if path.exists() else 0
+    )
 
 
 def manifests(stage: Stage) -> list[Manifest]:
@@ -50,9 +52,9 @@ def test_an_arrival_becomes_documents_once_however_often_it_comes(stage: Stage) 
     wishes = [wish(stage, "a.tif", 1, 2), wish(stage, "b.tif", 3), wish(stage, "gone.tif")]
     (stage.folder / "text.tif").write_text("no image")
     wishes.append(wish(stage, "text.tif"))
-    clerk = Clerk(stage.store, stage.ledger, stage.intake)
+    clerk = IntakeConsumer(stage.store, stage.ledger, stage.intake)
     for _ in range(3):
-        clerk.take_in(Arrivals(stage.store).add(terms(stage), wishes))
+        clerk.take_in(IntakeBatches(stage.store).add(terms(stage), wishes))
     # Then each is a document, also those that can't be read, with the reason
     assert sorted(m.total for m in manifests(stage)) == [0, 0, 1, 2]
     assert {m.problem.reason for m in manifests(stage) if m.problem} <= {
@@ -68,20 +70,20 @@ def test_an_arrival_becomes_documents_once_however_often_it_comes(stage: Stage) 
 def test_an_arrival_that_can_not_be_read_is_kept_aside_and_keeps_nobody_waiting(stage: Stage) -> None:
     damaged = keys.arrival("bulk", "c", "20261125T000000.000000Z", "0" * 64)
     stage.store.put(damaged, b'{"schema_version": 99}')
-    clerk = Clerk(stage.store, stage.ledger, stage.intake)
+    clerk = IntakeConsumer(stage.store, stage.ledger, stage.intake)
     clerk.take_in(damaged)
     assert stage.store.get(keys.refused(damaged)) == b'{"schema_version": 99}'
     assert list(stage.store.list("arrivals/")) == []
 
 
 def test_a_clerk_that_leaves_gives_back_what_is_left_and_the_next_one_does_it(stage: Stage) -> None:
-    key = Arrivals(stage.store).add(terms(stage), [wish(stage, "a.tif", 1)])
-    leaving = Clerk(stage.store, stage.ledger, stage.intake)
+    key = IntakeBatches(stage.store).add(terms(stage), [wish(stage, "a.tif", 1)])
+    leaving = IntakeConsumer(stage.store, stage.ledger, stage.intake)
     leaving.leave()
     with pytest.raises(TransientError, match="leaving"):
         leaving.take_in(key)
-    assert Arrival.from_bytes(stage.store.get(key)).wishes
-    Clerk(stage.store, stage.ledger, stage.intake).take_in(key)
+    assert IntakeBatch.from_bytes(stage.store.get(key)).wishes
+    IntakeConsumer(stage.store, stage.ledger, stage.intake).take_in(key)
     assert len(manifests(stage)) == 1
 
 
@@ -90,23 +92,23 @@ def test_a_source_that_can_not_be_taken_in_now_keeps_no_other_waiting(
 ) -> None:
     # Given three sources, the second of which lies where nobody answers
     wishes = [wish(stage, "a.tif", 1), wish(stage, "b.tif", 2), wish(stage, "c.tif", 3)]
-    key = Arrivals(stage.store).add(terms(stage), wishes)
+    key = IntakeBatches(stage.store).add(terms(stage), wishes)
     away, wished, asked = [True], stage.intake.wished, []
 
-    def asked_for(one: Wish) -> Source:
+    def asked_for(one: SourceReference) -> Source:
         asked.append(one.name)
         if one.name == "b.tif" and away:
             raise TransientError("its server is away")
         return wished(one)
 
     monkeypatch.setattr(stage.intake, "wished", asked_for)
-    clerk = Clerk(stage.store, stage.ledger, stage.intake)
+    clerk = IntakeConsumer(stage.store, stage.ledger, stage.intake)
     for _ in range(2):
         with pytest.raises(TransientError, match=r"1 of \d sources wait: its server is away"):
             clerk.take_in(key)
     # Then the others are documents, and what is left is the one
     assert len(manifests(stage)) == 2
-    assert [one.name for one in Arrival.from_bytes(stage.store.get(key)).wishes] == ["b.tif"]
+    assert [one.name for one in IntakeBatch.from_bytes(stage.store.get(key)).wishes] == ["b.tif"]
     assert asked == ["a.tif", "b.tif", "c.tif", "b.tif"]
     # Until it can be had
     away.clear()
@@ -116,16 +118,16 @@ def test_a_source_that_can_not_be_taken_in_now_keeps_no_other_waiting(
 
 
 def test_arrivals_are_published_interactive_ones_first_and_collections_in_turn(stage: Stage) -> None:
-    arrivals = Arrivals(stage.store)
+    arrivals = IntakeBatches(stage.store)
     for number in range(30):
         arrivals.add(terms(stage, collection="huge"), [wish(stage, f"{number}.tif", number)])
     small = arrivals.add(terms(stage, collection="small"), [wish(stage, "small.tif", 100)])
-    fast = arrivals.add(terms(stage, queue=Queue.INTERACTIVE, collection="z"), [wish(stage, "fast.tif", 101)])
+    fast = arrivals.add(terms(stage, queue=Priority.INTERACTIVE, collection="z"), [wish(stage, "fast.tif", 101)])
     now = [0.0]
-    receiver = Receiver(stage.store, stage.ledger, stage.app, clock=lambda: now[0])
+    receiver = IntakeScheduler(stage.store, stage.ledger, stage.app, clock=lambda: now[0])
     # When there is room for some
     count = receiver.tick()
-    published = Published(stage.ledger.redis)
+    published = MessageInspector(stage.ledger.redis)
     assert count == len(published.intakes()) < 30
     assert {small, fast} <= published.intakes()
     # Then what is on its way is not published again, and what was lost is, after a while
@@ -142,11 +144,11 @@ def test_arrivals_are_published_interactive_ones_first_and_collections_in_turn(s
 
 def test_what_comes_back_rests_longer_each_time_and_keeps_no_other_waiting(stage: Stage) -> None:
     # Given more arrivals than are ever on their way, whose server does not answer
-    arrivals = Arrivals(stage.store)
+    arrivals = IntakeBatches(stage.store)
     gone = {arrivals.add(terms(stage), [wish(stage, f"{number}.tif", number)]) for number in range(20)}
     now = [0.0]
-    receiver = Receiver(stage.store, stage.ledger, stage.app, clock=lambda: now[0])
-    published = Published(stage.ledger.redis)
+    receiver = IntakeScheduler(stage.store, stage.ledger, stage.app, clock=lambda: now[0])
+    published = MessageInspector(stage.ledger.redis)
 
     def come_back() -> set[str]:
         """What a clerk does that can do nothing now."""
@@ -179,7 +181,7 @@ def test_what_comes_back_rests_longer_each_time_and_keeps_no_other_waiting(stage
     assert rests[:4] == [2, 4, 8, 16]
     assert rests[-1] == 300
     # And nobody who begins anew waits for that
-    assert Receiver(stage.store, stage.ledger, stage.app).tick() == 1
+    assert IntakeScheduler(stage.store, stage.ledger, stage.app).tick() == 1
 
 
 def test_an_arrival_of_which_nothing_can_be_had_does_not_keep_a_clerk(
@@ -187,17 +189,17 @@ def test_an_arrival_of_which_nothing_can_be_had_does_not_keep_a_clerk(
 ) -> None:
     # Given twelve sources, ten of which lie where nobody answers for long
     wishes = [wish(stage, f"{number:02}.tif", number) for number in range(12)]
-    key = Arrivals(stage.store).add(terms(stage), wishes)
+    key = IntakeBatches(stage.store).add(terms(stage), wishes)
     wished, asked = stage.intake.wished, []
 
-    def asked_for(one: Wish) -> Source:
+    def asked_for(one: SourceReference) -> Source:
         asked.append(one.name)
         if one.name < "10":
             raise TransientError("its server is away")
         return wished(one)
 
     monkeypatch.setattr(stage.intake, "wished", asked_for)
-    clerk = Clerk(stage.store, stage.ledger, stage.intake)
+    clerk = IntakeConsumer(stage.store, stage.ledger, stage.intake)
     # When it is taken in, the clerk has patience for some of them
     with pytest.raises(TransientError, match="12 of 12 sources wait"):
         clerk.take_in(key)
@@ -207,4 +209,4 @@ def test_an_arrival_of_which_nothing_can_be_had_does_not_keep_a_clerk(
         with pytest.raises(TransientError, match=f"{left} sources wait"):
             clerk.take_in(key)
     assert len(manifests(stage)) == 2
-    assert [one.name for one in Arrival.from_bytes(stage.store.get(key)).wishes][-1] == "04.tif"
+    assert [one.name for one in IntakeBatch.from_bytes(stage.store.get(key)).wishes][-1] == "04.tif"

@@ -13,10 +13,10 @@ from stage import Stage
 
 from ocrfleet import keys
 from ocrfleet.broker.celery_app import publish_pages
-from ocrfleet.broker.inspection import Published
+from ocrfleet.broker.inspection import MessageInspector
 from ocrfleet.errors import Reason
 from ocrfleet.profiles.profile import resolve
-from ocrfleet.records.base import Queue
+from ocrfleet.records.base import Priority
 from ocrfleet.records.documents import DocumentStatus, Manifest, Marker, Status
 from ocrfleet.records.messages import PageJob
 from producer.control.dispatcher import Dispatcher
@@ -67,7 +67,7 @@ def test_collections_take_turns_and_interactive_documents_come_first(tmp_path: P
         # Given a huge collection, a small one behind it, and an interactive document last
         huge = [stage.register(f"huge-{number}", [number], collection="huge") for number in range(10)]
         small = [stage.register(f"small-{number}", [100 + number], collection="small") for number in range(2)]
-        fast = stage.register("fast", [200], queue=Queue.INTERACTIVE, collection="small")
+        fast = stage.register("fast", [200], queue=Priority.INTERACTIVE, collection="small")
         # When there is room for seven
         stage.dispatcher.tick()
         # Then the interactive one is there, both of the small collection, and the huge one has what is left to bulk
@@ -123,7 +123,7 @@ def test_the_sweep_leaves_alone_what_is_on_its_way(stage: Stage) -> None:
     stage.register("a", numbers(0, 6))
     stage.dispatcher.tick()
     assert [stage.sweep.run() for _ in range(3)] == [0, 0, 0]
-    jobs, _ = Published(stage.valkey.client).jobs([keys.queue_pages("bulk", stage.profile.name)])
+    jobs, _ = MessageInspector(stage.valkey.client).jobs([keys.queue_pages("bulk", stage.profile.name)])
     assert sorted(job.first for job in jobs) == numbers(1, 6)
 
 
@@ -147,7 +147,7 @@ def test_an_assembly_that_was_lost_is_asked_for_again(stage: Stage) -> None:
 def test_a_job_published_twice_is_read_once(stage: Stage) -> None:
     book = stage.register("a", numbers(0, 4))
     stage.dispatcher.tick()
-    job = PageJob(document=book.document, generation=1, queue=Queue.BULK, first=1, last=4)
+    job = PageJob(document=book.document, generation=1, queue=Priority.BULK, first=1, last=4)
     stage.start_worker()
     stage.await_(lambda: len(stage.stored(book)) == 4)
     publish_pages(stage.app, stage.profile.name, [job])
@@ -418,7 +418,7 @@ def test_a_retry_while_the_last_end_is_still_being_delivered_is_not_lost(stage: 
     manifest = Manifest.from_bytes(stage.store.get(keys.manifest(book.document)))
     marker = Marker(
         generation=1,
-        queue=Queue.BULK,
+        queue=Priority.BULK,
         collection="all",
         profile=manifest.profile,
         profile_digest=manifest.profile_digest,

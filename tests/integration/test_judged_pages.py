@@ -16,9 +16,9 @@ from stage import Stage
 
 from ocrfleet import keys
 from ocrfleet.broker.celery_app import publish_pages, queue_names
-from ocrfleet.broker.inspection import Published
+from ocrfleet.broker.inspection import MessageInspector
 from ocrfleet.errors import Reason
-from ocrfleet.profiles.profile import Judgement, Parser, Profile, Render, Rung, Sampling, resolve
+from ocrfleet.profiles.profile import Judgement, Parser, Profile, Render, RetryStep, Sampling, resolve
 from ocrfleet.records.documents import DocumentStatus, Status
 from ocrfleet.records.messages import PageJob
 from ocrfleet.records.pages import PageResult, Role
@@ -31,7 +31,7 @@ from worker.pipeline.run_record import Attempt, RunRecord
 SIDE = 256
 
 
-def asking(engine: str, *ladder: Rung, **changes: object) -> Profile:
+def asking(engine: str, *ladder: RetryStep, **changes: object) -> Profile:
     told = {
         "prompt": "<image>\nRead.",
         "sampling": Sampling(max_tokens=LIMIT),
@@ -102,7 +102,7 @@ def output(stage: Stage, status: Status, kind: str) -> str:
 
 def test_a_page_that_no_attempt_reads_is_done_by_its_own_text(staged: Callable[..., Stage]) -> None:
     # Given a PDF whose first page has a text of its own, its second has none, and an engine that sees neither
-    ladder = Rung(temperature=0.2, after=(Reason.TRUNCATED,)), Rung(text_layer=True, after=(Reason.EMPTY,))
+    ladder = RetryStep(temperature=0.2, after=(Reason.TRUNCATED,)), RetryStep(text_layer=True, after=(Reason.EMPTY,))
     stage = staged(asking("misbehaving:MisbehavingEngine", *ladder))
     stage.plan["acts"] = {"5": ["stay silent"], "6": ["stay silent"], "7": ["well"]}
     book = registered_pdf(stage, {5: OWN_TEXT, 6: None, 7: OWN_TEXT})
@@ -129,7 +129,7 @@ def test_a_page_that_no_attempt_reads_is_done_by_its_own_text(staged: Callable[.
 def test_a_page_that_hangs_in_every_attempt_is_done_by_its_own_text(staged: Callable[..., Stage], engine: str) -> None:
     # Given an engine that hangs in two pages, one that can be interrupted and one that can't, and the text of one of them
     hangs = (Reason.ENGINE_DEADLINE,)
-    ladder = Rung(temperature=0.2, after=hangs), Rung(text_layer=True, after=hangs)
+    ladder = RetryStep(temperature=0.2, after=hangs), RetryStep(text_layer=True, after=hangs)
     stage = staged(asking(engine, *ladder), page_deadline=1.0)
     stage.plan |= {"hang": [5, 6], "acts": {}}
     book = registered_pdf(stage, {4: None, 5: OWN_TEXT, 6: None})
@@ -158,7 +158,7 @@ def test_a_page_that_hangs_in_every_attempt_is_done_by_its_own_text(staged: Call
 
 def test_an_attempt_takes_no_longer_than_its_rung_allows(staged: Callable[..., Stage]) -> None:
     # Given a rung that allows less time than the profile, and two pages that take long: at that rung, and at the bottom
-    stage = staged(asking("misbehaving:MisbehavingEngine", Rung(temperature=0.2, deadline=0.5)))
+    stage = staged(asking("misbehaving:MisbehavingEngine", RetryStep(temperature=0.2, deadline=0.5)))
     stage.plan["long"] = 3.0
     book = registered(stage, {1: ["truncate", "take long", "well"], 2: ["take long"]})
     # When they are read
@@ -175,7 +175,7 @@ def test_an_attempt_takes_no_longer_than_its_rung_allows(staged: Callable[..., S
 
 def test_a_guest_takes_no_longer_than_the_rung_allows_that_sent_it_the_page(staged: Callable[..., Stage]) -> None:
     # Given a guest whose own profile allows far more than the rung does
-    stage = staged(asking("misbehaving:MisbehavingEngine", Rung(profile=GUEST.name, deadline=0.5)))
+    stage = staged(asking("misbehaving:MisbehavingEngine", RetryStep(profile=GUEST.name, deadline=0.5)))
     stage.plan["long"] = 3.0
     book = registered(stage, {1: ["truncate", "take long", "well"]})
     stage.start_worker(GUEST)
@@ -248,18 +248,18 @@ def test_a_page_whose_text_shows_no_picture_has_none(staged: Callable[..., Stage
 
 def climbing(stage: Stage) -> list[PageJob]:
     """The jobs that are with a guest, or on their way to it."""
-    jobs, _ = Published(stage.valkey.client).jobs(queue_names(GUEST.name))
+    jobs, _ = MessageInspector(stage.valkey.client).jobs(queue_names(GUEST.name))
     return [job for job in jobs if job.climbing is not None]
 
 
 def waiting_at_home(stage: Stage) -> list[int]:
-    jobs, _ = Published(stage.valkey.client).jobs(queue_names(stage.profile.name))
+    jobs, _ = MessageInspector(stage.valkey.client).jobs(queue_names(stage.profile.name))
     return sorted(page for job in jobs if job.climbing is None for page in range(job.first, job.last + 1))
 
 
 def test_a_guest_reads_no_page_again_when_its_job_comes_again(staged: Callable[..., Stage]) -> None:
     # Given two pages of one job that go to a guest, who is said to be there, and is not
-    ladder = Rung(profile=GUEST.name), Rung(prompt="<image>\nOnly the text.")
+    ladder = RetryStep(profile=GUEST.name), RetryStep(prompt="<image>\nOnly the text.")
     stage = staged(asking("misbehaving:MisbehavingEngine", *ladder))
     state = WorkerState(worker="a guest", profile=GUEST.name, profile_digest=GUEST.digest)
     stage.ledger.heartbeat(state, 300)
@@ -294,7 +294,7 @@ def test_a_guest_reads_no_page_again_when_its_job_comes_again(staged: Callable[.
 
 def test_pages_of_one_climbing_job_end_each_in_its_way(staged: Callable[..., Stage]) -> None:
     # Given pages of one job that go to a guest together, who reads one, and doubts, sees nothing of, or fails at the others
-    ladder = Rung(profile=GUEST.name), Rung(prompt="<image>\nOnly the text.")
+    ladder = RetryStep(profile=GUEST.name), RetryStep(prompt="<image>\nOnly the text.")
     stage = staged(asking("misbehaving:MisbehavingEngine", *ladder))
     book = registered(
         stage,

@@ -13,11 +13,11 @@ from stage import Stage
 
 from ocrfleet import keys
 from ocrfleet.broker.celery_app import queue_names
-from ocrfleet.broker.inspection import Published
+from ocrfleet.broker.inspection import MessageInspector
 from ocrfleet.broker.ledger import Faults
 from ocrfleet.errors import Reason
-from ocrfleet.profiles.profile import Judgement, Profile, Rung, Sampling, resolve
-from ocrfleet.records.base import Queue
+from ocrfleet.profiles.profile import Judgement, Profile, RetryStep, Sampling, resolve
+from ocrfleet.records.base import Priority
 from ocrfleet.records.documents import DocumentStatus, Manifest, Marker, Status
 from ocrfleet.records.pages import PageResult
 from producer.intake.register import Registered
@@ -26,7 +26,7 @@ from worker.pipeline.run_record import RunRecord
 WARM, OTHER_PROMPT, NOBODY, OTHER, LAST = 1, 2, 3, 4, 5
 
 
-def asking(profile: Profile, *ladder: Rung) -> Profile:
+def asking(profile: Profile, *ladder: RetryStep) -> Profile:
     changes = {
         "prompt": "<image>\nRead.",
         "sampling": Sampling(max_tokens=LIMIT),
@@ -39,11 +39,11 @@ def asking(profile: Profile, *ladder: Rung) -> Profile:
 OTHERS = asking(resolve("misbehaving:OtherMisbehavingEngine"))
 PROFILE = asking(
     resolve("misbehaving:MisbehavingEngine"),
-    Rung(temperature=0.2, after=(Reason.TRUNCATED, Reason.REPETITION, Reason.ENGINE_FAILED)),
-    Rung(prompt="<image>\nOnly the text."),
-    Rung(profile="nobody"),
-    Rung(profile=OTHERS.name, max_tokens=LIMIT // 2),
-    Rung(text_layer=True),
+    RetryStep(temperature=0.2, after=(Reason.TRUNCATED, Reason.REPETITION, Reason.ENGINE_FAILED)),
+    RetryStep(prompt="<image>\nOnly the text."),
+    RetryStep(profile="nobody"),
+    RetryStep(profile=OTHERS.name, max_tokens=LIMIT // 2),
+    RetryStep(text_layer=True),
 )
 
 
@@ -131,7 +131,7 @@ def test_each_page_ends_as_it_should_by_the_rungs_that_are_made_for_it(stage: St
     stage.await_(lambda: stage.valkey.client.hlen(keys.UNACKED) == 0)
     profiles = [PROFILE.name, OTHERS.name]
     queues = [name for profile in profiles for name in queue_names(profile)]
-    assert Published(stage.valkey.client).jobs(queues) == ([], set())
+    assert MessageInspector(stage.valkey.client).jobs(queues) == ([], set())
 
 
 def sent() -> tuple[int, str]:
@@ -221,14 +221,14 @@ def opened_again(stage: Stage, book: Registered, generation: int) -> Registered:
     manifest = Manifest.from_bytes(stage.store.get(keys.manifest(book.document)))
     marker = Marker(
         generation=generation,
-        queue=Queue.BULK,
+        queue=Priority.BULK,
         collection="all",
         profile=manifest.profile,
         profile_digest=manifest.profile_digest,
         pages_per_job=1,
         routes=PROFILE.destinations,
     )
-    stage.store.put(keys.waiting(Queue.BULK, "all", manifest.created, book.document, generation), marker.to_bytes())
+    stage.store.put(keys.waiting(Priority.BULK, "all", manifest.created, book.document, generation), marker.to_bytes())
     return replace(book, generation=generation)
 
 
@@ -251,7 +251,7 @@ def test_pages_come_home_when_the_profile_that_they_were_sent_to_is_gone(stage: 
     other.send_signal(19)  # SIGSTOP: its heartbeat lasts for a while
     stage.start_worker()
     queues = queue_names(OTHERS.name)
-    stage.await_(lambda: any(job.climbing for job in Published(stage.valkey.client).jobs(queues)[0]))
+    stage.await_(lambda: any(job.climbing for job in MessageInspector(stage.valkey.client).jobs(queues)[0]))
     other.kill()
     (status,) = stage.finish(book)
     # Then it ends, with nobody served to go to

@@ -132,7 +132,7 @@ def test_a_page_is_in_one_living_workers_hand(ledger: Ledger) -> None:
 def test_whoever_saw_a_worker_die_is_heard_by_those_who_find_its_pages(ledger: Ledger) -> None:
     worker = f"{process_name(4711)}.0123"
     ledger.hold(DOCUMENT, 1, 5, worker=worker, alone=True)
-    ledger.bury(4711, "killed by SIGKILL")
+    ledger.record_exit(4711, "killed by SIGKILL")
     assert ledger.inspect(DOCUMENT, 1, 5, worker="b") == Faults(deaths_alone=1, death="killed by SIGKILL")
 
 

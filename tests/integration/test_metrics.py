@@ -22,11 +22,11 @@ from servers import FAKES, Moto, Valkey, free_ports
 from stage import ENGINE, Stage
 
 from ocrfleet.broker.celery_app import queue_names
-from ocrfleet.records.base import Queue
-from ocrfleet.records.submissions import Terms, Wish
+from ocrfleet.records.base import Priority
+from ocrfleet.records.submissions import SourceReference, SubmissionOptions
 from ocrfleet.sources.sources import uri_of
-from producer.intake.batches import Arrivals
-from producer.intake.scheduler import Receiver
+from producer.intake.batches import IntakeBatches
+from producer.intake.scheduler import IntakeScheduler
 from producer.state.profiles import save_profile
 
 _COMMAND = str(Path(sys.executable).with_name("ocrfleet"))
@@ -107,7 +107,7 @@ def test_a_supervisor_adds_up_its_workers_and_those_that_died(stage: Stage, role
     )
 
     # When the fleet has read another one
-    stage.finish(stage.register("second", list(range(30, 41)), queue=Queue.INTERACTIVE))
+    stage.finish(stage.register("second", list(range(30, 41)), queue=Priority.INTERACTIVE))
     page = scraped(worker.port, lambda page: done(page) >= 30)
 
     # Then the sums are those of all that was read, by whomever
@@ -140,8 +140,12 @@ def test_a_leader_tells_of_the_whole_fleet(stage: Stage, roles: list[Role]) -> N
     save_profile(stage.store, stage.profile)
     serving = start(roles, stage, "serve", "--engine", ENGINE, "--port", str(port), OCRFLEET_API_TOKENS=token)
     path = write_book(stage.folder / "arriving.tif", [1, 2, 3])
-    wish = Wish(name="arriving", uri=uri_of(path), size=path.stat().st_size, mtime_ns=path.stat().st_mtime_ns)
-    Arrivals(stage.store).add(Terms(profile_digest=stage.profile.digest, queue=Queue.BULK, collection="c"), [wish])
+    wish = SourceReference(
+        name="arriving", uri=uri_of(path), size=path.stat().st_size, mtime_ns=path.stat().st_mtime_ns
+    )
+    IntakeBatches(stage.store).add(
+        SubmissionOptions(profile_digest=stage.profile.digest, queue=Priority.BULK, collection="c"), [wish]
+    )
 
     waiting = scraped(port, lambda page: page.sum("ocrfleet_backlog_pages", queue="bulk", state="queued") == 3)
 
@@ -239,10 +243,12 @@ def test_what_is_published_again_is_counted_by_kind(stage: Stage) -> None:
     before = published_again()
     save_profile(stage.store, stage.profile)
     now = [0.0]
-    receiver = Receiver(stage.store, stage.ledger, stage.app, clock=lambda: now[0])
+    receiver = IntakeScheduler(stage.store, stage.ledger, stage.app, clock=lambda: now[0])
     path = write_book(stage.folder / "a.tif", [1])
-    wish = Wish(name="a.tif", uri=uri_of(path), size=path.stat().st_size)
-    Arrivals(stage.store).add(Terms(profile_digest=stage.profile.digest, queue=Queue.BULK, collection="c"), [wish])
+    wish = SourceReference(name="a.tif", uri=uri_of(path), size=path.stat().st_size)
+    IntakeBatches(stage.store).add(
+        SubmissionOptions(profile_digest=stage.profile.digest, queue=Priority.BULK, collection="c"), [wish]
+    )
     receiver.tick()
     pages, whole = stage.register("pages", [1, 2]), stage.register("whole", [3])
     stage.dispatcher.tick()

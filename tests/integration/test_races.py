@@ -15,7 +15,7 @@ from ocrfleet import keys
 from ocrfleet.broker.celery_app import publish_assembly, publish_pages
 from ocrfleet.broker.ledger import Mark
 from ocrfleet.errors import Reason, TransientError
-from ocrfleet.records.base import Queue
+from ocrfleet.records.base import Priority
 from ocrfleet.records.documents import DocumentStatus, Manifest, Status
 from ocrfleet.records.messages import PageJob
 from ocrfleet.records.pages import PageResult, PageStatus
@@ -23,16 +23,16 @@ from ocrfleet.storage import page_records as results
 from ocrfleet.storage.page_records import record_pages
 from producer.control.dispatcher import Dispatcher
 from producer.control.sweep import Sweep
-from producer.documents.service import Registry
+from producer.documents.service import DocumentService
 from producer.intake.register import Registered
 
 
-def registry_of(stage: Stage) -> Registry:
-    return Registry(stage.store, stage.ledger, stage.settings)
+def registry_of(stage: Stage) -> DocumentService:
+    return DocumentService(stage.store, stage.ledger, stage.settings)
 
 
 def job_of(book: Registered, first: int, last: int, *, generation: int = 1) -> PageJob:
-    return PageJob(document=book.document, generation=generation, queue=Queue.BULK, first=first, last=last)
+    return PageJob(document=book.document, generation=generation, queue=Priority.BULK, first=first, last=last)
 
 
 def result(page: int, text: str | None, *, stage: Stage) -> PageResult:

@@ -23,16 +23,16 @@ from stage import Stage
 
 from ocrfleet import keys
 from ocrfleet.errors import ConfigurationError, PermanentError, Reason, TransientError
-from ocrfleet.records.base import Queue, moment
+from ocrfleet.records.base import Priority, moment
 from ocrfleet.records.documents import DocumentStatus, Kind, Source
-from ocrfleet.records.submissions import Terms, Wish
+from ocrfleet.records.submissions import SourceReference, SubmissionOptions
 from ocrfleet.s3 import client as s3
 from ocrfleet.settings import Settings
 from ocrfleet.sources.sources import OWN_OUTPUT, OwnOutputError, Sources, uri_of_upload
 from ocrfleet.storage.s3_store import S3Store
 from ocrfleet.storage.store import FolderStore
 from producer.intake.inspect import Intake
-from producer.intake.register import Registrar
+from producer.intake.register import Registration
 
 KEY = "1890s/Köln & Umgebung/100%25 + a.tif"
 
@@ -57,10 +57,10 @@ class Desk:
         self.sources = Sources(self.settings, self.store)
         self.intake = Intake(self.settings, self.store, self.sources)
 
-    def put(self, data: bytes, key: str = KEY, **more: Any) -> Wish:
+    def put(self, data: bytes, key: str = KEY, **more: Any) -> SourceReference:
         """Put an object, as somebody who knows nothing of us; return the wish that its event makes."""
         answer = self.client.put_object(Bucket=self.bucket, Key=key, Body=data, **more)
-        return Wish(
+        return SourceReference(
             name=key,
             uri=s3.uri(self.bucket, key),
             size=len(data),
@@ -74,7 +74,7 @@ class Desk:
     def keep_versions(self) -> None:
         self.client.put_bucket_versioning(Bucket=self.bucket, VersioningConfiguration={"Status": "Enabled"})
 
-    def registered(self, data: bytes, wish: Wish | None = None) -> Source:
+    def registered(self, data: bytes, wish: SourceReference | None = None) -> Source:
         """Put an object; return the source that it would be registered as."""
         wish = wish or self.put(data)
         return Source(
@@ -234,7 +234,7 @@ def test_a_key_pair_that_is_refused_is_nothing_of_the_source(desk: Desk, monkeyp
     with pytest.raises(ConfigurationError, match="AWS_ACCESS_KEY_ID"):
         desk.read(source, sources)
     with pytest.raises(ConfigurationError, match="AWS_ACCESS_KEY_ID"):
-        sources.looked_up(Wish(name="a", uri=source.uri, size=0))
+        sources.looked_up(SourceReference(name="a", uri=source.uri, size=0))
 
 
 class Cutting(socketserver.ThreadingTCPServer):
@@ -317,7 +317,7 @@ def test_what_was_sent_to_us_is_read_from_the_store(desk: Desk, where: str) -> N
     sources = Sources(desk.settings, store)
     intake = Intake(desk.settings, store, sources)
     store.create(keys.upload(sha256), data)
-    wish = Wish(name="a.tif", uri=uri_of_upload(sha256), size=len(data))
+    wish = SourceReference(name="a.tif", uri=uri_of_upload(sha256), size=len(data))
 
     source = intake.wished(wish)
     intake.close()
@@ -337,7 +337,7 @@ def test_what_was_sent_to_us_is_read_from_the_store(desk: Desk, where: str) -> N
 @pytest.mark.parametrize("key", ["documents/a/manifest.json", "uploads/../profiles/a", "/etc/passwd", ""])
 def test_nothing_else_of_the_store_is_a_source(desk: Desk, key: str) -> None:
     with pytest.raises(PermanentError):
-        desk.intake.wished(Wish(name="a", uri=f"store:{key}", size=1))
+        desk.intake.wished(SourceReference(name="a", uri=f"store:{key}", size=1))
 
 
 # ---- intake
@@ -369,7 +369,7 @@ def test_what_was_taken_in_is_read_without_another_download(desk: Desk) -> None:
 def test_a_wish_that_says_little_is_looked_up(desk: Desk) -> None:
     known = desk.put(image())
 
-    source = desk.intake.wished(Wish(name=KEY, uri=known.uri, size=0))
+    source = desk.intake.wished(SourceReference(name=KEY, uri=known.uri, size=0))
 
     assert source == desk.registered(image(), known)
 
@@ -443,9 +443,9 @@ def test_workers_read_sources_from_s3_and_each_is_fetched_once(
     seaweed.client.upload_file(str(tmp_path / "book.tif"), bucket, "book.tif")
     stage = Stage(tmp_path, valkey, s3=seaweed.settings())
     try:
-        terms = Terms(profile_digest=stage.profile.digest, queue=Queue.BULK, collection="all")
-        registrar = Registrar(stage.store, stage.intake, profile=stage.profile, terms=terms)
-        wish = Wish(name="book.tif", uri=s3.uri(bucket, "book.tif"), size=0)
+        terms = SubmissionOptions(profile_digest=stage.profile.digest, queue=Priority.BULK, collection="all")
+        registrar = Registration(stage.store, stage.intake, profile=stage.profile, terms=terms)
+        wish = SourceReference(name="book.tif", uri=s3.uri(bucket, "book.tif"), size=0)
         # When it is taken in and read by two workers
         for _ in range(2):
             stage.start_worker(OCRFLEET_S3_ENDPOINT_URL=seaweed.endpoint)
@@ -459,7 +459,9 @@ def test_workers_read_sources_from_s3_and_each_is_fetched_once(
         # And one that changes before it is read fails for that, not for us
         write_book(tmp_path / "other.tif", [20, 21])
         seaweed.client.upload_file(str(tmp_path / "other.tif"), bucket, "other.tif")
-        other = registrar.take_in(Wish(name="o", uri=s3.uri(bucket, "other.tif"), size=0), submitted=moment())
+        other = registrar.take_in(
+            SourceReference(name="o", uri=s3.uri(bucket, "other.tif"), size=0), submitted=moment()
+        )
         for path in stage.settings.cache.iterdir():
             path.unlink()
         seaweed.client.put_object(Bucket=bucket, Key="other.tif", Body=b"something else")

@@ -19,17 +19,17 @@ from structlog.testing import capture_logs
 from ocrfleet import keys
 from ocrfleet.errors import ConfigurationError, TransientError
 from ocrfleet.markdown.escape import figure_path
-from ocrfleet.records.base import Queue
+from ocrfleet.records.base import Priority
 from ocrfleet.records.documents import DocumentStatus, Output, Status
-from ocrfleet.records.submissions import Arrival, Submission, Terms, Wish
+from ocrfleet.records.submissions import IntakeBatch, SourceReference, Submission, SubmissionOptions
 from ocrfleet.storage.store import FolderStore
-from producer.delivery.to_s3 import Publisher
+from producer.delivery.to_s3 import S3Delivery
 from producer.triggers.filters import Filter, Prefix
 from producer.triggers.notifications import ObjectEvent
 from producer.triggers.sqs import SqsWatcher, sqs_client
 from producer.triggers.watcher import Watcher
 
-TERMS = Terms(profile_digest="0" * 64, queue=Queue.BULK, collection="inbox")
+TERMS = SubmissionOptions(profile_digest="0" * 64, queue=Priority.BULK, collection="inbox")
 
 
 class Desk:
@@ -111,9 +111,9 @@ class Desk:
         ):
             yield
 
-    def wishes(self) -> list[Wish]:
+    def wishes(self) -> list[SourceReference]:
         keys = list(self.store.list("arrivals/bulk/inbox/"))
-        return [wish for key in keys for wish in Arrival.from_bytes(self.store.get(key)).wishes]
+        return [wish for key in keys for wish in IntakeBatch.from_bytes(self.store.get(key)).wishes]
 
 
 @pytest.fixture
@@ -289,7 +289,7 @@ def test_results_in_the_bucket_that_is_watched_are_known_by_their_metadata(desk:
     )
     desk.notify(QueueArn=moto.arn(desk.queue))
     # When they are delivered beside their source, and something is uploaded, and a watcher is told that knows of no results
-    Publisher(desk.store, moto.settings()).deliver(ended, submission)
+    S3Delivery(desk.store, moto.settings()).deliver(ended, submission)
     desk.put("in/b.pdf")
     delivered = {entry["Key"] for entry in moto.s3.list_objects_v2(Bucket=desk.bucket)["Contents"]}
     assert {"in/a.pdf.pdf", f"in/{figure_path(document, picture)}", "in/b.pdf"} <= delivered

@@ -20,8 +20,8 @@ from servers import ROOT, Moto
 
 from ocrfleet.errors import ConfigurationError
 from ocrfleet.profiles.profile import Profile
-from ocrfleet.records.base import Queue
-from ocrfleet.records.submissions import Arrival, Terms, Wish
+from ocrfleet.records.base import Priority
+from ocrfleet.records.submissions import IntakeBatch, SourceReference, SubmissionOptions
 from ocrfleet.settings import Settings
 from ocrfleet.storage.store import FolderStore
 from producer.cli.watch import watch
@@ -30,7 +30,7 @@ from producer.triggers.filters import Filter, Prefix
 from producer.triggers.notifications import ObjectEvent
 from producer.triggers.watcher import Follower, Watcher
 
-TERMS = Terms(profile_digest="0" * 64, queue=Queue.BULK, collection="inbox")
+TERMS = SubmissionOptions(profile_digest="0" * 64, queue=Priority.BULK, collection="inbox")
 
 
 @pytest.fixture
@@ -51,8 +51,10 @@ def watcher(moto: Moto, store: FolderStore) -> Iterator[Watcher]:
         yield made
 
 
-def wishes(store: FolderStore) -> list[Wish]:
-    return [wish for key in store.list("arrivals/bulk/inbox/") for wish in Arrival.from_bytes(store.get(key)).wishes]
+def wishes(store: FolderStore) -> list[SourceReference]:
+    return [
+        wish for key in store.list("arrivals/bulk/inbox/") for wish in IntakeBatch.from_bytes(store.get(key)).wishes
+    ]
 
 
 def until(condition: Callable[[], object], *, seconds: float = 20) -> None:
@@ -214,7 +216,7 @@ def test_the_command_registers_what_events_tell_and_what_they_do_not(moto: Moto,
     # then both are registered, under terms whose profile can be found, and SIGTERM is a clean end.
     assert codes == [0, 0]
     for key in store.list("arrivals/bulk/inbox/"):
-        terms = Arrival.from_bytes(store.get(key)).terms
+        terms = IntakeBatch.from_bytes(store.get(key)).terms
         assert terms.results == f"s3://{bucket}-out/texts/"
         assert Profile.from_bytes(store.get(f"profiles/{terms.profile_digest}.json")).digest == terms.profile_digest
 

@@ -17,7 +17,7 @@ from stage import Stage
 
 from ocrfleet import keys
 from ocrfleet.broker.celery_app import publish_pages, queue_names
-from ocrfleet.broker.inspection import Published
+from ocrfleet.broker.inspection import MessageInspector
 from ocrfleet.broker.ledger import Faults
 from ocrfleet.errors import EXIT_BROKEN, EXIT_CONFIGURATION
 from ocrfleet.profiles.profile import Profile, Route, resolve
@@ -64,7 +64,7 @@ def test_pages_are_read_by_the_profile_that_a_rule_sends_them_to(stage: Stage, r
     book = stage.register("a", numbers(0, 10), pages_per_job=4)
     queues = queue_names(stage.profile.name)
     stage.await_(lambda: stage.recognised() and stage.dispatcher.active)
-    stage.await_(lambda: Published(stage.valkey.client).waiting([stage.profile.name]) == {stage.profile.name: 0})
+    stage.await_(lambda: MessageInspector(stage.valkey.client).waiting([stage.profile.name]) == {stage.profile.name: 0})
     stage.await_(lambda: len(waiting_or_leased(stage)) == 10 and all(job.routed for job in jobs(stage, queues)))
     # Then its pages wait for the other, once, whoever sweeps
     assert [stage.sweep.run() for _ in range(3)] == [0, 0, 0]
@@ -81,9 +81,9 @@ def test_pages_are_read_by_the_profile_that_a_rule_sends_them_to(stage: Stage, r
 
 
 def jobs(stage: Stage, queues: list[str] | None = None) -> list:
-    return Published(stage.valkey.client).jobs(queues or [*queue_names(stage.profile.name), *queue_names(OTHER.name)])[
-        0
-    ]
+    return MessageInspector(stage.valkey.client).jobs(
+        queues or [*queue_names(stage.profile.name), *queue_names(OTHER.name)]
+    )[0]
 
 
 def waiting_or_leased(stage: Stage) -> list[int]:
@@ -324,7 +324,7 @@ def test_a_job_that_comes_twice_is_read_once(wide: Stage) -> None:
     book = wide.register("a", numbers(0, 16), pages_per_job=4)
     wide.start_worker()
     wide.await_(lambda: len(wide.stored(book)) >= 1)
-    jobs, _ = Published(wide.valkey.client).jobs([])
+    jobs, _ = MessageInspector(wide.valkey.client).jobs([])
     assert jobs
     for _ in range(3):
         publish_pages(wide.app, wide.profile.name, jobs)

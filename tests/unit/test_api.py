@@ -23,9 +23,9 @@ from starlette.testclient import TestClient
 from ocrfleet import keys
 from ocrfleet.errors import ConfigurationError, Reason, TransientError
 from ocrfleet.profiles.profile import RAPIDOCR
-from ocrfleet.records.base import Queue
+from ocrfleet.records.base import Priority
 from ocrfleet.records.documents import DocumentStatus, Output, Status
-from ocrfleet.records.submissions import Arrival, Submission
+from ocrfleet.records.submissions import IntakeBatch, Submission
 from ocrfleet.settings import ApiSettings, S3Settings
 from ocrfleet.sources.sources import OWN_OUTPUT, Sources
 from ocrfleet.storage.store import FolderStore
@@ -35,8 +35,8 @@ from producer.api.auth import check_address
 from producer.api.idempotency import remove_expired
 from producer.api.routes import progress as following
 from producer.documents.views import State
-from producer.intake.batches import Arrivals
-from producer.intake.consumer import Clerk
+from producer.intake.batches import IntakeBatches
+from producer.intake.consumer import IntakeConsumer
 from producer.intake.inspect import Intake
 
 TOKEN, OTHER, EVENTS = "a" * 32, "b" * 32, "e" * 32
@@ -58,7 +58,7 @@ class Front:
             self.store,
             self.shelf.ledger,
             self.shelf.registry,
-            Arrivals(self.store),
+            IntakeBatches(self.store),
             profile=RAPIDOCR,
             stopping=self.stopping,
         )
@@ -74,7 +74,7 @@ class Front:
         """What a clerk does."""
         intake = Intake(self.settings, self.shelf.store, Sources(self.settings, self.shelf.store))
         for key in list(self.shelf.store.list("arrivals/")):
-            Clerk(self.shelf.store, self.shelf.ledger, intake).take_in(key)
+            IntakeConsumer(self.shelf.store, self.shelf.ledger, intake).take_in(key)
         intake.close()
 
     def send(self, data: bytes, *, media: str = "application/pdf", key: str | None = None, **options: Any) -> Any:
@@ -125,7 +125,7 @@ def test_a_file_that_is_sent_is_a_document_at_once(front: Front) -> None:
     assert answer.headers["location"] == f"/v1/documents/{view['id']}"
     assert (view["state"], view["total"], view["names"][0]["name"]) == ("waiting", 2, "letter.pdf")
     assert front.client.get(answer.headers["location"]).json() == view
-    (waiting,) = front.store.list(keys.waiting_in(Queue.BULK, "letters"))
+    (waiting,) = front.store.list(keys.waiting_in(Priority.BULK, "letters"))
     assert keys.document_in(waiting) == view["id"]
     upload, reference = front.store.list(keys.UPLOADS)
     assert front.store.get(upload).startswith(b"%PDF-")
@@ -319,7 +319,7 @@ def test_a_source_is_noted_and_followed_until_it_is_a_document(bucketed: tuple[F
     place = answer.headers["location"]
     assert front.client.get(place).json() == answer.json()
     (key,) = front.store.list("arrivals/")
-    (wish,) = Arrival.from_bytes(front.store.get(key)).wishes
+    (wish,) = IntakeBatch.from_bytes(front.store.get(key)).wishes
     assert (wish.name, wish.uri, wish.size) == ("in/a b.pdf", f"s3://{bucket}/in/a%20b.pdf", len(pdf(2)))
     # And whoever asks again gets the same answer, and nothing is noted twice
     again = front.client.post("/v1/documents", json=source, params={"wait": 0}, headers={"Idempotency-Key": "k"})
@@ -417,9 +417,9 @@ def test_events_become_arrivals_where_that_is_allowed(bucketed: tuple[Front, str
 
     assert (answer.status_code, answer.json()) == (200, {"registered": 1, "ignored": 3})
     (key,) = front.store.list("arrivals/")
-    arrival = Arrival.from_bytes(front.store.get(key))
+    arrival = IntakeBatch.from_bytes(front.store.get(key))
     assert [wish.uri for wish in arrival.wishes] == [f"s3://{bucket}/in/a%20b.pdf"]
-    assert (arrival.terms.queue, arrival.terms.collection) == (Queue.BULK, "inbox")
+    assert (arrival.terms.queue, arrival.terms.collection) == (Priority.BULK, "inbox")
     assert arrival.terms.results == f"s3://{bucket}/out/"
 
 

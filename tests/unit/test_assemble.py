@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ocrfleet import keys
 from ocrfleet.errors import NotFoundError, Reason, TransientError
-from ocrfleet.records.base import Queue
+from ocrfleet.records.base import Priority
 from ocrfleet.records.documents import DocumentStatus, Kind, Manifest, Marker, Problem, Source, Status
 from ocrfleet.records.pages import Block, PageResult, PageStatus, Role
 from ocrfleet.storage.page_records import stored_pages
@@ -63,7 +63,7 @@ class Archive:
         )
         self.store.create(keys.manifest(DOCUMENT), manifest.to_bytes())
         marker = Marker(
-            generation=1, queue=Queue.BULK, collection="c", profile="p", profile_digest="ab" * 32, pages_per_job=8
+            generation=1, queue=Priority.BULK, collection="c", profile="p", profile_digest="ab" * 32, pages_per_job=8
         )
         self.store.put(keys.active(DOCUMENT), marker.to_bytes())
 

@@ -20,7 +20,7 @@ from servers import free_ports
 from ocrfleet.errors import ConfigurationError
 from ocrfleet.metrics import definitions as metrics
 from ocrfleet.metrics import exposition as exposition_module
-from ocrfleet.metrics.exposition import Children, Exposition, Snapshot, served
+from ocrfleet.metrics.exposition import ChildMetrics, Exposition, Snapshot, served
 from ocrfleet.settings import Settings
 
 #: A child: counts two pages, or as many as it is told, and has three in its engine.
@@ -38,7 +38,7 @@ Gauge("vllm:kv_cache_usage_perc", "Theirs.", ["model_name"], multiprocess_mode="
 """
 
 
-def child(children: Children, name: str, pages: int) -> None:
+def child(children: ChildMetrics, name: str, pages: int) -> None:
     environment = {**os.environ, **children.environment(name)}
     subprocess.run([sys.executable, "-c", CHILD, str(pages)], env=environment, check=True, timeout=60)
 
@@ -55,18 +55,18 @@ def page_of(exposition: Exposition) -> Scrape:
 
 
 @pytest.fixture
-def children(tmp_path: Path) -> Children:
-    return Children(tmp_path / "metrics")
+def children(tmp_path: Path) -> ChildMetrics:
+    return ChildMetrics(tmp_path / "metrics")
 
 
 @pytest.fixture
-def exposition(children: Children) -> Exposition:
+def exposition(children: ChildMetrics) -> Exposition:
     made = Exposition(Settings())
     made.add(children)
     return made
 
 
-def test_what_children_count_is_added_up(children: Children, exposition: Exposition) -> None:
+def test_what_children_count_is_added_up(children: ChildMetrics, exposition: Exposition) -> None:
     child(children, "worker-0", 2)
     child(children, "worker-1", 3)
 
@@ -83,15 +83,15 @@ def test_what_children_count_is_added_up(children: Children, exposition: Exposit
 
 
 def test_what_a_dead_child_has_counted_stays_and_what_it_had_in_hand_does_not(
-    children: Children, exposition: Exposition, tmp_path: Path
+    children: ChildMetrics, exposition: Exposition, tmp_path: Path
 ) -> None:
     child(children, "worker-0", 2)
     child(children, "worker-1", 3)
     for _ in range(3):
         # When one dies again and again
-        children.bury("worker-0")
+        children.record_exit("worker-0")
         child(children, "worker-0", 1)
-    children.bury("worker-0")
+    children.record_exit("worker-0")
 
     seen = page_of(exposition)
 
@@ -102,7 +102,7 @@ def test_what_a_dead_child_has_counted_stays_and_what_it_had_in_hand_does_not(
     assert list((tmp_path / "metrics" / "worker-0").iterdir()) == []
 
 
-def test_engines_of_vllm_are_told_apart(children: Children, exposition: Exposition) -> None:
+def test_engines_of_vllm_are_told_apart(children: ChildMetrics, exposition: Exposition) -> None:
     child(children, "worker-0", 1)
     child(children, "worker-1", 1)
 
@@ -114,7 +114,7 @@ def test_engines_of_vllm_are_told_apart(children: Children, exposition: Expositi
     assert seen.values("vllm:prompt_tokens_total", worker="worker-1") == [7]
 
 
-def test_what_parent_and_child_count_is_one_series(children: Children, exposition: Exposition) -> None:
+def test_what_parent_and_child_count_is_one_series(children: ChildMetrics, exposition: Exposition) -> None:
     code = "from ocrfleet import metrics; metrics.STORE_ERRORS.inc(5)"
     environment = {**os.environ, **children.environment("clerk-0")}
     before = page_of(exposition).sum("ocrfleet_store_errors_total")
@@ -123,7 +123,7 @@ def test_what_parent_and_child_count_is_one_series(children: Children, expositio
     assert page_of(exposition).values("ocrfleet_store_errors_total") == [before + 5]
 
 
-def test_a_page_while_children_start_and_die_is_whole(children: Children, exposition: Exposition) -> None:
+def test_a_page_while_children_start_and_die_is_whole(children: ChildMetrics, exposition: Exposition) -> None:
     # A counter that went back for a moment would be taken for a burst
     over = threading.Event()
     seen: list[float] = []
@@ -136,7 +136,7 @@ def test_a_page_while_children_start_and_die_is_whole(children: Children, exposi
     looking.start()
     for _ in range(4):
         child(children, "worker-0", 1)
-        children.bury("worker-0")
+        children.record_exit("worker-0")
     over.set()
     looking.join()
 

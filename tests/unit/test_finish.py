@@ -14,7 +14,7 @@ from shelf import Shelf
 
 from ocrfleet import keys
 from ocrfleet.errors import ConfigurationError, TransientError
-from ocrfleet.records.base import Queue
+from ocrfleet.records.base import Priority
 from ocrfleet.records.documents import DocumentStatus, Status
 from ocrfleet.records.submissions import Submission
 from producer.delivery.finisher import Finisher
@@ -174,7 +174,7 @@ def test_an_end_is_counted_with_the_time_since_its_latest_submission(desk: Desk)
         update={
             "name": "late.pdf",
             "submitted": lately.strftime("%Y%m%dT%H%M%S.%fZ"),
-            "terms": desk.first.terms.model_copy(update={"queue": Queue.INTERACTIVE}),
+            "terms": desk.first.terms.model_copy(update={"queue": Priority.INTERACTIVE}),
         }
     )
     desk.store.put(keys.wanted(document, late.digest), late.to_bytes())

@@ -11,11 +11,11 @@ from pydantic import ValidationError
 
 from ocrfleet import keys
 from ocrfleet.errors import DamagedRecordError, PermanentError, Reason
-from ocrfleet.records.base import Queue, Record, digest_of
+from ocrfleet.records.base import Priority, Record, digest_of
 from ocrfleet.records.documents import DocumentKey, Kind, Manifest, Marker, Problem, Source, Status
 from ocrfleet.records.messages import IntakeJob, PageJob
 from ocrfleet.records.pages import Line, PageResult, PageStatus
-from ocrfleet.records.submissions import Arrival, Submission
+from ocrfleet.records.submissions import IntakeBatch, Submission
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 #: What each stored example is. They were written once and are never written again: old archives hold such bytes.
@@ -26,7 +26,7 @@ RECORDS: dict[str, type[Record]] = {
     "status.json": Status,
     "marker.json": Marker,
     "submission-2.json": Submission,
-    "arrival.json": Arrival,
+    "arrival.json": IntakeBatch,
     "intake-job.json": IntakeJob,
     "page-job.json": PageJob,
 }
@@ -134,7 +134,7 @@ MESSAGE: dict[str, Any] = {
 def test_a_message_is_a_page_job() -> None:
     job = PageJob.from_message(MESSAGE)
 
-    assert (job.first, job.last, job.queue) == (3, 5, Queue.BULK)
+    assert (job.first, job.last, job.queue) == (3, 5, Priority.BULK)
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from ocrfleet.errors import Reason
-from ocrfleet.profiles.profile import Rung
-from ocrfleet.records.pages import Climb, PageResult, PageStatus
+from ocrfleet.profiles.profile import RetryStep
+from ocrfleet.records.pages import PageResult, PageStatus, RetryState
 from worker.pipeline.retry import DOUBTS, better, rungs_above
 
 LADDER = (
-    Rung(temperature=0.2, after=(Reason.REPETITION, Reason.TRUNCATED)),
-    Rung(prompt="<image>\nFree OCR."),
-    Rung(profile="rapidocr", after=(Reason.EMPTY,)),
+    RetryStep(temperature=0.2, after=(Reason.REPETITION, Reason.TRUNCATED)),
+    RetryStep(prompt="<image>\nFree OCR."),
+    RetryStep(profile="rapidocr", after=(Reason.EMPTY,)),
 )
 
 
@@ -91,8 +91,8 @@ def test_no_attempt_makes_a_page_worse(attempts: list[PageResult]) -> None:
         assert best.reason is not None
         doubts.append(DOUBTS.index(best.reason))
     assert all(later <= earlier for earlier, later in itertools.pairwise(doubts))
-    climb = Climb(profile_digest="0" * 64, rung=1, fell=Reason.EMPTY, best=best)
-    assert Climb.from_bytes(climb.to_bytes()) == climb
+    climb = RetryState(profile_digest="0" * 64, rung=1, fell=Reason.EMPTY, best=best)
+    assert RetryState.from_bytes(climb.to_bytes()) == climb
 
 
 @given(st.integers(0, 3), st.lists(st.sampled_from(list(Reason)), max_size=9))
@@ -114,4 +114,4 @@ def test_a_rung_is_one_way_to_try_again() -> None:
         {"text_layer": True, "prompt": "<image>"},
     ):
         with pytest.raises(ValidationError, match="one of the three"):
-            Rung.model_validate(wrong)
+            RetryStep.model_validate(wrong)

@@ -9,7 +9,7 @@ from shelf import page_result
 from ocrfleet.errors import PageFaultError, Reason
 from ocrfleet.metrics import definitions as metrics
 from ocrfleet.profiles.profile import RAPIDOCR
-from ocrfleet.records.base import Queue
+from ocrfleet.records.base import Priority
 from ocrfleet.records.pages import PageResult
 from worker import metrics as meters
 from worker.engines.base import Recognition
@@ -36,7 +36,7 @@ def test_a_page_counts_by_what_it_came_to(result: PageResult, status: str, verdi
     labels = {"status": status, "profile": "rapidocr", "queue": "bulk", "engine": "rapidocr", "verdict": verdict}
     before = value("ocrfleet_pages_total", **labels)
 
-    meters.ended(result, Queue.BULK)
+    meters.ended(result, Priority.BULK)
 
     assert value("ocrfleet_pages_total", **labels) == before + 1
 

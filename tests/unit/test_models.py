@@ -31,8 +31,8 @@ from ocrfleet.profiles.profile import (
     Parser,
     Profile,
     Render,
+    RetryStep,
     Route,
-    Rung,
     Sampling,
     TextLayer,
     resolve,
@@ -183,7 +183,7 @@ def test_json_that_is_no_profile_is_refused_and_not_repeated(text: str, words: s
         {"sampling": None},
         {"parser": Parser.TEXT},
         {"ladder": ()},
-        {"ladder": (Rung(temperature=0.2, prompt="<image>"),)},
+        {"ladder": (RetryStep(temperature=0.2, prompt="<image>"),)},
         {"routes": (Route(to="deepseek-ocr-base", max_inches=6.5),)},
         {"render": Render(long_side=1000)},
         {"text_version": 99},
@@ -212,7 +212,7 @@ def test_a_changed_copy_has_a_digest_of_its_own_also_when_the_first_was_asked_fo
     profile = profile_of(DEEPSEEK_OCR)
     before = profile.digest
     assert profile.model_copy(update={"prompt": "<image>"}).digest != before
-    assert profile.at(Rung(temperature=0.9)).digest != before
+    assert profile.at(RetryStep(temperature=0.9)).digest != before
     assert profile.digest == before
 
 
@@ -221,20 +221,21 @@ def test_a_changed_copy_has_a_digest_of_its_own_also_when_the_first_was_asked_fo
 
 def test_a_rung_changes_what_it_says_and_nothing_else() -> None:
     profile = profile_of(DEEPSEEK_OCR)
-    limited = profile.at(Rung(deadline=9.0, temperature=0.0))
+    limited = profile.at(RetryStep(deadline=9.0, temperature=0.0))
     assert limited == profile.model_copy(update={"page_deadline": 9.0})
     assert limited.digest == profile.digest
-    warm = profile.at(Rung(temperature=0.7, max_tokens=100))
+    warm = profile.at(RetryStep(temperature=0.7, max_tokens=100))
     assert (sampling_of(warm).temperature, sampling_of(warm).max_tokens) == (0.7, 100)
     assert changed(warm, sampling=profile.sampling) == profile
-    asked = profile.at(Rung(prompt="<image>\nFree OCR.", parser=Parser.TEXT, long_side=900))
+    asked = profile.at(RetryStep(prompt="<image>\nFree OCR.", parser=Parser.TEXT, long_side=900))
     assert (asked.prompt, asked.parser, asked.render.long_side) == ("<image>\nFree OCR.", Parser.TEXT, 900)
     assert asked.sampling == profile.sampling
     # A limit is never raised
     assert (
-        sampling_of(profile.at(Rung(temperature=0.7, max_tokens=90_000))).max_tokens == sampling_of(profile).max_tokens
+        sampling_of(profile.at(RetryStep(temperature=0.7, max_tokens=90_000))).max_tokens
+        == sampling_of(profile).max_tokens
     )
-    assert RAPIDOCR.at(Rung(temperature=1.0)).sampling is None
+    assert RAPIDOCR.at(RetryStep(temperature=1.0)).sampling is None
 
 
 def ways(profile: Profile) -> list[str]:

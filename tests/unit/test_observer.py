@@ -12,7 +12,7 @@ from prometheus_client.metrics_core import Metric
 from servers import Valkey
 
 from ocrfleet import keys
-from ocrfleet.broker.inspection import Published
+from ocrfleet.broker.inspection import MessageInspector
 from producer.control.gauges import ExpiredLeases
 from producer.processes.gpus import Gpus
 
@@ -24,7 +24,7 @@ class Leased:
 
     def __init__(self, valkey: Valkey) -> None:
         self.redis = valkey.client
-        self.expired = ExpiredLeases(Published(valkey.client), LEASE)
+        self.expired = ExpiredLeases(MessageInspector(valkey.client), LEASE)
 
     def renew(self, *tags: str, at: float) -> None:
         self.redis.zadd(keys.UNACKED_INDEX, dict.fromkeys(tags, at))

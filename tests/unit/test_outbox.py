@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from ocrfleet import keys
-from ocrfleet.records.base import Queue
+from ocrfleet.records.base import Priority
 from ocrfleet.records.documents import DocumentStatus, Status
-from ocrfleet.records.submissions import Submission, Terms
+from ocrfleet.records.submissions import Submission, SubmissionOptions
 from ocrfleet.storage.store import FolderStore
 from producer.delivery.webhook import Answer
 from producer.delivery.webhook_outbox import Courier, Delivery, Outbox
@@ -69,8 +69,12 @@ def ended(number: int = 0, *, host: str = "a.example", generation: int = 1) -> t
         done=1,
         outputs={},
     )
-    terms = Terms(
-        profile_digest="0" * 64, queue=Queue.BULK, collection="c", callback=f"https://{host}/hook", results="s3://out/"
+    terms = SubmissionOptions(
+        profile_digest="0" * 64,
+        queue=Priority.BULK,
+        collection="c",
+        callback=f"https://{host}/hook",
+        results="s3://out/",
     )
     submission = Submission(
         name=f"{number}.pdf",

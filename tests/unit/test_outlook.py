@@ -15,7 +15,7 @@ from ocrfleet import keys
 from ocrfleet.errors import TransientError
 from ocrfleet.metrics import definitions as metrics
 from ocrfleet.profiles.profile import RAPIDOCR
-from ocrfleet.records.base import Queue, registered_at
+from ocrfleet.records.base import Priority, registered_at
 from ocrfleet.records.documents import Manifest, Marker
 from ocrfleet.records.workers import WorkerState
 from producer.monitoring import inventory as inventory_module
@@ -61,8 +61,8 @@ class TestInventory:
 
         found = take_inventory(shelf.store)
 
-        assert found.waiting[Queue.INTERACTIVE] == Waiting()
-        bulk = found.waiting[Queue.BULK]
+        assert found.waiting[Priority.INTERACTIVE] == Waiting()
+        bulk = found.waiting[Priority.BULK]
         assert (bulk.documents, bulk.paused) == (2, 1)
         # The oldest of those that may be read
         assert 2 < (time.time() - bulk.oldest) / 86_400 < 4
@@ -71,7 +71,7 @@ class TestInventory:
     def test_one_that_is_tried_again_is_not_as_old_as_its_registration(self, shelf: Shelf) -> None:
         shelf.store.put(keys.waiting("bulk", "c", "20200101T000000.000000Z", "0" * 32, 2), marker(2).to_bytes())
 
-        found = waiting(shelf.store, Queue.BULK, frozenset())
+        found = waiting(shelf.store, Priority.BULK, frozenset())
 
         assert (found.documents, found.oldest) == (1, math.inf)
 
@@ -82,7 +82,7 @@ class TestInventory:
             shelf.waiting(collection="paused")
         shelf.waiting(collection="old", day="20200101")
 
-        found = waiting(shelf.store, Queue.BULK, frozenset({"paused"}))
+        found = waiting(shelf.store, Priority.BULK, frozenset({"paused"}))
 
         # But the first of each collection is looked at: it may be the oldest
         assert (found.documents, found.paused) == (4, 3)
@@ -98,7 +98,7 @@ class TestInventory:
 
         found = take_inventory(shelf.store)
 
-        assert found.arrivals == {Queue.INTERACTIVE: 0, Queue.BULK: 1}
+        assert found.arrivals == {Priority.INTERACTIVE: 0, Priority.BULK: 1}
         assert (found.webhooks_waiting, found.webhooks_given_up, found.undelivered, found.quarantined) == (1, 2, 1, 1)
 
     def test_a_moment_that_is_none_is_of_no_age(self) -> None:
@@ -115,20 +115,20 @@ class TestLook:
 
         outlook = Looker(shelf.settings, shelf.store, shelf.ledger).look([active])
 
-        bulk = outlook.lanes[Queue.BULK]
+        bulk = outlook.lanes[Priority.BULK]
         assert (bulk.waiting, bulk.queued, bulk.running) == (4 + 1, 3, 1)
         assert bulk.oldest > 0
-        assert outlook.lanes[Queue.INTERACTIVE].pages == 0
+        assert outlook.lanes[Priority.INTERACTIVE].pages == 0
         # By one worker that is assumed, as there is none
         assert (outlook.speed, outlook.hoped) == (0, shelf.settings.pages_per_second)
-        assert outlook.seconds_left(Queue.BULK) == 9 / shelf.settings.pages_per_second
+        assert outlook.seconds_left(Priority.BULK) == 9 / shelf.settings.pages_per_second
 
     def test_a_paused_collection_asks_for_no_more_workers(self, shelf: Shelf) -> None:
         active = begun(shelf, pages=10, published=6, collection="drafts")
         shelf.waiting(collection="drafts")
         shelf.registry.pause("drafts")
 
-        bulk = Looker(shelf.settings, shelf.store, shelf.ledger).look([active]).lanes[Queue.BULK]
+        bulk = Looker(shelf.settings, shelf.store, shelf.ledger).look([active]).lanes[Priority.BULK]
 
         # What was handed over is read all the same
         assert (bulk.waiting, bulk.queued) == (0, 6)
@@ -140,13 +140,13 @@ class TestLook:
 
         lanes = Looker(shelf.settings, shelf.store, shelf.ledger).look([]).lanes
 
-        assert (lanes[Queue.BULK].waiting, lanes[Queue.INTERACTIVE].waiting) == (100, 5)
+        assert (lanes[Priority.BULK].waiting, lanes[Priority.INTERACTIVE].waiting) == (100, 5)
 
     def test_the_oldest_is_that_of_pages_nobody_has_begun(self, shelf: Shelf) -> None:
         active = begun(shelf, pages=2, published=2)
         hold(shelf, active, 1, 2)
 
-        assert Looker(shelf.settings, shelf.store, shelf.ledger).look([active]).lanes[Queue.BULK].oldest == 0
+        assert Looker(shelf.settings, shelf.store, shelf.ledger).look([active]).lanes[Priority.BULK].oldest == 0
 
     def test_speed_is_that_of_the_workers_that_live(self, shelf: Shelf) -> None:
         shelf.ledger.heartbeat(state(pages=100, busy_seconds=50.0), 60)
@@ -164,11 +164,11 @@ class TestLook:
 
     def test_the_store_is_not_listed_at_each_look(self, shelf: Shelf) -> None:
         looker = Looker(shelf.settings, shelf.store, shelf.ledger, stocktaking=3600)
-        assert looker.look([]).lanes[Queue.BULK].waiting == 0
+        assert looker.look([]).lanes[Priority.BULK].waiting == 0
         shelf.waiting()
 
-        assert looker.look([]).lanes[Queue.BULK].waiting == 0
-        assert Looker(shelf.settings, shelf.store, shelf.ledger).look([]).lanes[Queue.BULK].waiting == 1
+        assert looker.look([]).lanes[Priority.BULK].waiting == 0
+        assert Looker(shelf.settings, shelf.store, shelf.ledger).look([]).lanes[Priority.BULK].waiting == 1
 
     def test_without_redis_nothing_is_said(self, tmp_path: Path) -> None:
         away = Shelf(tmp_path)
@@ -187,7 +187,7 @@ class TestTop:
         hold(shelf, active, 3)
         looking = Top(shelf.settings, shelf.store, shelf.ledger)
 
-        lane = looking.look().outlook.lanes[Queue.BULK]
+        lane = looking.look().outlook.lanes[Priority.BULK]
 
         assert (lane.waiting, lane.queued, lane.running) == (4, 3, 1)
         # And nobody serves it
@@ -218,7 +218,7 @@ class TestTop:
         shelf.ledger.seed(active.document, 2, total=3, done=[1, 2], failed=[])
         shelf.ledger.published(active.document, 2, 3)
 
-        assert looking.look().outlook.lanes[Queue.BULK].queued == 1
+        assert looking.look().outlook.lanes[Priority.BULK].queued == 1
         looking.close()
 
     def test_a_damaged_marker_is_left_out(self, shelf: Shelf) -> None:

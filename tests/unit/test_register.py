@@ -18,16 +18,16 @@ from PIL import Image
 from ocrfleet import keys
 from ocrfleet.errors import PermanentError, Reason
 from ocrfleet.profiles.profile import RAPIDOCR, TESSERACT, Profile
-from ocrfleet.records.base import Queue
+from ocrfleet.records.base import Priority
 from ocrfleet.records.documents import DocumentStatus, Failure, Kind, Manifest, Marker, Problem, Source, Status
-from ocrfleet.records.submissions import Submission, Terms
+from ocrfleet.records.submissions import Submission, SubmissionOptions
 from ocrfleet.settings import Settings
 from ocrfleet.sources.sources import path_of, uri_of
 from ocrfleet.storage.store import FolderStore
 from producer.intake.discover import Candidate
 from producer.intake.inspect import Intake
 from producer.intake.page_ranges import select
-from producer.intake.register import Registered, Registrar
+from producer.intake.register import Registered, Registration
 from producer.state.statuses import latest_status
 
 COLLECTION = "run-0"
@@ -76,16 +76,20 @@ class Desk:
         candidate = Candidate(what.name, (what,)) if isinstance(what, Path) else what
         return self.registrar(**options).register(candidate)
 
-    def registrar(self, *, profile: Profile = RAPIDOCR, retry_failed: bool = False, **terms: Any) -> Registrar:
-        known: dict[str, Any] = {"queue": Queue.BULK, "collection": COLLECTION, "profile_digest": profile.digest}
-        return Registrar(
-            self.store, self.intake, profile=profile, terms=Terms(**(known | terms)), retry_failed=retry_failed
+    def registrar(self, *, profile: Profile = RAPIDOCR, retry_failed: bool = False, **terms: Any) -> Registration:
+        known: dict[str, Any] = {"queue": Priority.BULK, "collection": COLLECTION, "profile_digest": profile.digest}
+        return Registration(
+            self.store,
+            self.intake,
+            profile=profile,
+            terms=SubmissionOptions(**(known | terms)),
+            retry_failed=retry_failed,
         )
 
     def manifest(self, registered: Registered) -> Manifest:
         return Manifest.from_bytes(self.store.get(keys.manifest(registered.document)))
 
-    def waiting(self, queue: Queue = Queue.BULK) -> list[str]:
+    def waiting(self, queue: Priority = Priority.BULK) -> list[str]:
         return list(self.store.list(keys.waiting_in(queue)))
 
     def submissions(self) -> list[Submission]:
@@ -165,7 +169,7 @@ def test_a_document_has_a_manifest_a_submission_and_a_marker(desk: Desk) -> None
     assert key == keys.waiting("bulk", COLLECTION, manifest.created, registered.document, 1)
     assert Marker.from_bytes(desk.store.get(key)) == Marker(
         generation=1,
-        queue=Queue.BULK,
+        queue=Priority.BULK,
         collection=COLLECTION,
         profile="rapidocr",
         profile_digest=RAPIDOCR.digest,
@@ -218,10 +222,10 @@ def test_registering_what_is_being_worked_on_adds_no_marker(desk: Desk) -> None:
 
 
 def test_the_class_of_a_document_is_that_of_its_marker(desk: Desk) -> None:
-    desk.register(pdf(desk.folder / "letter.pdf"), queue=Queue.INTERACTIVE)
+    desk.register(pdf(desk.folder / "letter.pdf"), queue=Priority.INTERACTIVE)
 
     assert desk.waiting() == []
-    assert len(desk.waiting(Queue.INTERACTIVE)) == 1
+    assert len(desk.waiting(Priority.INTERACTIVE)) == 1
 
 
 def test_a_name_that_is_no_text_can_be_stored(desk: Desk) -> None:

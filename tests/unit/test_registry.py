@@ -13,7 +13,7 @@ from shelf import Shelf, marker, page_result
 from ocrfleet import keys
 from ocrfleet.errors import NotFoundError, Reason
 from ocrfleet.profiles.profile import RAPIDOCR
-from ocrfleet.records.base import Queue
+from ocrfleet.records.base import Priority
 from ocrfleet.records.documents import DocumentStatus, Manifest, Marker, Problem, Status
 from ocrfleet.records.workers import WorkerState
 from ocrfleet.storage.store import FolderStore
@@ -23,7 +23,7 @@ from producer.documents import collections as collection_module
 from producer.documents import listing as query_module
 from producer.documents import wait as waiting
 from producer.documents.retention import What
-from producer.documents.service import Registry
+from producer.documents.service import DocumentService
 from producer.documents.views import PageState, State
 from producer.errors import ConflictError, UnanswerableError
 from producer.state.profiles import save_profile
@@ -66,7 +66,7 @@ def test_a_document_that_ended_is_shown_with_its_pages_reasons_and_outputs(shelf
     assert [(failure.page, failure.reason) for failure in view.failures] == [(2, Reason.TRUNCATED)]
     assert view.outputs["md"].size == 4
     assert [(name.name, name.collection) for name in view.names] == [("box/letter.pdf", "c")]
-    assert (view.queue, view.profile, view.created[:8], view.left) == (Queue.BULK, "rapidocr", "20261122", 0)
+    assert (view.queue, view.profile, view.created[:8], view.left) == (Priority.BULK, "rapidocr", "20261122", 0)
 
 
 @pytest.mark.parametrize("document", ["f" * 32, "f" * 8, "../../etc/passwd", "", "F" * 32])
@@ -230,7 +230,7 @@ def test_retry_makes_a_document_wait_in_its_next_generation(shelf: Shelf) -> Non
     retried = shelf.registry.retry(document)
 
     assert (retried.opened, retried.generation) == (True, 2)
-    (key,) = shelf.store.list(keys.waiting_in(Queue.BULK, "c"))
+    (key,) = shelf.store.list(keys.waiting_in(Priority.BULK, "c"))
     written = Marker.from_bytes(shelf.store.get(key))
     assert (written.generation, written.pages_per_job, written.profile_digest) == (2, 5, RAPIDOCR.digest)
     view = shelf.registry.view(document)
@@ -301,7 +301,7 @@ def test_a_document_that_ended_while_it_was_cancelled_stays_as_it_ended(served: 
             self.put(key, ended.to_bytes())
             return super().create(key, data)
 
-    late = Registry(Late(Path(served.settings.store)), served.ledger, served.settings)
+    late = DocumentService(Late(Path(served.settings.store)), served.ledger, served.settings)
     with pytest.raises(ConflictError, match="just now"):
         late.cancel(document)
     late.close()
@@ -428,7 +428,7 @@ def test_a_report_has_every_source_of_a_collection(shelf: Shelf) -> None:
     gone = shelf.ended("gone.pdf", failed={1: Reason.EMPTY})
     shelf.store.delete(keys.manifest(gone))
     shelf.arrive("new.pdf", "newer.pdf")
-    shelf.store.put(keys.refused(keys.arrival(Queue.BULK, "c", "20261123T000000.000000Z", "e" * 64)), b"?")
+    shelf.store.put(keys.refused(keys.arrival(Priority.BULK, "c", "20261123T000000.000000Z", "e" * 64)), b"?")
     shelf.ended(collection="other")
 
     rows = list(shelf.registry.collection_report("c"))
@@ -461,7 +461,7 @@ def test_a_report_holds_few_of_its_rows(shelf: Shelf) -> None:
     for number in range(1500):
         shelf.want(manifest, f"{number}.pdf")
     shelf.store.put(keys.active(manifest.document), marker(1).to_bytes())
-    registry = Registry(shelf.store, None, shelf.settings)
+    registry = DocumentService(shelf.store, None, shelf.settings)
 
     report = registry.collection_report("c")
     tracemalloc.start()
@@ -537,7 +537,7 @@ def test_what_nobody_leads_never_ends(
         if len(told) == 1:
             valkey.client.set(keys.REDIS_DISPATCHER, "somebody")
         else:
-            for key in [*served.store.list(keys.arrivals(Queue.BULK, "c")), *served.store.list(keys.ACTIVE)]:
+            for key in [*served.store.list(keys.arrivals(Priority.BULK, "c")), *served.store.list(keys.ACTIVE)]:
                 served.store.delete(key)
 
     monkeypatch.setattr(waiting, "_PAUSE", 0.01)
@@ -549,7 +549,7 @@ def test_what_has_ended_is_left_until_it_is_delivered(served: Shelf) -> None:
     # Given a document that has ended and still has its marker, and one that somebody wants once more
     document, other = served.ended("a.pdf"), served.ended("b.pdf")
     served.store.put(keys.active(document), marker(1).to_bytes())
-    served.store.put(keys.waiting(Queue.BULK, "c", "20261122T000002.000000Z", other, 1), marker(1).to_bytes())
+    served.store.put(keys.waiting(Priority.BULK, "c", "20261122T000002.000000Z", other, 1), marker(1).to_bytes())
     assert served.registry.when_done("c").finishing == 2
     assert served.registry.when_done("other").finishing == 0
     # When its marker goes, as its results can't be delivered, that is known

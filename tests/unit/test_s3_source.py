@@ -8,7 +8,7 @@ import pytest
 from s3_server import Answer, FakeS3, refusal
 
 from ocrfleet.errors import ConfigurationError, PermanentError, Reason, TransientError
-from ocrfleet.records.submissions import Wish
+from ocrfleet.records.submissions import SourceReference
 from ocrfleet.settings import Settings
 from ocrfleet.sources.sources import Sources
 
@@ -23,8 +23,8 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "nobody's")
 
 
-def wish(*, etag: str | None = "e") -> Wish:
-    return Wish(name="a.pdf", uri="s3://a-bucket/a.pdf", size=3, etag=etag)
+def wish(*, etag: str | None = "e") -> SourceReference:
+    return SourceReference(name="a.pdf", uri="s3://a-bucket/a.pdf", size=3, etag=etag)
 
 
 def fetch(fake: FakeS3, folder: Path) -> None:

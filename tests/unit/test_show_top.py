@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from ocrfleet.broker.ledger import RedisMemory
-from ocrfleet.records.base import Queue
+from ocrfleet.records.base import Priority
 from ocrfleet.records.workers import WorkerState
 from producer.cli.render.top import screen
 from producer.monitoring.fleet_snapshot import Lane, Outlook
@@ -32,8 +32,8 @@ def worker(number: int, *, name: str = "gpu-node-{}.example.4711.a1b2c3d4") -> W
 
 
 INVENTORY = Inventory(
-    waiting={Queue.INTERACTIVE: Waiting(), Queue.BULK: Waiting(documents=LIMIT, paused=3, oldest=0.0)},
-    arrivals={Queue.INTERACTIVE: 0, Queue.BULK: 12},
+    waiting={Priority.INTERACTIVE: Waiting(), Priority.BULK: Waiting(documents=LIMIT, paused=3, oldest=0.0)},
+    arrivals={Priority.INTERACTIVE: 0, Priority.BULK: 12},
     undelivered=0,
     webhooks_waiting=4,
     webhooks_given_up=0,
@@ -42,8 +42,8 @@ INVENTORY = Inventory(
 )
 CALM = replace(
     INVENTORY,
-    waiting={queue: Waiting() for queue in Queue},
-    arrivals=dict.fromkeys(Queue, 0),
+    waiting={queue: Waiting() for queue in Priority},
+    arrivals=dict.fromkeys(Priority, 0),
     webhooks_waiting=0,
     paused=frozenset(),
 )
@@ -55,8 +55,8 @@ def sight(*workers: WorkerState, inventory: Inventory = INVENTORY, **changes: ob
         speed=5.25,
         hoped=5.25,
         lanes={
-            Queue.INTERACTIVE: Lane(waiting=0, queued=2, running=1, oldest=4.0),
-            Queue.BULK: Lane(waiting=1_000_000, queued=1_234, running=128, oldest=86_400.0),
+            Priority.INTERACTIVE: Lane(waiting=0, queued=2, running=1, oldest=4.0),
+            Priority.BULK: Lane(waiting=1_000_000, queued=1_234, running=128, oldest=86_400.0),
         },
         active=17,
         inventory=inventory,

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from ocrfleet import keys
-from ocrfleet.records.base import Queue
-from ocrfleet.records.submissions import Arrival, Terms, Wish
+from ocrfleet.records.base import Priority
+from ocrfleet.records.submissions import IntakeBatch, SourceReference, SubmissionOptions
 from ocrfleet.sources.sources import path_of, uri_of_upload
 from ocrfleet.storage.store import FolderStore
 from producer.intake.batches import Count
 from producer.intake.local_files import submit_files
 
-TERMS = Terms(profile_digest="0" * 64, queue=Queue.BULK, collection="c")
+TERMS = SubmissionOptions(profile_digest="0" * 64, queue=Priority.BULK, collection="c")
 
 
 class Elsewhere:
@@ -44,8 +44,8 @@ def scans(tmp_path: Path) -> Path:
     return folder
 
 
-def wishes(store: Any) -> dict[str, Wish]:
-    arrivals = [Arrival.from_bytes(store.get(key)) for key in store.list("arrivals/")]
+def wishes(store: Any) -> dict[str, SourceReference]:
+    arrivals = [IntakeBatch.from_bytes(store.get(key)) for key in store.list("arrivals/")]
     return {wish.name: wish for arrival in arrivals for wish in arrival.wishes}
 
 

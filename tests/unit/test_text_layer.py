@@ -24,7 +24,7 @@ from ocrfleet.records.documents import Kind
 from worker.imaging.page_image import PageImage
 from worker.rendering.pool import RenderPool
 from worker.text_layer.trust import distrust, reading
-from worker.text_layer.words import Layer, Word, layer_of
+from worker.text_layer.words import TextLayerWords, Word, layer_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -64,13 +64,13 @@ def pool() -> Iterator[RenderPool]:
 
 
 @pytest.fixture
-def look(pool: RenderPool, tmp_path: Path) -> Callable[..., tuple[Layer, PageImage]]:
-    def look(pdf: Any, *, deadline: float = 30) -> tuple[Layer, PageImage]:
+def look(pool: RenderPool, tmp_path: Path) -> Callable[..., tuple[TextLayerWords, PageImage]]:
+    def look(pdf: Any, *, deadline: float = 30) -> tuple[TextLayerWords, PageImage]:
         path = tmp_path / f"{random.random()}.pdf"  # noqa: S311 - a name
         pdf.save(path)
         pdf.close()
 
-        async def both() -> tuple[Layer, PageImage]:
+        async def both() -> tuple[TextLayerWords, PageImage]:
             with path.open("rb") as file:
                 page = path.name, file.fileno(), Kind.PDF, 0
                 render = Render(long_side=2000, max_pixels=8_000_000)
@@ -342,7 +342,7 @@ def test_text_that_is_there_twice_is_seen_through(look: Look) -> None:
 def test_a_pile_of_words_is_judged_in_no_time() -> None:
     common = "the and that this with from have were been which".split()  # noqa: SIM905 - words
     whole = (0.0, 0.0, 595.0, 842.0)
-    layer = Layer(
+    layer = TextLayerWords(
         width_pt=595,
         height_pt=842,
         words=tuple(Word(common[n % 10], whole, n, 0) for n in range(20_000)),
@@ -465,7 +465,7 @@ ANSWER = {
 
 
 def test_an_honest_answer_becomes_a_layer() -> None:
-    assert layer_of(ANSWER) == Layer(
+    assert layer_of(ANSWER) == TextLayerWords(
         width_pt=100,
         height_pt=200,
         words=(Word("word", (1, 2, 30, 12), 0, 0),),
@@ -542,7 +542,7 @@ spelt = st.sampled_from(["the", "and", "this", "that", "with", "from", "x", "\x0
 
 @given(
     layer=st.builds(
-        Layer,
+        TextLayerWords,
         width_pt=st.just(100.0),
         height_pt=st.just(200.0),
         words=st.lists(st.builds(Word, spelt, places, st.integers(0, 2), st.integers(0, 2)), max_size=8).map(tuple),
@@ -553,7 +553,7 @@ spelt = st.sampled_from(["the", "and", "this", "that", "with", "from", "x", "\x0
     grey=st.sampled_from([0, 255, None]),
 )
 @settings(deadline=None)
-def test_any_layer_is_judged_and_read(layer: Layer, shape: tuple[int, int], grey: int | None) -> None:
+def test_any_layer_is_judged_and_read(layer: TextLayerWords, shape: tuple[int, int], grey: int | None) -> None:
     noise = np.random.default_rng(1).integers(0, 255, (*shape, 3), dtype=np.uint8)
     pixels = noise if grey is None else np.full_like(noise, grey)
     image = PageImage(pixels=pixels, width_pt=100, height_pt=200)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 from standardwebhooks import Webhook
-from webhook_receiver import Receiver
+from webhook_receiver import IntakeScheduler
 
 from producer.delivery.webhook import Answer, CallbackError, Sender, check_url
 
@@ -21,12 +21,12 @@ ID = "0123456789abcdef" * 2
 
 
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as made:
+def receiver() -> Iterator[IntakeScheduler]:
+    with IntakeScheduler() as made:
         yield made
 
 
-def test_a_delivery_is_signed_as_the_standard_has_it(receiver: Receiver) -> None:
+def test_a_delivery_is_signed_as_the_standard_has_it(receiver: IntakeScheduler) -> None:
     body = json.dumps({"type": "document.ended", "data": {"name": "Köln"}}).encode()
     assert Sender(SecretStr(SECRET), private=True).send(receiver.url, ID, body) == (Answer.DELIVERED, "")
     ((headers, got),) = receiver.got
@@ -37,20 +37,20 @@ def test_a_delivery_is_signed_as_the_standard_has_it(receiver: Receiver) -> None
     assert headers["webhook-id"] == ID
 
 
-def test_without_a_secret_nothing_pretends_to_be_signed(receiver: Receiver) -> None:
+def test_without_a_secret_nothing_pretends_to_be_signed(receiver: IntakeScheduler) -> None:
     Sender(None, private=True).send(receiver.url, ID, b"{}")
     assert "webhook-signature" not in receiver.got[0][0]
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
-def test_a_redirect_is_not_followed(receiver: Receiver, status: int) -> None:
+def test_a_redirect_is_not_followed(receiver: IntakeScheduler, status: int) -> None:
     receiver.status, receiver.headers = status, {"Location": receiver.url}
     answer, reason = Sender(None, private=True).send(receiver.url, ID, b"{}")
     assert (answer, reason) == (Answer.FAILED, f"answered {status}")
     assert len(receiver.got) == 1
 
 
-def test_a_receiver_may_say_that_it_wants_no_more(receiver: Receiver) -> None:
+def test_a_receiver_may_say_that_it_wants_no_more(receiver: IntakeScheduler) -> None:
     receiver.status = 410
     assert Sender(None, private=True).send(receiver.url, ID, b"{}")[0] is Answer.GONE
 
@@ -102,7 +102,9 @@ def test_urls_of_the_internet_are_fine(url: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["2130706433", "0x7f000001", "017700000001", "127.1", "localhost"])
-def test_other_ways_to_write_loopback_are_seen_through_when_the_address_is_known(host: str, receiver: Receiver) -> None:
+def test_other_ways_to_write_loopback_are_seen_through_when_the_address_is_known(
+    host: str, receiver: IntakeScheduler
+) -> None:
     answer, reason = Sender(None, private=False).send(f"https://{host}:{receiver.server_port}/", ID, b"{}")
     assert answer is Answer.FAILED
     assert "public address" in reason or "getaddrinfo" in reason or "gaierror" in reason
@@ -130,7 +132,7 @@ def test_a_name_with_any_private_address_is_refused(monkeypatch: pytest.MonkeyPa
 
 
 def test_the_address_that_was_checked_is_the_one_connected_to(
-    monkeypatch: pytest.MonkeyPatch, receiver: Receiver
+    monkeypatch: pytest.MonkeyPatch, receiver: IntakeScheduler
 ) -> None:
     # Given a name whose address changes after it was looked up
     asked = resolving(monkeypatch, ["127.0.0.1"], ["127.0.0.2"])

@@ -37,11 +37,11 @@ if TYPE_CHECKING:
     from worker.pipeline.admission import Place
     from worker.pipeline.routing import Router
     from worker.pipeline.run_record import Try
-    from worker.pipeline.store_retry import Patience
+    from worker.pipeline.store_retry import StoreRetry
     from worker.pipeline.utilisation import Feed
     from worker.pipeline.verdict import Doubt
     from worker.rendering.pool import RenderPool
-    from worker.text_layer.trust import Layer
+    from worker.text_layer.trust import TextLayerWords
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +67,8 @@ class Reading:
         renderers: RenderPool,
         store: ObjectStore,
         sources: Sources,
-        patience: Patience,
-        fetching: Patience,
+        patience: StoreRetry,
+        fetching: StoreRetry,
         admission: Admission,
         router: Router,
         feed: Feed,
@@ -148,7 +148,9 @@ class Reading:
             **known,
         )
 
-    async def _render(self, manifest: Manifest, current: Try, step: Step) -> tuple[PageImage, Kind, Layer | None]:
+    async def _render(
+        self, manifest: Manifest, current: Try, step: Step
+    ) -> tuple[PageImage, Kind, TextLayerWords | None]:
         index, inner = manifest.locate(current.page)
         source = manifest.sources[index]
         layer = None
@@ -236,7 +238,9 @@ def _judged(recognition: Recognition, image: PageImage, profile: Profile) -> tup
     return parsed, judge(parsed, recognition, image, profile.judgement)
 
 
-def _own_text(layer: Layer | None, image: PageImage, step: Step) -> tuple[str, tuple[Line, ...], Doubt | None] | None:
+def _own_text(
+    layer: TextLayerWords | None, image: PageImage, step: Step
+) -> tuple[str, tuple[Line, ...], Doubt | None] | None:
     """Return the text that a page has already, its lines, and why it is not believed; None when the page is to be read.
 
     Raises SkippedError when a rung of the ladder wanted it and it can't be trusted, PermanentError when it is all that was

@@ -26,7 +26,7 @@ def draw() -> PageImage:
     return PageImage(pixels=np.asarray(page).copy(), width_pt=288.0, height_pt=72.0)
 
 
-async def sing(engine: Engine, profile: Profile) -> None:
+async def self_test(engine: Engine, profile: Profile) -> None:
     """Have the engine read the canary. Raises FatalError when it fails, or does not read what the profile says."""
     canary = profile.canary
     asked = profile if canary.prompt is None else profile.model_copy(update={"prompt": canary.prompt})

@@ -32,7 +32,7 @@ from worker.pipeline.errors import DrainingError, SupersededError
 from worker.pipeline.page import PageReader, Visit
 from worker.pipeline.routing import Destination, MovedError
 from worker.pipeline.run_record import Attempt, RunRecord
-from worker.pipeline.store_retry import Patience
+from worker.pipeline.store_retry import StoreRetry
 
 if TYPE_CHECKING:
     from ocrfleet.profiles.profile import Profile
@@ -86,8 +86,8 @@ class Pipeline:
         self._sources = sources
         self._ledger = ledger
         self._worker = worker
-        self._patience = Patience(_THREADS)
-        self._fetching = Patience(_FETCHES)
+        self._patience = StoreRetry(_THREADS)
+        self._fetching = StoreRetry(_FETCHES)
         self._jobs = self._pages = self._beside = 0
         self._lock = threading.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -113,7 +113,7 @@ class Pipeline:
         deadline = self._settings.page_deadline or self._profile.page_deadline
         try:
             async with asyncio.timeout(deadline):
-                await canary.sing(self._engine, self._profile)
+                await canary.self_test(self._engine, self._profile)
         except TimeoutError as error:
             raise FatalError("the engine hangs in the canary page") from error
         # Only now: an engine may learn from its device how many pages it takes.

@@ -23,7 +23,7 @@ from ocrfleet.errors import (
     UnavailableError,
 )
 from ocrfleet.profiles.profile import TextLayer
-from ocrfleet.records.pages import Climb, PageResult, PageStatus
+from ocrfleet.records.pages import PageResult, PageStatus, RetryState
 from worker import metrics as meters
 from worker.pipeline.admission import Admission
 from worker.pipeline.attempt import Reading, Step
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from ocrfleet.sources.sources import Sources
     from ocrfleet.storage.store import ObjectStore
     from worker.engines.base import Engine
-    from worker.pipeline.store_retry import Patience
+    from worker.pipeline.store_retry import StoreRetry
     from worker.rendering.pool import RenderPool
 
 log = structlog.get_logger(__name__)
@@ -61,7 +61,7 @@ class Visit:
     #: those of its job, for the run record
     attempts: list[Attempt]
     #: how far up the ladder it is; None when it did not fall yet
-    climb: Climb | None = None
+    climb: RetryState | None = None
     #: the best text so far, of whichever ladder, once `recalled`
     best: PageResult | None = None
     recalled: bool = False
@@ -89,8 +89,8 @@ class PageReader:
         store: ObjectStore,
         sources: Sources,
         ledger: Ledger,
-        patience: Patience,
-        fetching: Patience,
+        patience: StoreRetry,
+        fetching: StoreRetry,
         worker: str,
     ) -> None:
         self._settings = settings
@@ -181,7 +181,7 @@ class PageReader:
         visit.recalled = True
         # What is damaged, or of a newer version, is of no use; the page begins anew.
         with suppress(NotFoundError, DamagedRecordError):
-            climb = Climb.from_bytes(await self._patience.call(self._store.get, keys.climb(*visit.at)))
+            climb = RetryState.from_bytes(await self._patience.call(self._store.get, keys.climb(*visit.at)))
             visit.best = climb.best
             # Rungs are counted on one ladder: that of a profile whose workers are gone says nothing here.
             if climb.profile_digest == _owner(visit):
@@ -218,7 +218,7 @@ class PageReader:
             # A worker died between counting the last fault and noting it.
             reason = Reason(visit.faults.reason or Reason.INTERNAL_ERROR)
             visit.fault = reason, visit.faults.detail or "it failed; the run records have its attempts"
-            visit.climb = Climb(profile_digest=_owner(visit), rung=0, fell=reason, best=visit.best)
+            visit.climb = RetryState(profile_digest=_owner(visit), rung=0, fell=reason, best=visit.best)
         climb = visit.climb
         fell = {climb.fell} | ({visit.best.reason} if visit.best is not None and visit.best.reason else set())
         ways = rungs_above(self._profile.ladder, climb.rung, fell)
@@ -330,7 +330,9 @@ class PageReader:
             visit.best = better(result, visit.best)
         reached = step.rung if visit.climb is None else max(step.rung, visit.climb.rung)
         detail = visit.fault[1] if result is None else None
-        visit.climb = Climb(profile_digest=_owner(visit), rung=reached, fell=reason, detail=detail, best=visit.best)
+        visit.climb = RetryState(
+            profile_digest=_owner(visit), rung=reached, fell=reason, detail=detail, best=visit.best
+        )
         await self._patience.call(self._store.put, keys.climb(*visit.at), visit.climb.to_bytes())
         await self._patience.call(self._ledger.fell, *visit.at)
         await self._patience.call(self._ledger.release, *visit.at)

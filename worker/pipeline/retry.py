@@ -16,7 +16,7 @@ from ocrfleet.errors import Reason
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from ocrfleet.profiles.profile import Rung
+    from ocrfleet.profiles.profile import RetryStep
     from ocrfleet.records.pages import PageResult
 
 #: From the least: a text that ends too early is right as far as it goes, one that loops until it does; what can't be taken
@@ -31,7 +31,7 @@ DOUBTS = (
 )
 
 
-def rungs_above(ladder: tuple[Rung, ...], rung: int, fell: Collection[Reason]) -> list[int]:
+def rungs_above(ladder: tuple[RetryStep, ...], rung: int, fell: Collection[Reason]) -> list[int]:
     """Return the numbers (from 1) of the rungs above `rung` that are a remedy for something that a page fell with."""
     return [
         number

@@ -11,11 +11,11 @@ from ocrfleet.records.messages import Climbing, Routed
 
 if TYPE_CHECKING:
     from ocrfleet.broker.ledger import Ledger
-    from ocrfleet.profiles.profile import Profile, Rung
+    from ocrfleet.profiles.profile import Profile, RetryStep
     from ocrfleet.records.documents import Kind, Manifest
     from ocrfleet.records.messages import PageJob
     from worker.imaging.page_image import PageImage
-    from worker.pipeline.store_retry import Patience
+    from worker.pipeline.store_retry import StoreRetry
 
 #: Seconds that it is remembered which profiles are served.
 _REMEMBERED = 5.0
@@ -47,7 +47,7 @@ def back_home(job: PageJob, manifest: Manifest) -> Destination:
 class Router:
     """Knows a profile's rules, and which profiles are served."""
 
-    def __init__(self, profile: Profile, ledger: Ledger, patience: Patience) -> None:
+    def __init__(self, profile: Profile, ledger: Ledger, patience: StoreRetry) -> None:
         self._routes = profile.routes
         self._scripts = profile.judgement.scripts
         self._ledger = ledger
@@ -70,7 +70,7 @@ class Router:
             to = Routed(profile=route.to, profile_digest=digest, scripts=self._scripts)
             raise MovedError(Destination(route.to, routed=to))
 
-    async def up(self, job: PageJob, number: int, rung: Rung) -> Destination | None:
+    async def up(self, job: PageJob, number: int, rung: RetryStep) -> Destination | None:
         """Return where a rung sends a page; None when nobody serves that profile."""
         digest = (await self._profiles()).get(rung.profile or "")
         if rung.profile is None or digest is None:

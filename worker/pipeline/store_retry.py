@@ -19,7 +19,7 @@ T = TypeVar("T")
 _FIRST_WAIT, _LONGEST_WAIT = 0.2, 10.0
 
 
-class Patience:
+class StoreRetry:
     """Calls functions that block, in threads, again and again while they raise TransientError."""
 
     def __init__(self, threads: int) -> None:

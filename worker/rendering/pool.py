@@ -18,7 +18,7 @@ from ocrfleet.records.documents import Kind
 from ocrfleet.sandbox.sandbox import Sandbox
 from worker import metrics as meters
 from worker.imaging.page_image import PageImage
-from worker.text_layer.words import NO_LAYER, Layer, layer_of
+from worker.text_layer.words import NO_LAYER, TextLayerWords, layer_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -99,7 +99,7 @@ class RenderPool:
         *,
         passwords: Sequence[str] = (),
         deadline: float,
-    ) -> Layer:
+    ) -> TextLayerWords:
         """Return the text that the page has already; arguments and errors are those of `render`.
 
         It is not to be trusted as it is: worker/text_layer/trust.py. A page of an image file has none.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from worker.imaging.page_image import PageImage
-    from worker.text_layer.words import Box, Layer
+    from worker.text_layer.words import Box, TextLayerWords
 
 # Sizes below are in heights of a word's box, the layer's median: the box is as high as the font, a small letter half that.
 
@@ -38,7 +38,7 @@ _BESIDE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Overlay:
+class Alignment:
     """How the words of a layer lie over a page's ink."""
 
     #: words that have ink under them, by their width, 0..1
@@ -53,14 +53,14 @@ class Overlay:
     scan: bool
 
 
-def crowded(layer: Layer) -> bool:
+def crowded(layer: TextLayerWords) -> bool:
     """Tell whether words lie upon each other in such numbers that `overlay` would take too long."""
     boxes = np.array([word.box for word in layer.words], dtype=np.float64).reshape(-1, 4)
     lines = np.array([line for line, _, _ in _lines(layer, boxes)], dtype=np.float64).reshape(-1, 4)
     return max(_area(boxes), _area(lines)) > _MOST_AREA * layer.width_pt * layer.height_pt
 
 
-def overlay(layer: Layer, image: PageImage) -> Overlay:
+def overlay(layer: TextLayerWords, image: PageImage) -> Alignment:
     """Measure how a layer, which has words and is not crowded, lies over the page image."""
     scale = np.array([image.width / layer.width_pt, image.height / layer.height_pt] * 2)
     boxes = np.array([word.box for word in layer.words], dtype=np.float64) * scale
@@ -74,7 +74,7 @@ def overlay(layer: Layer, image: PageImage) -> Overlay:
         np.concatenate((np.floor(boxes[:, :2]), np.ceil(boxes[:, 2:])), axis=1).astype(np.intp).tolist()
     ):
         over[y0:y1, x0:x1] = True
-    return Overlay(
+    return Alignment(
         on_ink=on_ink,
         covered=_covered(squares, inked, scan=scan),
         gaps=_gaps(layer, boxes, image.pixels[:, :, 1], over),
@@ -137,7 +137,7 @@ def _print_like(inked: NDArray[np.bool_], *, unit: float) -> int:
     return int(area[(height <= _PRINT_HEIGHT * unit) & ~rule].sum())
 
 
-def _gaps(layer: Layer, boxes: NDArray[np.float64], grey: NDArray[np.uint8], over: NDArray[np.bool_]) -> float:
+def _gaps(layer: TextLayerWords, boxes: NDArray[np.float64], grey: NDArray[np.uint8], over: NDArray[np.bool_]) -> float:
     """Return how dark it is between the words of a line, or beside a single one, in parts of how dark the words are.
 
     `over` tells which pixels of `grey` are a word's. A layer of another page, or one that is not in its place, may cover as much ink, but words end where others do.
@@ -170,7 +170,7 @@ def _strip(line: NDArray[np.float64], *, beside: float) -> tuple[slice, slice]:
     return slice(first, last + 1), slice(max(0, round(x0 - beside * height)), round(x1 + beside * height) + 1)
 
 
-def _lines(layer: Layer, boxes: NDArray[np.float64]) -> Iterator[tuple[NDArray[np.float64], bool, bool]]:
+def _lines(layer: TextLayerWords, boxes: NDArray[np.float64]) -> Iterator[tuple[NDArray[np.float64], bool, bool]]:
     """Yield the box of each line, whether it runs up or down, and whether it has several words."""
     for _, group in groupby(range(len(boxes)), key=lambda index: (layer.words[index].block, layer.words[index].line)):
         members = list(group)

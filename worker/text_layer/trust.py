@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING
 from ocrfleet.records.pages import Line
 from worker.text_layer.alignment import crowded, overlay
 from worker.text_layer.vocabulary import known, longest_unknown, misspelt, unspaced, words_in
-from worker.text_layer.words import Layer
+from worker.text_layer.words import TextLayerWords
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from worker.imaging.page_image import PageImage
-    from worker.text_layer.alignment import Overlay
+    from worker.text_layer.alignment import Alignment
     from worker.text_layer.words import Box, Word
 
-__all__ = ["Layer", "distrust", "reading"]
+__all__ = ["TextLayerWords", "distrust", "reading"]
 
 #: Share of a layer's characters that may be mapped to nothing: TeX's pieces of large brackets are, and 106 of 117 pages of
 #: mathematics have fewer.
@@ -57,7 +57,7 @@ _UNMAPPED = "\N{REPLACEMENT CHARACTER}"
 _SHARED = 0.5
 
 
-def distrust(layer: Layer, image: PageImage) -> str | None:
+def distrust(layer: TextLayerWords, image: PageImage) -> str | None:
     """Say why the layer is not to be trusted as the text of its page, shown on `image`; None when it is."""
     if not layer.words:
         return "the page has no text of its own"
@@ -77,7 +77,7 @@ def distrust(layer: Layer, image: PageImage) -> str | None:
     return why
 
 
-def reading(layer: Layer, image: PageImage) -> tuple[str, tuple[Line, ...]]:
+def reading(layer: TextLayerWords, image: PageImage) -> tuple[str, tuple[Line, ...]]:
     """Return the page's text, with empty lines between paragraphs, and its lines, in pixels of the page image.
 
     The order is MuPDF's: on the truths of bench/text_layers.py that of worker/engines/layout/reading_order.py has more errors. Pieces of
@@ -117,7 +117,7 @@ def _why_no_words(texts: Sequence[str], words: Sequence[str]) -> str | None:
     return None
 
 
-def _why_elsewhere(lies: Overlay) -> str | None:
+def _why_elsewhere(lies: Alignment) -> str | None:
     if lies.piled > MOST_PILED:
         return _PILED
     if lies.on_ink < LEAST_ON_INK:

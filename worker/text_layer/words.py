@@ -27,7 +27,7 @@ class Word:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Layer:
+class TextLayerWords:
     """A page's own text, not yet trusted. Boxes are in points of the page as displayed: rotated and cropped."""
 
     #: the page as displayed, in points
@@ -42,10 +42,10 @@ class Layer:
 
 
 #: What a source has that is no PDF.
-NO_LAYER = Layer(width_pt=1.0, height_pt=1.0)
+NO_LAYER = TextLayerWords(width_pt=1.0, height_pt=1.0)
 
 
-def layer_of(answer: dict[str, Any]) -> Layer:
+def layer_of(answer: dict[str, Any]) -> TextLayerWords:
     """Make a layer of what the sandbox answered, believing nothing of it. Raises PageFaultError.
 
     Every number of the layer is finite, and every box has its corners in order and lies on the page.
@@ -59,7 +59,7 @@ def layer_of(answer: dict[str, Any]) -> Layer:
             "whole": bool(whole),
         } if 0 < width < math.inf and 0 < height < math.inf:
             page = width, height
-            return Layer(
+            return TextLayerWords(
                 width_pt=width,
                 height_pt=height,
                 words=tuple(_word(word, page) for word in words),

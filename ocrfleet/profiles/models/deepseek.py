@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from ocrfleet.errors import Reason
 from ocrfleet.profiles.models.model import ATTEMPT, DOUBTED, TRIED_TINY, WARMER, Model, Prompt, Resolution
-from ocrfleet.profiles.profile import Mode, Parser, Render, Route, Rung, Sampling
+from ocrfleet.profiles.profile import Mode, Parser, Render, RetryStep, Route, Sampling
 
 #: Ids of <td> and </td>, which a table may repeat.
 _TABLE_CELLS = (128821, 128822)
@@ -38,7 +38,7 @@ _SAMPLING = Sampling(max_tokens=8192, ngram_size=30, ngram_window=90, ngram_whit
 _LADDER = (
     WARMER,
     # Without boxes a page takes fewer tokens, and there is no tag to get lost in. Nothing but the script stays as it was.
-    Rung(
+    RetryStep(
         after=tuple(reason for reason in DOUBTED if reason is not Reason.WRONG_SCRIPT),
         prompt=PROMPTS["ocr"].text,
         parser=PROMPTS["ocr"].parser,

@@ -9,7 +9,7 @@ the words (dots_ocr/model/inference.py, with --chat-template-content-format stri
 from __future__ import annotations
 
 from ocrfleet.profiles.models.model import AGAIN, ATTEMPT, DOUBTED, ENGINE_FAULTS, TRIED_TINY, Model, Prompt, Resolution
-from ocrfleet.profiles.profile import Parser, Render, Rung, Sampling
+from ocrfleet.profiles.profile import Parser, Render, RetryStep, Sampling
 
 _LAYOUT = """\
 Please output the layout information from the PDF image, including each layout element's bbox, its category, and the \
@@ -57,9 +57,9 @@ DOTS_OCR = Model(
     sampling=Sampling(max_tokens=16_384, temperature=0.1),
     ladder=(
         # It is never greedy: the same again, with a little more of it.
-        Rung(after=(*DOUBTED, *ENGINE_FAULTS), temperature=0.3, deadline=ATTEMPT),
+        RetryStep(after=(*DOUBTED, *ENGINE_FAULTS), temperature=0.3, deadline=ATTEMPT),
         # Without boxes a page takes fewer tokens, and there is no JSON to get lost in.
-        Rung(after=DOUBTED, prompt=_OCR.text, parser=_OCR.parser, max_tokens=2 * AGAIN, deadline=ATTEMPT),
+        RetryStep(after=DOUBTED, prompt=_OCR.text, parser=_OCR.parser, max_tokens=2 * AGAIN, deadline=ATTEMPT),
     ),
     # 3.04 billion parameters x 2 bytes
     weights_gib=5.7,

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from ocrfleet.errors import Reason
-from ocrfleet.profiles.profile import Mode, Parser, Profile, Render, Route, Rung, Sampling
+from ocrfleet.profiles.profile import Mode, Parser, Profile, Render, RetryStep, Route, Sampling
 from ocrfleet.records.base import Record
 
 #: Tokens of the context that are left for a prompt's words.
@@ -37,7 +37,7 @@ ATTEMPT = 300.0
 #: Tokens for a second attempt: four typical pages. A loop that is not seen costs no more than that.
 AGAIN = 4096
 #: Greedy loops: what fails at temperature 0 fails again in the same way. A text that was cut off would be cut off again.
-WARMER = Rung(
+WARMER = RetryStep(
     after=(*(reason for reason in DOUBTED if reason is not Reason.TRUNCATED), *ENGINE_FAULTS),
     temperature=0.2,
     max_tokens=AGAIN,
@@ -84,7 +84,7 @@ def image_tokens(profile: Profile) -> int:
     return Resolution(render=profile.render, mode=profile.mode).image_tokens
 
 
-def _only_its_own(ladder: tuple[Rung, ...]) -> tuple[Rung, ...]:
+def _only_its_own(ladder: tuple[RetryStep, ...]) -> tuple[RetryStep, ...]:
     if any(rung.profile is not None or rung.text_layer for rung in ladder):
         raise ValueError("a model's own rungs change how it is asked; where else a page may go is the same for all")
     return ladder
@@ -114,7 +114,7 @@ class Model(Record):
     #: as its authors publish it; max_tokens is lowered to what prompt and image leave of the context
     sampling: Sampling
     #: other ways to ask it, for a page that fell; those that are not for a prompt are left out of its profile's ladder
-    ladder: Annotated[tuple[Rung, ...], AfterValidator(_only_its_own)]
+    ladder: Annotated[tuple[RetryStep, ...], AfterValidator(_only_its_own)]
     #: the mode that shows most, where a page goes that fell in another
     largest: str | None = None
     #: pages that go to a smaller or a larger mode with `--mode auto`

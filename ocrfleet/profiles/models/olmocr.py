@@ -8,7 +8,7 @@ olmocr/pipeline.py (github.com/allenai/olmocr at f7cfe4c): 1,288 pixels along th
 from __future__ import annotations
 
 from ocrfleet.profiles.models.model import ATTEMPT, DOUBTED, ENGINE_FAULTS, TRIED_TINY, Model, Prompt, Resolution
-from ocrfleet.profiles.profile import Parser, Render, Rung, Sampling
+from ocrfleet.profiles.profile import Parser, Render, RetryStep, Sampling
 
 OLMOCR_2 = Model(
     name="olmocr-2",
@@ -42,7 +42,7 @@ OLMOCR_2 = Model(
     sampling=Sampling(max_tokens=8000, temperature=0.1),
     # TEMPERATURE_BY_ATTEMPT, without its second try at 0.1: with the same seed that would be the first one again.
     ladder=tuple(
-        Rung(after=(*DOUBTED, *ENGINE_FAULTS), temperature=temperature, deadline=ATTEMPT)
+        RetryStep(after=(*DOUBTED, *ENGINE_FAULTS), temperature=temperature, deadline=ATTEMPT)
         for temperature in (0.2, 0.3, 0.5, 0.8, 0.9, 1.0)
     ),
     # Three files of 4.94, 4.03 and 1.09 GB, as they are listed of its predecessor of the same size and precision.

@@ -13,7 +13,7 @@ from starlette.requests import Request
 
 from ocrfleet.errors import ConfigurationError
 from ocrfleet.metrics import definitions as metrics
-from ocrfleet.records.submissions import Terms
+from ocrfleet.records.submissions import SubmissionOptions
 from producer.api.auth import allowed_sources, reporter
 from producer.api.bodies import small
 from producer.api.problems import ProblemError, described
@@ -53,7 +53,7 @@ class Notices:
             wanted = apart_from_ours(Filter(), places, results=results, store=settings.store)
         except UsageError as error:
             raise ConfigurationError(f"OCRFLEET_API_SOURCES, OCRFLEET_API_RESULTS: {error}") from error
-        terms = Terms(
+        terms = SubmissionOptions(
             profile_digest=save_profile(store, profile),
             queue=settings.api.event_queue,
             collection=settings.api.event_collection,
