@@ -1,4 +1,4 @@
-"""What an engine is: a page image goes in, a recognition comes out."""
+"""The engine protocol: a page image goes in, a recognition comes out."""
 
 from __future__ import annotations
 
@@ -15,46 +15,52 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recognition:
-    """What an engine read. `lines` stand in reading order; `text` has empty lines between paragraphs."""
+    """The text of one page, as an engine read it.
+
+    `lines` are in reading order. `text` has an empty line between paragraphs.
+    """
 
     text: str
     lines: tuple[Line, ...] = ()
     blocks: tuple[Block, ...] = ()
-    #: stop, length, loop, or deadline; None from engines that don't generate
+    #: why generation ended: stop, length, loop or deadline; None for engines that do not generate text
     finish_reason: str | None = None
-    #: what the text repeats at its end, and was stopped for
+    #: the repetition at the end of the text, if generation was stopped for one
     loop: Loop | None = None
-    #: tokens written; None from engines that don't generate
+    #: output tokens; None for engines that do not generate text
     tokens: int | None = None
-    #: tokens read, of prompt and image; None where that is not told
+    #: input tokens of prompt and image; None where the engine does not report them
     tokens_in: int | None = None
 
 
 class Engine(Protocol):
-    """One engine, loaded once in a worker process and shared by all its jobs. Made as `Class(profile, settings)`."""
+    """An OCR engine. A worker process constructs one as `Class(profile, settings)` and shares it between all its jobs."""
 
-    #: name and version of what reads, e.g. "tesseract 5.3.0": part of each page's result
+    #: name and version, e.g. "tesseract 5.3.0"; stored in each page's result
     version: str
-    #: pages that it takes at the same time; may be known only once it has started
+    #: pages that the engine reads at the same time; final only after `start`
     concurrency: int
-    #: pages that it wants beyond those, to make them ready by itself
+    #: further pages that the engine accepts, to preprocess them ahead
     ahead: int
-    #: whether a cancelled call frees the engine; one that can't be interrupted is broken when a page hangs in it
+    #: whether cancelling a call frees the engine; if not, a page that hangs makes the worker restart
     interruptible: bool
 
     @property
     def broken(self) -> str | None:
-        """Why it can't read any more, where that shows without a page: asked now and then, from another thread."""
+        """The reason why the engine can't read any more; None while it can. Polled from another thread."""
 
     async def start(self) -> None:
-        """Load the model. Raises ConfigurationError when it can never load here."""
+        """Load the model. Raises ConfigurationError if it can't load on this machine, whatever the number of tries."""
 
     async def recognise(self, image: PageImage, profile: Profile) -> Recognition:
-        """Read one page, as `profile` says: the engine's own, or that with another prompt or temperature.
+        """Read one page.
 
-        Raises PageFaultError when this page can't be read, TransientError when another attempt should be made, and
-        FatalError when the engine is broken: it died, or it hangs. A caller that stops waiting cancels the call.
+        `profile` is the engine's own profile, or a variant of it with another prompt or temperature. A caller that stops
+        waiting cancels the call.
+
+        Raises PageFaultError if this page can't be read, TransientError if another attempt should be made, and FatalError
+        if the engine is broken: it died, or it hangs.
         """
 
     async def stop(self) -> None:
-        """Let go of everything. May be called twice."""
+        """Release all resources. May be called twice."""

@@ -1,4 +1,4 @@
-"""What a model has written of a page so far, watched for loops while it comes."""
+"""The text of a page while a model generates it, checked for repetition piece by piece."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from worker.engines.repetition import LoopWatch
 if TYPE_CHECKING:
     from worker.engines.repetition import Loop
 
-#: Recognition.finish_reason of a page that was stopped as it repeated itself, and of one that was stopped as its time was
-#: over; servers say stop, length or abort.
+#: Our values of Recognition.finish_reason: generation was stopped for a repetition, or at the deadline. Engines report
+#: stop, length or abort.
 LOOP, DEADLINE = "loop", "deadline"
-#: Share of a page's time after which it is stopped, where something was written: what came is kept.
+#: Share of a page's deadline after which a page with some text is stopped, so that the text is kept.
 _TIME = 0.95
 
 
 class Transcript:
-    """The text of one page, piece by piece, for so many seconds."""
+    """The generated text of one page, with a deadline in seconds."""
 
     def __init__(self, seconds: float = math.inf) -> None:
         self._pieces: list[str] = []
         self._watch = LoopWatch()
         self._ends = time.monotonic() + _TIME * seconds
-        #: what the page repeats at its end: nothing that is worth waiting for comes after that
+        #: the repetition at the end of the text; generation should stop when there is one
         self.loop: Loop | None = None
         self.length = 0
 
@@ -39,7 +39,7 @@ class Transcript:
 
     @property
     def stopped(self) -> str | None:
-        """Why no more is to be waited for, as a finish_reason; None while there is no reason."""
+        """The finish reason if generation should be stopped now; None otherwise."""
         if self.loop is not None:
             return LOOP
         return DEADLINE if self.length and time.monotonic() > self._ends else None

@@ -1,4 +1,4 @@
-"""The vLLM engine: one AsyncLLM in the worker's process, fed page by page; batching is vLLM's own."""
+"""The vLLM engine: one AsyncLLM in the worker's process. Pages are submitted one by one; vLLM batches them."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _GUARD = "vllm.model_executor.models.deepseek_ocr:NGramPerReqLogitsProcessor"
-#: What an engine's own process says when the device is too small for it (torch; vllm/v1/core/kv_cache_utils.py and
-#: vllm/v1/worker/utils.py).
+#: Parts of the messages for a device that is too small (torch; vllm/v1/core/kv_cache_utils.py; vllm/v1/worker/utils.py).
 _NO_MEMORY = (
     "out of memory",
     "outofmemory",
     "no available memory",
     "larger than the available kv cache",
 )
-#: … and when somebody else has the memory, or a process that was killed has not given it back yet (vllm/v1/worker/utils.py).
+#: Part of the message for memory that another process holds, perhaps a killed one that is still ending
+#: (vllm/v1/worker/utils.py).
 _TAKEN = "is less than desired"
-#: Seconds between two tries then, and how often.
+#: Seconds between two starts in that case, and number of starts.
 _TAKEN_WAIT, _TAKEN_TRIES = 5.0, 12
-#: What is said of a model that is neither on the disk nor to be had (transformers, huggingface_hub), and of no GPU (torch).
+#: Parts of the messages for a model that can't be found (transformers, huggingface_hub), and for a missing GPU (torch).
 _NEVER = (
     "is not a valid model identifier",
     "is not a local folder",
@@ -60,11 +60,11 @@ _NEVER = (
     "No CUDA GPUs are available",
     "Failed to infer device type",
 )
-#: Tokens between two pieces of a page's text: each piece costs the event loop some time.
+#: Tokens between two updates of a page's text. Each update costs the event loop some time.
 _STREAM_INTERVAL = 16
-#: Written by the model where it ends; vLLM leaves it away unless it is written twice.
+#: The model's end token. vLLM removes it, unless the model writes it twice.
 _END = "<｜end▁of▁sentence｜>"  # noqa: RUF001 - the model's own characters
-#: Some ordinary tokens, and one more than can be written with them without a pair coming twice.
+#: Four ordinary tokens, and one token more than a text of these can have without repeating a pair.
 _FEW_TOKENS = (1000, 1001, 1002, 1003)
 _TOO_MANY = len(_FEW_TOKENS) ** 2 + 2
 
@@ -76,33 +76,33 @@ class VllmEngine:
 
     def __init__(self, profile: Profile, settings: Settings) -> None:
         if profile.prompt is None or profile.sampling is None:
-            raise ConfigurationError(f"the profile {profile.name} says neither what to ask nor how to write")
+            raise ConfigurationError(f"the profile {profile.name} has no prompt or no sampling: vLLM needs both")
         self.version = "vllm"
         self.concurrency = 1
-        #: pages whose tensors are made while others are written
+        #: pages that vLLM preprocesses while it generates the text of others
         self.ahead = 2 * settings.vllm.renderer_num_workers
         self._profile = profile
         self._settings = settings.vllm
         self._llm: Any = None
-        # Well before a page's own deadline: else pages would be at fault for an engine that hangs.
+        # Well before a page's own deadline: otherwise pages would be blamed for an engine that hangs.
         self._silence = min(settings.vllm.silence_seconds, (settings.page_deadline or profile.page_deadline) / 2)
         self._reading: set[asyncio.Task[Any]] = set()
-        #: when the engine was last heard, or seconds for which it had been silent when nobody waited any more
+        #: time of the engine's last token; seconds of silence when the last waiting page left
         self._heard = self._silent_before = 0.0
         self._silent = False
         self._watch: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Start the engine in the largest size that fits, and make sure that its guard against loops is at work.
+        """Start the engine in the largest size that fits, and check that its n-gram guard works.
 
-        Raises ConfigurationError when it can never start here, FatalError when starting it again may help.
+        Raises ConfigurationError if it can't start on this machine, FatalError if another start may help.
         """
         try:
             os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
             os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-            # The worker has threads, and a fork of those may hang.
+            # The worker has threads, so a forked child may hang.
             os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
-            import vllm  # noqa: PLC0415 - takes seconds, and is not installed with every worker
+            import vllm  # noqa: PLC0415 - takes seconds, and only GPU workers have it
         except ImportError as error:
             raise ConfigurationError(f"vLLM can't be loaded ({error}); pip install 'ocrfleet[vllm]'") from error
         self.version = f"vllm {vllm.__version__}"
@@ -111,10 +111,10 @@ class VllmEngine:
             raise ConfigurationError(f"there is no model in {path}: it has no config.json")
         if self._profile.mode is not None:
             os.environ["OCRFLEET_VLLM_MODE"] = self._profile.mode.model_dump_json()
-            vllm_plugin.set_mode(self._profile.mode)  # vLLM asks its plugins once in a process
+            vllm_plugin.set_mode(self._profile.mode)  # vLLM loads plugins only once in a process
         os.environ["OCRFLEET_VLLM_WORKER"] = str(os.getpid())
         with scratch("ocrfleet-vllm-") as folder:
-            self._llm = self._start_in_some_size(folder / "trouble")
+            self._llm = self._start_largest(folder / "errors")
         self._watch = asyncio.create_task(self._watch_for_silence())
         try:
             await self._check_guard()
@@ -126,11 +126,11 @@ class VllmEngine:
     async def recognise(self, image: PageImage, profile: Profile) -> Recognition:
         """Read one page.
 
-        Raises PermanentError for a prompt that is too long, PageFaultError when vLLM fails on this page, and FatalError
-        when the engine has died or has fallen silent.
+        Raises PermanentError for a prompt that is too long, PageFaultError if vLLM fails on this page, and FatalError if
+        the engine died or has written no token for `silence_seconds`.
         """
         if profile.prompt is None or profile.sampling is None:
-            raise PermanentError(Reason.ENGINE_FAILED, f"the profile {profile.name} does not say what to ask")
+            raise PermanentError(Reason.ENGINE_FAILED, f"the profile {profile.name} has no prompt or no sampling")
         transcript = Transcript(profile.page_deadline)
         return await self._write(
             written_out(profile), picture(image, profile), _parameters(profile.sampling), transcript
@@ -138,12 +138,12 @@ class VllmEngine:
 
     @property
     def unfinished(self) -> int:
-        """Pages that vLLM still has, whether anybody waits for them or not."""
+        """Number of requests in vLLM, including those that no caller waits for."""
         return int(self._llm.get_num_unfinished_requests())
 
     @property
     def broken(self) -> str | None:
-        """Why the engine reads no more, also while nobody asks it to."""
+        """The reason why the engine can't read any more, also while it is idle; None while it can."""
         return "the engine died" if self._llm is not None and self._llm.errored else None
 
     async def stop(self) -> None:
@@ -154,41 +154,41 @@ class VllmEngine:
             self._llm.shutdown()
             self._llm = None
 
-    def _start_in_some_size(self, trouble: Path) -> Any:
-        os.environ["OCRFLEET_VLLM_TROUBLE"] = str(trouble)
+    def _start_largest(self, errors: Path) -> Any:
+        os.environ["OCRFLEET_VLLM_TROUBLE"] = str(errors)
         tried: list[Size] = []
         for size in sizes(self._profile, self._settings, gpu_gib=_gpu_gib()):
             if size in tried:
-                continue  # what differs was set by the user
+                continue  # the user's settings make both sizes the same
             tried.append(size)
-            llm = self._start_when_free(size, trouble)
+            llm = self._start_when_free(size, errors)
             if llm is not None:
                 self.concurrency = size.max_num_seqs
-                log.info("engine started", size=str(size))
+                log.info("vllm.started", size=str(size))
                 return llm
         raise ConfigurationError(
-            f"{self._profile.model} does not fit into the device's memory, not even as {tried[-1]}; see ocrfleet models "
-            "for what it needs, and OCRFLEET_VLLM_* for what may be set"
+            f"{self._profile.model} does not fit into the device's memory, not even as {tried[-1]}; `ocrfleet models` shows "
+            "what it needs, and the OCRFLEET_VLLM_* settings make it smaller"
         )
 
-    def _start_when_free(self, size: Size, trouble: Path) -> Any:
-        """Start an engine of a size, once the device's memory is free; None when it is too large for the device."""
+    def _start_when_free(self, size: Size, errors: Path) -> Any:
+        """Start an engine of this size once the device's memory is free. Return None if it is too large for the device."""
         for number in range(_TAKEN_TRIES):
             if number:
                 time.sleep(_TAKEN_WAIT)
-            trouble.unlink(missing_ok=True)
+            errors.unlink(missing_ok=True)
             try:
                 return self._start_in(size)
-            except Exception as error:  # vLLM's versions, torch and transformers raise whatever they like
-                said = [*(trouble.read_text(encoding="utf-8").splitlines() if trouble.exists() else []), str(error)]
-                text = " ".join(said).lower()
+            except Exception as error:  # vLLM, torch and transformers raise many kinds
+                messages = [*(errors.read_text(encoding="utf-8").splitlines() if errors.exists() else []), str(error)]
+                text = " ".join(messages).lower()
                 if any(words in text for words in _NO_MEMORY):
-                    log.warning("out of memory: trying a smaller engine", error=said[0], size=str(size))
+                    log.warning("vllm.out_of_memory", error=messages[0], size=str(size))
                     return None
                 if _TAKEN not in text:
-                    raise _start_error(said, self._profile) from error
-                log.warning("waiting", error=f"the device's memory is taken: {said[0]}")
-        raise FatalError(f"the device's memory is taken by somebody else: {said[0]}")
+                    raise _start_error(messages, self._profile) from error
+                log.warning("vllm.memory_taken", error=messages[0], retry_seconds=_TAKEN_WAIT)
+        raise FatalError(f"another process holds the device's memory: {messages[0]}")
 
     def _start_in(self, size: Size) -> Any:
         from vllm.engine.arg_utils import AsyncEngineArgs  # noqa: PLC0415 - see start
@@ -212,13 +212,13 @@ class VllmEngine:
                 enforce_eager=settings.enforce_eager,
                 renderer_num_workers=settings.renderer_num_workers,
                 logits_processors=[_GUARD] if guarded else None,
-                # A model that takes films, too, would keep memory for one.
+                # Models that also take video would reserve memory for one.
                 limit_mm_per_prompt={"image": 1, "video": 0},
-                # No page comes twice: what would be kept of it is lost memory.
+                # No page comes twice, so these caches would only cost memory.
                 enable_prefix_caching=False,
                 mm_processor_cache_gb=0,
                 stream_interval=_STREAM_INTERVAL,
-                # Its own metrics (vllm:*) are for whoever exposes ours; vLLM has them only with its statistics.
+                # vLLM's own metrics (vllm:*) need its statistics. They are exposed with ours.
                 disable_log_stats=not exposition.read_by_others(),
             )
         )
@@ -228,10 +228,10 @@ class VllmEngine:
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError  # noqa: PLC0415
 
         tokens, finish_reason, tokens_in = 0, None, None
-        with self._listened_to():
+        with self._watched():
             try:
                 asked = await self.rendered(prompt, shown)
-                # Leaving before it has ended frees its place: vLLM gives up a request that nobody listens to.
+                # Closing the generator early aborts the request in vLLM and frees its slot.
                 async with aclosing(self._llm.generate(asked, parameters, uuid.uuid4().hex)) as outputs:
                     async for output in outputs:
                         self._heard = time.monotonic()
@@ -257,14 +257,14 @@ class VllmEngine:
                 cause = error.__cause__ or error
                 raise PageFaultError(Reason.ENGINE_FAILED, f"vLLM fails on this page: {cause}") from error
         if finish_reason == "abort":
-            raise PageFaultError(Reason.ENGINE_FAILED, "vLLM gave the page up")
+            raise PageFaultError(Reason.ENGINE_FAILED, "vLLM aborted the page")
         text = transcript.text.removesuffix(_END)
         return Recognition(
             text=text, finish_reason=finish_reason, tokens=tokens, tokens_in=tokens_in, loop=transcript.loop
         )
 
     async def rendered(self, prompt: str, shown: PIL.Image.Image) -> Any:
-        """Return the prompt's tokens and the page's tensors, made in vLLM's own threads."""
+        """Return the prompt's tokens and the page's tensors, prepared in vLLM's own threads."""
         from vllm.renderers.inputs.preprocess import parse_model_prompt  # noqa: PLC0415 - see start
 
         asked = {"prompt": prompt, "multi_modal_data": {"image": shown}}
@@ -272,12 +272,12 @@ class VllmEngine:
         try:
             (rendered,) = await self._llm.renderer.render_cmpl_async([parsed])
         except (ValueError, TypeError, OSError) as error:
-            raise PageFaultError(Reason.ENGINE_FAILED, f"vLLM can't take this page: {error}") from error
+            raise PageFaultError(Reason.ENGINE_FAILED, f"vLLM can't preprocess this page: {error}") from error
         return rendered
 
     @contextmanager
-    def _listened_to(self) -> Iterator[None]:
-        """Have the present task ended when the engine falls silent."""
+    def _watched(self) -> Iterator[None]:
+        """Cancel the current task if the engine writes no token for too long."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - for the type checker: this is a coroutine's
         if not self._reading:
@@ -287,11 +287,11 @@ class VllmEngine:
             yield
         finally:
             self._reading.discard(task)
-            # One that was silent until all had given up is not taken for well by the next to come.
+            # The silence goes on for the next page: an engine that hung is not healthy because its callers left.
             self._silent_before = time.monotonic() - self._heard
 
     async def _watch_for_silence(self) -> None:
-        """End every page's waiting when no token has come for long: vLLM itself does not notice that its worker hangs."""
+        """Cancel all waiting pages if no token has come for too long. vLLM itself does not detect a hanging worker."""
         limit = self._silence
         while True:
             await asyncio.sleep(min(1.0, limit / 10))
@@ -301,9 +301,9 @@ class VllmEngine:
                     task.cancel()
 
     async def _check_guard(self) -> None:
-        """Raise FatalError unless the guard against loops is at work: some versions of vLLM left it away.
+        """Raise FatalError unless the n-gram guard against repetition works: some versions of vLLM ignore it.
 
-        With four tokens allowed, eighteen can't be written without a pair of them coming twice; the guard forbids pairs.
+        The check allows four tokens only and asks for eighteen. Without the guard, a pair of tokens must come twice.
         """
         sampling = self._profile.sampling
         if sampling is None or sampling.ngram_size is None:
@@ -319,7 +319,7 @@ class VllmEngine:
             extra_args={"ngram_size": 2, "window_size": _TOO_MANY},
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
-        with self._listened_to():
+        with self._watched():
             async for output in self._llm.generate({"prompt": "OCR"}, parameters, "guard"):
                 written = list(output.outputs[0].token_ids)
         pairs = [pair for pair in itertools.pairwise(written) if set(pair) <= set(_FEW_TOKENS)]
@@ -345,14 +345,14 @@ def _parameters(sampling: Sampling) -> Any:
         temperature=sampling.temperature,
         seed=0,
         max_tokens=sampling.max_tokens,
-        skip_special_tokens=False,  # layout tags and table cells are such
+        skip_special_tokens=False,  # layout tags and table cells are special tokens
         extra_args=guard,
         output_kind=RequestOutputKind.DELTA,
     )
 
 
 def _gpu_gib() -> float | None:
-    """Return the GiB of the device's memory; None without a GPU."""
+    """Return the device's memory in GiB; None without a GPU."""
     from vllm.platforms import current_platform  # noqa: PLC0415 - see start
 
     if not current_platform.is_cuda_alike():
@@ -360,7 +360,7 @@ def _gpu_gib() -> float | None:
     return float(current_platform.get_device_total_memory()) / 1024**3
 
 
-def _start_error(said: list[str], profile: Profile) -> ConfigurationError | FatalError:
-    """Say in one line why an engine does not start: by what its own process said first."""
-    text = f"vLLM can't start {profile.model}: {said[0]}"
-    return ConfigurationError(text) if any(words in " ".join(said) for words in _NEVER) else FatalError(text)
+def _start_error(messages: list[str], profile: Profile) -> ConfigurationError | FatalError:
+    """Return the error for an engine that does not start, with the first message of its own process."""
+    text = f"vLLM can't start {profile.model}: {messages[0]}"
+    return ConfigurationError(text) if any(words in " ".join(messages) for words in _NEVER) else FatalError(text)

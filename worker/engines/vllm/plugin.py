@@ -1,13 +1,13 @@
-"""What we change in vLLM's processes: an entry point of `vllm.general_plugins`.
+"""The plugin for vLLM's processes, an entry point of `vllm.general_plugins`.
 
-That is the resolution mode, a config that it does not tell of, and whom they obey.
+It sets the resolution mode, registers the config of dots.ocr, and ties the engine's processes to their worker.
 
-vLLM calls `register` in each of its processes. It does nothing unless OCRFLEET_VLLM_* is set: our worker sets it, and
-whoever starts `vllm serve` may.
+vLLM calls `register` in each of its processes. `register` does nothing unless these variables are set, by our worker or
+by whoever starts `vllm serve`:
 
-    OCRFLEET_VLLM_MODE      a mode of DeepSeek-OCR: its name, or JSON (ocrfleet.profiles.Mode)
+    OCRFLEET_VLLM_MODE      a mode of DeepSeek-OCR: its name, or JSON (ocrfleet.profiles.profile.Mode)
     OCRFLEET_VLLM_WORKER    process id of the worker that owns the engine
-    OCRFLEET_VLLM_TROUBLE   a file for the errors that an engine logs in its own process
+    OCRFLEET_VLLM_TROUBLE   path of a file for the errors that an engine logs in its own process
 """
 
 from __future__ import annotations
@@ -27,34 +27,34 @@ _PR_SET_PDEATHSIG = 1
 
 
 def register() -> None:
-    """Do what the environment asks for; doing it twice changes nothing."""
+    """Apply the environment's settings to this vLLM process. Idempotent."""
     mode = os.environ.get("OCRFLEET_VLLM_MODE")
     if mode:
         set_mode(Mode.model_validate_json(mode) if mode.startswith("{") else _named(mode))
     worker = os.environ.get("OCRFLEET_VLLM_WORKER")
     if worker:
-        _make_dots_ocr_known()
+        _register_dots_ocr()
     if worker and int(worker) != os.getpid():
-        _obey_the_worker_alone()
-        trouble = os.environ.get("OCRFLEET_VLLM_TROUBLE")
-        if trouble:
-            _tell_errors(Path(trouble))
+        _detach_from_process_group()
+        errors = os.environ.get("OCRFLEET_VLLM_TROUBLE")
+        if errors:
+            _record_errors(Path(errors))
 
 
 def set_mode(mode: Mode) -> None:
-    """Set the resolution of DeepSeek-OCR, which vLLM has as constants of modules: one mode for each engine.
+    """Set the resolution of DeepSeek-OCR, which vLLM keeps in module constants: one mode for each engine.
 
-    `mm_processor_kwargs` would change the image's tensors and not the number of their places in the prompt.
+    `mm_processor_kwargs` is no alternative: it changes the image tensors but not the number of placeholder tokens.
     """
     from vllm.model_executor.models import deepseek_ocr, deepseek_ocr2  # noqa: PLC0415 - only where vLLM runs
     from vllm.transformers_utils.processors import deepseek_ocr as processor  # noqa: PLC0415
 
-    # Each module bound them when it was read, which may have been before.
+    # Each module has its own copy, bound at import.
     for module in (processor, deepseek_ocr, deepseek_ocr2):
         module.BASE_SIZE, module.CROP_MODE = mode.base_size, mode.tiles
-    for module in (processor, deepseek_ocr):  # DeepSeek-OCR-2 has a size of tiles of its own
+    for module in (processor, deepseek_ocr):  # DeepSeek-OCR-2 has its own tile size
         module.IMAGE_SIZE = mode.image_size
-    # Default arguments were bound when the module was read.
+    # Default arguments were bound at import, too.
     for function in (processor.DeepseekOCRProcessor.process_one, processor.DeepseekOCRProcessor.__call__):
         if function.__defaults__:
             function.__defaults__ = (mode.tiles,)
@@ -62,8 +62,11 @@ def set_mode(mode: Mode) -> None:
             function.__kwdefaults__["crop_mode"] = mode.tiles
 
 
-def _make_dots_ocr_known() -> None:
-    """Tell transformers of dots.ocr's config: vLLM 0.32 has it, but would run the Python file that comes with the model."""
+def _register_dots_ocr() -> None:
+    """Register the config of dots.ocr with transformers.
+
+    vLLM 0.32 ships this config but does not register it, and would run the Python file that comes with the model.
+    """
     from transformers import AutoConfig  # noqa: PLC0415 - only where vLLM runs
     from vllm.transformers_utils.configs.dotsocr import DotsOCRConfig  # noqa: PLC0415
 
@@ -77,28 +80,29 @@ def _named(name: str) -> Mode:
     return resolution.mode
 
 
-def _obey_the_worker_alone() -> None:
-    """Leave the worker's process group, and die when it dies.
+def _detach_from_process_group() -> None:
+    """Leave the worker's process group, and end when the worker ends.
 
-    A terminal or a service manager sends its signals to the whole group: the engine would be gone before its last page.
+    Terminals and service managers send signals to the whole group, which would end the engine before the worker has
+    drained.
     """
-    with suppress(PermissionError):  # done already
+    with suppress(PermissionError):  # already a group leader
         os.setsid()
     parent = os.getppid()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
-        os._exit(1)  # it died before the kernel was asked
+        os._exit(1)  # the worker ended before prctl took effect
 
 
-def _tell_errors(file: Path) -> None:
-    """Write the last line of what vLLM logs as an error to a file: its parent only learns that a process has ended."""
+def _record_errors(file: Path) -> None:
+    """Append the errors that vLLM logs to a file. The worker reads it: vLLM only reports that a process has ended."""
     logger = logging.getLogger("vllm")
-    if any(isinstance(handler, _Trouble) for handler in logger.handlers):
+    if any(isinstance(handler, _ErrorFile) for handler in logger.handlers):
         return
-    logger.addHandler(_Trouble(file))
+    logger.addHandler(_ErrorFile(file))
 
 
-class _Trouble(logging.Handler):
+class _ErrorFile(logging.Handler):
     def __init__(self, file: Path) -> None:
         super().__init__(logging.ERROR)
         self._file = file

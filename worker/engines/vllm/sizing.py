@@ -1,4 +1,4 @@
-"""How large a vLLM engine is made: by what the GPU has, or by what the user says; smaller where that does not fit."""
+"""The size of a vLLM engine: from the GPU's memory or the user's settings, with smaller sizes to fall back on."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ if TYPE_CHECKING:
     from ocrfleet.profiles.profile import Profile
     from ocrfleet.settings import VllmSettings
 
-#: Share of a GPU's memory for vLLM: its own default, which leaves room for the CUDA context and for fragments.
+#: Share of a GPU's memory for vLLM: vLLM's default, which leaves room for the CUDA context and fragmentation.
 _UTILISATION = 0.9
-#: GiB for what is computed meanwhile, and for CUDA graphs.
+#: GiB for activations and CUDA graphs.
 _ACTIVATIONS_GIB = 2.0
-#: Tokens of a typical page's text: the published 200,000 pages a day at 2,500 tokens a second. Its image comes on top.
+#: Output tokens of a typical page: 2,500 tokens a second at the published 200,000 pages a day. Image tokens come on top.
 _TEXT_TOKENS = 1_080
-#: Dense pages take several times that; when the cache is full, vLLM computes a page again. So half of what would fit.
+#: Share of the KV cache to plan for. Dense pages need several times the typical tokens, and vLLM recomputes a page when
+#: the cache is full.
 _CAUTION = 0.5
-#: More at once made no engine faster that anybody has published, and each waits longer for its own page.
+#: Upper limit of pages at once: no published measurement is faster with more, and each page takes longer.
 _MOST_PAGES = 256
 #: Pages at once without a GPU (tests).
 _CPU_PAGES = 8
-#: What is tried, largest first: a share of the pages at once, of the model's context, and of the memory. Fewer pages need
-#: less for what is computed meanwhile, a shorter context fits into a smaller cache, and at last something else may need room.
+#: Sizes to try, largest first, as shares of the pages at once, of the model's context, and of the memory. Fewer pages need
+#: smaller activations; a shorter context fits into a smaller cache; the last step leaves room for other processes.
 _STEPS = ((1.0, 1.0, _UTILISATION), (0.5, 1.0, _UTILISATION), (0.25, 0.5, _UTILISATION), (0.125, 0.5, 0.8))
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """What decides how much memory an engine takes."""
+    """The vLLM arguments that decide how much memory an engine takes."""
 
     gpu_memory_utilization: float
     max_model_len: int
@@ -39,9 +40,9 @@ class Size:
 
 
 def sizes(profile: Profile, settings: VllmSettings, *, gpu_gib: float | None) -> Iterator[Size]:
-    """Yield the sizes to try, largest first. What the user has set stays as it is.
+    """Yield the sizes to try, largest first. Values that the user has set are kept.
 
-    `gpu_gib` is the memory of one of the GPUs that share the model; None without a GPU.
+    `gpu_gib` is the memory in GiB of one of the GPUs that share the model; None without a GPU.
     """
     model = next((model for model in MODELS if model.model == profile.model), DEEPSEEK_OCR)
     pages = float(_CPU_PAGES)
