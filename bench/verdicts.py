@@ -91,7 +91,7 @@ class Case:
     recognition: Recognition = STOPPED
     judgement: Judgement = field(default_factory=Judgement)
 
-    def verdict(self) -> judge.Doubt | None:
+    def verdict(self) -> judge.Rejection | None:
         return judge.judge(self.parsed, self.recognition, self.image, self.judgement)
 
 
@@ -308,19 +308,19 @@ def _unreadable(text: str) -> float:
 
 def _noise(text: str) -> float:
     plain = judge._MARKUP.sub(" ", text)  # noqa: SLF001
-    other = sum(map(judge._is_noise, plain))  # noqa: SLF001
-    return other / (letters(plain) + other) if other >= judge._FEWEST_SIGNS else 0.0  # noqa: SLF001
+    other = sum(map(judge._is_symbol, plain))  # noqa: SLF001
+    return other / (letters(plain) + other) if other >= judge._MIN_SYMBOLS else 0.0  # noqa: SLF001
 
 
 def _mixed(text: str) -> float:
     words = [word for word in judge._WORD.findall(text) if len(word) > 1]  # noqa: SLF001
-    mixed = [word for word in words if len(judge._APART & set(map(judge._script, word))) > 1]  # noqa: SLF001
+    mixed = [word for word in words if len(judge._EXCLUSIVE_SCRIPTS & set(map(judge._script, word))) > 1]  # noqa: SLF001
     return len(mixed) / max(len(words), 1)
 
 
 SHARES = {
     "signs that can't be read": _unreadable,
-    f"punctuation and symbols, where they are {judge._FEWEST_SIGNS} or more": _noise,  # noqa: SLF001
+    f"punctuation and symbols, where they are {judge._MIN_SYMBOLS} or more": _noise,  # noqa: SLF001
     "words that mix alphabets": _mixed,
 }
 

@@ -21,7 +21,7 @@ from worker.parsers import Parsed, parse
 from worker.pipeline.admission import Admission
 from worker.pipeline.errors import DrainingError, SkippedError
 from worker.pipeline.health import Health
-from worker.pipeline.verdict import judge, wrong_script
+from worker.pipeline.verdict import check_script, judge
 from worker.text_layer import trust as text_layer
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from worker.pipeline.run_record import Try
     from worker.pipeline.store_retry import StoreRetry
     from worker.pipeline.utilisation import Feed
-    from worker.pipeline.verdict import Doubt
+    from worker.pipeline.verdict import Rejection
     from worker.rendering.pool import RenderPool
     from worker.text_layer.trust import TextLayerWords
 
@@ -130,7 +130,7 @@ class Reading:
             **known,
         )
 
-    def _read(self, step: Step, doubt: Doubt | None, **known: Any) -> PageResult:
+    def _read(self, step: Step, doubt: Rejection | None, **known: Any) -> PageResult:
         """Return the result of an attempt that gave a text."""
         if doubt is None:
             return self.told(step.profile, PageStatus.DONE, **known)
@@ -230,7 +230,7 @@ def _only_the_layer(step: Step) -> bool:
     return step.text_layer is TextLayer.ONLY and not step.rung
 
 
-def _judged(recognition: Recognition, image: PageImage, profile: Profile) -> tuple[Parsed, Doubt | None]:
+def _judged(recognition: Recognition, image: PageImage, profile: Profile) -> tuple[Parsed, Rejection | None]:
     """Take apart what an engine wrote, and say whether it is believed. Takes long for a text of a million characters."""
     parsed = parse(profile.parser, recognition.text, width_px=image.width, height_px=image.height)
     if recognition.blocks and not parsed.blocks:
@@ -240,7 +240,7 @@ def _judged(recognition: Recognition, image: PageImage, profile: Profile) -> tup
 
 def _own_text(
     layer: TextLayerWords | None, image: PageImage, step: Step
-) -> tuple[str, tuple[Line, ...], Doubt | None] | None:
+) -> tuple[str, tuple[Line, ...], Rejection | None] | None:
     """Return the text that a page has already, its lines, and why it is not believed; None when the page is to be read.
 
     Raises SkippedError when a rung of the ladder wanted it and it can't be trusted, PermanentError when it is all that was
@@ -250,7 +250,7 @@ def _own_text(
     doubt = None
     if layer is not None and why is None:
         text, lines = text_layer.reading(layer, image)
-        doubt = wrong_script(text, step.profile.judgement)
+        doubt = check_script(text, step.profile.judgement)
         if doubt is None or _only_the_layer(step):
             return text, lines, doubt
     if step.text_layer is TextLayer.PREFER:

@@ -1,14 +1,14 @@
-"""Verdicts: whether a text that came back for a page is to be believed.
+"""Verdicts: whether the text that an engine returned for a page is accepted.
 
-Where several apply, the first of these stands:
+The checks run in this order; the first one that fails is the verdict:
 
-1. What ended the text (repetition, truncated): that is certain, and whatever else is wrong with it follows from that. A loop
-   that ran into the limit is a loop, as a higher limit would not end it.
-2. That it is no text (unparsable): what is counted in it below would mean nothing.
-3. What its letters say (wrong script), which needs no look at the page.
-4. What the page's ink says (invented, empty): of these only one can apply.
+1. How the text ended (repetition, truncated). This is certain, and other defects follow from it. A loop that reached the
+   token limit is a loop: a higher limit would not end it.
+2. Whether it is text at all (unparsable): the counts of the later checks would mean nothing.
+3. The script of its letters (wrong script). This needs no image.
+4. The ink of the page image (invented, empty). At most one of the two can apply.
 
-Engines that don't generate end nothing early and name no loop: for their texts it begins with 2.
+Engines that do not generate tokens report neither an early end nor a loop: check 1 passes.
 """
 
 from __future__ import annotations
@@ -36,138 +36,137 @@ if TYPE_CHECKING:
     from worker.imaging.print_detection import Row
     from worker.parsers import Parsed
 
-#: What a model writes around a page's words: HTML's tags and entities, LaTeX's commands.
+#: Markup that models write around the words of a page: HTML tags and entities, LaTeX commands.
 _MARKUP = re.compile(r"</?[A-Za-z][^<>]{0,200}>|&[A-Za-z]{2,8};|\\[A-Za-z]+")
 _WORD = re.compile(r"[^\W\d_]+")
-#: Categories of what nobody reads: control, private use, unassigned, half a pair.
+#: Unicode categories of unreadable characters: control, private use, unassigned, lone surrogate.
 _UNREADABLE = frozenset({"Cc", "Co", "Cn", "Cs"})
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-#: Signs that pages have many of beside few words: rules, leaders, tables in Markdown and LaTeX, forms.
-_FILLING = frozenset(
+#: Characters that honest texts repeat beside few words: rules, dot leaders, tables in Markdown and LaTeX, forms.
+_FILLERS = frozenset(
     "._-=~*#|:,'\"&\\{}[]()<>/+$^"
     "\N{MIDDLE DOT}\N{BULLET}\N{BULLET OPERATOR}\N{HORIZONTAL ELLIPSIS}\N{ONE DOT LEADER}\N{DOUBLE PRIME}\N{DITTO MARK}"
     "\N{EN DASH}\N{EM DASH}\N{HORIZONTAL BAR}\N{MINUS SIGN}"
 )
-#: Signs that a text must have to be judged by them.
-_FEWEST_SIGNS = 50
-#: Signs that nobody reads, at least: one beside a page number is a blemish.
-_FEWEST_UNREADABLE = 3
-#: Alphabets whose letters never stand in one word.
-_APART = frozenset({"LATIN", "CYRILLIC", "ARABIC", "HEBREW", "ARMENIAN", "GEORGIAN", "DEVANAGARI", "THAI"})
-#: Marks in rows that a page of print has at most; 2,700 were seen.
-_MOST_MARKS = 4000
+#: Punctuation and symbols below this number are no evidence.
+_MIN_SYMBOLS = 50
+#: Unreadable characters below this number are no evidence: one beside a page number is a blemish.
+_MIN_UNREADABLE = 3
+#: Scripts whose letters never occur in one word.
+_EXCLUSIVE_SCRIPTS = frozenset({"LATIN", "CYRILLIC", "ARABIC", "HEBREW", "ARMENIAN", "GEORGIAN", "DEVANAGARI", "THAI"})
+#: Marks in rows on a page of print, at most; the corpus has pages with 2,700.
+_MAX_MARKS = 4000
 
 
 @dataclass(frozen=True, slots=True)
-class Doubt:
-    """Why a text is not believed, for a person to read."""
+class Rejection:
+    """Why a text is not accepted. `detail` is for a person to read."""
 
     reason: Reason
     detail: str
 
 
-def judge(parsed: Parsed, recognition: Recognition, image: PageImage, judgement: Judgement) -> Doubt | None:
-    """Return why the text of a page is not believed; None when it is.
+def judge(parsed: Parsed, recognition: Recognition, image: PageImage, judgement: Judgement) -> Rejection | None:
+    """Return why the text of a page is rejected; None when it is accepted.
 
-    `parsed` is what a parser made of the recognition. A page without ink is not to be judged: no engine sees it. Takes 2 ms at
-    1,684 pixels, and 3 more for a text of a few words.
+    `parsed` is the recognition after its parser. Blank pages must not come here: no engine sees them. Takes 2 ms for an image
+    of 1,684 pixels, and 3 ms more for a text of a few words.
     """
     words = _MARKUP.sub(" ", parsed.text)
-    looks: tuple[Callable[[], Doubt | None], ...] = (
-        lambda: _ended_early(recognition),
-        lambda: _unparsable(parsed, words, judgement),
-        lambda: _wrong_script(words, judgement),
-        lambda: _against_the_ink(parsed, sum(map(str.isalnum, words)), image, judgement),
+    checks: tuple[Callable[[], Rejection | None], ...] = (
+        lambda: _check_end(recognition),
+        lambda: _check_readable(parsed, words, judgement),
+        lambda: _check_script(words, judgement),
+        lambda: _check_ink(parsed, sum(map(str.isalnum, words)), image, judgement),
     )
-    doubts = (look() for look in looks)
-    return next((doubt for doubt in doubts if doubt is not None and doubt.reason not in judgement.ignored), None)
+    rejections = (check() for check in checks)
+    return next((one for one in rejections if one is not None and one.reason not in judgement.ignored), None)
 
 
-def _ended_early(recognition: Recognition) -> Doubt | None:
+def _check_end(recognition: Recognition) -> Rejection | None:
     loop = recognition.loop
     if loop is not None:
-        return Doubt(Reason.REPETITION, f"the text repeats {loop.unit!r}, {loop.times} times until it was stopped")
-    told = "" if recognition.tokens is None else f" of {recognition.tokens} tokens"
+        return Rejection(Reason.REPETITION, f"the text repeats {loop.unit!r}, {loop.times} times until it was stopped")
+    limit = "" if recognition.tokens is None else f" of {recognition.tokens} tokens"
     if recognition.finish_reason == "length":
-        return Doubt(Reason.TRUNCATED, f"the text was cut off at the limit{told}")
+        return Rejection(Reason.TRUNCATED, f"the text was cut off at the limit{limit}")
     if recognition.finish_reason == DEADLINE:
-        return Doubt(
+        return Rejection(
             Reason.TRUNCATED, f"the text was cut off after {recognition.tokens or 0} tokens, as its time was over"
         )
     return None
 
 
-def _unparsable(parsed: Parsed, words: str, judgement: Judgement) -> Doubt | None:
-    signs = Counter(words)
-    for space in [sign for sign in signs if sign.isspace()]:
-        del signs[space]
-    garbage = sum(times for sign, times in signs.items() if _is_unreadable(sign))
-    if garbage >= _FEWEST_UNREADABLE and garbage > judgement.most_garbage * signs.total():
-        return Doubt(Reason.UNPARSABLE, f"{garbage} of {signs.total()} signs of the text can't be read by anybody")
+def _check_readable(parsed: Parsed, words: str, judgement: Judgement) -> Rejection | None:
+    characters = Counter(words)
+    for space in [character for character in characters if character.isspace()]:
+        del characters[space]
+    total = characters.total()
+    unreadable = sum(count for character, count in characters.items() if _is_unreadable(character))
+    if unreadable >= _MIN_UNREADABLE and unreadable > judgement.most_garbage * total:
+        return Rejection(Reason.UNPARSABLE, f"{unreadable} of {total} signs of the text can't be read by anybody")
     if parsed.damage is not None:
-        return Doubt(Reason.UNPARSABLE, parsed.damage)
-    read = sum(times for sign, times in signs.items() if sign.isalnum())
-    other = sum(times for sign, times in signs.items() if _is_noise(sign))
-    if other >= _FEWEST_SIGNS and read < judgement.least_readable * (read + other):
-        return Doubt(
-            Reason.UNPARSABLE, f"the text has {other} signs such as {_most(signs)!r}, and {read} letters and digits"
+        return Rejection(Reason.UNPARSABLE, parsed.damage)
+    alphanumeric = sum(count for character, count in characters.items() if character.isalnum())
+    symbols = sum(count for character, count in characters.items() if _is_symbol(character))
+    if symbols >= _MIN_SYMBOLS and alphanumeric < judgement.least_readable * (alphanumeric + symbols):
+        frequent = next(character for character, _ in characters.most_common() if _is_symbol(character))
+        return Rejection(
+            Reason.UNPARSABLE,
+            f"the text has {symbols} signs such as {frequent!r}, and {alphanumeric} letters and digits",
         )
     return None
 
 
-def _most(signs: Counter[str]) -> str:
-    return next(sign for sign, _ in signs.most_common() if _is_noise(sign))
+def _is_unreadable(character: str) -> bool:
+    return character == _REPLACEMENT or unicodedata.category(character) in _UNREADABLE
 
 
-def _is_unreadable(sign: str) -> bool:
-    return sign == _REPLACEMENT or unicodedata.category(sign) in _UNREADABLE
+def _is_symbol(character: str) -> bool:
+    """Say whether this is punctuation or a symbol of which no page has many. Tick boxes, notes and chess pieces are not."""
+    category = unicodedata.category(character)
+    return category[0] in "PS" and category != "So" and character not in _FILLERS
 
 
-def _is_noise(sign: str) -> bool:
-    """Say whether it is punctuation or a symbol that no page has many of. Boxes to tick, notes and pieces are not."""
-    category = unicodedata.category(sign)
-    return category[0] in "PS" and category != "So" and sign not in _FILLING
+def check_script(text: str, judgement: Judgement) -> Rejection | None:
+    """Return why the letters of a PDF's own text are rejected; None when they are in the scripts of the page."""
+    return _check_script(_MARKUP.sub(" ", text), judgement)
 
 
-def wrong_script(text: str, judgement: Judgement) -> Doubt | None:
-    """Return why the letters of a text that no engine wrote are not those of its page; None when they are."""
-    return _wrong_script(_MARKUP.sub(" ", text), judgement)
-
-
-def _wrong_script(words: str, judgement: Judgement) -> Doubt | None:
+def _check_script(words: str, judgement: Judgement) -> Rejection | None:
     if judgement.scripts:
         letters: Counter[str] = Counter()
-        for sign, times in Counter(words).items():
-            letters[_script(sign)] += times
+        for character, count in Counter(words).items():
+            letters[_script(character)] += count
         del letters[""]
-        told = sum(letters[script] for script in judgement.scripts)
+        expected = sum(letters[script] for script in judgement.scripts)
         total = letters.total()
-        if total >= judgement.fewest_for_script and told < judgement.least_in_scripts * total:
+        if total >= judgement.fewest_for_script and expected < judgement.least_in_scripts * total:
             most, _ = letters.most_common(1)[0]
-            wanted = ", ".join(judgement.scripts)
-            return Doubt(Reason.WRONG_SCRIPT, f"{told} of {total} letters are {wanted}: most are {most}")
+            scripts = ", ".join(judgement.scripts)
+            return Rejection(Reason.WRONG_SCRIPT, f"{expected} of {total} letters are {scripts}: most are {most}")
     found = [word for word in _WORD.findall(words) if len(word) > 1] if not words.isascii() else []
-    mixed = [word for word in found if not word.isascii() and len(_APART & set(map(_script, word))) > 1]
+    mixed = [word for word in found if not word.isascii() and len(_EXCLUSIVE_SCRIPTS & set(map(_script, word))) > 1]
     if len(found) >= judgement.fewest_for_script and len(mixed) > judgement.most_mixed * len(found):
-        return Doubt(Reason.WRONG_SCRIPT, f"{len(mixed)} of {len(found)} words mix alphabets, as {mixed[0][:40]!r}")
+        return Rejection(Reason.WRONG_SCRIPT, f"{len(mixed)} of {len(found)} words mix alphabets, as {mixed[0][:40]!r}")
     return None
 
 
 @lru_cache(maxsize=4096)
-def _script(sign: str) -> str:
-    """Return the first word of a letter's name in Unicode, which is that of its script; "" for other signs.
+def _script(character: str) -> str:
+    """Return the script of a letter, which is the first word of its Unicode name; "" for other characters.
 
-    A letter in another form (full width, bold, a ligature) is that letter; what only changes letters is of no script.
+    A compatibility form (full width, bold, a ligature) counts as its letter; modifier letters have no script.
     """
-    plain = unicodedata.normalize("NFKC", sign)[0]
+    plain = unicodedata.normalize("NFKC", character)[0]
     letter = plain.isalpha() and unicodedata.category(plain) != "Lm"
     return unicodedata.name(plain, "").partition(" ")[0] if letter else ""
 
 
-def _against_the_ink(parsed: Parsed, written: int, image: PageImage, judgement: Judgement) -> Doubt | None:
-    """Judge a text of so many letters and digits by how much there is to be read on the page."""
+def _check_ink(parsed: Parsed, written: int, image: PageImage, judgement: Judgement) -> Rejection | None:
+    """Compare the number of letters and digits that were written with the ink on the page image."""
     if written > judgement.always_allowed:
-        # As many as there would be in the size that print is looked at in: comparable whatever the page was rendered at.
+        # Scaled to the size at which print is detected, so that the rendering size does not matter.
         needed = written / judgement.most_on_a_square / enlargement(image.height, image.width) ** 2
         if ink.squares(image, enough=needed) >= needed:
             return None
@@ -175,40 +174,40 @@ def _against_the_ink(parsed: Parsed, written: int, image: PageImage, judgement: 
         if written <= judgement.most_for_a_letter * letters:
             return None
         share = ink.share(image)
-        return Doubt(
+        return Rejection(
             Reason.INVENTED,
             f"{written} letters and digits were written of a page with ink on {share:.2%} of it, for {letters:.0f} at most",
         )
-    # Looked for only where so few were written that it matters: it takes longer than all the rest.
-    if written * judgement.letters_for_one < _MOST_MARKS:
-        return _empty(parsed, written, image, judgement)
+    # Print detection takes longer than all other checks: only where few enough letters were written for it to matter.
+    if written * judgement.letters_for_one < _MAX_MARKS:
+        return _check_missing(parsed, written, image, judgement)
     return None
 
 
-def _empty(parsed: Parsed, written: int, image: PageImage, judgement: Judgement) -> Doubt | None:
-    """Doubt that there is next to nothing to be read on a page with rows of marks outside of its pictures."""
-    print_like = printed(image.pixels)
+def _check_missing(parsed: Parsed, written: int, image: PageImage, judgement: Judgement) -> Rejection | None:
+    """Reject next to no text from a page that has rows of marks outside of its figures."""
+    detected = printed(image.pixels)
     figures = [block for block in parsed.blocks if block.role is Role.FIGURE]
-    everywhere = sum(row.marks for row in print_like.rows) - print_like.across
-    outside = sum(row.marks for row in print_like.rows if not _within(row, figures)) - print_like.across
+    everywhere = sum(row.marks for row in detected.rows) - detected.across
+    outside = sum(row.marks for row in detected.rows if not _within(row, figures)) - detected.across
     all_pictures = bool(parsed.blocks) and len(figures) == len(parsed.blocks)
     if all_pictures and not all(figure.boxes for figure in figures):
-        outside = 0  # wherever they are
-    if everywhere < judgement.least_in_rows * print_like.letters:
-        return None  # by chance: noise has thousands of marks
+        outside = 0  # where the figures lie is unknown
+    if everywhere < judgement.least_in_rows * detected.letters:
+        return None  # rows by chance: noise has thousands of marks
     if outside >= judgement.fewest_letters and written * judgement.letters_for_one < outside:
         where = " outside of its pictures" if figures else ""
-        return Doubt(
+        return Rejection(
             Reason.EMPTY, f"{written} letters and digits were read of a page with some {outside} marks in rows{where}"
         )
     if all_pictures and everywhere >= judgement.fewest_letters_in_figures:
-        return Doubt(
+        return Rejection(
             Reason.EMPTY, f"only pictures were seen on a page with some {everywhere} marks in rows, as print has"
         )
     return None
 
 
 def _within(row: Row, figures: Iterable[Block]) -> bool:
-    """Say whether a row's middle lies in a picture."""
+    """Say whether the centre of a row lies in a figure."""
     x, y = (row.box[0] + row.box[2]) / 2, (row.box[1] + row.box[3]) / 2
     return any(x0 <= x <= x1 and y0 <= y <= y1 for block in figures for x0, y0, x1, y1 in block.boxes)
