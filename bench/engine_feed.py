@@ -1,6 +1,6 @@
 """Whether the fleet keeps a real vLLM engine as busy as the engine can be kept: on the CPU, with a tiny checkpoint.
 
-    make bench-vllm      (or: .venv-vllm/bin/python bench/engine_feed.py [--pages 48] [--rounds 3])
+    make bench-vllm      (or: .venv-vllm/bin/python -m bench.engine_feed [--pages 48] [--rounds 3])
 
 Both sides read the same generated noisy 300-dpi scans, in turn, in one run:
 
@@ -30,8 +30,6 @@ import numpy as np
 import psutil
 import pymupdf
 from PIL import Image, ImageFilter
-
-sys.path[:0] = [str(Path(__file__).parents[1] / "tests" / "engine")]
 
 #: Limits of the issue that asked for this bench.
 SECONDS_TARGET, STARVED_TARGET = 1.05, 0.01
@@ -82,10 +80,9 @@ def make_scans(path: Path, pages: int) -> None:
 
 
 def write_profile(folder: Path, tokens: int) -> Path:
-    from checkpoint import write_checkpoint  # noqa: PLC0415 - torch: only where it is needed
-
     from ocrfleet.profiles.models import choose  # noqa: PLC0415
     from ocrfleet.profiles.profile import Canary  # noqa: PLC0415
+    from tests.support.vllm.checkpoint import write_checkpoint  # noqa: PLC0415 - torch: only where it is needed
 
     checkpoint = write_checkpoint(folder / "checkpoint", "deepseek-ocr")
     profile = choose(engine="vllm", model=str(checkpoint), mode="gundam", prompt="ocr")

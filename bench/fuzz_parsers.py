@@ -1,6 +1,6 @@
 """Give the parsers what no model should write, and a million times: no exception, nothing left of a format, no time above linear.
 
-    python bench/fuzz_parsers.py [--outputs 1000000] [--seed 1]
+    python -m bench.fuzz_parsers [--outputs 1000000] [--seed 1]
 
 Outputs are made by each format's grammar, from published samples, or from the tokens of all formats, then most are damaged:
 bytes flipped, cut off, spliced with another, stretches repeated or lost, tags repeated and nested, numbers made huge, odd
@@ -22,19 +22,14 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "unit"))
-
-import test_grounding  # noqa: E402 - of the tests: what was published
-import test_parsers_dots  # noqa: E402
-import test_parsers_olmocr  # noqa: E402
-import test_parsers_paddleocr  # noqa: E402
-
-from ocrfleet.profiles.profile import Parser  # noqa: E402
-from worker.formats.markdown import clean  # noqa: E402
-from worker.parsers import dots, grounding, otsl, parse  # noqa: E402
+from ocrfleet.profiles.profile import Parser
+from tests.unit.worker.parsers import test_dots as test_parsers_dots
+from tests.unit.worker.parsers import test_grounding
+from tests.unit.worker.parsers import test_olmocr as test_parsers_olmocr
+from tests.unit.worker.parsers import test_paddleocr as test_parsers_paddleocr
+from worker.formats.markdown import clean
+from worker.parsers import dots, grounding, otsl, parse
 
 WIDTH, HEIGHT = 1190, 1684
 SHORT, LONG, MOST_GROWTH = 25_000, 200_000, 16

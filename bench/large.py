@@ -1,6 +1,6 @@
 """Peak memory of every process of a fleet for a file of 2 GB and a PDF of 5,000 pages: it must not grow with either.
 
-    python bench/large.py [--megabytes 2000] [--pages 5000] [--limit 64]
+    python -m bench.large [--megabytes 2000] [--pages 5000] [--limit 64]
 
 A real SeaweedFS has the store, `serve` (with its clerk) takes uploads over HTTP, a worker fetches, renders and assembles;
 the engine is the tests' own, which reads at once. The same processes first see something small, then the large thing; what is
@@ -26,12 +26,10 @@ from typing import Any
 
 import httpx
 import pymupdf
-from peaks import Peaks
 
-sys.path[:0] = [str(Path(__file__).parents[1] / "tests"), str(Path(__file__).parents[1] / "tests" / "fakes")]
-
-from numbered import write_book  # noqa: E402 - which lie beside the tests
-from servers import FAKES, SeaweedFS, Valkey, free_ports  # noqa: E402
+from bench.peaks import Peaks
+from tests.support.fakes.numbered import write_book
+from tests.support.servers import FAKES, SeaweedFS, Valkey, free_ports
 
 OCRFLEET = str(Path(sys.executable).with_name("ocrfleet"))
 ENGINE = ["--engine", "numbered:NumberedEngine"]

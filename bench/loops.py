@@ -1,13 +1,13 @@
 """What the watch for loops costs, what it sees and what it spares.
 
-    python bench/loops.py [--corpus ../shared/corpus] [--rounds 5]
+    python -m bench.loops [--corpus ../shared/corpus] [--rounds 5]
 
 First the cost: texts fed in pieces of 64 characters, about 16 tokens, until 7,000 tokens are full; the fastest of several
 rounds; characters a second, and the share of a core at 2,500 tokens a second (10,000 characters). The base, in the same run,
 is a watch that only joins the pieces. A text that is a loop is cut into stretches too short to trip, so that each stretch
 costs what a loop costs until it is seen.
 
-Then the table: loops as users met them and pages that only look like loops (both from tests/unit/test_loops.py), the corpus'
+Then the table: loops as users met them and pages that only look like loops (both from tests/unit/worker/engines/test_repetition.py), the corpus'
 texts and text layers. Tokens are estimated, as no tokenizer is at hand: a tag is one, a word one for each four letters begun,
 every other sign one. What a loop spares is what is left of 7,000 tokens when it is seen. Exits with 1 when a loop is missed,
 a page is taken for one, or the cost is above 1 % of a core.
@@ -22,12 +22,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "unit"))
-
-from test_loops import BEFORE, LOOPS, PAGES, text_layers, watch  # noqa: E402 - of the tests
-
-from worker.engines.repetition import LoopWatch  # noqa: E402
+from tests.support.servers import ROOT
+from tests.unit.worker.engines.test_repetition import BEFORE, LOOPS, PAGES, text_layers, watch
+from worker.engines.repetition import LoopWatch
 
 PIECE, LIMIT_TOKENS, LIMIT_CHARACTERS = 64, 7000, 28_000
 CHARACTERS_PER_SECOND = 10_000

@@ -1,6 +1,6 @@
 """Peak memory of `ocrfleet run` and all its processes, for a short and a long document: it must not grow with pages.
 
-    python bench/memory.py [--pages 100 1000]
+    python -m bench.memory [--pages 100 1000]
 
 Resident memory is summed over the process tree as proportional set size (PSS: shared pages count once), sampled five
 times a second. The pages are small generated scans, so that a thousand of them are read in minutes; what is compared is

@@ -1,6 +1,6 @@
 """What metrics cost: pages per second of a worker with a fast engine, with its metrics and without.
 
-    python bench/metrics.py [--pages 80] [--rounds 50]
+    python -m bench.metrics [--pages 80] [--rounds 50]
 
 Both sides have a Valkey, a store in memory where there is one, and a worker process of their own, for all of the run, and
 read the same pages in turn, in alternating order. The engine is that of the tests, which takes no time: so what is measured
@@ -29,15 +29,11 @@ from pathlib import Path
 
 import psutil
 
-TESTS = Path(__file__).parents[1] / "tests"
-sys.path[:0] = [str(TESTS), str(TESTS / "fakes")]
-
-from servers import FAKES, Valkey  # noqa: E402 - see above
-from stage import Stage  # noqa: E402
-
-from ocrfleet import keys  # noqa: E402
-from ocrfleet.metrics.exposition import ChildMetrics, Exposition  # noqa: E402
-from ocrfleet.settings import Settings  # noqa: E402
+from ocrfleet import keys
+from ocrfleet.metrics.exposition import ChildMetrics, Exposition
+from ocrfleet.settings import Settings
+from tests.support.servers import FAKES, Valkey
+from tests.support.stage import Stage
 
 #: Limit of the issue that asked for this bench: the share of the speed that metrics may cost.
 TARGET = 0.02

@@ -1,6 +1,6 @@
 """What `ocrfleet run` costs beside recognition: CPU seconds of the whole command against the bare engine.
 
-    python bench/overhead.py [--pages 60] [--rounds 3]
+    python -m bench.overhead [--pages 60] [--rounds 3]
 
 Both sides read the same pages in one run, in turn. The bare side is one process that loads the engine, then calls it in
 a loop on page images that were rendered beforehand; loading is not counted, rendering is not, nothing is stored. The

@@ -1,6 +1,6 @@
 """How long a fleet takes to recover from a single fault: real processes, as in tests/chaos.
 
-    python bench/recovery.py [--rounds 3] [--flavour redis|valkey]
+    python -m bench.recovery [--rounds 3] [--flavour redis|valkey]
 
 Three workers with a lease of five seconds read many pages. For each kind of fault the pages are noted that workers have in hand;
 then it is done, and ends after two seconds where it lasts. Recovered: each of these pages has a record. For a killed leader:
@@ -17,11 +17,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "fakes"), str(ROOT / "tests" / "chaos")]
-
-from faults import Fault, Kind  # noqa: E402 - which lie beside the tests
-from scene import Poison, Scene, until  # noqa: E402
+from tests.support.chaos.faults import Fault, Kind
+from tests.support.chaos.scene import Poison, Scene, until
 
 FAULTS = [
     Fault(Kind.KILL, "engine", 0, 0, 0),

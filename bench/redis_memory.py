@@ -1,6 +1,6 @@
 """Redis's memory with few and with very many pages submitted: what waits is in the store, so it must be about the same.
 
-    python bench/redis_memory.py [--pages 10000 1000000]
+    python -m bench.redis_memory [--pages 10000 1000000]
 
 For each number of pages, in documents of a hundred: manifests and markers as intake writes them, a real Valkey, and a dispatcher
 that publishes what its backlog limit allows (the default: ten minutes of one worker's assumed speed). Exits with 1 when the
@@ -26,10 +26,7 @@ from ocrfleet.settings import Settings
 from ocrfleet.storage.store import FolderStore
 from producer.control.dispatcher import Dispatcher
 from producer.state.backlog import Backlog, count
-
-sys.path[:0] = [str(Path(__file__).parents[1] / "tests")]
-
-from servers import Valkey  # noqa: E402 - which lie beside the tests
+from tests.support.servers import Valkey
 
 #: Pages of a document.
 EACH = 100

@@ -1,6 +1,6 @@
 """What a page costs on its way from a file to the pixels that an engine sees: CPU milliseconds, by kind of page.
 
-    python bench/rendering.py [--pages 6] [--rounds 4] [--long-side 1684]
+    python -m bench.rendering [--pages 6] [--rounds 4] [--long-side 1684]
 
 Compares, in one run and in turn on the same pages (generated, noisy, A4 at 300 dpi):
 

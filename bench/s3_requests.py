@@ -1,6 +1,6 @@
 """What a fleet asks of its S3 store: requests and bytes for each document and each page, and those of a fleet that has nothing to do.
 
-    python bench/s3_requests.py [--documents 60] [--pages 300]
+    python -m bench.s3_requests [--documents 60] [--pages 300]
 
 A real S3 server (SeaweedFS) counts. `dispatch`, `watch --poll` every ten seconds and one worker with an engine of the tests take
 documents of one page, then the same number of pages in long documents; what both rounds took is shared out among documents and
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 import tempfile
 import time
 import urllib.request
@@ -23,11 +22,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-sys.path[:0] = [str(Path(__file__).parents[1] / "tests"), str(Path(__file__).parents[1] / "tests" / "fakes")]
-
-from desk import NUMBERED, Desk  # noqa: E402 - from the tests
-from numbered import write_book  # noqa: E402 - from the tests
-from servers import SeaweedFS, Valkey, free_ports  # noqa: E402 - from the tests
+from tests.support.desk import NUMBERED, Desk
+from tests.support.fakes.numbered import write_book
+from tests.support.servers import SeaweedFS, Valkey, free_ports
 
 #: Seconds for which a fleet is watched that has nothing to do.
 _IDLE = 60.0

@@ -1,6 +1,6 @@
 """How many A100s one machine feeds: the whole fleet, with an engine that only keeps time.
 
-    python bench/simulated_gpus.py [--gpus 8,16,20,24,28] [--pages 160] [--workers 2]
+    python -m bench.simulated_gpus [--gpus 8,16,20,24,28] [--pages 160] [--workers 2]
 
 Everything but the engine is real: intake, embedded Valkey, Celery, the local store, assembly, delivery; generated noisy grey
 scans of A4 pages at 300 dpi in PDFs of 50 pages, rendered at 1,684 pixels. The engine (bench/simulated_engine.py) writes 2,500
@@ -34,9 +34,9 @@ import numpy as np
 import psutil
 import pymupdf
 from PIL import Image
-from rendering import PAGE, encoded, scan
-from simulated_engine import GPUS, JOURNALS, PAGES_PER_SECOND, SLOTS, TOKENS_PER_SECOND
 
+from bench.rendering import PAGE, encoded, scan
+from bench.simulated_engine import GPUS, JOURNALS, PAGES_PER_SECOND, SLOTS, TOKENS_PER_SECOND
 from ocrfleet.broker.ledger import Ledger
 from ocrfleet.errors import TransientError
 from ocrfleet.profiles.models import find

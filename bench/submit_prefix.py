@@ -1,6 +1,6 @@
 """`ocrfleet submit s3://bucket/prefix/` of many small objects in a real SeaweedFS: peak memory, keys a second, and again.
 
-    python bench/submit_prefix.py [--objects 10000 100000]
+    python -m bench.submit_prefix [--objects 10000 100000]
 
 For each number, in a bucket of its own: the command is run twice, with its store in a local folder; the second time there
 is nothing new. What is compared is the peak of the process's resident memory between the two numbers: it may grow by the roll's 16 bytes an object, three times that while parts become one, and by nothing else that
@@ -19,11 +19,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from peaks import Peaks
-
-sys.path[:0] = [str(Path(__file__).parents[1] / "tests")]
-
-from servers import SeaweedFS  # noqa: E402 - which lie beside the tests
+from bench.peaks import Peaks
+from tests.support.servers import SeaweedFS
 
 OCRFLEET = str(Path(sys.executable).with_name("ocrfleet"))
 #: MiB that the peak may grow by from the first number to the second, beside what the roll needs.

@@ -1,6 +1,6 @@
 """Text layers: which of the corpus' own are trusted, and how many spoilt ones are seen through.
 
-    python bench/text_layers.py --corpus ../shared/corpus
+    python -m bench.text_layers --corpus ../shared/corpus
 
 The first pages of each PDF (more of the long one): is there a layer, is it trusted or why not, what it costs. Then each
 trusted layer is spoilt in memory, beside the same page image: its letters shifted, by each number of places, and those of its
@@ -27,8 +27,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from accuracy import score, truths
-
+from bench.accuracy import score, truths
 from ocrfleet.errors import OcrfleetError
 from ocrfleet.profiles.profile import Render
 from ocrfleet.records.documents import Kind

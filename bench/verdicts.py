@@ -1,9 +1,9 @@
 """Verdicts on honest texts and on spoilt ones, over the corpus' pages at the long sides that profiles have.
 
-    python bench/verdicts.py --corpus ../shared/corpus [--without-engine]
+    python -m bench.verdicts --corpus ../shared/corpus [--without-engine]
 
 Honest: each page whose text is known with that text (truths; the text layers that a worker trusts, and some that it does not
-and that are right all the same); a dozen scans with what RapidOCR reads of them; the hard texts of tests/unit/test_loops.py on
+and that are right all the same); a dozen scans with what RapidOCR reads of them; the hard texts of tests/unit/worker/engines/test_repetition.py on
 a full page, or on a ruled one where they are little but rules; nothing at all on pages that have nothing to read: a picture of
 the corpus, and drawn ones (gradient, noise, grain, stain, shadow, hatching, halftone, curves, dotted and ruled lines); pictures
 only where a model may call a page one. Any doubt of these is a false alarm.
@@ -33,23 +33,20 @@ from typing import TYPE_CHECKING
 
 import cv2
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "unit"))
-
-from corpus_pages import SIDES, known_texts, pages, read_texts  # noqa: E402
-from drawn_pages import NEARLY_BLANK, NOTHING_TO_READ, drawn  # noqa: E402
-from test_loops import LOOPS, PAGES  # noqa: E402 - of the tests
-
-from ocrfleet.errors import Reason  # noqa: E402
-from ocrfleet.profiles.profile import Judgement  # noqa: E402
-from ocrfleet.records.pages import Block, Role  # noqa: E402
-from worker.engines.base import Recognition  # noqa: E402
-from worker.engines.stream import LOOP, Transcript  # noqa: E402
-from worker.imaging import ink  # noqa: E402
-from worker.imaging.page_image import PageImage  # noqa: E402
-from worker.imaging.print_detection import enlargement, printed  # noqa: E402
-from worker.parsers import Parsed  # noqa: E402
-from worker.pipeline import verdict as judge  # noqa: E402
+from bench.corpus_pages import SIDES, known_texts, pages, read_texts
+from bench.drawn_pages import NEARLY_BLANK, NOTHING_TO_READ, drawn
+from ocrfleet.errors import Reason
+from ocrfleet.profiles.profile import Judgement
+from ocrfleet.records.pages import Block, Role
+from tests.support.servers import ROOT
+from tests.unit.worker.engines.test_repetition import LOOPS, PAGES
+from worker.engines.base import Recognition
+from worker.engines.stream import LOOP, Transcript
+from worker.imaging import ink
+from worker.imaging.page_image import PageImage
+from worker.imaging.print_detection import enlargement, printed
+from worker.parsers import Parsed
+from worker.pipeline import verdict as judge
 
 if TYPE_CHECKING:
     pass

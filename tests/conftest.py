@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from servers import ROOT, TOLD, SeaweedFS, Valkey, lacking
+
+from tests.support.servers import ROOT, TOLD, SeaweedFS, Valkey, lacking
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
-from panels import COST, PROFILE, QUEUE, above, board, lines, number
+
+from deploy.grafana.panels import COST, PROFILE, QUEUE, above, board, lines, number
 
 PAGES = 'profile=~"$profile", queue=~"$queue"'
 ENGINES = 'profile=~"$profile"'

@@ -1,14 +1,15 @@
-"""Write the dashboards as JSON beside this file, for Grafana to read: python deploy/grafana/dashboards.py."""
+"""Write the dashboards as JSON beside this file, for Grafana to read: make dashboards."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from cost_and_quality import cost_and_quality
-from fleet_overview import fleet_overview
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
-from intake_and_events import intake_and_events
-from one_worker import one_worker
+
+from deploy.grafana.cost_and_quality import cost_and_quality
+from deploy.grafana.fleet_overview import fleet_overview
+from deploy.grafana.intake_and_events import intake_and_events
+from deploy.grafana.one_worker import one_worker
 
 FOLDER = Path(__file__).with_name("dashboards")
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
-from panels import INSTANCE, LED, OVERVIEW, PROFILE, QUEUE, above, below, board, lines, number, rows
+
+from deploy.grafana.panels import INSTANCE, LED, OVERVIEW, PROFILE, QUEUE, above, below, board, lines, number, rows
 
 PAGES = 'profile=~"$profile", queue=~"$queue"'
 ENGINES = 'profile=~"$profile", instance=~"$instance"'

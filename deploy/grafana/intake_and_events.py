@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
-from panels import INSTANCE, INTAKE, LED, QUEUE, above, below, board, lines, number
+
+from deploy.grafana.panels import INSTANCE, INTAKE, LED, QUEUE, above, below, board, lines, number
 
 HERE = 'instance=~"$instance"'
 SILENCE = f'time() - ocrfleet_watch_last_success_timestamp_seconds{{source=~"sqs|poll", {HERE}}}'

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.models.common import BigValueTextMode
 from grafana_foundation_sdk.models.dashboard import Dashboard
-from panels import PROFILE, WORKER, above, below, board, chosen, lines, number
+
+from deploy.grafana.panels import PROFILE, WORKER, above, below, board, chosen, lines, number
 
 HERE = 'instance=~"$instance"'
 ITS = f'profile=~"$profile", {HERE}'

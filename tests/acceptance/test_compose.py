@@ -13,8 +13,9 @@ import boto3.session
 import httpx
 import pymupdf
 import pytest
-from composed import Composed
-from servers import lacking
+
+from tests.support.compose import Composed
+from tests.support.servers import lacking
 
 OURS = ("serve", "watch", "worker")
 THEIRS = ("redis", "s3", "prometheus", "alertmanager")

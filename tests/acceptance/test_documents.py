@@ -14,10 +14,10 @@ from typing import Any
 
 import psutil
 import pytest
-from desk import Desk
-from servers import lacking
 
 from producer.samples.texts import SAMPLES, expected_words
+from tests.support.desk import Desk
+from tests.support.servers import lacking
 
 #: It takes a minute or two, and several on a busy machine.
 pytestmark = pytest.mark.timeout(900)

@@ -12,14 +12,14 @@ from typing import Any
 
 import httpx
 import pytest
-from desk import Desk
-from misbehaving import LIMIT, write_prints
-from promql import asked, besides, legends, loaded, metrics, rules, selectors
-from scraper import Prometheus
-from servers import FAKES, TOLD, SeaweedFS, Valkey, free_ports
 
 from ocrfleet.errors import Reason
 from ocrfleet.profiles.profile import Judgement, Profile, RetryStep, Sampling, resolve
+from tests.support.desk import Desk
+from tests.support.fakes.misbehaving import LIMIT, write_prints
+from tests.support.prometheus import Prometheus
+from tests.support.promql import asked, besides, legends, loaded, metrics, rules, selectors
+from tests.support.servers import FAKES, TOLD, SeaweedFS, Valkey, free_ports
 
 TOKEN = "a-token-of-the-tests"  # noqa: S105 - of no use elsewhere
 

@@ -12,12 +12,13 @@ from typing import Any
 
 import httpx
 import pytest
-from desk import NUMBERED, Desk
-from numbered import write_book
-from servers import SeaweedFS, Valkey, free_ports
-from service import Service, until
 from standardwebhooks import Webhook
-from webhook_receiver import IntakeScheduler
+
+from tests.support.desk import NUMBERED, Desk
+from tests.support.fakes.numbered import write_book
+from tests.support.fakes.webhook_receiver import IntakeScheduler
+from tests.support.servers import SeaweedFS, Valkey, free_ports
+from tests.support.service import Service, until
 
 TOKEN = "t" * 32
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105 - a test's

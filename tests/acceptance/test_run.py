@@ -10,9 +10,10 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
-from desk import COMMAND, NUMBERED, Desk
-from numbered import draw, write_book
 from PIL import Image
+
+from tests.support.desk import COMMAND, NUMBERED, Desk
+from tests.support.fakes.numbered import draw, write_book
 
 BOOKS = {"a.tif": range(10), "sub/b.tif": range(100, 120), "sub/c.tif": range(200, 210)}
 
@@ -256,7 +257,7 @@ def test_a_closed_terminal_leaves_no_process(books: Desk) -> None:
     pid, terminal = os.forkpty()
     if pid == 0:
         os.chdir(books.folder)
-        from servers import FAKES  # noqa: PLC0415 - in the child
+        from tests.support.servers import FAKES  # noqa: PLC0415 - in the child
 
         environment = {**os.environ, "PYTHONPATH": str(FAKES), "OCRFLEET_TEST_PLAN": str(plan), "TERM": "xterm"}
         os.execve(COMMAND[0], [*COMMAND, "run", "in", "-o", "out", *NUMBERED], environment)  # noqa: S606

@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from desk import NUMBERED, Desk
-from numbered import write_book
-from servers import SeaweedFS, Valkey
-from service import Service, until
+
+from tests.support.desk import NUMBERED, Desk
+from tests.support.fakes.numbered import write_book
+from tests.support.servers import SeaweedFS, Valkey
+from tests.support.service import Service, until
 
 
 class Watched(Service):

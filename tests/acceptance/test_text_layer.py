@@ -7,10 +7,10 @@ import re
 from typing import Any
 
 import pytest
-from desk import Desk
-from misbehaving import PRINT
 
 from producer.samples.texts import expected_words
+from tests.support.desk import Desk
+from tests.support.fakes.misbehaving import PRINT
 
 #: Of the project's samples: one that was born digital and one of images alone, of two pages each.
 BORN, SCAN = "letter.pdf", "scan.pdf"

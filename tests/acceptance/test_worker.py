@@ -13,13 +13,13 @@ from pathlib import Path
 
 import psutil
 import pytest
-from desk import NUMBERED, Desk
-from numbered import write_book
-from servers import Valkey
-from stage import Stage
 
 from ocrfleet.profiles.models import MODELS, named
 from ocrfleet.records.documents import DocumentStatus
+from tests.support.desk import NUMBERED, Desk
+from tests.support.fakes.numbered import write_book
+from tests.support.servers import Valkey
+from tests.support.stage import Stage
 
 
 @pytest.fixture

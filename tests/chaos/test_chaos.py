@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faults import Fault, schedule
-from scene import PAGES_EACH, Poison, Scene, until
 
 from ocrfleet import keys
+from tests.support.chaos.faults import Fault, schedule
+from tests.support.chaos.scene import PAGES_EACH, Poison, Scene, until
 
 _MISSING = object()
 

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running import Running
-from servers import Valkey, lacking
-from stage import Stage
 
 from ocrfleet.profiles.models import choose
 from ocrfleet.profiles.profile import Canary, Judgement, Profile, Sampling
 from ocrfleet.settings import Settings, VllmSettings
+from tests.support.servers import Valkey, lacking
+from tests.support.stage import Stage
+from tests.support.vllm.running import Running
 from worker.pipeline.retry import DOUBTS
 
 #: vLLM on a CPU: a tiny model (tiny_vllm), 1 GiB of KV cache, nothing compiled, nothing from the network.
@@ -43,7 +43,10 @@ def environment() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    from checkpoint import ARCHITECTURES, write_checkpoint  # torch and safetensors are in vLLM's environment only
+    from tests.support.vllm.checkpoint import (  # torch and safetensors are in vLLM's environment only
+        ARCHITECTURES,
+        write_checkpoint,
+    )
 
     folder = tmp_path_factory.mktemp("checkpoints")
     return {model: write_checkpoint(folder / model, model) for model in ARCHITECTURES}

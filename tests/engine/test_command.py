@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from contract import EngineContract, Use, printed
-from desk import Desk
-from numbered import write_book
-from running import Running
 
 from ocrfleet.profiles.profile import Canary, Profile
 from ocrfleet.settings import OpenAiSettings, Settings
+from tests.support.desk import Desk
+from tests.support.engine_contract import EngineContract, Use, printed
+from tests.support.fakes.numbered import write_book
+from tests.support.vllm.running import Running
 from worker.pipeline.retry import DOUBTS
 
 

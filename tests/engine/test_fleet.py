@@ -10,15 +10,15 @@ from pathlib import Path
 
 import psutil
 import pytest
-from running import gone
-from servers import Valkey
-from stage import Stage
 
 from ocrfleet import keys
 from ocrfleet.errors import Reason
 from ocrfleet.profiles.profile import Profile
 from ocrfleet.records.documents import DocumentStatus
 from ocrfleet.records.pages import PageResult
+from tests.support.servers import Valkey
+from tests.support.stage import Stage
+from tests.support.vllm.running import gone
 
 #: vLLM takes 20 to 40 seconds to start here.
 PATIENCE = 240

@@ -7,10 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from contract import Use, crowded, printed
-from running import Running
-from stage import Stage
-from test_fleet import PATIENCE
 
 from ocrfleet import keys
 from ocrfleet.errors import Reason
@@ -18,6 +14,10 @@ from ocrfleet.profiles.profile import Judgement, Profile, RetryStep, Sampling, r
 from ocrfleet.records.documents import DocumentStatus
 from ocrfleet.records.pages import PageResult
 from producer.intake.register import Registered
+from tests.engine.test_fleet import PATIENCE
+from tests.support.engine_contract import Use, crowded, printed
+from tests.support.stage import Stage
+from tests.support.vllm.running import Running
 from worker.engines.base import Recognition
 from worker.engines.vllm import engine as vllm
 from worker.pipeline.run_record import Attempt, RunRecord

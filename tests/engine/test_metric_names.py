@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from promql import asked, loaded, metrics
+from tests.support.promql import asked, loaded, metrics
 
 
 def test_vllm_has_the_metrics_that_dashboards_ask_for() -> None:

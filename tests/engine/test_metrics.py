@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from scrape import Scrape
-from stage import Stage
 
 from ocrfleet.metrics.exposition import ChildMetrics, Exposition
 from ocrfleet.settings import Settings
+from tests.support.scrape import Scrape
+from tests.support.stage import Stage
 
 #: vLLM takes 20 to 40 seconds to start here.
 PATIENCE = 240

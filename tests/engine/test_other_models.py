@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from contract import EngineContract, Use, printed
 from PIL import Image
-from running import Running
 
 from ocrfleet.profiles.models import MODELS, choose, image_tokens
 from ocrfleet.profiles.profile import Canary, Profile
 from ocrfleet.settings import Settings, VllmSettings
+from tests.support.engine_contract import EngineContract, Use, printed
+from tests.support.vllm.running import Running
 from worker.engines.base import Engine, Recognition
 from worker.engines.picture import written_out
 
@@ -32,7 +32,7 @@ PAGE_TOKENS = 36 * 25
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    from other_checkpoints import write_checkpoint  # torch is in vLLM's environment only
+    from tests.support.vllm.other_checkpoints import write_checkpoint  # torch is in vLLM's environment only
 
     folder = tmp_path_factory.mktemp("checkpoints")
     return functools.cache(lambda model: write_checkpoint(folder / model, model))

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from contract import EngineContract, Use, crowded, page_image, printed
-from numbered import draw
 from PIL import Image
-from running import Running, gone
 
 from ocrfleet.errors import ConfigurationError, FatalError, PermanentError
 from ocrfleet.profiles.models import DEEPSEEK_OCR
 from ocrfleet.profiles.profile import Mode, Profile
 from ocrfleet.settings import Settings, VllmSettings
+from tests.support.engine_contract import EngineContract, Use, crowded, page_image, printed
+from tests.support.fakes.numbered import draw
+from tests.support.vllm.running import Running, gone
 from worker.engines.base import Engine, Recognition
 from worker.engines.vllm.plugin import set_mode
 

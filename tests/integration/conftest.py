@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from servers import Moto, Valkey
-from stage import Stage
+
+from tests.support.servers import Moto, Valkey
+from tests.support.stage import Stage
 
 
 @pytest.fixture

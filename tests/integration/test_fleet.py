@@ -8,8 +8,6 @@ import time
 from pathlib import Path
 
 import pytest
-from servers import Valkey
-from stage import Stage
 
 from ocrfleet import keys
 from ocrfleet.broker.celery_app import publish_pages
@@ -21,6 +19,8 @@ from ocrfleet.records.documents import DocumentStatus, Manifest, Marker, Status
 from ocrfleet.records.messages import PageJob
 from producer.control.dispatcher import Dispatcher
 from producer.control.sweep import Sweep
+from tests.support.servers import Valkey
+from tests.support.stage import Stage
 
 
 def numbers(start: int, count: int) -> list[int]:

@@ -15,11 +15,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from numbered import write_book
 from prometheus_client import REGISTRY
-from scrape import Scrape, scrape, scraped
-from servers import FAKES, Moto, Valkey, free_ports
-from stage import ENGINE, Stage
 
 from ocrfleet.broker.celery_app import queue_names
 from ocrfleet.records.base import Priority
@@ -28,6 +24,10 @@ from ocrfleet.sources.sources import uri_of
 from producer.intake.batches import IntakeBatches
 from producer.intake.scheduler import IntakeScheduler
 from producer.state.profiles import save_profile
+from tests.support.fakes.numbered import write_book
+from tests.support.scrape import Scrape, scrape, scraped
+from tests.support.servers import FAKES, Moto, Valkey, free_ports
+from tests.support.stage import ENGINE, Stage
 
 _COMMAND = str(Path(sys.executable).with_name("ocrfleet"))
 

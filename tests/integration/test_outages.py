@@ -7,12 +7,12 @@ import time
 from pathlib import Path
 
 import pytest
-from servers import SeaweedFS, Valkey
-from stage import Stage
 
 from ocrfleet import keys
 from ocrfleet.errors import TransientError
 from ocrfleet.records.documents import DocumentStatus
+from tests.support.servers import SeaweedFS, Valkey
+from tests.support.stage import Stage
 
 
 def said(stage: Stage) -> list[str]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stage import Stage
 
 from ocrfleet import keys
 from ocrfleet.broker.celery_app import publish_assembly, publish_pages
@@ -25,6 +24,7 @@ from producer.control.dispatcher import Dispatcher
 from producer.control.sweep import Sweep
 from producer.documents.service import DocumentService
 from producer.intake.register import Registered
+from tests.support.stage import Stage
 
 
 def registry_of(stage: Stage) -> DocumentService:

@@ -1,0 +1,130 @@
+"""The API as it runs, against its own description: whatever is asked of it, it says what is wrong and does not break."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from typing import Self
+
+import httpx
+import pytest
+import schemathesis
+import uvicorn
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.errors import Unsatisfiable
+from pydantic import SecretStr
+from schemathesis import GenerationMode, checks
+from schemathesis.specs.openapi import checks as openapi
+
+from ocrfleet.errors import Reason
+from ocrfleet.profiles.profile import RAPIDOCR
+from ocrfleet.settings import ApiSettings
+from producer.api import bodies
+from producer.api.app import create_app
+from producer.intake.batches import IntakeBatches
+from tests.support.servers import Valkey, free_ports
+from tests.support.shelf import Shelf
+
+TOKEN = "t" * 32
+
+
+class Running:
+    """A server in a thread, over documents in every state."""
+
+    def __init__(self, shelf: Shelf) -> None:
+        api = ApiSettings(tokens=SecretStr(TOKEN), upload_bytes=1 << 20)
+        self.shelf = shelf
+        self.documents = itertools.cycle([shelf.ended(), shelf.ended(failed={2: Reason.EMPTY}), "0" * 32, "x"])
+        app = create_app(
+            shelf.settings.model_copy(update={"api": api}),
+            shelf.store,
+            shelf.ledger,
+            shelf.registry,
+            IntakeBatches(shelf.store),
+            profile=RAPIDOCR,
+        )
+        (self.port,) = free_ports(1)
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._server = uvicorn.Server(uvicorn.Config(app, port=self.port, log_config=None, access_log=False, ws="none"))
+        self._thread = threading.Thread(target=self._server.run)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        while not self._server.started:
+            assert self._thread.is_alive()
+            time.sleep(0.02)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.should_exit = True
+        self._thread.join()
+        self.shelf.registry.close()
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    valkey = Valkey()
+    with Running(Shelf(tmp_path_factory.mktemp("api"), valkey.url)) as made:
+        yield made
+    valkey.close()
+
+
+_CHECKS = [
+    checks.not_a_server_error,
+    openapi.status_code_conformance,
+    openapi.content_type_conformance,
+    openapi.response_schema_conformance,
+    openapi.response_headers_conformance,
+]
+
+
+def test_no_request_breaks_it(running: Running) -> None:
+    # Given what it says of itself
+    described = schemathesis.openapi.from_url(f"{running.url}/openapi.json")
+    operations = [result.ok() for result in described.get_all_operations()]
+    operations.sort(key=lambda operation: operation.method == "delete")
+    assert len(operations) >= 15
+    # When each operation is asked for what the description allows, and for what it does not
+    for operation, mode in itertools.product(operations, GenerationMode):
+        answers: Counter[int] = Counter()
+
+        @given(case=operation.as_strategy(generation_mode=mode))
+        @settings(
+            max_examples=40,
+            deadline=None,
+            phases=[Phase.explicit, Phase.generate],
+            derandomize=True,
+            suppress_health_check=list(HealthCheck),
+        )
+        def ask(case: schemathesis.Case) -> None:
+            if "document" in (case.path_parameters or {}):
+                # By itself it would hardly ever guess the id of one.
+                case.path_parameters["document"] = next(running.documents)
+            # Then the answer is one that the description knows, and no error of ours
+            answer = case.call_and_validate(headers={"Authorization": f"Bearer {TOKEN}"}, checks=_CHECKS, timeout=20)
+            answers[answer.status_code] += 1  # noqa: B023 - called before the next turn
+
+        with suppress(Unsatisfiable):  # where nothing can be wrong with a request
+            ask()
+        print(operation.label, mode.value, dict(answers))  # noqa: T201 - shown when it fails
+
+
+def test_it_is_ready_as_long_as_redis_and_the_store_are(running: Running) -> None:
+    assert httpx.get(f"{running.url}/readyz").json() == {"status": "ok"}
+
+
+def test_a_body_that_does_not_come_is_given_up(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a client that sends half of what it promised, and patience for a moment
+    monkeypatch.setattr(bodies, "_PATIENCE", 0.3)
+    head = (
+        f"POST /v1/documents HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Type: application/pdf\r\n"
+    )
+    with closing(socket.create_connection(("127.0.0.1", running.port))) as client:
+        client.sendall(f"{head}Content-Length: 1000\r\n\r\n%PDF-".encode())
+        # Then it is told, and sent away
+        assert client.recv(1 << 16).startswith(b"HTTP/1.1 408 ")

@@ -1,0 +1,212 @@
+"""Intake: what has arrived becomes documents, whatever is wrong with some of it; twice is once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ocrfleet import keys
+from ocrfleet.broker.inspection import MessageInspector
+from ocrfleet.errors import Reason, TransientError
+from ocrfleet.records.base import Priority
+from ocrfleet.records.documents import Manifest, Source
+from ocrfleet.records.submissions import IntakeBatch, SourceReference, SubmissionOptions
+from ocrfleet.sources.sources import uri_of
+from producer.intake.batches import IntakeBatches
+from producer.intake.consumer import IntakeConsumer
+from producer.intake.scheduler import IntakeScheduler
+from producer.state.profiles import save_profile
+from tests.support.fakes.numbered import write_book
+from tests.support.servers import Valkey
+from tests.support.stage import Stage
+
+
+@pytest.fixture
+def stage(tmp_path: Path, valkey: Valkey) -> Iterator[Stage]:
+    made = Stage(tmp_path, valkey)
+    save_profile(made.store, made.profile)
+    yield made
+    made.close()
+
+
+def terms(stage: Stage, *, queue: Priority = Priority.BULK, collection: str = "c") -> SubmissionOptions:
+    return SubmissionOptions(profile_digest=stage.profile.digest, queue=queue, collection=collection)
+
+
+def wish(stage: Stage, name: str, *numbers: int) -> SourceReference:
+    path = write_book(stage.folder / name, list(numbers)) if numbers else stage.folder / name
+    size = path.stat().st_size if path.exists() else 0
+    return SourceReference(
+        name=name, uri=uri_of(path), size=size, mtime_ns=path.stat().st_mtime_ns if path.exists() else 0
+    )
+
+
+def manifests(stage: Stage) -> list[Manifest]:
+    listed = stage.store.list("documents/")
+    return [Manifest.from_bytes(stage.store.get(key)) for key in listed if key.endswith("/manifest.json")]
+
+
+def test_an_arrival_becomes_documents_once_however_often_it_comes(stage: Stage) -> None:
+    wishes = [wish(stage, "a.tif", 1, 2), wish(stage, "b.tif", 3), wish(stage, "gone.tif")]
+    (stage.folder / "text.tif").write_text("no image")
+    wishes.append(wish(stage, "text.tif"))
+    clerk = IntakeConsumer(stage.store, stage.ledger, stage.intake)
+    for _ in range(3):
+        clerk.take_in(IntakeBatches(stage.store).add(terms(stage), wishes))
+    # Then each is a document, also those that can't be read, with the reason
+    assert sorted(m.total for m in manifests(stage)) == [0, 0, 1, 2]
+    assert {m.problem.reason for m in manifests(stage) if m.problem} <= {
+        Reason.UNREADABLE,
+        Reason.UNSUPPORTED,
+        Reason.SOURCE_MISSING,
+    }
+    assert len(list(stage.store.list(keys.submissions("c")))) == 4
+    assert len(list(stage.store.list(keys.WAITING))) == 4
+    assert list(stage.store.list("arrivals/")) == []
+
+
+def test_an_arrival_that_can_not_be_read_is_kept_aside_and_keeps_nobody_waiting(stage: Stage) -> None:
+    damaged = keys.arrival("bulk", "c", "20261125T000000.000000Z", "0" * 64)
+    stage.store.put(damaged, b'{"schema_version": 99}')
+    clerk = IntakeConsumer(stage.store, stage.ledger, stage.intake)
+    clerk.take_in(damaged)
+    assert stage.store.get(keys.refused(damaged)) == b'{"schema_version": 99}'
+    assert list(stage.store.list("arrivals/")) == []
+
+
+def test_a_clerk_that_leaves_gives_back_what_is_left_and_the_next_one_does_it(stage: Stage) -> None:
+    key = IntakeBatches(stage.store).add(terms(stage), [wish(stage, "a.tif", 1)])
+    leaving = IntakeConsumer(stage.store, stage.ledger, stage.intake)
+    leaving.leave()
+    with pytest.raises(TransientError, match="leaving"):
+        leaving.take_in(key)
+    assert IntakeBatch.from_bytes(stage.store.get(key)).wishes
+    IntakeConsumer(stage.store, stage.ledger, stage.intake).take_in(key)
+    assert len(manifests(stage)) == 1
+
+
+def test_a_source_that_can_not_be_taken_in_now_keeps_no_other_waiting(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given three sources, the second of which lies where nobody answers
+    wishes = [wish(stage, "a.tif", 1), wish(stage, "b.tif", 2), wish(stage, "c.tif", 3)]
+    key = IntakeBatches(stage.store).add(terms(stage), wishes)
+    away, wished, asked = [True], stage.intake.wished, []
+
+    def asked_for(one: SourceReference) -> Source:
+        asked.append(one.name)
+        if one.name == "b.tif" and away:
+            raise TransientError("its server is away")
+        return wished(one)
+
+    monkeypatch.setattr(stage.intake, "wished", asked_for)
+    clerk = IntakeConsumer(stage.store, stage.ledger, stage.intake)
+    for _ in range(2):
+        with pytest.raises(TransientError, match=r"1 of \d sources wait: its server is away"):
+            clerk.take_in(key)
+    # Then the others are documents, and what is left is the one
+    assert len(manifests(stage)) == 2
+    assert [one.name for one in IntakeBatch.from_bytes(stage.store.get(key)).wishes] == ["b.tif"]
+    assert asked == ["a.tif", "b.tif", "c.tif", "b.tif"]
+    # Until it can be had
+    away.clear()
+    clerk.take_in(key)
+    assert len(manifests(stage)) == 3
+    assert list(stage.store.list("arrivals/")) == []
+
+
+def test_arrivals_are_published_interactive_ones_first_and_collections_in_turn(stage: Stage) -> None:
+    arrivals = IntakeBatches(stage.store)
+    for number in range(30):
+        arrivals.add(terms(stage, collection="huge"), [wish(stage, f"{number}.tif", number)])
+    small = arrivals.add(terms(stage, collection="small"), [wish(stage, "small.tif", 100)])
+    fast = arrivals.add(terms(stage, queue=Priority.INTERACTIVE, collection="z"), [wish(stage, "fast.tif", 101)])
+    now = [0.0]
+    receiver = IntakeScheduler(stage.store, stage.ledger, stage.app, clock=lambda: now[0])
+    # When there is room for some
+    count = receiver.tick()
+    published = MessageInspector(stage.ledger.redis)
+    assert count == len(published.intakes()) < 30
+    assert {small, fast} <= published.intakes()
+    # Then what is on its way is not published again, and what was lost is, after a while
+    assert receiver.tick() == receiver.tick() == 0
+    stage.valkey.client.flushall()
+    receiver.tick()
+    assert not {small, fast} & published.intakes()
+    stage.valkey.client.flushall()
+    now[0] += 10
+    for _ in range(2):
+        receiver.tick()
+    assert {small, fast} <= published.intakes()
+
+
+def test_what_comes_back_rests_longer_each_time_and_keeps_no_other_waiting(stage: Stage) -> None:
+    # Given more arrivals than are ever on their way, whose server does not answer
+    arrivals = IntakeBatches(stage.store)
+    gone = {arrivals.add(terms(stage), [wish(stage, f"{number}.tif", number)]) for number in range(20)}
+    now = [0.0]
+    receiver = IntakeScheduler(stage.store, stage.ledger, stage.app, clock=lambda: now[0])
+    published = MessageInspector(stage.ledger.redis)
+
+    def come_back() -> set[str]:
+        """What a clerk does that can do nothing now."""
+        back = published.intakes()
+        stage.valkey.client.delete(keys.QUEUE_INTAKE)
+        receiver.tick()  # it may have been on its way
+        return back
+
+    receiver.tick()
+    first = come_back()
+    assert (len(first), first < gone) == (16, True)
+    # When another one arrives in the same collection, it goes, and so do those that were not tried
+    other = arrivals.add(terms(stage), [wish(stage, "other.tif", 100)])
+    receiver.tick()
+    assert published.intakes() == (gone - first) | {other}
+    come_back()
+    # And one that came back goes again, after a rest that grows
+    tried, *others = sorted(first)
+    for key in (*others, *(gone - first), other):
+        stage.store.delete(key)
+    rests = []
+    for _ in range(12):
+        begun = now[0]
+        while tried not in published.intakes():
+            now[0] += 1
+            receiver.tick()
+        rests.append(now[0] - begun)
+        come_back()
+        receiver.tick()
+    assert rests[:4] == [2, 4, 8, 16]
+    assert rests[-1] == 300
+    # And nobody who begins anew waits for that
+    assert IntakeScheduler(stage.store, stage.ledger, stage.app).tick() == 1
+
+
+def test_an_arrival_of_which_nothing_can_be_had_does_not_keep_a_clerk(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given twelve sources, ten of which lie where nobody answers for long
+    wishes = [wish(stage, f"{number:02}.tif", number) for number in range(12)]
+    key = IntakeBatches(stage.store).add(terms(stage), wishes)
+    wished, asked = stage.intake.wished, []
+
+    def asked_for(one: SourceReference) -> Source:
+        asked.append(one.name)
+        if one.name < "10":
+            raise TransientError("its server is away")
+        return wished(one)
+
+    monkeypatch.setattr(stage.intake, "wished", asked_for)
+    clerk = IntakeConsumer(stage.store, stage.ledger, stage.intake)
+    # When it is taken in, the clerk has patience for some of them
+    with pytest.raises(TransientError, match="12 of 12 sources wait"):
+        clerk.take_in(key)
+    assert len(asked) == 5
+    # Then the next time begins with the others, and comes to those that can be had
+    for left in ("12 of 12", "10 of 12"):
+        with pytest.raises(TransientError, match=f"{left} sources wait"):
+            clerk.take_in(key)
+    assert len(manifests(stage)) == 2
+    assert [one.name for one in IntakeBatch.from_bytes(stage.store.get(key)).wishes][-1] == "04.tif"

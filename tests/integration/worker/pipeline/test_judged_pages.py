@@ -1,0 +1,337 @@
+"""What a judged page may end by: its own text, a rung's limit, a guest's attempt, and with the pictures that were seen on it."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ocrfleet import keys
+from ocrfleet.broker.celery_app import publish_pages, queue_names
+from ocrfleet.broker.inspection import MessageInspector
+from ocrfleet.errors import Reason
+from ocrfleet.profiles.profile import Judgement, Parser, Profile, Render, RetryStep, Sampling, resolve
+from ocrfleet.records.documents import DocumentStatus, Status
+from ocrfleet.records.messages import PageJob
+from ocrfleet.records.pages import PageResult, Role
+from ocrfleet.records.workers import WorkerState
+from producer.delivery.to_folder import deliver
+from producer.intake.register import Registered
+from tests.support.fakes.misbehaving import FIGURE_BOX, LIMIT, OWN_TEXT, PRINT, draw_plate, write_pdf, write_prints
+from tests.support.servers import Valkey
+from tests.support.stage import Stage
+from worker.pipeline.run_record import Attempt, RunRecord
+
+#: A page of 256 x 256 points is drawn so that engines of the tests can read its number.
+SIDE = 256
+
+
+def asking(engine: str, *ladder: RetryStep, **changes: object) -> Profile:
+    told = {
+        "prompt": "<image>\nRead.",
+        "sampling": Sampling(max_tokens=LIMIT),
+        "judgement": Judgement(scripts=("LATIN",)),
+        "render": Render(long_side=SIDE),
+        "ladder": ladder,
+    }
+    return Profile.model_validate(resolve(engine).model_dump() | told | changes)
+
+
+GUEST = asking("misbehaving:OtherMisbehavingEngine")
+
+
+@pytest.fixture
+def staged(tmp_path: Path, valkey: Valkey) -> Iterator[Callable[..., Stage]]:
+    """Make a stage for a profile."""
+    made: list[Stage] = []
+
+    def make(profile: Profile, **settings: object) -> Stage:
+        made.append(Stage(tmp_path, valkey, profile=profile, **settings))
+        return made[-1]
+
+    yield make
+    for stage in made:
+        stage.close()
+
+
+def registered(stage: Stage, acts: dict[int, list[str]], *, pages_per_job: int = 1) -> Registered:
+    """Register a document with a page of print for each number, and plan what becomes of it."""
+    stage.plan["acts"] = {str(number): ways for number, ways in acts.items()}
+    write_prints(stage.folder / "a.tif", sorted(acts))
+    return stage.register("a", sorted(acts), pages_per_job=pages_per_job)
+
+
+def registered_pdf(stage: Stage, texts: dict[int, str | None]) -> Registered:
+    """Register a PDF with a page for each number, and the text that it has of its own. A name says nothing of the kind."""
+    write_pdf(stage.folder / "a.tif", texts)
+    return stage.register("a", sorted(texts))
+
+
+def tries(stage: Stage, book: Registered, page: int) -> list[Attempt]:
+    """Return the attempts at a page, in order."""
+    records = [
+        RunRecord.from_bytes(stage.store.get(key)) for key in stage.store.list(f"documents/{book.document}/runs/")
+    ]
+    found = sorted(records, key=lambda record: record.finished)
+    return [one for record in found for one in record.attempts if one.page == page]
+
+
+def attempts(stage: Stage, book: Registered, page: int) -> list[tuple[int, str]]:
+    return [(one.rung, one.outcome) for one in tries(stage, book, page)]
+
+
+def sent(rung: int) -> tuple[int, str]:
+    return rung, f"the page goes to profile {GUEST.name}"
+
+
+def failed(stage: Stage, book: Registered, page: int) -> PageResult:
+    return PageResult.from_bytes(stage.store.get(keys.page_failed(book.document, page, book.generation)))
+
+
+def output(stage: Stage, status: Status, kind: str) -> str:
+    return stage.store.get(status.outputs[kind].key).decode()
+
+
+# ---- a page's own text
+
+
+def test_a_page_that_no_attempt_reads_is_done_by_its_own_text(staged: Callable[..., Stage]) -> None:
+    # Given a PDF whose first page has a text of its own, its second has none, and an engine that sees neither
+    ladder = RetryStep(temperature=0.2, after=(Reason.TRUNCATED,)), RetryStep(text_layer=True, after=(Reason.EMPTY,))
+    stage = staged(asking("misbehaving:MisbehavingEngine", *ladder))
+    stage.plan["acts"] = {"5": ["stay silent"], "6": ["stay silent"], "7": ["well"]}
+    book = registered_pdf(stage, {5: OWN_TEXT, 6: None, 7: OWN_TEXT})
+    # When it is read
+    (status,) = stage.finish(book, workers=1)
+    # Then the page that has one is done by it, at the rung that says so
+    own = stage.result(book, 1)
+    assert (own.text_layer, own.rung, own.reason, own.blank) == (True, 2, None, False)
+    assert own.text.split() == OWN_TEXT.split()
+    assert {line.text for line in own.lines} == set(own.text.split("\n"))
+    assert attempts(stage, book, 1) == [(0, "empty"), (2, "done")]
+    # And the other is not, and no page is done by it that was read
+    assert failed(stage, book, 2).reason is Reason.EMPTY
+    assert attempts(stage, book, 2) == [(0, "empty"), (2, "skipped")]
+    assert (stage.result(book, 3).text_layer, stage.result(book, 3).rung) == (False, 0)
+    assert sorted(stage.recognised()) == [5, 6, 7]
+    # And the document tells of it; nothing was saved, as the engine had read the page first
+    assert (status.status, status.done, status.text_layer) == (DocumentStatus.PARTIAL, 2, 0)
+    assert [(failure.page, failure.reason) for failure in status.failures] == [(2, Reason.EMPTY)]
+    assert OWN_TEXT in " ".join(output(stage, status, "md").split())
+
+
+@pytest.mark.parametrize("engine", ["misbehaving:MisbehavingEngine", "misbehaving:StubbornMisbehavingEngine"])
+def test_a_page_that_hangs_in_every_attempt_is_done_by_its_own_text(staged: Callable[..., Stage], engine: str) -> None:
+    # Given an engine that hangs in two pages, one that can be interrupted and one that can't, and the text of one of them
+    hangs = (Reason.ENGINE_DEADLINE,)
+    ladder = RetryStep(temperature=0.2, after=hangs), RetryStep(text_layer=True, after=hangs)
+    stage = staged(asking(engine, *ladder), page_deadline=1.0)
+    stage.plan |= {"hang": [5, 6], "acts": {}}
+    book = registered_pdf(stage, {4: None, 5: OWN_TEXT, 6: None})
+    # When it is read, by as many workers as it takes, one after the other
+    (status,) = stage.finish(book, workers=1)
+    # Then the one is done by it, though there were as many attempts as the settings allow, and the other fails
+    assert stage.settings.page_attempts == 2
+    hung = [(0, "engine_deadline"), (1, "engine_deadline")]
+    ends = {*Reason, "done", "skipped"}  # others were given back, as the engine hung in the page before
+    assert {page: [one for one in attempts(stage, book, page) if one[1] in ends] for page in (2, 3)} == {
+        2: [*hung, (2, "done")],
+        3: [*hung, (2, "skipped")],
+    }
+    own = stage.result(book, 2)
+    assert (own.text_layer, own.rung) == (True, 2)
+    assert own.text.split() == OWN_TEXT.split()
+    assert [(failure.page, failure.reason) for failure in status.failures] == [(3, Reason.ENGINE_DEADLINE)]
+    assert [stage.recognised().count(number) for number in (4, 5, 6)] == [1, 2, 2]
+    # And nothing is wrong with their neighbour
+    assert (stage.text(book, 1), stage.result(book, 1).rung) == (f"page number 4\n\n{PRINT}", 0)
+    assert status.done == 2
+
+
+# ---- the limits of a rung
+
+
+def test_an_attempt_takes_no_longer_than_its_rung_allows(staged: Callable[..., Stage]) -> None:
+    # Given a rung that allows less time than the profile, and two pages that take long: at that rung, and at the bottom
+    stage = staged(asking("misbehaving:MisbehavingEngine", RetryStep(temperature=0.2, deadline=0.5)))
+    stage.plan["long"] = 3.0
+    book = registered(stage, {1: ["truncate", "take long", "well"], 2: ["take long"]})
+    # When they are read
+    (status,) = stage.finish(book, workers=1)
+    # Then only the attempt at the rung was cut short, and was the page's fault
+    assert status.status is DocumentStatus.COMPLETED
+    assert attempts(stage, book, 1) == [(0, "truncated"), (1, "engine_deadline"), (1, "done")]
+    assert attempts(stage, book, 2) == [(0, "done")]
+    cut = tries(stage, book, 1)[1]
+    assert cut.detail == "the engine did not answer within 0.5 seconds"
+    assert cut.recognise_seconds is not None
+    assert 0.5 <= cut.recognise_seconds < 3.0
+
+
+def test_a_guest_takes_no_longer_than_the_rung_allows_that_sent_it_the_page(staged: Callable[..., Stage]) -> None:
+    # Given a guest whose own profile allows far more than the rung does
+    stage = staged(asking("misbehaving:MisbehavingEngine", RetryStep(profile=GUEST.name, deadline=0.5)))
+    stage.plan["long"] = 3.0
+    book = registered(stage, {1: ["truncate", "take long", "well"]})
+    stage.start_worker(GUEST)
+    stage.await_(stage.ledger.workers)
+    (status,) = stage.finish(book, workers=2)
+    assert attempts(stage, book, 1)[:3] == [(0, "truncated"), sent(1), (1, "engine_deadline")]
+    assert tries(stage, book, 1)[2].detail == "the engine did not answer within 0.5 seconds"
+    # And it may have passed: the page is tried once more, by the guest
+    assert status.status is DocumentStatus.COMPLETED
+    assert (stage.result(book, 1).profile, stage.result(book, 1).rung) == (GUEST.name, 1)
+
+
+# ---- pictures
+
+
+def test_the_pictures_of_a_page_lie_beside_its_text_where_the_text_shows_them(
+    staged: Callable[..., Stage], tmp_path: Path
+) -> None:
+    # Given two plates, and an engine that says where on them a picture is
+    stage = staged(asking("misbehaving:FigureEngine", parser=Parser.GROUNDING))
+    plates = [draw_plate(number) for number in (1, 2)]
+    plates[0].save(stage.folder / "a.tif", save_all=True, append_images=plates[1:], dpi=(72, 72))
+    book = stage.register("a", [1, 2])
+    # When they are read and delivered
+    (status,) = stage.finish(book, workers=1)
+    written, _ = deliver(stage.store, status, name="box/a.tif", folder=tmp_path / "out")
+    # Then each page's picture is stored, and its block names it
+    assert (status.status, status.figures) == (DocumentStatus.COMPLETED, 2)
+    results = [stage.result(book, page) for page in (1, 2)]
+    blocks = [[(block.role, block.figure is not None) for block in result.blocks] for result in results]
+    assert blocks == [[(Role.TITLE, False), (Role.FIGURE, True), (Role.CAPTION, False), (Role.TEXT, False)]] * 2
+    names = [block.figure for result in results for block in result.blocks if block.figure is not None]
+    assert len(set(names)) == 2
+    # And it is a JPEG of what is seen there
+    for name, plate in zip(names, plates, strict=True):
+        with Image.open(io.BytesIO(stage.store.get(keys.figure(book.document, name)))) as picture:
+            seen = plate.crop(FIGURE_BOX)
+            assert (picture.format, picture.size) == ("JPEG", seen.size)
+            assert np.abs(np.asarray(picture.convert("L"), float) - np.asarray(seen, float)).mean() < 5
+    # And the text shows it by its caption, in its place
+    text = written.read_text()
+    assert text == output(stage, status, "md")
+    links = re.findall(r"!\[((?:[^\[\]\\]|\\.)*)\]\(([^)]*)\)", text)
+    assert [alt for alt, _ in links] == [rf"The harbour \[in {number}\] at night" for number in (1, 2)]
+    marks = ["# Plate 1", links[0][1], "No ship", "# Plate 2", links[1][1]]
+    assert sorted(marks, key=text.index) == marks
+    assert "<|" not in text
+    # And where its link leads, from the text, the same bytes lie, and nothing else
+    delivered = [written.parent / path for _, path in links]
+    assert [path.read_bytes() for path in delivered] == [
+        stage.store.get(keys.figure(book.document, name)) for name in names
+    ]
+    files = {path for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert files == {written, written.with_suffix(".json"), *delivered}
+
+
+def test_a_page_whose_text_shows_no_picture_has_none(staged: Callable[..., Stage], tmp_path: Path) -> None:
+    # Given the same engine, whose tags are not looked for
+    stage = staged(asking("misbehaving:FigureEngine", parser=Parser.TEXT))
+    draw_plate(1).save(stage.folder / "a.tif", dpi=(72, 72))
+    book = stage.register("a", [1])
+    (status,) = stage.finish(book, workers=1)
+    deliver(stage.store, status, name="a.tif", folder=tmp_path / "out")
+    assert status.figures == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.tif.md", "a.tif.json"}
+
+
+# ---- guests
+
+
+def climbing(stage: Stage) -> list[PageJob]:
+    """The jobs that are with a guest, or on their way to it."""
+    jobs, _ = MessageInspector(stage.valkey.client).jobs(queue_names(GUEST.name))
+    return [job for job in jobs if job.climbing is not None]
+
+
+def waiting_at_home(stage: Stage) -> list[int]:
+    jobs, _ = MessageInspector(stage.valkey.client).jobs(queue_names(stage.profile.name))
+    return sorted(page for job in jobs if job.climbing is None for page in range(job.first, job.last + 1))
+
+
+def test_a_guest_reads_no_page_again_when_its_job_comes_again(staged: Callable[..., Stage]) -> None:
+    # Given two pages of one job that go to a guest, who is said to be there, and is not
+    ladder = RetryStep(profile=GUEST.name), RetryStep(prompt="<image>\nOnly the text.")
+    stage = staged(asking("misbehaving:MisbehavingEngine", *ladder))
+    state = WorkerState(worker="a guest", profile=GUEST.name, profile_digest=GUEST.digest)
+    stage.ledger.heartbeat(state, 300)
+    book = registered(stage, {1: ["stay silent", "well"], 2: ["stay silent", "stay silent", "well"]}, pages_per_job=2)
+    home = stage.start_worker()
+    stage.await_(lambda: climbing(stage) and stage.valkey.client.hlen(keys.UNACKED) == 0)
+    home.terminate()
+    home.wait(30)
+    (job,) = climbing(stage)
+    assert (job.first, job.last) == (1, 2)
+    # And the guest comes, reads both, believes one of them, and sends the other home, where nobody is
+    stage.start_worker(GUEST)
+    stage.await_(lambda: waiting_at_home(stage) == [2] and not climbing(stage))
+    assert sorted(stage.recognised()) == [1, 1, 2, 2]
+    assert stage.result(book, 1).profile == GUEST.name
+    # When its job comes again, as when it could not say that it was done
+    publish_pages(stage.app, GUEST.name, [job])
+    stage.await_(lambda: waiting_at_home(stage) != [2] and not climbing(stage))
+    # Then it reads neither, and sends home what belongs there
+    assert sorted(stage.recognised()) == [1, 1, 2, 2]
+    assert waiting_at_home(stage) == [2, 2]
+    # And all ends right
+    stage.start_worker()
+    (status,) = stage.finish(book)
+    assert status.status is DocumentStatus.COMPLETED
+    assert {page: (stage.result(book, page).profile, stage.result(book, page).rung) for page in (1, 2)} == {
+        1: (GUEST.name, 1),
+        2: (stage.profile.name, 2),
+    }
+    assert all(stage.text(book, page) == f"page number {page}\n\n{PRINT}" for page in (1, 2))
+
+
+def test_pages_of_one_climbing_job_end_each_in_its_way(staged: Callable[..., Stage]) -> None:
+    # Given pages of one job that go to a guest together, who reads one, and doubts, sees nothing of, or fails at the others
+    ladder = RetryStep(profile=GUEST.name), RetryStep(prompt="<image>\nOnly the text.")
+    stage = staged(asking("misbehaving:MisbehavingEngine", *ladder))
+    book = registered(
+        stage,
+        {
+            1: ["stay silent", "well"],
+            2: ["stay silent", "write another script", "well"],
+            3: ["stay silent"],
+            4: ["stay silent", "fail", "well"],
+            5: ["well"],
+        },
+        pages_per_job=5,
+    )
+    stage.start_worker(GUEST)
+    stage.await_(stage.ledger.workers)
+    # When they are read
+    (status,) = stage.finish(book, workers=2)
+    # Then each goes on from there as it should, and no other with it
+    away = [(0, "empty"), sent(1)]
+    assert {page: attempts(stage, book, page) for page in range(1, 6)} == {
+        1: [*away, (1, "done")],
+        2: [*away, (1, "wrong_script"), (2, "done")],
+        3: [*away, (1, "empty"), (2, "empty")],
+        4: [*away, (1, "engine_failed"), (2, "done")],
+        5: [(0, "done")],
+    }
+    # And is told with what it ended by
+    assert (status.status, status.done) == (DocumentStatus.PARTIAL, 4)
+    assert [(failure.page, failure.reason) for failure in status.failures] == [(3, Reason.EMPTY)]
+    results = {page: stage.result(book, page) for page in (1, 2, 4, 5)}
+    assert {page: (result.profile, result.rung) for page, result in results.items()} == {
+        1: (GUEST.name, 1),
+        2: (stage.profile.name, 2),
+        4: (stage.profile.name, 2),
+        5: (stage.profile.name, 0),
+    }
+    assert all(result.text == f"page number {page}\n\n{PRINT}" for page, result in results.items())
+    # And nothing is left on the way
+    stage.await_(lambda: stage.valkey.client.hlen(keys.UNACKED) == 0)
+    assert climbing(stage) == []
+    assert waiting_at_home(stage) == []

@@ -1,0 +1,206 @@
+"""Metrics on their way out: of a process, of its children, of those that died, as one page."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.registry import Collector
+
+from ocrfleet.errors import ConfigurationError
+from ocrfleet.metrics import definitions as metrics
+from ocrfleet.metrics import exposition as exposition_module
+from ocrfleet.metrics.exposition import ChildMetrics, Exposition, Snapshot, served
+from ocrfleet.settings import Settings
+from tests.support.scrape import Scrape, scrape, scraped
+from tests.support.servers import free_ports
+
+#: A child: counts two pages, or as many as it is told, and has three in its engine.
+CHILD = """
+import sys
+from prometheus_client import Counter, Gauge
+from ocrfleet.metrics import exposition as exposition_module
+from ocrfleet.metrics import definitions as metrics
+for _ in range(int(sys.argv[1])):
+    metrics.PAGES.labels("done", "p", "bulk", "e", "believed").inc()
+    metrics.STAGE_SECONDS.labels("fetch", "p").observe(0.2)
+metrics.ENGINE_REQUESTS.labels("running", "p").set(3)
+Counter("vllm:prompt_tokens", "Theirs.", ["model_name"]).labels("m").inc(7)
+Gauge("vllm:kv_cache_usage_perc", "Theirs.", ["model_name"], multiprocess_mode="mostrecent").labels("m").set(0.5)
+"""
+
+
+def child(children: ChildMetrics, name: str, pages: int) -> None:
+    environment = {**os.environ, **children.environment(name)}
+    subprocess.run([sys.executable, "-c", CHILD, str(pages)], env=environment, check=True, timeout=60)
+
+
+def page(*collectors: Collector) -> Scrape:
+    registry = CollectorRegistry()
+    for collector in collectors:
+        registry.register(collector)
+    return Scrape(generate_latest(registry).decode())
+
+
+def page_of(exposition: Exposition) -> Scrape:
+    return Scrape(exposition.page().decode())
+
+
+@pytest.fixture
+def children(tmp_path: Path) -> ChildMetrics:
+    return ChildMetrics(tmp_path / "metrics")
+
+
+@pytest.fixture
+def exposition(children: ChildMetrics) -> Exposition:
+    made = Exposition(Settings())
+    made.add(children)
+    return made
+
+
+def test_what_children_count_is_added_up(children: ChildMetrics, exposition: Exposition) -> None:
+    child(children, "worker-0", 2)
+    child(children, "worker-1", 3)
+
+    seen = page_of(exposition)
+
+    assert seen.values("ocrfleet_pages_total", profile="p") == [5]
+    assert seen.sum("ocrfleet_engine_requests", state="running", profile="p") == 6
+    assert seen.values("ocrfleet_stage_seconds_count", stage="fetch", profile="p") == [5]
+    assert seen.values("ocrfleet_stage_seconds_bucket", stage="fetch", profile="p", le="0.1") == [0]
+    assert seen.values("ocrfleet_stage_seconds_bucket", stage="fetch", profile="p", le="0.25") == [5]
+    assert seen.values("ocrfleet_stage_seconds_bucket", stage="fetch", profile="p", le="+Inf") == [5]
+    assert seen.families["ocrfleet_pages"] == "counter"
+    assert seen.families["ocrfleet_stage_seconds"] == "histogram"
+
+
+def test_what_a_dead_child_has_counted_stays_and_what_it_had_in_hand_does_not(
+    children: ChildMetrics, exposition: Exposition, tmp_path: Path
+) -> None:
+    child(children, "worker-0", 2)
+    child(children, "worker-1", 3)
+    for _ in range(3):
+        # When one dies again and again
+        children.record_exit("worker-0")
+        child(children, "worker-0", 1)
+    children.record_exit("worker-0")
+
+    seen = page_of(exposition)
+
+    # Then nothing it counted is lost, only its gauges are; and what it left behind is no more than it was
+    assert seen.values("ocrfleet_pages_total", profile="p") == [8]
+    assert seen.values("ocrfleet_stage_seconds_count", stage="fetch", profile="p") == [8]
+    assert seen.sum("ocrfleet_engine_requests", state="running", profile="p") == 3
+    assert list((tmp_path / "metrics" / "worker-0").iterdir()) == []
+
+
+def test_engines_of_vllm_are_told_apart(children: ChildMetrics, exposition: Exposition) -> None:
+    child(children, "worker-0", 1)
+    child(children, "worker-1", 1)
+
+    seen = page_of(exposition)
+
+    # Shares of two caches can't be added up
+    assert seen.values("vllm:kv_cache_usage_perc", model_name="m") == [0.5, 0.5]
+    assert seen.labels("vllm:kv_cache_usage_perc", "worker") == {"worker-0", "worker-1"}
+    assert seen.values("vllm:prompt_tokens_total", worker="worker-1") == [7]
+
+
+def test_what_parent_and_child_count_is_one_series(children: ChildMetrics, exposition: Exposition) -> None:
+    code = "from ocrfleet.metrics import definitions as metrics; metrics.STORE_ERRORS.inc(5)"
+    environment = {**os.environ, **children.environment("clerk-0")}
+    before = page_of(exposition).sum("ocrfleet_store_errors_total")
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=60)
+
+    assert page_of(exposition).values("ocrfleet_store_errors_total") == [before + 5]
+
+
+def test_a_page_while_children_start_and_die_is_whole(children: ChildMetrics, exposition: Exposition) -> None:
+    # A counter that went back for a moment would be taken for a burst
+    over = threading.Event()
+    seen: list[float] = []
+
+    def look() -> None:
+        while not over.is_set():
+            seen.append(page_of(exposition).sum("ocrfleet_pages_total", profile="p"))
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    for _ in range(4):
+        child(children, "worker-0", 1)
+        children.record_exit("worker-0")
+    over.set()
+    looking.join()
+
+    assert seen == sorted(seen)
+    assert page_of(exposition).sum("ocrfleet_pages_total", profile="p") == 4
+
+
+def test_a_price_and_a_version_are_there_and_a_price_only_if_set() -> None:
+    priced = page_of(Exposition(Settings(price_per_gpu_hour=2.5)))
+    free = page_of(Exposition(Settings()))
+
+    assert priced.values("ocrfleet_price_per_gpu_hour") == [2.5]
+    assert free.values("ocrfleet_price_per_gpu_hour") == []
+    assert free.values("ocrfleet_build_info") == [1]
+    assert not [name for name in free.names() if name.endswith("_created")]
+
+
+def test_what_is_observed_is_replaced_as_a_whole() -> None:
+    snapshot = Snapshot()
+    assert page(snapshot).names() == set()
+
+    snapshot.replace({metrics.WORKERS: {("a",): 1, ("b",): 2}, metrics.FLEET_SPEED: {(): 0.5}})
+    assert page(snapshot).values("ocrfleet_workers", profile="b") == [2]
+    assert page(snapshot).values("ocrfleet_fleet_pages_per_second") == [0.5]
+
+    snapshot.replace({metrics.WORKERS: {("a",): 1}})
+    assert page(snapshot).labels("ocrfleet_workers", "profile") == {"a"}
+    assert page(snapshot).values("ocrfleet_fleet_pages_per_second") == []
+
+
+def test_it_is_served_where_the_settings_say(exposition: Exposition) -> None:
+    (port,) = free_ports(1)
+    with served(exposition, Settings(metrics_port=port)):
+        assert scrape(port).values("ocrfleet_build_info") == [1]
+        assert httpx.get(f"http://127.0.0.1:{port}/").status_code == 404
+        assert httpx.post(f"http://127.0.0.1:{port}/metrics").status_code == 404
+    with pytest.raises(httpx.ConnectError):
+        scrape(port)
+
+
+def test_those_who_say_nothing_are_few_and_not_for_ever(
+    exposition: Exposition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exposition_module._Handler, "timeout", 1)
+    (port,) = free_ports(1)
+    with served(exposition, Settings(metrics_port=port)), ExitStack() as silent:
+        # Given more who hold a connection than there is room for
+        for _ in range(exposition_module._AT_ONCE + 4):
+            silent.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
+        # Then there is an answer once the first of them were given up
+        assert scraped(port, lambda _: True).values("ocrfleet_build_info") == [1]
+
+
+def test_nothing_is_served_without_a_port(exposition: Exposition) -> None:
+    with served(exposition, Settings()):
+        assert "metrics" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_a_port_that_is_taken_is_said(exposition: Exposition) -> None:
+    (port,) = free_ports(1)
+    settings = Settings(metrics_port=port)
+    with (
+        served(exposition, settings),
+        pytest.raises(ConfigurationError, match=f"OCRFLEET_METRICS_PORT {port}"),
+        served(exposition, settings),
+    ):
+        pass

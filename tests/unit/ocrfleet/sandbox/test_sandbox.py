@@ -1,0 +1,248 @@
+"""A sandboxed child may crash, hang or eat memory: its parent says which, and goes on."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ocrfleet.errors import FatalError, PageFaultError, PermanentError, Reason, TransientError
+from ocrfleet.sandbox import sandbox as module
+from ocrfleet.sandbox.sandbox import Sandbox
+from tests.support.servers import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MEMORY = 64 << 20
+SHARED = 1 << 20
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    sandbox = Sandbox("tests.support.fakes.sandboxed", memory=MEMORY, shared=SHARED, recycle=5)
+    yield sandbox
+    sandbox.close()
+
+
+def echo(sandbox: Sandbox) -> int:
+    """Ask for an echo; return the child's process id."""
+    answer = sandbox.call({"do": "echo", "text": "é" * 70_000}, deadline=10)
+    assert answer["echo"] == "é" * 70_000
+    return int(answer["pid"])
+
+
+def gone(pid: int, *, within: float) -> bool:
+    """Wait until a process has ended; a zombie whom nobody waits for has."""
+    until = time.monotonic() + within
+    while time.monotonic() < until:
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z":
+                return True
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_one_child_answers_many_calls(sandbox: Sandbox) -> None:
+    assert echo(sandbox) == echo(sandbox)
+
+
+def test_the_document_comes_as_a_descriptor_and_is_closed_again(sandbox: Sandbox, tmp_path: Path) -> None:
+    path = tmp_path / "document"
+    path.write_text("content")
+    with path.open() as file:
+        answers = [sandbox.call({"do": "read"}, fd=file.fileno(), deadline=10) for _ in range(3)]
+    assert answers[0]["content"] == "content"
+    assert answers[0] == answers[1] == answers[2]
+
+
+def test_pixels_come_back_through_shared_memory(sandbox: Sandbox) -> None:
+    assert sandbox.call({"do": "write"}, deadline=10) == {"size": SHARED}
+    assert sandbox.shared is not None
+    assert sandbox.shared[:4] == b"page"
+
+
+@pytest.mark.parametrize(
+    ("request_", "reason", "detail"),
+    [
+        ({"do": "segfault"}, Reason.RENDER_CRASHED, "the decoder crashed (SIGSEGV): the file is probably damaged"),
+        (
+            {"do": "signal", "number": signal.SIGABRT},
+            Reason.RENDER_CRASHED,
+            "the decoder crashed (SIGABRT): the file is probably damaged",
+        ),
+        ({"do": "exit"}, Reason.RENDER_CRASHED, "the decoder crashed (exit status 3): the file is probably damaged"),
+        (
+            {"do": "babble"},
+            Reason.RENDER_CRASHED,
+            "the decoder crashed (it stopped answering): the file is probably damaged",
+        ),
+        (
+            {"do": "hang up"},
+            Reason.RENDER_CRASHED,
+            "the decoder crashed (it stopped answering): the file is probably damaged",
+        ),
+        # What the kernel's out-of-memory killer sends.
+        (
+            {"do": "signal", "number": signal.SIGKILL},
+            Reason.RENDER_MEMORY,
+            "decoding needed more than 64 MiB of memory",
+        ),
+        ({"do": "memory"}, Reason.RENDER_MEMORY, "decoding needed more than 64 MiB of memory"),
+        ({"do": "leak"}, Reason.RENDER_MEMORY, "decoding needed more than 64 MiB of memory"),
+        # What the child's own alarm does when its parent sleeps.
+        ({"do": "signal", "number": signal.SIGALRM}, Reason.RENDER_DEADLINE, "decoding took longer than 10 s"),
+        ({"do": "bug"}, Reason.INTERNAL_ERROR, "tests.support.fakes.sandboxed raised KeyError: please report it"),
+    ],
+)
+def test_each_way_to_die_is_told_apart_and_the_next_call_is_served(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, request_: dict[str, object], reason: Reason, detail: str
+) -> None:
+    monkeypatch.setattr(module, "EXIT_DEADLINE", 0.2)
+    with pytest.raises(PageFaultError) as caught:
+        sandbox.call(request_, deadline=10)
+    assert (caught.value.reason, caught.value.detail) == (reason, detail)
+    echo(sandbox)
+
+
+def test_a_hang_in_c_code_ends_at_the_deadline(sandbox: Sandbox) -> None:
+    pid = echo(sandbox)
+    started = time.monotonic()
+    with pytest.raises(PageFaultError) as caught:
+        sandbox.call({"do": "hang"}, deadline=0.3)
+    assert (caught.value.reason, caught.value.detail) == (Reason.RENDER_DEADLINE, "decoding took longer than 0.3 s")
+    assert time.monotonic() - started < 10
+    assert gone(pid, within=1)
+    echo(sandbox)
+
+
+def test_a_permanent_error_is_carried_over_and_the_child_lives_on(sandbox: Sandbox) -> None:
+    pid = echo(sandbox)
+    with pytest.raises(PermanentError) as caught:
+        sandbox.call({"do": "permanent"}, deadline=10)
+    assert (caught.value.reason, caught.value.detail) == (Reason.TOO_LARGE, "the page is larger than the sky")
+    assert echo(sandbox) == pid
+
+
+def test_a_child_has_no_secrets_and_writes_no_files(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
+    answer = sandbox.call({"do": "reveal"}, deadline=10)
+    # Python itself sets LC_CTYPE where there is no locale.
+    assert set(answer["environment"]) <= {"PYTHONPATH", "LC_CTYPE"}
+    assert "hunter2" not in str(answer)
+    assert answer["cwd"] == "/"
+    assert answer["limits"] == [module.MAX_DESCRIPTORS, 0]
+    assert answer["ignored"] == [True, True]
+
+
+def test_a_child_holds_few_descriptors(sandbox: Sandbox) -> None:
+    assert 0 < sandbox.call({"do": "descriptors"}, deadline=10)["opened"] < module.MAX_DESCRIPTORS
+
+
+def test_a_child_has_no_network_where_the_kernel_allows_it(sandbox: Sandbox) -> None:
+    network = sandbox.call({"do": "reveal"}, deadline=10)["network"]
+    if network == str(Path("/proc/self/ns/net").readlink()):
+        pytest.skip("this kernel lets us make no network namespace")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert sandbox.call({"do": "connect", "port": port}, deadline=10) == {"connected": False}
+
+
+def test_a_child_is_recycled_after_so_many_calls(sandbox: Sandbox) -> None:
+    pids = [echo(sandbox) for _ in range(7)]
+    assert len(set(pids[:5])) == 1
+    assert pids[5] == pids[6] != pids[0]
+
+
+def test_a_child_killed_while_idle_is_no_pages_fault(sandbox: Sandbox) -> None:
+    pid = echo(sandbox)
+    os.kill(pid, signal.SIGKILL)
+    assert gone(pid, within=5)
+    assert echo(sandbox) != pid
+
+
+def test_ctrl_c_and_a_service_managers_sigterm_leave_the_child_at_work(sandbox: Sandbox) -> None:
+    pid = echo(sandbox)
+    os.kill(pid, signal.SIGINT)
+    os.kill(pid, signal.SIGTERM)
+    assert echo(sandbox) == pid
+    assert os.getpgid(pid) != os.getpgid(0)
+
+
+def test_close_ends_the_child_and_the_call_that_waits_for_it(sandbox: Sandbox) -> None:
+    # Given a call that would take a minute
+    pid = echo(sandbox)
+    errors: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            sandbox.call({"do": "sleep", "seconds": 60}, deadline=60)
+        except TransientError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    time.sleep(0.2)
+    # When the sandbox is closed, twice
+    sandbox.close()
+    sandbox.close()
+    # Then the call ends, the child is gone, and there are no more calls
+    thread.join(5)
+    assert len(errors) == 1
+    assert gone(pid, within=1)
+    with pytest.raises(TransientError):
+        sandbox.call({"do": "echo", "text": ""}, deadline=10)
+
+
+@pytest.mark.parametrize("work", [{"do": "echo", "text": ""}, {"do": "hang"}])
+def test_a_parent_killed_outright_leaves_no_child(work: dict[str, str]) -> None:
+    # Given a parent whose child is idle, or hangs in C code where it can't see that the parent is gone
+    program = f"""
+import sys, time
+sys.path.insert(0, {str(ROOT)!r})
+from ocrfleet.sandbox import Sandbox
+sandbox = Sandbox("tests.support.fakes.sandboxed", memory={MEMORY})
+print(sandbox.call({{"do": "echo", "text": ""}}, deadline=10)["pid"], flush=True)
+sandbox.call({work!r}, deadline=1)
+time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        time.sleep(0.3)
+        # When the parent is killed
+        parent.kill()
+    # Then the child is gone a little after the deadline
+    assert gone(pid, within=1 + module.ALARM_GRACE + 2)
+
+
+def test_a_child_that_can_not_start_is_the_workers_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    sandbox = Sandbox("no_such_module", memory=MEMORY)
+    with pytest.raises(FatalError, match="no_such_module could not be started"):
+        sandbox.call({}, deadline=1)
+    sandbox.close()
+
+
+def test_no_descriptor_is_left_behind() -> None:
+    gc.collect()  # what earlier tests left to the collector would be closed in between
+    before = set(Path("/dev/fd").iterdir())
+    for _ in range(3):
+        sandbox = Sandbox("tests.support.fakes.sandboxed", memory=MEMORY, shared=SHARED)
+        echo(sandbox)
+        with pytest.raises(PageFaultError):
+            sandbox.call({"do": "segfault"}, deadline=10)
+        echo(sandbox)
+        sandbox.close()
+        del sandbox
+    assert set(Path("/dev/fd").iterdir()) <= before

@@ -1,0 +1,190 @@
+"""What follows from an end: delivered to all who want it, told once, whatever fails in between."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import REGISTRY
+
+from ocrfleet import keys
+from ocrfleet.errors import ConfigurationError, TransientError
+from ocrfleet.records.base import Priority
+from ocrfleet.records.documents import DocumentStatus, Status
+from ocrfleet.records.submissions import Submission
+from producer.delivery.finisher import Finisher
+from producer.delivery.webhook_outbox import Outbox
+from producer.documents.lookup import Lookup
+from tests.support.shelf import Shelf
+
+DAY = "20261122"
+
+
+class Results:
+    """Stand for Publisher: a bucket that may be away, or gone."""
+
+    def __init__(self) -> None:
+        self.delivered: list[str] = []
+        self.raising: dict[str, list[Exception]] = {}
+
+    def stands(self, _: Status, submission: Submission) -> bool:
+        return submission.name in self.delivered
+
+    def deliver(self, _: Status, submission: Submission) -> None:
+        if self.raising.get(submission.name):
+            raise self.raising[submission.name].pop(0)
+        self.delivered.append(submission.name)
+
+
+class Desk:
+    def __init__(self, folder: Path) -> None:
+        self.shelf = Shelf(folder)
+        self.store = self.shelf.store
+        self.results = Results()
+        self.now = 0.0
+        self.finisher = Finisher(
+            self.store,
+            self.results,  # type: ignore[arg-type]
+            Outbox(self.store),
+            clock=lambda: self.now,
+        )
+
+    def ended(self, *names: str, **terms: Any) -> str:
+        """Return a document that has ended and is wanted under these names, with results and a callback."""
+        document = self.shelf.ended(names[0])
+        (key,) = self.store.list(keys.wanted_by(document))
+        self.first = Submission.from_bytes(self.store.get(key))
+        self.store.delete(key)
+        self.want(document, *names, **terms)
+        return document
+
+    def want(self, document: str, *names: str, **terms: Any) -> None:
+        known = {"results": "s3://out/", "callback": "https://example.com/hook"} | terms
+        for name in names:
+            wanted = self.first.model_copy(update={"name": name, "terms": self.first.terms.model_copy(update=known)})
+            self.store.put(keys.wanted(document, wanted.digest), wanted.to_bytes())
+
+    def finish(self, document: str, *, seconds: float = 5) -> bool:
+        """Ask until it is done; False when it still is not after a try that failed."""
+        deadline = time.monotonic() + seconds
+        while not self.finisher.finish(document, 1):
+            if self.finisher._begun == {}:
+                return False
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        return True
+
+    def outbox(self) -> list[str]:
+        return list(self.store.list(keys.OUTBOX))
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    made = Desk(tmp_path)
+    yield made
+    made.finisher.close()
+
+
+def test_all_who_want_it_get_it_and_are_told_once(desk: Desk) -> None:
+    document = desk.ended("a.pdf", "copy of a.pdf")
+    for _ in range(3):
+        assert desk.finish(document)
+    assert sorted(desk.results.delivered) == ["a.pdf", "copy of a.pdf"]
+    assert len(desk.outbox()) == 2
+    assert desk.store.exists(keys.ended(DocumentStatus.COMPLETED, DAY, document))
+
+
+def test_whoever_wants_it_delivered_already_and_asks_to_be_told_is_told(desk: Desk) -> None:
+    # Given a document that was delivered for somebody who did not want to be told
+    document = desk.ended("a.pdf", callback=None)
+    assert desk.finish(document)
+    assert desk.outbox() == []
+    # When it is wanted under the same name by somebody who does
+    desk.want(document, "a.pdf")
+    assert desk.finish(document)
+    # Then they are told, although there is nothing left to deliver
+    assert desk.results.delivered == ["a.pdf"]
+    assert len(desk.outbox()) == 1
+
+
+def test_one_that_was_told_is_not_told_again_after_a_restart(desk: Desk) -> None:
+    document = desk.ended("a.pdf")
+    assert desk.finish(document)
+    (delivery,) = desk.outbox()
+    desk.store.delete(delivery)  # the receiver answered
+    assert desk.finish(document)
+    assert desk.outbox() == []
+
+
+@pytest.mark.parametrize("error", [TransientError("away"), ValueError("a fault of ours")], ids=["away", "a fault"])
+def test_what_fails_is_tried_again_after_a_pause_and_harms_no_other(desk: Desk, error: Exception) -> None:
+    document, other = desk.ended("a.pdf"), desk.ended("b.pdf")
+    desk.results.raising["a.pdf"] = [error]
+    assert not desk.finish(document)
+    assert desk.finish(other)
+    # Not at once, but when its time has come
+    assert not desk.finish(document)
+    assert "a.pdf" not in desk.results.delivered
+    desk.now += 60
+    assert desk.finish(document)
+    assert "a.pdf" in desk.results.delivered
+
+
+def test_a_bucket_that_somebody_must_mend_keeps_nobody_waiting(desk: Desk) -> None:
+    document = desk.ended("a.pdf", "b.pdf")
+    desk.results.raising["a.pdf"] = [ConfigurationError("the bucket doesn't exist")]
+    assert desk.finish(document)
+    assert desk.results.delivered == ["b.pdf"]
+    assert len(desk.outbox()) == 1
+    assert desk.store.exists(keys.ended(DocumentStatus.COMPLETED, DAY, document))
+    # Whoever looks at the document learns what is to be mended
+    assert Lookup(desk.store, None).view(document).undelivered == "the bucket doesn't exist"
+    # When that has been done, it is delivered after all, and whoever waits for it is told
+    desk.finisher._try_undelivered()
+    assert desk.results.delivered == ["b.pdf", "a.pdf"]
+    assert len(desk.outbox()) == 2
+    assert Lookup(desk.store, None).view(document).undelivered is None
+    assert list(desk.store.list(keys.UNDELIVERED)) == []
+
+
+def test_a_document_that_was_deleted_meanwhile_is_done_with(desk: Desk) -> None:
+    document = desk.ended("a.pdf")
+    desk.store.delete(keys.manifest(document))
+    assert desk.finish(document)
+    assert desk.results.delivered == []
+
+
+def test_an_end_is_counted_with_the_time_since_its_latest_submission(desk: Desk) -> None:
+    def counted() -> tuple[float, float, float]:
+        ended = REGISTRY.get_sample_value("ocrfleet_documents_ended_total", {"status": "completed"})
+        count, total = (
+            REGISTRY.get_sample_value(f"ocrfleet_turnaround_seconds_{part}", {"queue": "interactive"})
+            for part in ("count", "sum")
+        )
+        return ended or 0.0, count or 0.0, total or 0.0
+
+    # Given one that was asked for long ago, and by somebody else ten seconds ago
+    document = desk.ended("a.pdf", callback=None)
+    lately = datetime.now(UTC) - timedelta(seconds=10)
+    late = desk.first.model_copy(
+        update={
+            "name": "late.pdf",
+            "submitted": lately.strftime("%Y%m%dT%H%M%S.%fZ"),
+            "terms": desk.first.terms.model_copy(update={"queue": Priority.INTERACTIVE}),
+        }
+    )
+    desk.store.put(keys.wanted(document, late.digest), late.to_bytes())
+    ended, count, total = counted()
+    # When it could not be finished at first, then is
+    desk.results.raising = {"a.pdf": [TransientError("away")]}
+    assert not desk.finish(document)
+    assert counted() == (ended, count, total)
+    desk.now += 11
+    assert desk.finish(document)
+    # Then that is one end
+    assert counted()[:2] == (ended + 1, count + 1)
+    assert 10 <= counted()[2] - total < 60

@@ -1,0 +1,228 @@
+"""How a fleet is seen: what waits in its store, what its queue and workers have, how long that takes."""
+
+from __future__ import annotations
+
+import math
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from ocrfleet import keys
+from ocrfleet.errors import TransientError
+from ocrfleet.metrics import definitions as metrics
+from ocrfleet.profiles.profile import RAPIDOCR
+from ocrfleet.records.base import Priority, registered_at
+from ocrfleet.records.documents import Manifest, Marker
+from ocrfleet.records.workers import WorkerState
+from producer.monitoring import inventory as inventory_module
+from producer.monitoring.fleet_snapshot import Looker, observed
+from producer.monitoring.inventory import Waiting, take_inventory, waiting
+from producer.monitoring.top import Top
+from producer.state.active import Active
+from tests.support.servers import Valkey
+from tests.support.shelf import Shelf, marker
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, valkey: Valkey) -> Shelf:
+    return Shelf(tmp_path, valkey.url)
+
+
+def begun(shelf: Shelf, *, pages: int, published: int, done: int = 0, collection: str = "c") -> Active:
+    """A document that is being read: some pages on the queue, some read."""
+    document = shelf.active(collection=collection, pages=pages)
+    active = Active(Manifest.from_bytes(shelf.store.get(keys.manifest(document))), marker(1, collection))
+    shelf.ledger.seed(document, 1, total=pages, done=range(1, done + 1), failed=[])
+    shelf.ledger.published(document, 1, published)
+    (active.progress,) = shelf.ledger.progress([(document, 1)])
+    return active
+
+
+def hold(shelf: Shelf, active: Active, *pages: int, worker: str = "w") -> None:
+    for page in pages:
+        shelf.ledger.hold(active.document, 1, page, worker=worker, alone=False)
+
+
+def state(**told: object) -> WorkerState:
+    known = {"worker": "w", "profile": RAPIDOCR.name, "profile_digest": RAPIDOCR.digest}
+    return WorkerState.model_validate(known | told)
+
+
+class TestInventory:
+    def test_documents_wait_by_class_and_paused_ones_apart(self, shelf: Shelf) -> None:
+        now = datetime.now(UTC)
+        days = [(now - timedelta(days=back)).strftime("%Y%m%d") for back in (3, 1)]
+        for day in days:
+            shelf.waiting(day=day)
+        shelf.waiting(collection="drafts", day="20200101")
+        shelf.registry.pause("drafts")
+
+        found = take_inventory(shelf.store)
+
+        assert found.waiting[Priority.INTERACTIVE] == Waiting()
+        bulk = found.waiting[Priority.BULK]
+        assert (bulk.documents, bulk.paused) == (2, 1)
+        # The oldest of those that may be read
+        assert 2 < (time.time() - bulk.oldest) / 86_400 < 4
+        assert found.paused == {"drafts"}
+
+    def test_one_that_is_tried_again_is_not_as_old_as_its_registration(self, shelf: Shelf) -> None:
+        shelf.store.put(keys.waiting("bulk", "c", "20200101T000000.000000Z", "0" * 32, 2), marker(2).to_bytes())
+
+        found = waiting(shelf.store, Priority.BULK, frozenset())
+
+        assert (found.documents, found.oldest) == (1, math.inf)
+
+    def test_no_more_is_counted_than_the_limit(self, shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(inventory_module, "LIMIT", 3)
+        for _ in range(5):
+            shelf.waiting()
+            shelf.waiting(collection="paused")
+        shelf.waiting(collection="old", day="20200101")
+
+        found = waiting(shelf.store, Priority.BULK, frozenset({"paused"}))
+
+        # But the first of each collection is looked at: it may be the oldest
+        assert (found.documents, found.paused) == (4, 3)
+        assert datetime.fromtimestamp(found.oldest, UTC).year == 2020
+
+    def test_what_waits_elsewhere_is_counted(self, shelf: Shelf) -> None:
+        shelf.arrive("a.pdf")
+        shelf.store.put(keys.outbox("20261122T000000.000000Z", "a" * 32), b"{}")
+        shelf.store.put(keys.given_up("b" * 32), b"{}")
+        shelf.store.put(keys.given_up("c" * 32), b"{}")
+        shelf.store.put(keys.undelivered("d" * 32), b"{}")
+        shelf.store.put(keys.quarantined("d" * 32, 7, 1), b"killed")
+
+        found = take_inventory(shelf.store)
+
+        assert found.arrivals == {Priority.INTERACTIVE: 0, Priority.BULK: 1}
+        assert (found.webhooks_waiting, found.webhooks_given_up, found.undelivered, found.quarantined) == (1, 2, 1, 1)
+
+    def test_a_moment_that_is_none_is_of_no_age(self) -> None:
+        assert registered_at("yesterday") == math.inf
+        assert registered_at("19700101T000001.500000Z") == 1.5
+
+
+class TestLook:
+    def test_pages_are_waiting_queued_or_running_and_never_twice(self, shelf: Shelf) -> None:
+        # Given a document of ten pages: six handed over, of which two are read and one is in a worker's hand
+        active = begun(shelf, pages=10, published=6, done=2)
+        hold(shelf, active, 3)
+        shelf.waiting()
+
+        outlook = Looker(shelf.settings, shelf.store, shelf.ledger).look([active])
+
+        bulk = outlook.lanes[Priority.BULK]
+        assert (bulk.waiting, bulk.queued, bulk.running) == (4 + 1, 3, 1)
+        assert bulk.oldest > 0
+        assert outlook.lanes[Priority.INTERACTIVE].pages == 0
+        # By one worker that is assumed, as there is none
+        assert (outlook.speed, outlook.hoped) == (0, shelf.settings.pages_per_second)
+        assert outlook.seconds_left(Priority.BULK) == 9 / shelf.settings.pages_per_second
+
+    def test_a_paused_collection_asks_for_no_more_workers(self, shelf: Shelf) -> None:
+        active = begun(shelf, pages=10, published=6, collection="drafts")
+        shelf.waiting(collection="drafts")
+        shelf.registry.pause("drafts")
+
+        bulk = Looker(shelf.settings, shelf.store, shelf.ledger).look([active]).lanes[Priority.BULK]
+
+        # What was handed over is read all the same
+        assert (bulk.waiting, bulk.queued) == (0, 6)
+
+    def test_what_was_counted_is_believed(self, shelf: Shelf) -> None:
+        shelf.waiting()
+        shelf.registry.pause("drafts")
+        shelf.ledger.counted({("bulk", "c"): 100, ("bulk", "drafts"): 7, ("interactive", "c"): 5})
+
+        lanes = Looker(shelf.settings, shelf.store, shelf.ledger).look([]).lanes
+
+        assert (lanes[Priority.BULK].waiting, lanes[Priority.INTERACTIVE].waiting) == (100, 5)
+
+    def test_the_oldest_is_that_of_pages_nobody_has_begun(self, shelf: Shelf) -> None:
+        active = begun(shelf, pages=2, published=2)
+        hold(shelf, active, 1, 2)
+
+        assert Looker(shelf.settings, shelf.store, shelf.ledger).look([active]).lanes[Priority.BULK].oldest == 0
+
+    def test_speed_is_that_of_the_workers_that_live(self, shelf: Shelf) -> None:
+        shelf.ledger.heartbeat(state(pages=100, busy_seconds=50.0), 60)
+        shelf.ledger.heartbeat(state(worker="new", profile="other"), 60)
+        active = begun(shelf, pages=9, published=9)
+
+        outlook = Looker(shelf.settings, shelf.store, shelf.ledger).look([active])
+        seen = observed(outlook)
+
+        assert outlook.speed == 2 + shelf.settings.pages_per_second
+        assert seen[metrics.WORKERS] == {(RAPIDOCR.name,): 1, ("other",): 1}
+        assert seen[metrics.BACKLOG_SECONDS]["bulk",] == 9 / outlook.speed
+        assert seen[metrics.BACKLOG_PAGES]["bulk", "queued"] == 9
+        assert seen[metrics.REDIS_MEMORY_USED][()] > 0
+
+    def test_the_store_is_not_listed_at_each_look(self, shelf: Shelf) -> None:
+        looker = Looker(shelf.settings, shelf.store, shelf.ledger, stocktaking=3600)
+        assert looker.look([]).lanes[Priority.BULK].waiting == 0
+        shelf.waiting()
+
+        assert looker.look([]).lanes[Priority.BULK].waiting == 0
+        assert Looker(shelf.settings, shelf.store, shelf.ledger).look([]).lanes[Priority.BULK].waiting == 1
+
+    def test_without_redis_nothing_is_said(self, tmp_path: Path) -> None:
+        away = Shelf(tmp_path)
+        with pytest.raises(TransientError):
+            Looker(away.settings, away.store, away.ledger).look([])
+
+    def test_each_gauge_has_the_labels_that_it_declares(self, shelf: Shelf) -> None:
+        shelf.ledger.heartbeat(state(), 60)
+        seen = observed(Looker(shelf.settings, shelf.store, shelf.ledger).look([]))
+        assert all(len(labels) == len(gauge.labels) for gauge, values in seen.items() for labels in values)
+
+
+class TestTop:
+    def test_it_sees_what_the_leader_sees(self, shelf: Shelf) -> None:
+        active = begun(shelf, pages=10, published=6, done=2)
+        hold(shelf, active, 3)
+        looking = Top(shelf.settings, shelf.store, shelf.ledger)
+
+        lane = looking.look().outlook.lanes[Priority.BULK]
+
+        assert (lane.waiting, lane.queued, lane.running) == (4, 3, 1)
+        # And nobody serves it
+        assert looking.look().unserved == {RAPIDOCR.name: 1}
+        shelf.ledger.heartbeat(state(), 60)
+        assert looking.look().unserved == {}
+        looking.close()
+
+    def test_a_worker_is_measured_between_two_looks(self, shelf: Shelf) -> None:
+        looking = Top(shelf.settings, shelf.store, shelf.ledger)
+        shelf.ledger.heartbeat(state(seconds=100.0, pages=50, tokens=5000, starved_seconds=1.0), 60)
+        assert looking.look().rates["w"].pages == 0.5
+        shelf.ledger.heartbeat(state(seconds=110.0, pages=80, tokens=8000, starved_seconds=2.0), 60)
+
+        rate = looking.look().rate
+
+        assert (rate.pages, rate.tokens, rate.starved) == (3.0, 300.0, 0.1)
+        looking.close()
+
+    def test_a_document_that_ended_and_came_back_is_read_again(self, shelf: Shelf) -> None:
+        active = begun(shelf, pages=3, published=3)
+        looking = Top(shelf.settings, shelf.store, shelf.ledger)
+        looking.look()
+        # When it has ended, and another generation of it is begun
+        shelf.ledger.forget(active.document, 1)
+        looking.look()
+        shelf.store.put(keys.active(active.document), Marker.model_copy(marker(2)).to_bytes())
+        shelf.ledger.seed(active.document, 2, total=3, done=[1, 2], failed=[])
+        shelf.ledger.published(active.document, 2, 3)
+
+        assert looking.look().outlook.lanes[Priority.BULK].queued == 1
+        looking.close()
+
+    def test_a_damaged_marker_is_left_out(self, shelf: Shelf) -> None:
+        shelf.store.put(keys.active("e" * 32), b"?")
+        looking = Top(shelf.settings, shelf.store, shelf.ledger)
+        assert looking.look().outlook.active == 0
+        looking.close()
