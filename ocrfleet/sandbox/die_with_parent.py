@@ -1,6 +1,6 @@
 """Run a command that dies with the process that started it, even when that one is killed with SIGKILL.
 
-    python -m ocrfleet.child PARENT_PID COMMAND [ARGUMENT …]
+    python -m ocrfleet.sandbox.die_with_parent PARENT_PID COMMAND [ARGUMENT …]
 
 On Linux the kernel sends the signal (prctl(2), PR_SET_PDEATHSIG; it survives execve). It is tied to the thread that
 started the process, so start it from a thread that lives as long as the process. Elsewhere the command just runs.
@@ -28,7 +28,7 @@ def main() -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
-        sys.exit(1)  # it died before the kernel was asked
+        sys.exit(1)  # the parent ended before prctl took effect
     os.execv(command[0], command)  # noqa: S606
 
 

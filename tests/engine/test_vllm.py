@@ -177,7 +177,7 @@ def test_engine_processes_leave_the_workers_group_and_die_with_it(profile: Profi
 _HOLDER = """
 import asyncio, os, time
 import psutil
-from ocrfleet.profiles import Profile
+from ocrfleet.profiles.profile import Profile
 from ocrfleet.settings import Settings
 from worker import engines
 

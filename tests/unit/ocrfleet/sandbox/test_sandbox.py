@@ -211,7 +211,7 @@ def test_a_parent_killed_outright_leaves_no_child(work: dict[str, str]) -> None:
     program = f"""
 import sys, time
 sys.path.insert(0, {str(ROOT)!r})
-from ocrfleet.sandbox import Sandbox
+from ocrfleet.sandbox.sandbox import Sandbox
 sandbox = Sandbox("tests.support.fakes.sandboxed", memory={MEMORY})
 print(sandbox.call({{"do": "echo", "text": ""}}, deadline=10)["pid"], flush=True)
 sandbox.call({work!r}, deadline=1)

@@ -28,7 +28,7 @@ MIB = 1 << 20
 PROCESS = """
 import sys, time, os
 from pathlib import Path
-from ocrfleet.cache import SourceCache
+from ocrfleet.sources.cache import SourceCache
 
 def fetch(out):
     print("begun", flush=True)
