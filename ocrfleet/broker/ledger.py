@@ -160,7 +160,7 @@ class Faults:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class LedgerProgress:
     """How far a document is, in pages."""
 
     total: int
@@ -250,7 +250,7 @@ class Ledger:
         marked = (page + 8 * byte for page in _bits(bitmap))
         return {page for page in marked if first <= page and (last is None or page <= last)}
 
-    def progress(self, documents: Sequence[tuple[str, int]]) -> list[Progress | None]:
+    def progress(self, documents: Sequence[tuple[str, int]]) -> list[LedgerProgress | None]:
         """Return how far each (document, generation) is; None where the ledger does not know its total."""
         if not documents:
             return []
@@ -260,7 +260,7 @@ class Ledger:
                 names = [keys.redis_ledger(document, generation), keys.redis_pages(document, generation)]
                 self._progress(keys=names, client=pipe)
             answers = pipe.execute()
-        return [Progress(*map(int, answer)) if answer else None for answer in answers]
+        return [LedgerProgress(*map(int, answer)) if answer else None for answer in answers]
 
     def published(self, document: str, generation: int, page: int) -> None:
         """Note that the document's pages up to this one were handed to the queue."""

@@ -1,7 +1,7 @@
 """Every metric, declared once: what it counts, in base units, with labels that no number of documents makes more.
 
 Counters and histograms stand at zero until something happens. What is looked up all at once, as the leader does, is
-`Observed`: it is there while somebody looks, and gone after that (ocrfleet/metrics/exposition.py).
+`ObservedGauge`: it is there while somebody looks, and gone after that (ocrfleet/metrics/exposition.py).
 
 Labels: `profile` and `engine` are as many as profiles are served; `queue` is interactive or bulk; a `verdict` or `reason` is
 one of ocrfleet/errors.py's, or stands below.
@@ -15,7 +15,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 
 @dataclass(frozen=True)
-class Observed:
+class ObservedGauge:
     """A gauge that is looked up now and then, all its values at once."""
 
     name: str
@@ -26,7 +26,9 @@ class Observed:
 # ---- every process
 
 BUILD_INFO = Gauge("ocrfleet_build_info", "Always 1; the version is a label.", ["version"])
-PRICE = Observed("ocrfleet_price_per_gpu_hour", "What a GPU costs for an hour, in any currency; not there unless set.")
+PRICE = ObservedGauge(
+    "ocrfleet_price_per_gpu_hour", "What a GPU costs for an hour, in any currency; not there unless set."
+)
 STORE_ERRORS = Counter("ocrfleet_store_errors_total", "Times the object store could not be read or written.")
 REDIS_ERRORS = Counter("ocrfleet_redis_errors_total", "Times Redis could not be asked, or a job not be published.")
 
@@ -99,9 +101,13 @@ PAGE_TOKENS = Histogram(
     ["profile"],
     buckets=(16, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384),
 )
-GPU_UTILIZATION = Observed("ocrfleet_gpu_utilization_ratio", "Share of the time in which the GPU computed.", ("gpu",))
-GPU_MEMORY_USED = Observed("ocrfleet_gpu_memory_used_bytes", "Memory of the GPU that is taken, by anybody.", ("gpu",))
-GPU_MEMORY_TOTAL = Observed("ocrfleet_gpu_memory_total_bytes", "Memory that the GPU has.", ("gpu",))
+GPU_UTILIZATION = ObservedGauge(
+    "ocrfleet_gpu_utilization_ratio", "Share of the time in which the GPU computed.", ("gpu",)
+)
+GPU_MEMORY_USED = ObservedGauge(
+    "ocrfleet_gpu_memory_used_bytes", "Memory of the GPU that is taken, by anybody.", ("gpu",)
+)
+GPU_MEMORY_TOTAL = ObservedGauge("ocrfleet_gpu_memory_total_bytes", "Memory that the GPU has.", ("gpu",))
 
 # ---- intake
 
@@ -125,51 +131,53 @@ WATCH_LAST_SUCCESS = Gauge(
 
 # ---- the fleet, as its leader sees it
 
-LEADER = Observed("ocrfleet_leader", "Whether this process leads the fleet (1) or would take over (0).")
-WORKERS = Observed("ocrfleet_workers", "Living worker processes.", ("profile",))
-FLEET_SPEED = Observed(
+LEADER = ObservedGauge("ocrfleet_leader", "Whether this process leads the fleet (1) or would take over (0).")
+WORKERS = ObservedGauge("ocrfleet_workers", "Living worker processes.", ("profile",))
+FLEET_SPEED = ObservedGauge(
     "ocrfleet_fleet_pages_per_second",
     "Pages that the living workers read in a second while they have any: measured, or assumed of new ones.",
 )
-BACKLOG_PAGES = Observed(
+BACKLOG_PAGES = ObservedGauge(
     "ocrfleet_backlog_pages",
     "Pages to be read: waiting (not on the queue yet; those of paused collections left out), queued, running (in a worker's "
     "hand).",
     ("queue", "state"),
 )
-BACKLOG_SECONDS = Observed(
+BACKLOG_SECONDS = ObservedGauge(
     "ocrfleet_backlog_seconds",
     "Seconds that the fleet takes for these pages at its speed; without workers, that one takes at the speed assumed.",
     ("queue",),
 )
-OLDEST_WAITING = Observed(
+OLDEST_WAITING = ObservedGauge(
     "ocrfleet_oldest_waiting_seconds",
     "Seconds since the registration of the oldest document that has pages nobody has begun; 0 without one. Documents that "
     "are paused, or tried again, are left out.",
     ("queue",),
 )
-DOCUMENTS = Observed(
+DOCUMENTS = ObservedGauge(
     "ocrfleet_documents",
     "Documents that are waiting, paused, active, or ended but undelivered; at most 10,000 of each are counted.",
     ("state",),
 )
-ARRIVALS = Observed(
+ARRIVALS = ObservedGauge(
     "ocrfleet_arrivals", "Arrivals that nobody has taken in yet; at most 10,000 of each class are counted.", ("queue",)
 )
-WEBHOOKS = Observed(
+WEBHOOKS = ObservedGauge(
     "ocrfleet_webhooks",
     "Ends of documents that somebody is to be told of (waiting), or could not be told of for a day (given_up); at most 10,000 "
     "of each are counted.",
     ("state",),
 )
-QUARANTINED = Observed(
+QUARANTINED = ObservedGauge(
     "ocrfleet_quarantined_pages",
     "Pages that failed because workers died of them, until somebody has them tried again; at most 10,000 are counted.",
     ("reason",),
 )
-REDIS_MEMORY_USED = Observed("ocrfleet_redis_memory_used_bytes", "Memory that Redis uses.")
-REDIS_MEMORY_MAX = Observed("ocrfleet_redis_memory_max_bytes", "Memory that Redis may use; 0 without a limit.")
-REDIS_EVICTED = Observed("ocrfleet_redis_evicted_keys", "Keys that Redis dropped for want of memory since it started.")
+REDIS_MEMORY_USED = ObservedGauge("ocrfleet_redis_memory_used_bytes", "Memory that Redis uses.")
+REDIS_MEMORY_MAX = ObservedGauge("ocrfleet_redis_memory_max_bytes", "Memory that Redis may use; 0 without a limit.")
+REDIS_EVICTED = ObservedGauge(
+    "ocrfleet_redis_evicted_keys", "Keys that Redis dropped for want of memory since it started."
+)
 DOCUMENTS_ENDED = Counter(
     "ocrfleet_documents_ended_total",
     "Documents that ended and were delivered; one that is submitted again after that is delivered, and counted, again.",

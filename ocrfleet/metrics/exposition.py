@@ -23,7 +23,7 @@ from prometheus_client.registry import Collector
 
 from ocrfleet.errors import ConfigurationError
 from ocrfleet.metrics import definitions as metrics
-from ocrfleet.metrics.definitions import Observed
+from ocrfleet.metrics.definitions import ObservedGauge
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -50,13 +50,13 @@ def read_by_others() -> bool:
     return _FOLDER in os.environ
 
 
-class Snapshot(Collector):
+class ObservedGauges(Collector):
     """Observed gauges: all there is was seen at the same time, and nothing is there before the first look."""
 
     def __init__(self) -> None:
-        self._seen: Mapping[Observed, Values] = {}
+        self._seen: Mapping[ObservedGauge, Values] = {}
 
-    def replace(self, seen: Mapping[Observed, Values]) -> None:
+    def replace(self, seen: Mapping[ObservedGauge, Values]) -> None:
         self._seen = seen
 
     def collect(self) -> Iterator[Metric]:
@@ -112,7 +112,7 @@ class Exposition(Collector):
     def __init__(self, settings: Settings) -> None:
         disable_created_metrics()
         metrics.BUILD_INFO.labels(version("ocrfleet")).set(1)
-        price = Snapshot()
+        price = ObservedGauges()
         if settings.price_per_gpu_hour is not None:
             price.replace({metrics.PRICE: {(): settings.price_per_gpu_hour}})
         self._collectors: list[Collector] = [REGISTRY, price]

@@ -9,7 +9,8 @@ from rich.table import Table
 
 from ocrfleet.profiles.models import named
 from ocrfleet.settings import Settings
-from producer.monitoring.status import COUNTED, look
+from producer.monitoring.inventory import COLLECTION_LIMIT
+from producer.monitoring.status import fleet_status
 from producer.state.leader import NOBODY_LEADS
 
 
@@ -22,7 +23,7 @@ def _options(profile: str) -> str:
 
 def show_status(settings: Settings, *, as_json: bool) -> None:
     """Print it, with what to do about jobs that nobody serves."""
-    facts = look(settings)
+    facts = fleet_status(settings)
     if as_json:
         print(json.dumps(facts, indent=1))  # noqa: T201 - the command's answer
         return
@@ -42,7 +43,7 @@ def show_status(settings: Settings, *, as_json: bool) -> None:
         console.print(f"[red]{NOBODY_LEADS.capitalize()}[/]", soft_wrap=True)
     for queue, collections in facts["waiting_documents"].items():
         for collection, count in collections.items():
-            more = " or more" if count == COUNTED else ""
+            more = " or more" if count == COLLECTION_LIMIT else ""
             console.print(f"{queue} collection {collection}: {count}{more} documents wait to be dispatched")
     if facts["workers"]:
         table = Table("worker", "profile", "pages", "tokens", "starved s", box=None, padding=(0, 2))

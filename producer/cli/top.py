@@ -19,7 +19,7 @@ from ocrfleet.errors import OcrfleetError
 from ocrfleet.storage.open import open_store
 from producer.cli.options import read_settings
 from producer.cli.render.top import screen
-from producer.monitoring.top import Sight, Top
+from producer.monitoring.top import Top, TopView
 
 if TYPE_CHECKING:
     from ocrfleet.settings import Settings
@@ -41,40 +41,62 @@ def top(
     store = open_store(settings)
     console = Console(highlight=False)
     with closing(Top(settings, store, Ledger(settings.redis_url))) as looking:
-        sight = looking.look()
+        view = looking.look()
         if as_json:
-            typer.echo(json.dumps(facts(sight), indent=1))
+            typer.echo(json.dumps(facts(view), indent=1))
         elif once or not console.is_terminal:
-            console.print(screen(sight, store=settings.store, width=console.width))
+            console.print(screen(view, store=settings.store, width=console.width))
         else:
-            _go_on(looking, sight, settings, console, every)
+            _go_on(looking, view, settings, console, every)
 
 
-def facts(sight: Sight) -> dict[str, Any]:
-    """Return what is seen as JSON has it."""
-    told: dict[str, Any] = to_jsonable_python(dataclasses.asdict(sight), inf_nan_mode="null")
-    outlook = told["outlook"]
-    for state in outlook["workers"]:
-        del state["schema_version"]
-        state["lately"] = told["rates"][state["worker"]]
-    for queue, lane in outlook["lanes"].items():
-        lane["seconds_left"] = sight.outlook.seconds_left(queue)
-    del told["rates"]
-    return told
+def facts(view: TopView) -> dict[str, Any]:
+    """Return the view as `top --json` prints it."""
+    fleet = view.fleet
+    workers = [
+        {
+            **state.model_dump(mode="json", exclude={"schema_version"}),
+            "lately": dataclasses.asdict(view.rates[state.worker]),
+        }
+        for state in fleet.workers
+    ]
+    lanes = {
+        priority.value: {**dataclasses.asdict(backlog), "seconds_left": fleet.seconds_left(priority)}
+        for priority, backlog in fleet.backlog.items()
+    }
+    answer: dict[str, Any] = to_jsonable_python(
+        {
+            "outlook": {
+                "workers": workers,
+                "speed": fleet.speed,
+                "hoped": fleet.speed or fleet.assumed_speed,
+                "lanes": lanes,
+                "active": fleet.active,
+                "inventory": dataclasses.asdict(fleet.inventory),
+                "redis": dataclasses.asdict(fleet.redis),
+            },
+            "unserved": {profile: use.unserved for profile, use in fleet.profiles.items() if use.unserved},
+            "failed": fleet.failed,
+            "led": fleet.led,
+            "at": fleet.taken,
+        },
+        inf_nan_mode="null",
+    )
+    return answer
 
 
-def _go_on(looking: Top, sight: Sight, settings: Settings, console: Console, every: float) -> None:
+def _go_on(looking: Top, view: TopView, settings: Settings, console: Console, every: float) -> None:
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: ended.set())
     trouble: str | None = None
     with Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
-            shown = screen(sight, store=settings.store, width=console.width, height=console.height, trouble=trouble)
+            shown = screen(view, store=settings.store, width=console.width, height=console.height, trouble=trouble)
             live.update(shown, refresh=True)
             if ended.wait(every):
                 return
             try:
-                sight, trouble = looking.look(), None
+                view, trouble = looking.look(), None
             except OcrfleetError as error:  # it may pass
                 trouble = str(error)

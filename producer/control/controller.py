@@ -18,9 +18,9 @@ from ocrfleet.broker.celery_app import make_app
 from ocrfleet.broker.ledger import Ledger
 from ocrfleet.errors import OcrfleetError
 from ocrfleet.metrics import definitions as metrics
-from ocrfleet.metrics.exposition import Snapshot
+from ocrfleet.metrics.exposition import ObservedGauges
 from producer.control.dispatcher import Dispatcher
-from producer.control.gauges import Observer
+from producer.control.gauges import GaugeUpdater
 from producer.control.sweep import Sweep
 from producer.delivery.finisher import Finisher
 from producer.delivery.to_s3 import S3Delivery
@@ -58,7 +58,7 @@ class Controller(threading.Thread):
         self._ledger = Ledger(settings.redis_url)
         self._stop_asked = threading.Event()
         #: the leader's gauges
-        self.observed = Snapshot()
+        self.observed = ObservedGauges()
         self.observed.replace({metrics.LEADER: {(): 0}})
 
     def stop(self) -> None:
@@ -80,7 +80,7 @@ class Controller(threading.Thread):
             outbox = Outbox(self._store)
             finisher = Finisher(self._store, S3Delivery(self._store, self._settings.s3), outbox)
             stack.callback(finisher.close)
-            observer = Observer(self._settings, self._store, self._ledger, self.observed)
+            observer = GaugeUpdater(self._settings, self._store, self._ledger, self.observed)
             stack.enter_context(observer.running())
             duties = _Duties(self._settings, self._store, self._ledger, app, finisher=finisher, observer=observer)
             sender = Sender(self._settings.webhook_secret, private=self._settings.webhook_private)
@@ -108,7 +108,7 @@ class _Duties:
         app: Celery,
         *,
         finisher: Finisher,
-        observer: Observer,
+        observer: GaugeUpdater,
     ) -> None:
         self._settings = settings
         self._receiver = IntakeScheduler(store, ledger, app)
@@ -129,7 +129,7 @@ class _Duties:
             self._adopted = True
         arrived = self._receiver.tick()
         ended = self._dispatcher.tick()
-        self._observer.note(list(self._dispatcher.active.values()))
+        self._observer.set_active(list(self._dispatcher.active.values()))
         now = time.monotonic()
         if now - self._swept > self._settings.sweep_seconds:
             # Also what another leader began at its very end, as this one took over.

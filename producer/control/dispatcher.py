@@ -23,7 +23,7 @@ from ocrfleet.records.base import Priority
 from ocrfleet.records.documents import Manifest, Marker
 from ocrfleet.records.messages import PageJob
 from ocrfleet.storage.page_records import seed_ledger
-from producer.state.active import Active
+from producer.state.active import ActiveDocument
 from producer.state.backlog import count_waiting
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Dispatcher:
         #: which start of Redis it was at the last look
         self._run: str | None = None
         #: by document id
-        self.active: dict[str, Active] = {}
+        self.active: dict[str, ActiveDocument] = {}
 
     @property
     def busy(self) -> bool:
@@ -111,7 +111,7 @@ class Dispatcher:
         except DamagedRecordError as error:
             log.error("active document left alone", document=document, error=str(error))  # noqa: TRY400
 
-    def tick(self) -> list[Active]:
+    def tick(self) -> list[ActiveDocument]:
         """Publish what there is room for; return the documents that have ended since the last call."""
         ended = self._look()
         self._finish_ended()
@@ -135,7 +135,7 @@ class Dispatcher:
             active.document: 0 if self._nobody_serves(active.marker) else active.queued()
             for active in self.active.values()
         }
-        lanes: dict[str, list[Active]] = {}
+        lanes: dict[str, list[ActiveDocument]] = {}
         load: dict[str, int] = {}
         for active in self.active.values():
             if active.marker.queue is queue:
@@ -158,7 +158,7 @@ class Dispatcher:
             heappush(heap, (pages + published, self._turn, collection))
         self._served = {collection: self._served.get(collection, 0) for collection in collections}
 
-    def _publish_of(self, queue: Priority, collection: str, lane: list[Active], room: int) -> int | None:
+    def _publish_of(self, queue: Priority, collection: str, lane: list[ActiveDocument], room: int) -> int | None:
         """Publish a few jobs of a collection's first document that has any; return their pages, None when none has.
 
         A document that takes a place counts as a page, also when none of its pages has to be read.
@@ -180,7 +180,7 @@ class Dispatcher:
             self._spare -= max(1, published)
         return max(1, published)
 
-    def _look(self) -> list[Active]:
+    def _look(self) -> list[ActiveDocument]:
         """Ask the ledger how far each document is, and the store whether those that seem complete have ended."""
         self._reseed_after_a_restart()
         documents = list(self.active.values())
@@ -237,7 +237,7 @@ class Dispatcher:
                 return
         self._store.delete(key)
 
-    def _publish(self, active: Active, room: int) -> int:
+    def _publish(self, active: ActiveDocument, room: int) -> int:
         """Publish up to `room` pages that were not handed over yet; return how many."""
         progress = active.progress
         if progress is None or progress.complete:
@@ -252,7 +252,7 @@ class Dispatcher:
         active.progress = replace(progress, published=last)
         return len(pages)
 
-    def _activate(self, queue: Priority, collection: str) -> Active | None:
+    def _activate(self, queue: Priority, collection: str) -> ActiveDocument | None:
         """Make a collection's next waiting document active; None when none waits."""
         for key in self._waiting.get((queue, collection), ()):
             try:
@@ -291,13 +291,13 @@ class Dispatcher:
                 if not self._collections or collection in self._collections:
                     self._waiting.setdefault((queue, collection), self._store.list(keys.waiting_in(queue, collection)))
 
-    def _enter(self, document: str, marker: Marker) -> Active:
-        active = Active(Manifest.from_bytes(self._store.get(keys.manifest(document))), marker)
+    def _enter(self, document: str, marker: Marker) -> ActiveDocument:
+        active = ActiveDocument(Manifest.from_bytes(self._store.get(keys.manifest(document))), marker)
         self.active[document] = active
         active.stored = self._seed(active)
         return active
 
-    def _seed(self, active: Active) -> int:
+    def _seed(self, active: ActiveDocument) -> int:
         """Tell the ledger what the store has, and return how many pages that is: none of them is published.
 
         If that is all, ask for the document's assembly. One that has ended meanwhile is found at the next look.
@@ -313,7 +313,7 @@ class Dispatcher:
         return len(pages.terminal)
 
 
-def publish_ranges(app: Celery, active: Active, pages: Iterable[int]) -> None:
+def publish_ranges(app: Celery, active: ActiveDocument, pages: Iterable[int]) -> None:
     """Publish pages as jobs of neighbours, as many in each as the document's profile wants."""
     marker = active.marker
     jobs = (

@@ -1,4 +1,4 @@
-"""The leader's gauges: the fleet is looked at every few seconds, beside the duties, and exposed until somebody else leads."""
+"""The leader's gauges: a snapshot of the fleet every few seconds, in a thread of its own, while this process leads."""
 
 from __future__ import annotations
 
@@ -14,95 +14,95 @@ from ocrfleet.broker.inspection import MessageInspector
 from ocrfleet.errors import OcrfleetError
 from ocrfleet.metrics import definitions as metrics
 from ocrfleet.records.documents import DocumentStatus
-from producer.monitoring.fleet_snapshot import Looker, observed
+from producer.monitoring.fleet_snapshot import FleetMonitor, gauges_of
 from producer.state.backlog import Recount
 
 if TYPE_CHECKING:
     from ocrfleet.broker.ledger import Ledger
-    from ocrfleet.metrics.definitions import Observed
-    from ocrfleet.metrics.exposition import Snapshot, Values
+    from ocrfleet.metrics.definitions import ObservedGauge
+    from ocrfleet.metrics.exposition import ObservedGauges, Values
     from ocrfleet.settings import Settings
     from ocrfleet.storage.store import ObjectStore
-    from producer.state.active import Active
+    from producer.state.active import ActiveDocument
 
 log = structlog.get_logger(__name__)
 
-#: Seconds between two looks.
+#: Seconds between two snapshots.
 _EVERY = 5.0
 
 
-class Observer:
-    """Looks at the fleet in a thread of its own: a listing that takes long holds up no duty."""
+class GaugeUpdater:
+    """Keeps the leader's gauges up to date. Its own thread, since listing the store may take long."""
 
-    def __init__(self, settings: Settings, store: ObjectStore, ledger: Ledger, snapshot: Snapshot) -> None:
-        self._looker = Looker(settings, store, ledger)
+    def __init__(self, settings: Settings, store: ObjectStore, ledger: Ledger, gauges: ObservedGauges) -> None:
+        self._monitor = FleetMonitor(settings, store, ledger)
         self._recount = Recount(store, ledger)
         self._leases = ExpiredLeases(MessageInspector(ledger.redis), settings.lease_seconds)
-        self._snapshot = snapshot
-        self._active: Sequence[Active] = ()
-        self._told = threading.Event()
-        self._over = threading.Event()
+        self._gauges = gauges
+        self._active: Sequence[ActiveDocument] = ()
+        self._has_active = threading.Event()
+        self._stopped = threading.Event()
 
-    def note(self, active: Sequence[Active]) -> None:
-        """Take the documents that are active."""
+    def set_active(self, active: Sequence[ActiveDocument]) -> None:
+        """Set the documents that are active: the next snapshot counts their pages."""
         self._active = active
-        self._told.set()
+        self._has_active.set()
 
     @contextmanager
-    def running(self) -> Iterator[Observer]:
-        """Look until the block ends."""
+    def running(self) -> Iterator[GaugeUpdater]:
+        """Update the gauges until the block ends."""
         for status in DocumentStatus:
             metrics.DOCUMENTS_ENDED.labels(status.value)
         for kind in metrics.REPUBLISHED_KINDS:
             metrics.REPUBLISHED.labels(kind)
-        self._snapshot.replace({metrics.LEADER: {(): 1}})
-        thread = threading.Thread(target=self._run, name="observer", daemon=True)
+        self._gauges.replace({metrics.LEADER: {(): 1}})
+        thread = threading.Thread(target=self._run, name="gauges", daemon=True)
         thread.start()
         try:
             yield self
         finally:
-            self._over.set()
-            self._told.set()
-            # It may be in a listing of a store that is away: it says nothing when it comes back.
+            self._stopped.set()
+            self._has_active.set()
+            # The thread may be in a listing of a store that is away: it updates nothing after that.
             thread.join(_EVERY)
-            self._snapshot.replace({metrics.LEADER: {(): 0}})
+            self._gauges.replace({metrics.LEADER: {(): 0}})
 
     def _run(self) -> None:
-        self._told.wait()  # what is active is known once the leader has adopted it
-        while not self._over.is_set():
-            seen: dict[Observed, Values] = {metrics.LEADER: {(): 1.0}}
+        self._has_active.wait()  # known once the leader has adopted the active documents
+        while not self._stopped.is_set():
+            seen: dict[ObservedGauge, Values] = {metrics.LEADER: {(): 1.0}}
             try:
                 self._recount.begin_if_due()
-                metrics.LEASES_EXPIRED.inc(self._leases.look(time.time()))
-                seen |= observed(self._looker.look(self._active))
+                metrics.LEASES_EXPIRED.inc(self._leases.count(time.time()))
+                seen |= gauges_of(self._monitor.snapshot(self._active))
             except OcrfleetError as error:
-                log.warning("the fleet can't be looked at now", error=str(error))
-            except Exception:  # a look that fails must not end the looks
-                log.exception("look failed")
-            if not self._over.is_set():
-                self._snapshot.replace(seen)
-            self._over.wait(_EVERY)
+                log.warning("gauges.store_or_redis_away", error=str(error))
+            except Exception:  # the next update may succeed
+                log.exception("gauges.update_failed")
+            if not self._stopped.is_set():
+                self._gauges.replace(seen)
+            self._stopped.wait(_EVERY)
 
 
 class ExpiredLeases:
-    """Counts the messages whose lease ran out: kombu gives them to somebody else, and says nothing.
+    """Counts the messages whose lease expired. kombu delivers those to another worker, without any event.
 
-    One that nobody has renewed for half its time is remembered. If it is gone at the next look, or renewed, at a time at which
-    it had run out, it has expired: whoever renews leases does so ten times as often.
+    A lease that was not renewed for half of its time is overdue. If an overdue lease is gone or renewed at the next count,
+    and its time was over by then, it has expired: workers renew ten times as often.
     """
 
-    def __init__(self, published: MessageInspector, lease_seconds: float) -> None:
-        self._published = published
+    def __init__(self, inspector: MessageInspector, lease_seconds: float) -> None:
+        self._inspector = inspector
         self._lease = lease_seconds
         self._overdue: dict[str, float] = {}
 
-    def look(self, now: float) -> int:
-        """Return how many have expired since the last look. Raises TransientError."""
-        renewed = self._published.leased_since(list(self._overdue))
+    def count(self, now: float) -> int:
+        """Return how many have expired since the last count; `now` is a Unix time. Raises TransientError."""
+        renewed = self._inspector.leased_since(list(self._overdue))
         expired = sum(
             1
             for tag, since in self._overdue.items()
             if renewed[tag] != since and (renewed[tag] or now) >= since + self._lease
         )
-        self._overdue = self._published.leases(begun_before=now - self._lease / 2)
+        self._overdue = self._inspector.leases(begun_before=now - self._lease / 2)
         return expired

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ocrfleet.broker.ledger import Ledger
     from ocrfleet.storage.store import ObjectStore
     from producer.control.dispatcher import Dispatcher
-    from producer.state.active import Active
+    from producer.state.active import ActiveDocument
 
 log = structlog.get_logger(__name__)
 
@@ -80,7 +80,7 @@ class Sweep:
                 published += self._publish_again(active, pages)
         return published
 
-    def _due(self, active: Active) -> list[int]:
+    def _due(self, active: ActiveDocument) -> list[int]:
         """Return the pages that were handed to the queue and have no record, or that assembly is due."""
         (progress,) = self._ledger.progress([(active.document, active.generation)])
         terminal = self._ledger.terminal(active.document, active.generation)
@@ -90,7 +90,7 @@ class Sweep:
             return [_ASSEMBLY]
         return [page for page in active.manifest.pages() if page <= progress.published and page not in terminal]
 
-    def _publish_again(self, active: Active, pages: list[int]) -> int:
+    def _publish_again(self, active: ActiveDocument, pages: list[int]) -> int:
         """Publish what is lost, but for pages that have a record which a Redis that lost its last second forgot.
 
         Return how many pages and assemblies that are.

@@ -12,11 +12,11 @@ from ocrfleet import keys
 from ocrfleet.errors import DamagedRecordError, NotFoundError, TransientError
 from ocrfleet.records.base import Priority
 from ocrfleet.records.submissions import IntakeBatch, Submission
-from ocrfleet.records.workers import WorkerState
 from producer.delivery.finisher import Undelivered
 from producer.documents.lookup import Facts, Lookup, reasons_of
 from producer.documents.views import OPEN, Forecast, Row, State
 from producer.state.leader import NOBODY_LEADS, is_led
+from producer.state.speed import is_measured, seconds_for
 
 if TYPE_CHECKING:
     from ocrfleet.broker.ledger import Ledger
@@ -29,8 +29,6 @@ _COUNTED = 1000
 #: Waiting documents, and arrivals, that are listed for a forecast at most.
 _LISTED = 100_000
 _ARRIVALS = 1000
-#: Seconds that a worker must have served before its speed is believed.
-_SETTLED = 10.0
 
 _ITEM = TypeVar("_ITEM")
 
@@ -38,10 +36,11 @@ _ITEM = TypeVar("_ITEM")
 class CollectionReader:
     """Reads collections from the store's indexes."""
 
-    def __init__(self, store: ObjectStore, ledger: Ledger | None, lookup: Lookup) -> None:
+    def __init__(self, store: ObjectStore, ledger: Ledger | None, lookup: Lookup, *, assumed_speed: float) -> None:
         self._store = store
         self._ledger = ledger
         self._lookup = lookup
+        self._assumed_speed = assumed_speed
 
     def report(self, collection: str) -> Iterator[Row]:
         """Yield every source; however many there are, few of them are in memory.
@@ -85,8 +84,7 @@ class CollectionReader:
         if not pages:
             reason = "nobody has counted the pages of what arrives yet" if arriving else None
             return Forecast(seconds=None if arriving else 0.0, reason=reason, **known)
-        seconds, reason = self._time_for(left)
-        return Forecast(seconds=seconds, reason=reason, **known)
+        return self._time_for(left).model_copy(update=known)
 
     def _led(self) -> bool:
         """Return whether somebody leads; true when that can't be asked, which is another thing to be told."""
@@ -190,35 +188,28 @@ class CollectionReader:
         except (NotFoundError, DamagedRecordError):
             return 0
 
-    def _time_for(self, left: dict[tuple[str, str], float]) -> tuple[float | None, str | None]:
-        """Return the seconds that those who serve them need for these pages by profile, or why that can't be said."""
+    def _time_for(self, left: dict[tuple[str, str], float]) -> Forecast:
+        """Return the time that the workers of each profile take for its pages, or the reason why it is not known."""
         if self._ledger is None:
-            return None, "the workers can't be asked: there is no Redis"
+            return Forecast(reason="the workers are unknown: there is no Redis")
         try:
             workers = self._ledger.workers()
         except TransientError as error:
-            return None, f"the workers can't be asked: {error}"
-        seconds = 0.0
+            return Forecast(reason=f"the workers are unknown: {error}")
+        seconds, assumed = 0.0, False
         for (profile, digest), pages in left.items():
             if not pages:
                 continue
             serving = [worker for worker in workers if worker.profile_digest == digest]
             if not serving:
-                return None, f"nobody serves {profile}: start a worker"
-            speed = sum(_speed(worker) for worker in serving)
-            if not speed:
-                return None, f"the workers of {profile} have not read enough yet to tell their speed"
-            seconds = max(seconds, pages / speed)
-        return seconds, None
+                return Forecast(reason=f"no worker serves {profile}: start one")
+            seconds = max(seconds, seconds_for(pages, serving, assumed=self._assumed_speed))
+            assumed = assumed or not all(map(is_measured, serving))
+        return Forecast(seconds=seconds, assumed=assumed)
 
 
 def _wanted_in(facts: Facts, collection: str) -> bool:
     return any(submission.terms.collection == collection for submission in facts.submissions)
-
-
-def _speed(worker: WorkerState) -> float:
-    """Return a worker's pages a second."""
-    return worker.pages / worker.seconds if worker.seconds >= _SETTLED else 0.0
 
 
 def _row(submission: Submission, facts: Facts, done: int, failed: int) -> Row:

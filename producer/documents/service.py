@@ -53,7 +53,7 @@ class DocumentService:
         self._store = store
         self._ledger = ledger
         self._lookup = Lookup(store, ledger)
-        self._collections = CollectionReader(store, ledger, self._lookup)
+        self._collections = CollectionReader(store, ledger, self._lookup, assumed_speed=settings.pages_per_second)
         self._removal = Removal(store, ledger, self._lookup, late=timedelta(seconds=_LATE * settings.job_deadline))
         self._profiles = Profiles(store)
 

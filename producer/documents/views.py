@@ -151,8 +151,10 @@ class Row(View):
 class Forecast(View):
     """When a collection will be done, if nothing else is read meanwhile."""
 
-    #: None when it can't be said; `reason` says why
+    #: at the speed of the workers while they are busy; None when it is not known, for the `reason` given
     seconds: float | None = None
+    #: whether the speed of some worker is assumed (OCRFLEET_PAGES_PER_SECOND), as it has not been busy for long enough
+    assumed: bool = False
     reason: str | None = None
     #: documents that are waiting or active, and their pages that are to be read; an estimate where `exact` is false
     documents: int = 0

@@ -13,7 +13,7 @@ from ocrfleet.records.documents import Kind
 from ocrfleet.sources.sources import OwnOutputError
 from producer.intake.discover import SUFFIXES
 from producer.intake.page_ranges import select
-from producer.state import backlog
+from producer.state.speed import speed
 
 if TYPE_CHECKING:
     from ocrfleet.broker.ledger import Ledger
@@ -63,7 +63,7 @@ class Speed:
         except TransientError:
             workers = []
         assumed = settings.pages_per_second
-        return cls(len(workers), backlog.speed(workers, assumed=assumed) or assumed)
+        return cls(len(workers), speed(workers, assumed=assumed) or assumed)
 
 
 def look(wishes: Iterable[SourceReference], terms: SubmissionOptions, intake: Intake) -> Preview:

@@ -43,7 +43,7 @@ from producer.state.backlog import Backlog
 if TYPE_CHECKING:
     from ocrfleet.profiles.profile import Profile
     from ocrfleet.settings import Settings
-    from producer.state.active import Active
+    from producer.state.active import ActiveDocument
 
 log = structlog.get_logger(__name__)
 
@@ -302,7 +302,7 @@ class Run:
             return str(error)
         return None
 
-    def _note(self, ended: Sequence[Active]) -> None:
+    def _note(self, ended: Sequence[ActiveDocument]) -> None:
         with self._lock:
             for active in ended:
                 self._fresh[active.document] = active.manifest.total - active.stored

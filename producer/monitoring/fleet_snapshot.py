@@ -1,4 +1,4 @@
-"""How a fleet does: what is to be read, who reads it, how fast, and what waits for somebody. For metrics and for `top`."""
+"""Snapshot of the fleet: backlog, speed, workers. Shared by `status`, `top` and the leader's gauges."""
 
 from __future__ import annotations
 
@@ -12,27 +12,28 @@ from typing import TYPE_CHECKING
 from ocrfleet.errors import Reason
 from ocrfleet.metrics import definitions as metrics
 from ocrfleet.records.base import Priority, registered_at
-from producer.monitoring.inventory import Inventory, Waiting, take_inventory
-from producer.state.backlog import speed
+from producer.monitoring.inventory import Inventory, take_inventory
+from producer.state.leader import is_led
+from producer.state.speed import seconds_for, speed
 
 if TYPE_CHECKING:
     from ocrfleet.broker.ledger import Ledger, RedisMemory
-    from ocrfleet.metrics.definitions import Observed
+    from ocrfleet.metrics.definitions import ObservedGauge
     from ocrfleet.metrics.exposition import Values
     from ocrfleet.records.workers import WorkerState
     from ocrfleet.settings import Settings
     from ocrfleet.storage.store import ObjectStore
-    from producer.state.active import Active
+    from producer.state.active import ActiveDocument
 
 
 @dataclass(frozen=True, slots=True)
-class Lane:
-    """What is to be read of one class, in pages."""
+class PriorityBacklog:
+    """Pages of one priority that are not read yet."""
 
     waiting: int
     queued: int
     running: int
-    #: seconds for which the oldest document has been waiting that has pages nobody has begun
+    #: seconds since the registration of the oldest document with pages that no worker has begun; 0 without one
     oldest: float
 
     @property
@@ -41,110 +42,164 @@ class Lane:
 
 
 @dataclass(frozen=True, slots=True)
-class Outlook:
-    """What was seen at one look."""
+class ProfileUse:
+    """Who reads a profile, and which active documents wait for it."""
 
+    workers: int
+    #: active documents that are registered with the profile
+    documents: int
+    #: those of them whose revision of the profile no worker serves
+    unserved: int
+
+    @property
+    def served(self) -> bool:
+        return self.workers > 0 and self.unserved == 0
+
+
+@dataclass(frozen=True, slots=True)
+class FleetSnapshot:
+    """State of the fleet at one moment."""
+
+    #: Unix time
+    taken: float
+    #: whether a process leads the fleet
+    led: bool
     workers: tuple[WorkerState, ...]
-    #: pages a second of all workers
-    speed: float
-    #: that speed, or what one worker is assumed to do where there is none
-    hoped: float
-    lanes: Mapping[Priority, Lane]
+    #: pages per second that is assumed of a worker whose speed is not measured yet
+    assumed_speed: float
+    backlog: Mapping[Priority, PriorityBacklog]
+    #: by name: those that workers serve, and those that active documents need or may be routed to
+    profiles: Mapping[str, ProfileUse]
+    #: active documents, and pages of them that have failed so far
     active: int
+    failed: int
     inventory: Inventory
     redis: RedisMemory
 
-    def seconds_left(self, queue: Priority) -> float:
-        return self.lanes[queue].pages / self.hoped
+    @property
+    def speed(self) -> float:
+        """Pages per second of all workers while they are busy; 0 without workers."""
+        return speed(self.workers, assumed=self.assumed_speed)
+
+    def seconds_left(self, priority: Priority) -> float:
+        """Return the seconds that all workers take for the pages of a priority; without workers, that one takes."""
+        return seconds_for(self.backlog[priority].pages, self.workers, assumed=self.assumed_speed)
 
 
-class Looker:
-    """Looks at a fleet again and again; at what must be listed no more often than every `stocktaking` seconds."""
+class FleetMonitor:
+    """Takes snapshots of a fleet; lists the store for them no more often than every `inventory_seconds`."""
 
-    def __init__(self, settings: Settings, store: ObjectStore, ledger: Ledger, *, stocktaking: float = 30.0) -> None:
+    def __init__(
+        self, settings: Settings, store: ObjectStore, ledger: Ledger, *, inventory_seconds: float = 30.0
+    ) -> None:
         self._assumed = settings.pages_per_second
         self._ledger = ledger
         self._store = store
-        self._every = stocktaking
-        self._taken: tuple[float, Inventory] | None = None
+        self._inventory_seconds = inventory_seconds
+        self._inventory: tuple[float, Inventory] | None = None
 
-    def look(self, active: Sequence[Active]) -> Outlook:
-        """Return how the fleet does that works on these documents. Raises TransientError when Redis or the store is away."""
-        if self._taken is None or time.monotonic() - self._taken[0] >= self._every:
-            # From its end: where listing takes long, it is not begun again at once.
+    def snapshot(self, active: Sequence[ActiveDocument]) -> FleetSnapshot:
+        """Return the state of the fleet, given its active documents. Raises TransientError when Redis or the store is away."""
+        if self._inventory is None or time.monotonic() - self._inventory[0] >= self._inventory_seconds:
+            # Timed from its end: a listing that takes long is not started again at once.
             inventory = take_inventory(self._store)
-            self._taken = time.monotonic(), inventory
-        inventory = self._taken[1]
+            self._inventory = time.monotonic(), inventory
+        inventory = self._inventory[1]
         counted = self._ledger.waiting()
         workers = tuple(self._ledger.workers())
         in_hand = self._ledger.in_hand([(one.document, one.generation) for one in active])
-        fleet = speed(workers, assumed=self._assumed)
-        return Outlook(
+        return FleetSnapshot(
+            taken=time.time(),
+            led=is_led(self._ledger.redis),
             workers=workers,
-            speed=fleet,
-            hoped=fleet or self._assumed,
-            lanes={queue: _lane(queue, active, in_hand, inventory, counted) for queue in Priority},
+            assumed_speed=self._assumed,
+            backlog={
+                priority: _priority_backlog(priority, active, in_hand, inventory, counted) for priority in Priority
+            },
+            profiles=_profiles(workers, active),
             active=len(active),
+            failed=sum(one.progress.failed for one in active if one.progress is not None),
             inventory=inventory,
             redis=self._ledger.memory(),
         )
 
 
-def _lane(
-    queue: Priority,
-    active: Sequence[Active],
+def _priority_backlog(
+    priority: Priority,
+    active: Sequence[ActiveDocument],
     in_hand: Sequence[int],
     inventory: Inventory,
     counted: Mapping[tuple[str, str], int] | None,
-) -> Lane:
-    waits: Waiting = inventory.waiting[queue]
-    waiting, queued, running, oldest = waits.documents, 0, 0, waits.oldest
-    if counted is not None:  # until then each document counts as a page
-        places = ((place, collection, pages) for (place, collection), pages in counted.items())
+) -> PriorityBacklog:
+    """Count the pages of a priority; `in_hand` are those that workers hold, `counted` those that wait, where it is known."""
+    listed = inventory.waiting[priority]
+    waiting, queued, running, oldest = listed.documents, 0, 0, listed.oldest
+    if counted is not None:  # until the first count, each document counts as a page
         waiting = sum(
-            pages for place, collection, pages in places if place == queue and collection not in inventory.paused
+            pages
+            for (counted_priority, collection), pages in counted.items()
+            if counted_priority == priority and collection not in inventory.paused
         )
     for one, held in zip(active, in_hand, strict=True):
-        if one.marker.queue is not queue:
+        if one.marker.queue is not priority:
             continue
-        handed = one.queued()
-        read = min(held, handed)
+        published = one.queued()
+        read = min(held, published)
         terminal = one.progress.terminal if one.progress is not None else 0
-        left = 0 if one.marker.collection in inventory.paused else max(0, one.manifest.total - terminal - handed)
-        waiting, queued, running = waiting + left, queued + handed - read, running + read
-        if left + handed > read and one.generation == 1:
+        paused = one.marker.collection in inventory.paused
+        unpublished = 0 if paused else max(0, one.manifest.total - terminal - published)
+        waiting, queued, running = waiting + unpublished, queued + published - read, running + read
+        if unpublished + published > read and one.generation == 1:
             oldest = min(oldest, registered_at(one.manifest.created))
     age = 0.0 if math.isinf(oldest) else max(0.0, time.time() - oldest)
-    return Lane(waiting=waiting, queued=queued, running=running, oldest=age)
+    return PriorityBacklog(waiting=waiting, queued=queued, running=running, oldest=age)
 
 
-def observed(outlook: Outlook) -> dict[Observed, Values]:
-    """Return what was seen as the leader's gauges."""
-    lanes, inventory = outlook.lanes, outlook.inventory
-    serving = Counter(state.profile for state in outlook.workers)
+def _profiles(workers: Sequence[WorkerState], active: Sequence[ActiveDocument]) -> dict[str, ProfileUse]:
+    """Return the use of each profile. Workers of another revision (digest) leave a document's pages alone."""
+    serving = Counter(state.profile for state in workers)
+    served = {(state.profile, state.profile_digest) for state in workers}
+    markers = [one.marker for one in active]
+    documents = Counter(marker.profile for marker in markers)
+    unserved = Counter(marker.profile for marker in markers if (marker.profile, marker.profile_digest) not in served)
+    routes = {route for marker in markers for route in marker.routes}
+    return {
+        profile: ProfileUse(
+            workers=serving[profile],
+            documents=documents[profile],
+            unserved=unserved[profile],
+        )
+        for profile in sorted({*serving, *documents, *routes})
+    }
+
+
+def gauges_of(snapshot: FleetSnapshot) -> dict[ObservedGauge, Values]:
+    """Return the leader's gauges for a snapshot."""
+    backlog, inventory = snapshot.backlog, snapshot.inventory
+    serving = Counter(state.profile for state in snapshot.workers)
     return {
         metrics.WORKERS: {(profile,): float(count) for profile, count in serving.items()},
-        metrics.FLEET_SPEED: {(): outlook.speed},
+        metrics.FLEET_SPEED: {(): snapshot.speed},
         metrics.BACKLOG_PAGES: {
-            (queue.value, state): float(pages)
-            for queue, lane in lanes.items()
-            for state, pages in (("waiting", lane.waiting), ("queued", lane.queued), ("running", lane.running))
+            (priority.value, state): float(pages)
+            for priority, counts in backlog.items()
+            for state, pages in (("waiting", counts.waiting), ("queued", counts.queued), ("running", counts.running))
         },
-        metrics.BACKLOG_SECONDS: {(queue.value,): outlook.seconds_left(queue) for queue in lanes},
-        metrics.OLDEST_WAITING: {(queue.value,): lane.oldest for queue, lane in lanes.items()},
+        metrics.BACKLOG_SECONDS: {(priority.value,): snapshot.seconds_left(priority) for priority in backlog},
+        metrics.OLDEST_WAITING: {(priority.value,): counts.oldest for priority, counts in backlog.items()},
         metrics.DOCUMENTS: {
-            ("waiting",): float(sum(waits.documents for waits in inventory.waiting.values())),
-            ("paused",): float(sum(waits.paused for waits in inventory.waiting.values())),
-            ("active",): float(outlook.active),
+            ("waiting",): float(sum(waiting.documents for waiting in inventory.waiting.values())),
+            ("paused",): float(sum(waiting.paused for waiting in inventory.waiting.values())),
+            ("active",): float(snapshot.active),
             ("undelivered",): float(inventory.undelivered),
         },
-        metrics.ARRIVALS: {(queue.value,): float(count) for queue, count in inventory.arrivals.items()},
+        metrics.ARRIVALS: {(priority.value,): float(count) for priority, count in inventory.arrivals.items()},
         metrics.WEBHOOKS: {
             ("waiting",): float(inventory.webhooks_waiting),
             ("given_up",): float(inventory.webhooks_given_up),
         },
         metrics.QUARANTINED: {(Reason.WORKER_DIED.value,): float(inventory.quarantined)},
-        metrics.REDIS_MEMORY_USED: {(): float(outlook.redis.used)},
-        metrics.REDIS_MEMORY_MAX: {(): float(outlook.redis.most)},
-        metrics.REDIS_EVICTED: {(): float(outlook.redis.evicted)},
+        metrics.REDIS_MEMORY_USED: {(): float(snapshot.redis.used)},
+        metrics.REDIS_MEMORY_MAX: {(): float(snapshot.redis.most)},
+        metrics.REDIS_EVICTED: {(): float(snapshot.redis.evicted)},
     }

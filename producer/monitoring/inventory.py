@@ -1,4 +1,4 @@
-"""What lies in the store and waits, counted by listing it: bounded, since an archive is not listed to count it."""
+"""Inventory: counts of what waits in the store, by listing it up to a limit. An archive is not listed to count it."""
 
 from __future__ import annotations
 
@@ -14,40 +14,42 @@ from ocrfleet.records.base import Priority, registered_at
 if TYPE_CHECKING:
     from ocrfleet.storage.store import ObjectStore
 
-#: Of each kind, that are counted.
+#: Objects of each kind that are counted at most.
 LIMIT = 10_000
-#: Collections of a class that are looked at.
+#: Collections of a priority that are listed at most.
 _COLLECTIONS = 1000
+#: Waiting documents that `waiting_by_collection` counts of each collection at most.
+COLLECTION_LIMIT = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
-    """Documents of a class that nobody has begun."""
+class WaitingDocuments:
+    """Documents of a priority that are not dispatched yet."""
 
     documents: int = 0
-    #: of collections that are paused: not among the others
+    #: documents of paused collections: not among the others
     paused: int = 0
-    #: when the oldest was registered, as a Unix time; of those that are tried for the first time and are not paused
+    #: Unix time of the oldest registration, among documents of generation 1 whose collection is not paused
     oldest: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """What was counted at one look."""
+    """Counts of one moment, each of them `LIMIT` at most."""
 
-    waiting: Mapping[Priority, Waiting]
+    waiting: Mapping[Priority, WaitingDocuments]
     arrivals: Mapping[Priority, int]
     undelivered: int
     webhooks_waiting: int
     webhooks_given_up: int
-    #: pages that workers died of
+    #: pages in quarantine
     quarantined: int
-    #: names of collections
+    #: names of paused collections
     paused: frozenset[str]
 
 
 def take_inventory(store: ObjectStore) -> Inventory:
-    """Count what waits in a store. Raises TransientError when it is away."""
+    """List a store and return the counts. Raises TransientError when it is away."""
 
     def count(prefix: str) -> int:
         return _length(islice(store.list(prefix), LIMIT))
@@ -64,8 +66,8 @@ def take_inventory(store: ObjectStore) -> Inventory:
     )
 
 
-def waiting(store: ObjectStore, queue: Priority, paused: frozenset[str]) -> Waiting:
-    """Count the documents of a class that wait, up to `LIMIT` of them."""
+def waiting(store: ObjectStore, queue: Priority, paused: frozenset[str]) -> WaitingDocuments:
+    """Count the waiting documents of a priority, up to `LIMIT` of them."""
     documents = held = 0
     oldest = math.inf
     for collection in store.folders(keys.waiting_in(queue))[:_COLLECTIONS]:
@@ -79,7 +81,21 @@ def waiting(store: ObjectStore, queue: Priority, paused: frozenset[str]) -> Wait
             created, _, rest = key.rpartition("/")[2].partition("-")
             if rest.endswith("-00001"):
                 oldest = min(oldest, registered_at(created))
-    return Waiting(documents=documents, paused=held, oldest=oldest)
+    return WaitingDocuments(documents=documents, paused=held, oldest=oldest)
+
+
+def waiting_by_collection(store: ObjectStore) -> dict[str, dict[str, int]]:
+    """Count the waiting documents by priority and collection, `COLLECTION_LIMIT` of each collection at most.
+
+    Paused collections are included. Raises TransientError when the store is away.
+    """
+    return {
+        queue.value: {
+            collection: _length(islice(store.list(keys.waiting_in(queue, collection)), COLLECTION_LIMIT))
+            for collection in store.folders(keys.waiting_in(queue))
+        }
+        for queue in Priority
+    }
 
 
 def _length(items: Iterable[object]) -> int:

@@ -1,21 +1,14 @@
-"""What `ocrfleet top` knows: the outlook of a fleet from its Redis and its store, and how fast its workers are of late."""
+"""Data of `ocrfleet top`: a snapshot of the fleet, and the recent rate of each worker."""
 
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections import deque
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING
 
-from ocrfleet import keys
-from ocrfleet.errors import DamagedRecordError, NotFoundError
-from ocrfleet.records.documents import Manifest, Marker
-from producer.monitoring.fleet_snapshot import Looker
-from producer.state.active import Active
-from producer.state.leader import is_led
+from producer.monitoring.active_documents import ActiveDocumentReader
+from producer.monitoring.fleet_snapshot import FleetMonitor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,18 +17,15 @@ if TYPE_CHECKING:
     from ocrfleet.records.workers import WorkerState
     from ocrfleet.settings import Settings
     from ocrfleet.storage.store import ObjectStore
-    from producer.monitoring.fleet_snapshot import Outlook
+    from producer.monitoring.fleet_snapshot import FleetSnapshot
 
-#: Active documents that are looked at: more are never active than the backlog has pages.
-_MOST = 2000
-_THREADS = 16
-#: Seconds between two listings of what waits, and over which speeds are measured: several heartbeats.
-_STOCKTAKING, _WINDOW = 10.0, 60.0
+#: Seconds between two listings of the store; seconds over which rates are measured: several heartbeats.
+_INVENTORY_SECONDS, _WINDOW = 10.0, 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Rate:
-    """What a worker did of late, in a second; starved is a share of the time."""
+class WorkerRate:
+    """Recent throughput of a worker per second of time, busy or not; `starved` is a share of the time, 0 to 1."""
 
     pages: float = 0.0
     tokens: float = 0.0
@@ -43,24 +33,18 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
-    """What is shown at a time."""
+class TopView:
+    """A snapshot with the rates of its workers."""
 
-    outlook: Outlook
-    #: by worker; one that has been seen once only is measured since it was ready
-    rates: Mapping[str, Rate]
-    #: active documents by profile, where no worker serves that in their revision
-    unserved: Mapping[str, int]
-    failed: int
-    #: whether somebody leads
-    led: bool
-    at: float
+    fleet: FleetSnapshot
+    #: by worker name; for a worker that was seen once only, since it became ready
+    rates: Mapping[str, WorkerRate]
 
     @property
-    def rate(self) -> Rate:
-        """That of all workers; starved is their mean."""
+    def rate(self) -> WorkerRate:
+        """Sum of the workers' pages and tokens, mean of their starved shares."""
         rates = self.rates.values()
-        return Rate(
+        return WorkerRate(
             pages=sum(rate.pages for rate in rates),
             tokens=sum(rate.tokens for rate in rates),
             starved=sum(rate.starved for rate in rates) / len(rates) if rates else 0.0,
@@ -68,73 +52,37 @@ class Sight:
 
 
 class Top:
-    """Looks at a fleet from beside it: nothing but its Redis and its store is needed."""
+    """Watches a fleet from any machine that reaches its Redis and its store."""
 
     def __init__(self, settings: Settings, store: ObjectStore, ledger: Ledger) -> None:
-        self._store = store
-        self._ledger = ledger
-        self._looker = Looker(settings, store, ledger, stocktaking=_STOCKTAKING)
-        self._known: dict[str, Active] = {}
-        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="top")
-        self._seen: deque[tuple[float, Mapping[str, WorkerState]]] = deque()
+        self._active = ActiveDocumentReader(store, ledger)
+        self._monitor = FleetMonitor(settings, store, ledger, inventory_seconds=_INVENTORY_SECONDS)
+        self._history: deque[tuple[float, Mapping[str, WorkerState]]] = deque()
 
     def close(self) -> None:
-        self._pool.shutdown(cancel_futures=True)
+        """Stop the threads."""
+        self._active.close()
 
-    def look(self) -> Sight:
-        """Look once. Raises TransientError when Redis or the store is away."""
-        active = self._active()
-        outlook = self._looker.look(active)
-        served = {(state.profile, state.profile_digest) for state in outlook.workers}
-        markers = [one.marker for one in active]
-        return Sight(
-            outlook=outlook,
-            rates=self._rates(outlook.workers),
-            unserved=Counter(
-                marker.profile for marker in markers if (marker.profile, marker.profile_digest) not in served
-            ),
-            failed=sum(one.progress.failed for one in active if one.progress is not None),
-            led=is_led(self._ledger.redis),
-            at=time.time(),
-        )
+    def look(self) -> TopView:
+        """Return the present view. Raises TransientError when Redis or the store is away."""
+        fleet = self._monitor.snapshot(self._active.read())
+        return TopView(fleet=fleet, rates=self._rates(fleet.workers))
 
-    def _active(self) -> list[Active]:
-        """Return the active documents. What doesn't change of them is read once."""
-        documents = [key.removeprefix(keys.ACTIVE) for key in islice(self._store.list(keys.ACTIVE), _MOST)]
-        unknown = [document for document in documents if document not in self._known]
-        read = dict(zip(unknown, self._pool.map(self._read, unknown), strict=True))
-        known = {document: self._known.get(document) or read.get(document) for document in documents}
-        self._known = {document: active for document, active in known.items() if active is not None}
-        found = list(self._known.values())
-        for active, progress in zip(
-            found, self._ledger.progress([(one.document, one.generation) for one in found]), strict=True
-        ):
-            active.progress = progress
-            if progress is None:  # it has ended, and may be another generation's when it is seen again
-                del self._known[active.document]
-        return found
-
-    def _read(self, document: str) -> Active | None:
-        with suppress(NotFoundError, DamagedRecordError):  # it has ended meanwhile
-            marker = Marker.from_bytes(self._store.get(keys.active(document)))
-            return Active(Manifest.from_bytes(self._store.get(keys.manifest(document))), marker)
-        return None
-
-    def _rates(self, workers: Sequence[WorkerState]) -> dict[str, Rate]:
+    def _rates(self, workers: Sequence[WorkerState]) -> dict[str, WorkerRate]:
         now = time.monotonic()
-        self._seen.append((now, {state.worker: state for state in workers}))
-        while self._seen[0][0] < now - _WINDOW:
-            self._seen.popleft()
+        self._history.append((now, {state.worker: state for state in workers}))
+        while self._history[0][0] < now - _WINDOW:
+            self._history.popleft()
         return {state.worker: self._rate(state) for state in workers}
 
-    def _rate(self, now: WorkerState) -> Rate:
-        before = next((seen[now.worker] for _, seen in self._seen if now.worker in seen), None)
+    def _rate(self, now: WorkerState) -> WorkerRate:
+        before = next((states[now.worker] for _, states in self._history if now.worker in states), None)
         if before is None or before.seconds >= now.seconds:
             before = now.model_copy(update={"seconds": 0.0, "pages": 0, "tokens": 0, "starved_seconds": 0.0})
         passed = now.seconds - before.seconds
         if not passed:
-            return Rate()
-        return Rate(
+            return WorkerRate()
+        return WorkerRate(
             pages=(now.pages - before.pages) / passed,
             tokens=(now.tokens - before.tokens) / passed,
             starved=(now.starved_seconds - before.starved_seconds) / passed,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client.registry import Collector
 
 from ocrfleet.metrics import definitions as metrics
-from ocrfleet.metrics.exposition import Snapshot
+from ocrfleet.metrics.exposition import ObservedGauges
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
@@ -20,14 +20,14 @@ class Gpus(Collector):
 
     def __init__(self, devices: Sequence[str | None]) -> None:
         self._names = [name for device in devices if device is not None for name in device.split(",")]
-        self._snapshot = Snapshot()
+        self._gauges = ObservedGauges()
 
     def collect(self) -> Iterator[Metric]:
         if self._names:
-            self._snapshot.replace({})
+            self._gauges.replace({})
             with suppress(Exception):  # no driver, no library, a GPU that fell off the bus: nothing is known of them
                 self._look()
-        yield from self._snapshot.collect()
+        yield from self._gauges.collect()
 
     def _look(self) -> None:
         import pynvml  # noqa: PLC0415 - comes with vLLM
@@ -35,7 +35,7 @@ class Gpus(Collector):
         pynvml.nvmlInit()
         handles = {(name,): _handle(pynvml, name) for name in self._names}
         memory = {gpu: pynvml.nvmlDeviceGetMemoryInfo(handle) for gpu, handle in handles.items()}
-        self._snapshot.replace(
+        self._gauges.replace(
             {
                 metrics.GPU_UTILIZATION: {
                     gpu: pynvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100 for gpu, handle in handles.items()

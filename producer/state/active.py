@@ -1,22 +1,23 @@
-"""A document that was dispatched and has not ended."""
+"""An active document: dispatched, and not ended."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ocrfleet.broker.ledger import Progress
+from ocrfleet.broker.ledger import LedgerProgress
 from ocrfleet.records.documents import Manifest, Marker
 
 
 @dataclass(slots=True)
-class Active:
+class ActiveDocument:
     """A document whose jobs are being published or worked on."""
 
     manifest: Manifest
     marker: Marker
-    progress: Progress | None = None
-    #: pages that had a record in the store when the dispatcher took the document
+    #: as the ledger has it; None when the ledger does not know the document
+    progress: LedgerProgress | None = None
+    #: pages that had a record in the store when the dispatcher took over the document
     stored: int = 0
 
     @property
@@ -28,20 +29,20 @@ class Active:
         return self.marker.generation
 
     def queued(self) -> int:
-        """Return how many pages are on the queue or being worked on; an assembly counts as a page."""
+        """Return how many pages are on the queue or with workers; an assembly counts as a page."""
         if self.progress is None:
             return 1
         published = self.progress.published
-        handed = sum(max(0, min(last, published) - first + 1) for first, last in self.manifest.selection)
-        return max(1, handed - self.progress.terminal_published)
+        on_queue = sum(max(0, min(last, published) - first + 1) for first, last in self.manifest.selection)
+        return max(1, on_queue - self.progress.terminal_published)
 
     @property
     def unpublished(self) -> bool:
-        """Whether pages are left that were not handed to the queue."""
+        """Whether some pages were not published yet."""
         progress = self.progress
         return progress is not None and not progress.complete and progress.published < self.manifest.selection[-1][1]
 
     def pages_after(self, page: int) -> Iterator[int]:
-        """Yield the document's pages behind this one."""
+        """Yield the document's page numbers greater than `page`, ascending."""
         for first, last in self.manifest.selection:
             yield from range(max(first, page + 1), last + 1)

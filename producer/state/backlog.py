@@ -1,4 +1,4 @@
-"""How many pages may be on the queue: some minutes of the fleet's work, as fast as it was measured to be."""
+"""Backlog: the limit of pages on the queue, and the count of pages that wait in the store."""
 
 from __future__ import annotations
 
@@ -19,59 +19,47 @@ from ocrfleet.errors import DamagedRecordError, NotFoundError, OcrfleetError, Tr
 from ocrfleet.records.base import Priority
 from ocrfleet.records.documents import Marker
 from ocrfleet.storage.store import ObjectStore
+from producer.state.speed import speed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from ocrfleet.records.workers import WorkerState
     from ocrfleet.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-#: Seconds between two counts: what was counted as it came and went is right but for those who were killed in between.
-_EVERY = 6 * 3600.0
-#: Requests at the same time, and markers that are asked for in one go.
+#: Seconds between two full counts. In between, the count in Redis is kept up to date, except by processes that were killed.
+_RECOUNT_SECONDS = 6 * 3600.0
+#: Requests in flight, and markers that are read in one batch.
 _THREADS, _BATCH = 8, 1000
 
-#: Pages at least: enough for the jobs that a slow fleet has in hand, and for those behind them.
-_LEAST = 256
-#: Busy seconds after which a worker's own speed is believed.
-_MEASURED = 30.0
-
-
-def speed(workers: Iterable[WorkerState], *, assumed: float) -> float:
-    """Return the pages per second that these workers read while they have any, `assumed` for one not measured yet."""
-    return sum(
-        worker.pages / worker.busy_seconds if worker.busy_seconds >= _MEASURED and worker.pages else assumed
-        for worker in workers
-    )
+#: Pages of the limit at least: enough for the jobs that a slow fleet has in hand, and for those behind them.
+_LOWEST_LIMIT = 256
 
 
 class Backlog:
-    """The limit of pages on the queue. Without a worker it is that of one: there is work for whoever comes."""
+    """Limit of the pages on the queue: some minutes of the fleet's work at its speed; without workers, that of one worker."""
 
     def __init__(self, ledger: Ledger, settings: Settings) -> None:
         self._ledger = ledger
         self._settings = settings
 
     def limit(self) -> int:
-        """Return it, in pages. Raises TransientError."""
+        """Return the limit in pages. Raises TransientError."""
         if self._settings.backlog_pages is not None:
             return self._settings.backlog_pages
         assumed = self._settings.pages_per_second
         fleet = speed(self._ledger.workers(), assumed=assumed) or assumed
-        return max(_LEAST, math.ceil(fleet * self._settings.backlog_seconds))
+        return max(_LOWEST_LIMIT, math.ceil(fleet * self._settings.backlog_seconds))
 
 
 def count_waiting(ledger: Ledger | None, marker: Marker, *, over: bool = False) -> None:
-    """Count a document among those that wait, or as one that does no longer. A hint: Redis may be away."""
+    """Add a waiting document's pages to the count in Redis, or subtract them when it is `over`. Ignores a Redis that is away."""
     if ledger is not None:
         with suppress(TransientError):
             ledger.wait(marker.queue, marker.collection, -marker.pages if over else marker.pages)
 
 
 class Recount:
-    """Counts what waits in the store, in a thread of its own, when Redis does not know it or it was counted long ago."""
+    """Counts the pages that wait in the store, in a thread of its own, when Redis has no count or an old one."""
 
     def __init__(self, store: ObjectStore, ledger: Ledger) -> None:
         self._store = store
@@ -80,10 +68,10 @@ class Recount:
         self._thread: threading.Thread | None = None
 
     def begin_if_due(self) -> None:
-        """Begin to count if it is time. Raises TransientError."""
+        """Start a count if one is due. Raises TransientError."""
         if self._thread is not None and self._thread.is_alive():
             return
-        if self._ledger.waiting() is None or time.monotonic() - self._counted > _EVERY:
+        if self._ledger.waiting() is None or time.monotonic() - self._counted > _RECOUNT_SECONDS:
             self._thread = threading.Thread(target=self._run, name="recount", daemon=True)
             self._thread.start()
 
@@ -92,21 +80,21 @@ class Recount:
             waiting = count(self._store)
             self._ledger.counted(waiting)
         except OcrfleetError as error:
-            log.warning("what waits can't be counted now", error=str(error))
+            log.warning("backlog.recount_failed", error=str(error))
             return
         self._counted = time.monotonic()
-        log.info("counted what waits", pages=sum(waiting.values()))
+        log.info("backlog.recounted", pages=sum(waiting.values()))
 
 
 def count(store: ObjectStore) -> dict[tuple[str, str], int]:
-    """Return the pages that wait in a store, by queue and collection. Raises TransientError.
+    """Return the pages that wait in a store, by priority and collection. Raises TransientError.
 
-    A request for each waiting document: some minutes for a million of them.
+    Reads one object for each waiting document: some minutes for a million of them.
     """
     pages: Counter[tuple[str, str]] = Counter()
 
     def add(key: str) -> None:
-        with suppress(NotFoundError, DamagedRecordError):  # begun meanwhile, or told of by the dispatcher
+        with suppress(NotFoundError, DamagedRecordError):  # dispatched meanwhile; the dispatcher logs a damaged one
             marker = Marker.from_bytes(store.get(key))
             pages[marker.queue, marker.collection] += marker.pages
 

@@ -122,4 +122,5 @@ def _said(forecast: Forecast) -> str:
     left = f"{about}{forecast.pages} pages are left{arriving}"
     if forecast.seconds is None:
         return f"{left}. When they will be done can't be said: {escape(printable(forecast.reason or 'unknown'))}"
-    return f"{left}: done in about {duration(forecast.seconds)}, if the workers read nothing else."
+    speed = " at an assumed speed (OCRFLEET_PAGES_PER_SECOND)" if forecast.assumed else ""
+    return f"{left}: done in about {duration(forecast.seconds)}{speed}, if the workers read nothing else."

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from producer.monitoring.fleet_snapshot import Lane, Outlook
-    from producer.monitoring.top import Sight
+    from producer.monitoring.fleet_snapshot import FleetSnapshot, PriorityBacklog
+    from producer.monitoring.top import TopView
 
 #: Columns from which tables stand beside each other.
 _WIDE = 120
@@ -34,29 +34,29 @@ _STARVED, _FULL = 0.05, 0.8
 _MIB = 1 << 20
 
 
-def screen(sight: Sight, *, store: str, width: int, height: int | None = None, trouble: str | None = None) -> Group:
+def screen(view: TopView, *, store: str, width: int, height: int | None = None, trouble: str | None = None) -> Group:
     """Return what is seen, for a terminal of so many columns and, if it is one, lines; with why it may be old."""
     head = Text.assemble(
         ("ocrfleet top", "bold"),
         "  ",
         (printable(store), "dim"),
         "  ",
-        f"{datetime.fromtimestamp(sight.at, UTC):%H:%M:%S} UTC",
+        f"{datetime.fromtimestamp(view.fleet.taken, UTC):%H:%M:%S} UTC",
     )
     head.truncate(width, overflow="ellipsis")
     parts: list[RenderableType] = [head]
     if trouble is not None:
         parts.append(Text(f"this was a while ago: {printable(trouble)}", style="red"))
     tables = [
-        _panel("Speed", _speed(sight)),
-        _panel("To be read", _backlog(sight.outlook)),
-        _panel("Elsewhere", _elsewhere(sight.outlook)),
+        _panel("Speed", _speed(view)),
+        _panel("To be read", _backlog(view.fleet)),
+        _panel("Elsewhere", _elsewhere(view.fleet)),
     ]
     parts.append(_beside(tables[:2], [tables[2]], width))
-    wrong = _wrong(sight)
+    wrong = _wrong(view)
     parts.append(_panel("Needs somebody", Group(*wrong) if wrong else Text("nothing", style="green")))
-    most = len(sight.outlook.workers) if height is None else max(_LEAST_WORKERS, height - _OTHER_LINES - len(wrong))
-    parts.append(_panel("Workers", _workers(sight, most)))
+    most = len(view.fleet.workers) if height is None else max(_LEAST_WORKERS, height - _OTHER_LINES - len(wrong))
+    parts.append(_panel("Workers", _workers(view, most)))
     return Group(*parts)
 
 
@@ -95,41 +95,41 @@ def _table(*headings: str, first: int = 1) -> Table:
     return table
 
 
-def _speed(sight: Sight) -> Table:
-    rate, outlook = sight.rate, sight.outlook
+def _speed(view: TopView) -> Table:
+    rate, fleet = view.rate, view.fleet
     facts = [
-        ("workers", _number(len(outlook.workers))),
+        ("workers", _number(len(fleet.workers))),
         ("pages a second", f"{rate.pages:.2f}"),
-        ("pages a day, while they read", _number(round(outlook.speed * _DAY))),
+        ("pages a day, while they read", _number(round(fleet.speed * _DAY))),
         ("tokens a second", _number(round(rate.tokens))),
         ("engines starved", _share(rate.starved, _STARVED)),
-        ("pages failed so far", _number(sight.failed)),
+        ("pages failed so far", _number(view.fleet.failed)),
     ]
     return _facts(facts)
 
 
-def _backlog(outlook: Outlook) -> Table:
-    lanes = [(queue.value, lane, outlook.seconds_left(queue)) for queue, lane in outlook.lanes.items()]
+def _backlog(fleet: FleetSnapshot) -> Table:
+    lanes = [(queue.value, counts, fleet.seconds_left(queue)) for queue, counts in fleet.backlog.items()]
     table = _table("pages", *(name for name, _, _ in lanes))
     rows: list[tuple[str, list[str]]] = [
         ("waiting", [_number(lane.waiting) for _, lane, _ in lanes]),
         ("queued", [_number(lane.queued) for _, lane, _ in lanes]),
         ("running", [_number(lane.running) for _, lane, _ in lanes]),
         ("oldest waits", [_age(lane) for _, lane, _ in lanes]),
-        ("done in about", [duration(seconds) if lane.pages and outlook.workers else "-" for _, lane, seconds in lanes]),
+        ("done in about", [duration(seconds) if lane.pages and fleet.workers else "-" for _, lane, seconds in lanes]),
     ]
     for name, values in rows:
         table.add_row(name, *values)
     return table
 
 
-def _elsewhere(outlook: Outlook) -> Table:
-    inventory, redis = outlook.inventory, outlook.redis
+def _elsewhere(fleet: FleetSnapshot) -> Table:
+    inventory, redis = fleet.inventory, fleet.redis
     waits = inventory.waiting.values()
     used = f"{redis.used / _MIB:,.0f} MiB" + (f" of {redis.most / _MIB:,.0f}" if redis.most else "")
     return _facts(
         [
-            ("documents active", _number(outlook.active)),
+            ("documents active", _number(fleet.active)),
             ("documents waiting", _at_least(sum(one.documents for one in waits))),
             ("arrivals not taken in", _at_least(sum(inventory.arrivals.values()))),
             ("webhooks to be sent", _at_least(inventory.webhooks_waiting)),
@@ -139,13 +139,13 @@ def _elsewhere(outlook: Outlook) -> Table:
     )
 
 
-def _workers(sight: Sight, most: int) -> RenderableType:
-    workers = sight.outlook.workers
+def _workers(view: TopView, most: int) -> RenderableType:
+    workers = view.fleet.workers
     if not workers:
         return Text("none is to be seen at this Redis; start one: ocrfleet worker", style="yellow")
     table = _table("worker", "profile", "pages", "pages/s", "tokens/s", "starved", first=2)
     for state in workers[:most]:
-        rate = sight.rates[state.worker]
+        rate = view.rates[state.worker]
         table.add_row(
             # Host and process: the rest only tells it from its predecessors.
             Text(printable(state.worker.rpartition(".")[0] or state.worker)),
@@ -160,13 +160,17 @@ def _workers(sight: Sight, most: int) -> RenderableType:
     return Group(table, Text(f"… and {len(workers) - most} more", style="dim"))
 
 
-def _wrong(sight: Sight) -> list[Text]:
+def _wrong(view: TopView) -> list[Text]:
     """Return a line for each thing that won't pass by itself, with what to do."""
-    outlook, inventory = sight.outlook, sight.outlook.inventory
-    redis = outlook.redis
+    fleet, inventory = view.fleet, view.fleet.inventory
+    redis = fleet.redis
     lines = [
-        (f"{count} active documents wait for {printable(profile)}, which no worker serves: ocrfleet status", "red")
-        for profile, count in sight.unserved.items()
+        (
+            f"{use.unserved} active documents wait for {printable(profile)}, which no worker serves: ocrfleet status",
+            "red",
+        )
+        for profile, use in fleet.profiles.items()
+        if use.unserved
     ]
     paused = sum(one.paused for one in inventory.waiting.values())
     facts: list[tuple[object, str, str]] = [
@@ -177,7 +181,7 @@ def _wrong(sight: Sight) -> list[Text]:
         (paused, "{} documents of paused collections: ocrfleet resume --collection NAME", "yellow"),
     ]
     lines += [(words.format(count), style) for count, words, style in facts if count]
-    if not sight.led:
+    if not view.fleet.led:
         lines.insert(0, (NOBODY_LEADS, "red"))
     if redis.most and redis.used > _FULL * redis.most:
         lines.append((f"Redis has {redis.used / redis.most:.0%} of the memory that it may use", "red"))
@@ -193,8 +197,8 @@ def _facts(facts: Iterable[tuple[str, Any]]) -> Table:
     return table
 
 
-def _age(lane: Lane) -> str:
-    return duration(lane.oldest) if lane.oldest else "-"
+def _age(backlog: PriorityBacklog) -> str:
+    return duration(backlog.oldest) if backlog.oldest else "-"
 
 
 def _number(count: int) -> str:

@@ -19,7 +19,7 @@ from ocrfleet.broker.ledger import Faults
 from ocrfleet.errors import EXIT_BROKEN, EXIT_CONFIGURATION
 from ocrfleet.profiles.profile import Profile, Route, resolve
 from ocrfleet.records.documents import DocumentStatus
-from producer.monitoring.status import look
+from producer.monitoring.status import fleet_status
 from tests.support.desk import COMMAND
 from tests.support.servers import Valkey
 from tests.support.stage import Stage
@@ -278,7 +278,7 @@ def test_workers_tell_of_themselves_and_status_of_what_nobody_serves(stage: Stag
         return " ".join(answer.stdout.split())
 
     # Then the status says so, and how to help
-    rows = {row["profile"]: row for row in look(stage.settings)["profiles"]}
+    rows = {row["profile"]: row for row in fleet_status(stage.settings)["profiles"]}
     assert rows == {
         numbered.name: {
             "profile": numbered.name,

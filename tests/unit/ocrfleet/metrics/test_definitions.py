@@ -12,7 +12,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
 from ocrfleet.metrics import definitions as metrics
-from ocrfleet.metrics.definitions import Observed
+from ocrfleet.metrics.definitions import ObservedGauge
 from tests.support.servers import ROOT
 
 #: What a label may be called: each has few values, however much is read.
@@ -38,8 +38,8 @@ class Declared:
 def declared() -> list[Declared]:
     found = []
     for constant, made in vars(metrics).items():
-        if isinstance(made, Observed):
-            found.append(Declared(constant, made.name, made.documentation, made.labels, Observed))
+        if isinstance(made, ObservedGauge):
+            found.append(Declared(constant, made.name, made.documentation, made.labels, ObservedGauge))
         elif isinstance(made, MetricWrapperBase):
             name = made._name + "_total" * isinstance(made, Counter)
             found.append(Declared(constant, name, made._documentation, made._labelnames, type(made)))

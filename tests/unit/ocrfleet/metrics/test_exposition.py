@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 from ocrfleet.errors import ConfigurationError
 from ocrfleet.metrics import definitions as metrics
 from ocrfleet.metrics import exposition as exposition_module
-from ocrfleet.metrics.exposition import ChildMetrics, Exposition, Snapshot, served
+from ocrfleet.metrics.exposition import ChildMetrics, Exposition, ObservedGauges, served
 from ocrfleet.settings import Settings
 from tests.support.scrape import Scrape, scrape, scraped
 from tests.support.servers import free_ports
@@ -155,7 +155,7 @@ def test_a_price_and_a_version_are_there_and_a_price_only_if_set() -> None:
 
 
 def test_what_is_observed_is_replaced_as_a_whole() -> None:
-    snapshot = Snapshot()
+    snapshot = ObservedGauges()
     assert page(snapshot).names() == set()
 
     snapshot.replace({metrics.WORKERS: {("a",): 1, ("b",): 2}, metrics.FLEET_SPEED: {(): 0.5}})

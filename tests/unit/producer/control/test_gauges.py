@@ -45,7 +45,7 @@ def test_a_lease_that_is_renewed_or_given_back_did_not_expire(leased: Leased) ->
             leased.renew("short", at=now)
         else:
             leased.gone("short")
-        assert leased.expired.look(now) == 0
+        assert leased.expired.count(now) == 0
 
 
 def test_one_that_nobody_renews_is_counted_once(leased: Leased) -> None:
@@ -54,7 +54,7 @@ def test_one_that_nobody_renews_is_counted_once(leased: Leased) -> None:
     for now in range(0, 180, 5):
         if now == 65:
             leased.gone("dead")  # kombu gave it back
-        counts.append(leased.expired.look(now))
+        counts.append(leased.expired.count(now))
     assert sum(counts) == 1
 
 
@@ -64,18 +64,18 @@ def test_one_that_was_taken_at_once_by_another_worker_is_counted_too(leased: Lea
     for now in range(0, 180, 5):
         if now >= 65:
             leased.renew("dead", at=now)  # the same tag, in another hand
-        counts.append(leased.expired.look(now))
+        counts.append(leased.expired.count(now))
     assert sum(counts) == 1
 
 
 def test_one_that_was_late_and_then_done_did_not_expire(leased: Leased) -> None:
     leased.renew("slow", at=0.0)
-    assert leased.expired.look(40.0) == 0
+    assert leased.expired.count(40.0) == 0
     leased.renew("slow", at=45.0)
-    assert leased.expired.look(50.0) == 0
-    assert leased.expired.look(80.0) == 0
+    assert leased.expired.count(50.0) == 0
+    assert leased.expired.count(80.0) == 0
     leased.gone("slow")
-    assert leased.expired.look(85.0) == 0
+    assert leased.expired.count(85.0) == 0
 
 
 def fake_nvml(used: Sequence[int]) -> Any:

@@ -486,7 +486,9 @@ def test_the_time_that_is_left_follows_from_pages_and_speed(served: Shelf, monke
     served.ended()
     served.waiting(collection="other", pages=1000)
     for name in ("a", "b"):
-        worker = WorkerState(worker=name, profile="rapidocr", profile_digest=RAPIDOCR.digest, seconds=100, pages=50)
+        worker = WorkerState(
+            worker=name, profile="rapidocr", profile_digest=RAPIDOCR.digest, busy_seconds=100, pages=50
+        )
         served.ledger.heartbeat(worker, 30)
 
     forecast = served.registry.when_done("c")
@@ -503,11 +505,12 @@ def test_what_time_is_left_can_not_be_said_without_those_who_read(served: Shelf)
     assert (forecast.seconds, forecast.arriving) == (None, 2)
 
     served.waiting()
-    assert "nobody serves rapidocr" in (served.registry.when_done("c").reason or "")
+    assert "no worker serves rapidocr" in (served.registry.when_done("c").reason or "")
 
     state = WorkerState(worker="a", profile="rapidocr", profile_digest=RAPIDOCR.digest, seconds=1, pages=0)
     served.ledger.heartbeat(state, 30)
-    assert "not read enough" in (served.registry.when_done("c").reason or "")
+    forecast = served.registry.when_done("c")
+    assert (forecast.seconds, forecast.assumed) == (3 / served.settings.pages_per_second, True)
 
     served.registry.pause("c")
     assert "paused" in (served.registry.when_done("c").reason or "")

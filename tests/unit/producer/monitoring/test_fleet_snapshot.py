@@ -17,10 +17,11 @@ from ocrfleet.records.base import Priority, registered_at
 from ocrfleet.records.documents import Manifest, Marker
 from ocrfleet.records.workers import WorkerState
 from producer.monitoring import inventory as inventory_module
-from producer.monitoring.fleet_snapshot import Looker, observed
-from producer.monitoring.inventory import Waiting, take_inventory, waiting
+from producer.monitoring.fleet_snapshot import FleetMonitor, gauges_of
+from producer.monitoring.inventory import WaitingDocuments, take_inventory, waiting
 from producer.monitoring.top import Top
-from producer.state.active import Active
+from producer.state.active import ActiveDocument
+from producer.state.backlog import Backlog
 from tests.support.servers import Valkey
 from tests.support.shelf import Shelf, marker
 
@@ -30,17 +31,17 @@ def shelf(tmp_path: Path, valkey: Valkey) -> Shelf:
     return Shelf(tmp_path, valkey.url)
 
 
-def begun(shelf: Shelf, *, pages: int, published: int, done: int = 0, collection: str = "c") -> Active:
+def begun(shelf: Shelf, *, pages: int, published: int, done: int = 0, collection: str = "c") -> ActiveDocument:
     """A document that is being read: some pages on the queue, some read."""
     document = shelf.active(collection=collection, pages=pages)
-    active = Active(Manifest.from_bytes(shelf.store.get(keys.manifest(document))), marker(1, collection))
+    active = ActiveDocument(Manifest.from_bytes(shelf.store.get(keys.manifest(document))), marker(1, collection))
     shelf.ledger.seed(document, 1, total=pages, done=range(1, done + 1), failed=[])
     shelf.ledger.published(document, 1, published)
     (active.progress,) = shelf.ledger.progress([(document, 1)])
     return active
 
 
-def hold(shelf: Shelf, active: Active, *pages: int, worker: str = "w") -> None:
+def hold(shelf: Shelf, active: ActiveDocument, *pages: int, worker: str = "w") -> None:
     for page in pages:
         shelf.ledger.hold(active.document, 1, page, worker=worker, alone=False)
 
@@ -61,7 +62,7 @@ class TestInventory:
 
         found = take_inventory(shelf.store)
 
-        assert found.waiting[Priority.INTERACTIVE] == Waiting()
+        assert found.waiting[Priority.INTERACTIVE] == WaitingDocuments()
         bulk = found.waiting[Priority.BULK]
         assert (bulk.documents, bulk.paused) == (2, 1)
         # The oldest of those that may be read
@@ -113,22 +114,22 @@ class TestLook:
         hold(shelf, active, 3)
         shelf.waiting()
 
-        outlook = Looker(shelf.settings, shelf.store, shelf.ledger).look([active])
+        snapshot = FleetMonitor(shelf.settings, shelf.store, shelf.ledger).snapshot([active])
 
-        bulk = outlook.lanes[Priority.BULK]
+        bulk = snapshot.backlog[Priority.BULK]
         assert (bulk.waiting, bulk.queued, bulk.running) == (4 + 1, 3, 1)
         assert bulk.oldest > 0
-        assert outlook.lanes[Priority.INTERACTIVE].pages == 0
+        assert snapshot.backlog[Priority.INTERACTIVE].pages == 0
         # By one worker that is assumed, as there is none
-        assert (outlook.speed, outlook.hoped) == (0, shelf.settings.pages_per_second)
-        assert outlook.seconds_left(Priority.BULK) == 9 / shelf.settings.pages_per_second
+        assert snapshot.speed == 0
+        assert snapshot.seconds_left(Priority.BULK) == 9 / shelf.settings.pages_per_second
 
     def test_a_paused_collection_asks_for_no_more_workers(self, shelf: Shelf) -> None:
         active = begun(shelf, pages=10, published=6, collection="drafts")
         shelf.waiting(collection="drafts")
         shelf.registry.pause("drafts")
 
-        bulk = Looker(shelf.settings, shelf.store, shelf.ledger).look([active]).lanes[Priority.BULK]
+        bulk = FleetMonitor(shelf.settings, shelf.store, shelf.ledger).snapshot([active]).backlog[Priority.BULK]
 
         # What was handed over is read all the same
         assert (bulk.waiting, bulk.queued) == (0, 6)
@@ -138,46 +139,49 @@ class TestLook:
         shelf.registry.pause("drafts")
         shelf.ledger.counted({("bulk", "c"): 100, ("bulk", "drafts"): 7, ("interactive", "c"): 5})
 
-        lanes = Looker(shelf.settings, shelf.store, shelf.ledger).look([]).lanes
+        backlog = FleetMonitor(shelf.settings, shelf.store, shelf.ledger).snapshot([]).backlog
 
-        assert (lanes[Priority.BULK].waiting, lanes[Priority.INTERACTIVE].waiting) == (100, 5)
+        assert (backlog[Priority.BULK].waiting, backlog[Priority.INTERACTIVE].waiting) == (100, 5)
 
     def test_the_oldest_is_that_of_pages_nobody_has_begun(self, shelf: Shelf) -> None:
         active = begun(shelf, pages=2, published=2)
         hold(shelf, active, 1, 2)
 
-        assert Looker(shelf.settings, shelf.store, shelf.ledger).look([active]).lanes[Priority.BULK].oldest == 0
+        assert (
+            FleetMonitor(shelf.settings, shelf.store, shelf.ledger).snapshot([active]).backlog[Priority.BULK].oldest
+            == 0
+        )
 
     def test_speed_is_that_of_the_workers_that_live(self, shelf: Shelf) -> None:
         shelf.ledger.heartbeat(state(pages=100, busy_seconds=50.0), 60)
         shelf.ledger.heartbeat(state(worker="new", profile="other"), 60)
         active = begun(shelf, pages=9, published=9)
 
-        outlook = Looker(shelf.settings, shelf.store, shelf.ledger).look([active])
-        seen = observed(outlook)
+        snapshot = FleetMonitor(shelf.settings, shelf.store, shelf.ledger).snapshot([active])
+        seen = gauges_of(snapshot)
 
-        assert outlook.speed == 2 + shelf.settings.pages_per_second
+        assert snapshot.speed == 2 + shelf.settings.pages_per_second
         assert seen[metrics.WORKERS] == {(RAPIDOCR.name,): 1, ("other",): 1}
-        assert seen[metrics.BACKLOG_SECONDS]["bulk",] == 9 / outlook.speed
+        assert seen[metrics.BACKLOG_SECONDS]["bulk",] == 9 / snapshot.speed
         assert seen[metrics.BACKLOG_PAGES]["bulk", "queued"] == 9
         assert seen[metrics.REDIS_MEMORY_USED][()] > 0
 
     def test_the_store_is_not_listed_at_each_look(self, shelf: Shelf) -> None:
-        looker = Looker(shelf.settings, shelf.store, shelf.ledger, stocktaking=3600)
-        assert looker.look([]).lanes[Priority.BULK].waiting == 0
+        monitor = FleetMonitor(shelf.settings, shelf.store, shelf.ledger, inventory_seconds=3600)
+        assert monitor.snapshot([]).backlog[Priority.BULK].waiting == 0
         shelf.waiting()
 
-        assert looker.look([]).lanes[Priority.BULK].waiting == 0
-        assert Looker(shelf.settings, shelf.store, shelf.ledger).look([]).lanes[Priority.BULK].waiting == 1
+        assert monitor.snapshot([]).backlog[Priority.BULK].waiting == 0
+        assert FleetMonitor(shelf.settings, shelf.store, shelf.ledger).snapshot([]).backlog[Priority.BULK].waiting == 1
 
     def test_without_redis_nothing_is_said(self, tmp_path: Path) -> None:
         away = Shelf(tmp_path)
         with pytest.raises(TransientError):
-            Looker(away.settings, away.store, away.ledger).look([])
+            FleetMonitor(away.settings, away.store, away.ledger).snapshot([])
 
     def test_each_gauge_has_the_labels_that_it_declares(self, shelf: Shelf) -> None:
         shelf.ledger.heartbeat(state(), 60)
-        seen = observed(Looker(shelf.settings, shelf.store, shelf.ledger).look([]))
+        seen = gauges_of(FleetMonitor(shelf.settings, shelf.store, shelf.ledger).snapshot([]))
         assert all(len(labels) == len(gauge.labels) for gauge, values in seen.items() for labels in values)
 
 
@@ -187,14 +191,36 @@ class TestTop:
         hold(shelf, active, 3)
         looking = Top(shelf.settings, shelf.store, shelf.ledger)
 
-        lane = looking.look().outlook.lanes[Priority.BULK]
+        lane = looking.look().fleet.backlog[Priority.BULK]
 
         assert (lane.waiting, lane.queued, lane.running) == (4, 3, 1)
         # And nobody serves it
-        assert looking.look().unserved == {RAPIDOCR.name: 1}
+        assert looking.look().fleet.profiles[RAPIDOCR.name].unserved == 1
         shelf.ledger.heartbeat(state(), 60)
-        assert looking.look().unserved == {}
+        assert looking.look().fleet.profiles[RAPIDOCR.name].served
         looking.close()
+
+    def test_half_idle_workers_have_one_speed_everywhere(self, shelf: Shelf) -> None:
+        # Given workers that had pages for half of the time, and read one a second while they had any
+        begun(shelf, pages=10, published=6, done=2)
+        for name in ("a", "b"):
+            busy = state(worker=name, seconds=100.0, busy_seconds=50.0, pages=50, starved_seconds=10.0)
+            shelf.ledger.heartbeat(busy, 60)
+        shelf.ledger.redis.set(keys.REDIS_DISPATCHER, b"leader")
+
+        # When `status --collection`, `top`, the leader's gauges and the backlog limit are asked for them
+        forecast = shelf.registry.when_done("c")
+        top = Top(shelf.settings, shelf.store, shelf.ledger)
+        snapshot = top.look().fleet
+        top.close()
+        gauges = gauges_of(snapshot)
+
+        # Then all of them say that 8 pages take 4 seconds, at 2 pages a second
+        assert snapshot.speed == gauges[metrics.FLEET_SPEED][()] == 2
+        assert forecast.seconds == snapshot.seconds_left(Priority.BULK) == gauges[metrics.BACKLOG_SECONDS]["bulk",] == 4
+        assert not forecast.assumed
+        limit = Backlog(shelf.ledger, shelf.settings.model_copy(update={"backlog_seconds": 1000.0})).limit()
+        assert limit == 2000
 
     def test_a_worker_is_measured_between_two_looks(self, shelf: Shelf) -> None:
         looking = Top(shelf.settings, shelf.store, shelf.ledger)
@@ -218,11 +244,11 @@ class TestTop:
         shelf.ledger.seed(active.document, 2, total=3, done=[1, 2], failed=[])
         shelf.ledger.published(active.document, 2, 3)
 
-        assert looking.look().outlook.lanes[Priority.BULK].queued == 1
+        assert looking.look().fleet.backlog[Priority.BULK].queued == 1
         looking.close()
 
     def test_a_damaged_marker_is_left_out(self, shelf: Shelf) -> None:
         shelf.store.put(keys.active("e" * 32), b"?")
         looking = Top(shelf.settings, shelf.store, shelf.ledger)
-        assert looking.look().outlook.active == 0
+        assert looking.look().fleet.active == 0
         looking.close()

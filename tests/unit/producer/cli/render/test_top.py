@@ -13,9 +13,9 @@ from ocrfleet.broker.ledger import RedisMemory
 from ocrfleet.records.base import Priority
 from ocrfleet.records.workers import WorkerState
 from producer.cli.render.top import screen
-from producer.monitoring.fleet_snapshot import Lane, Outlook
-from producer.monitoring.inventory import LIMIT, Inventory, Waiting
-from producer.monitoring.top import Rate, Sight
+from producer.monitoring.fleet_snapshot import FleetSnapshot, PriorityBacklog, ProfileUse
+from producer.monitoring.inventory import LIMIT, Inventory, WaitingDocuments
+from producer.monitoring.top import TopView, WorkerRate
 
 
 def worker(number: int, *, name: str = "gpu-node-{}.example.4711.a1b2c3d4") -> WorkerState:
@@ -26,13 +26,16 @@ def worker(number: int, *, name: str = "gpu-node-{}.example.4711.a1b2c3d4") -> W
         seconds=3600.0,
         pages=9_123 + number,
         tokens=12_345_678,
-        busy_seconds=3500.0,
+        busy_seconds=3476.0,
         starved_seconds=12.0,
     )
 
 
 INVENTORY = Inventory(
-    waiting={Priority.INTERACTIVE: Waiting(), Priority.BULK: Waiting(documents=LIMIT, paused=3, oldest=0.0)},
+    waiting={
+        Priority.INTERACTIVE: WaitingDocuments(),
+        Priority.BULK: WaitingDocuments(documents=LIMIT, paused=3, oldest=0.0),
+    },
     arrivals={Priority.INTERACTIVE: 0, Priority.BULK: 12},
     undelivered=0,
     webhooks_waiting=4,
@@ -42,32 +45,34 @@ INVENTORY = Inventory(
 )
 CALM = replace(
     INVENTORY,
-    waiting={queue: Waiting() for queue in Priority},
+    waiting={queue: WaitingDocuments() for queue in Priority},
     arrivals=dict.fromkeys(Priority, 0),
     webhooks_waiting=0,
     paused=frozenset(),
 )
 
 
-def sight(*workers: WorkerState, inventory: Inventory = INVENTORY, **changes: object) -> Sight:
-    outlook = Outlook(
+def view(*workers: WorkerState, inventory: Inventory = INVENTORY, **changes: object) -> TopView:
+    fleet = FleetSnapshot(
+        taken=1_800_000_000.0,
+        led=True,
         workers=workers,
-        speed=5.25,
-        hoped=5.25,
-        lanes={
-            Priority.INTERACTIVE: Lane(waiting=0, queued=2, running=1, oldest=4.0),
-            Priority.BULK: Lane(waiting=1_000_000, queued=1_234, running=128, oldest=86_400.0),
+        assumed_speed=2.5,
+        backlog={
+            Priority.INTERACTIVE: PriorityBacklog(waiting=0, queued=2, running=1, oldest=4.0),
+            Priority.BULK: PriorityBacklog(waiting=1_000_000, queued=1_234, running=128, oldest=86_400.0),
         },
+        profiles={"deepseek-ocr-2": ProfileUse(workers=len(workers), documents=17, unserved=0)},
         active=17,
+        failed=0,
         inventory=inventory,
         redis=RedisMemory(used=123 << 20, most=1 << 30, evicted=0),
     )
-    rates = {state.worker: Rate(pages=2.61, tokens=3_400.0, starved=0.02) for state in workers}
-    made = Sight(outlook=outlook, rates=rates, unserved={}, failed=0, led=True, at=1_800_000_000.0)
-    return replace(made, **changes)  # type: ignore[arg-type]
+    rates = {state.worker: WorkerRate(pages=2.61, tokens=3_400.0, starved=0.02) for state in workers}
+    return TopView(fleet=replace(fleet, **changes), rates=rates)  # type: ignore[arg-type]
 
 
-def lines(seen: Sight, width: int, *, height: int | None = None, trouble: str | None = None) -> list[str]:
+def lines(seen: TopView, width: int, *, height: int | None = None, trouble: str | None = None) -> list[str]:
     console = Console(file=io.StringIO(), width=width, height=height or 50, force_terminal=False, highlight=False)
     console.print(screen(seen, store="s3://fleet/store", width=width, height=height, trouble=trouble))
     return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
@@ -76,7 +81,7 @@ def lines(seen: Sight, width: int, *, height: int | None = None, trouble: str | 
 @pytest.mark.parametrize("width", [80, 160])
 class TestAtEachWidth:
     def test_everything_is_there_and_no_line_is_too_long(self, width: int) -> None:
-        shown = lines(sight(worker(1), worker(2)), width)
+        shown = lines(view(worker(1), worker(2)), width)
 
         assert all(cell_len(line) <= width for line in shown), "\n".join(shown)
         text = "\n".join(shown)
@@ -91,10 +96,15 @@ class TestAtEachWidth:
 
     def test_what_is_wrong_stands_there_with_what_to_do(self, width: int) -> None:
         bad = replace(INVENTORY, quarantined=2, undelivered=1, webhooks_given_up=5)
-        seen = sight(worker(1), inventory=bad, unserved={"deepseek-ocr-2": 7}, failed=9)
+        seen = view(
+            worker(1),
+            inventory=bad,
+            profiles={"deepseek-ocr-2": ProfileUse(workers=1, documents=17, unserved=7)},
+            failed=9,
+        )
         redis = RedisMemory(used=900 << 20, most=1 << 30, evicted=33)
 
-        text = "\n".join(lines(replace(seen, outlook=replace(seen.outlook, redis=redis)), width))
+        text = "\n".join(lines(replace(seen, fleet=replace(seen.fleet, redis=redis)), width))
 
         for words in (
             *("7 active documents wait for deepseek-ocr-2", "2 pages that workers died of: ocrfleet quarantine"),
@@ -104,7 +114,7 @@ class TestAtEachWidth:
             assert words in text, f"{words!r} is not in\n{text}"
 
     def test_a_fleet_without_workers_says_how_to_start_one(self, width: int) -> None:
-        shown = lines(sight(inventory=CALM), width)
+        shown = lines(view(inventory=CALM), width)
 
         text = "\n".join(shown)
         assert "start one: ocrfleet worker" in text
@@ -114,19 +124,19 @@ class TestAtEachWidth:
         assert all(cell_len(line) <= width for line in shown)
 
     def test_a_fleet_that_nobody_leads_needs_somebody(self, width: int) -> None:
-        text = "\n".join(lines(sight(worker(1), inventory=CALM, led=False), width))
+        text = "\n".join(lines(view(worker(1), inventory=CALM, led=False), width))
 
         assert "nobody leads: start ocrfleet serve or dispatch" in text
         assert "nothing" not in text
 
     def test_more_workers_than_lines_are_counted(self, width: int) -> None:
-        shown = lines(sight(*(worker(number) for number in range(200))), width, height=40)
+        shown = lines(view(*(worker(number) for number in range(200))), width, height=40)
 
         assert len(shown) <= 40, "\n".join(shown)
         assert any("more" in line and "…" in line for line in shown)
 
     def test_names_are_only_shown(self, width: int) -> None:
-        seen = sight(worker(1, name="\x1b[31mred[bold]" + "x" * 200 + "{}"))
+        seen = view(worker(1, name="\x1b[31mred[bold]" + "x" * 200 + "{}"))
 
         shown = lines(seen, width)
 
@@ -134,11 +144,11 @@ class TestAtEachWidth:
         assert all(cell_len(line) <= width for line in shown)
 
     def test_what_is_old_says_so(self, width: int) -> None:
-        text = "\n".join(lines(sight(worker(1)), width, trouble="Redis can't be used"))
+        text = "\n".join(lines(view(worker(1)), width, trouble="Redis can't be used"))
 
         assert "this was a while ago: Redis can't be used" in text
 
 
 def test_a_wide_terminal_needs_fewer_lines() -> None:
-    seen = sight(worker(1))
+    seen = view(worker(1))
     assert len(lines(seen, 160)) < len(lines(seen, 80))

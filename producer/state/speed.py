@@ -1,0 +1,37 @@
+"""Speed of workers, and the time that pages take at that speed.
+
+The backlog limit, `status`, `top`, the leader's gauges and the estimates of a dry run all use these functions, so that they
+agree. A worker's speed is its pages per busy second, that is per second with at least one page in hand. Pages per second
+of uptime would count the seconds without any work, too: for workers that were idle half of the time, it would predict
+twice the time that the next pages take.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ocrfleet.records.workers import WorkerState
+
+#: Busy seconds after which a worker's own speed is used.
+_MEASURED = 30.0
+
+
+def is_measured(worker: WorkerState) -> bool:
+    """Return whether a worker was busy for long enough to know its speed."""
+    return worker.busy_seconds >= _MEASURED and worker.pages > 0
+
+
+def speed(workers: Iterable[WorkerState], *, assumed: float) -> float:
+    """Return the pages per second that these workers read while they have any; 0 without workers.
+
+    `assumed` is the speed in pages per second of a worker that is not measured yet (OCRFLEET_PAGES_PER_SECOND).
+    """
+    return sum(worker.pages / worker.busy_seconds if is_measured(worker) else assumed for worker in workers)
+
+
+def seconds_for(pages: float, workers: Iterable[WorkerState], *, assumed: float) -> float:
+    """Return the seconds that these workers take for so many pages, all of them busy; without workers, that one takes."""
+    return pages / (speed(workers, assumed=assumed) or assumed)
