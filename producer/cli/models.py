@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from typing import Annotated
 
+import typer
 from rich.console import Console
 from rich.table import Table
 
@@ -14,15 +16,15 @@ from ocrfleet.profiles.profile import PROFILES
 _LONGEST_SHOWN = 80
 
 
-def show_models(*, as_json: bool) -> None:
-    """Print the models with prompts, modes, outputs and GPU memory, and the profiles by name."""
+def models(*, as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False) -> None:
+    """List the models with their prompts and modes, and the profiles that are made of them."""
     profiles = list(named())
     if as_json:
         facts = {
             "models": [model.model_dump(mode="json") | {"gpu_memory_gib": gpu_memory_gib(model)} for model in MODELS],
             "profiles": [profile.model_dump(mode="json", exclude_none=True) for profile in profiles],
         }
-        print(json.dumps(facts, indent=1, ensure_ascii=False))  # noqa: T201 - the command's answer
+        typer.echo(json.dumps(facts, indent=1, ensure_ascii=False))
         return
     console = Console(highlight=False)
     for model in MODELS:
