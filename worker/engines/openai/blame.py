@@ -1,4 +1,4 @@
-"""Whose fault it is that a server fails on a page: the server's, or that of the page."""
+"""Decide whether a failed request is the fault of the server or of the page."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import hashlib
 
 from ocrfleet.errors import OcrfleetError, Reason
 
-#: Pages that are remembered, 32 bytes each; who is forgotten counts as one that fails for the first time.
+#: Failed pages that are remembered, 32 bytes each. A page that drops out counts as failing for the first time.
 MOST_SUSPECTS = 1000
 
 
 class DoubtError(OcrfleetError):
-    """A server failed on a page, by its own fault or by that of the page."""
+    """A request failed, and either the server or the page may be the cause."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(detail)
@@ -19,18 +19,18 @@ class DoubtError(OcrfleetError):
 
 
 class Suspects:
-    """The pages that a server failed on, and whether it was well all the same.
+    """The pages that a server failed on.
 
-    A page is to blame when the server has answered another one since it failed on this one before. When it fails for
-    the first time, then since it was sent, and since any other failed: a server that dies fails on all pages that it
-    has, and no more than one of them is blamed for it. Each blame needs an answer of its own.
+    A page is to blame if the server has answered another page since this one failed before. At a page's first failure,
+    the answer must have come after the page was sent, and after the last failure of any other page: a server that dies
+    fails on all pages in flight, and at most one of them may be blamed.
 
-    Answers and failures are numbered as they come.
+    Answers and failures are numbered in the order in which they arrive.
     """
 
     def __init__(self) -> None:
         self._count = self._answered = self._failed = 0
-        #: when each page failed last, by its digest; the oldest first
+        #: number of each page's last failure, by the page's digest; oldest first
         self._pages: dict[bytes, int] = {}
 
     @property
@@ -38,14 +38,14 @@ class Suspects:
         return self._count
 
     def answered(self, page: str) -> None:
-        """Note that the server has answered a page, which is suspected no longer."""
+        """Record an answer. The page is no longer a suspect."""
         self._count += 1
         self._answered = self._count
         if self._pages:
             self._pages.pop(_digest(page), None)
 
     def failed(self, page: str, *, sent: int) -> bool:
-        """Note that the server failed on a page that was sent at `sent`, and say whether the page is to blame."""
+        """Record a failure of a page that was sent at number `sent`. Return whether the page is to blame."""
         digest = _digest(page)
         before = self._pages.pop(digest, None)
         doubted = max(sent, self._failed) if before is None else before

@@ -1,10 +1,9 @@
-"""OpenAI's protocol: any server of chat completions that takes images, `vllm serve` and hosted services alike.
+"""The engine for servers with OpenAI's chat completions that accept images: `vllm serve` and hosted services.
 
-Repeating is the SDK's business: after 408, 409, 429, 5xx and broken connections, with growing pauses, or with the pause
-that Retry-After asks for up to two minutes. It gives up at once when a longer one is asked for; then no page is sent
-before that time, by this worker. A page that is not under way by most of its deadline is given back, so that a busy
-server is not held against it. A request that is never answered is not repeated: it may have been charged. And a page
-that a server fails on is not asked for again for ever: see openai_suspects.py.
+The SDK retries requests after 408, 409, 429, 5xx and broken connections, with growing pauses or the pause of Retry-After
+up to two minutes. If a server asks for a longer pause, this worker sends no page before that time. A page whose answer has
+not begun by most of its deadline goes back to the queue, so that a busy server costs it no attempt. A request that times
+out is not retried, as it may have been charged. `blame.py` limits how often a page that fails is sent.
 """
 
 from __future__ import annotations
@@ -30,8 +29,8 @@ from ocrfleet.errors import (
 from ocrfleet.profiles.models import SERVED, image_tokens
 from worker.engines.base import Recognition
 from worker.engines.openai.blame import DoubtError, Suspects
-from worker.engines.openai.negotiation import Negotiation, asked
-from worker.engines.openai.response import Answer, parsed, retry_after, status_of
+from worker.engines.openai.negotiation import Negotiation, prompt_and_sampling
+from worker.engines.openai.response import ChatAnswer, parsed, retry_after, status_of
 from worker.engines.openai.server import Server, connect
 from worker.engines.picture import picture
 
@@ -42,26 +41,26 @@ if TYPE_CHECKING:
     from ocrfleet.settings import Settings
     from worker.imaging.page_image import PageImage
 
-#: Models of a server's list that are passed on.
+#: Models of a server's list that an error message shows.
 _MOST_MODELS = 20
-#: Share of a page's deadline until which its answer must have begun.
-_PATIENCE = 0.8
-#: Seconds that a server asks to be left alone at most; that its version is waited for.
+#: Share of a page's deadline within which its answer must begin.
+_BEGIN_SHARE = 0.8
+#: Seconds: the longest pause that a server may ask for; the timeout for its version.
 _LONGEST_REST, _VERSION_TIMEOUT = 3600.0, 5.0
 
-#: What reading an answer raises that isn't made as the protocol says.
-_NOT_AS_SAID = (AttributeError, TypeError, ValueError)
+#: Errors that reading a malformed answer raises.
+_MALFORMED = (AttributeError, TypeError, ValueError)
 
 _PAYMENT_REQUIRED, _NOT_FOUND, _SERVER_ERROR = 402, 404, 500
 _REFUSED = frozenset({401, _PAYMENT_REQUIRED, 403})
-#: A server without a list of models: some hosted services.
+#: Statuses of servers that have no list of models, as some hosted services.
 _NO_SUCH_ROUTE = frozenset({_NOT_FOUND, 405, 501})
-#: Timeout, conflict, too early, too many requests, overloaded: of the moment, not of the page.
-_OF_THE_MOMENT = frozenset({408, 409, 425, 429, 503})
+#: Timeout, conflict, too early, too many requests, overloaded: temporary, and not caused by the page.
+_TEMPORARY = frozenset({408, 409, 425, 429, 503})
 
 
 class OpenAiEngine:
-    """A connection to a server, and what this worker has asked of it so far."""
+    """A connection to a server, with the pages and tokens that this worker has spent."""
 
     ahead = 0
     broken = None
@@ -74,26 +73,26 @@ class OpenAiEngine:
         self._settings = settings.openai
         self._page_deadline = settings.page_deadline or math.inf
         self._slots = asyncio.Semaphore(self.concurrency)
-        # Encoding lets go of the interpreter, so that two threads fill two cores.
+        # JPEG encoding releases the GIL, so two threads fill two cores.
         self._encoders = ThreadPoolExecutor(2, thread_name_prefix="openai-encode")
         self._client: Any = None
-        #: known once it has started
+        #: set by `start`
         self._server: Server
         self._negotiation: Negotiation
-        #: errors of the SDK and of its HTTP client, and of an answer that isn't made as it should be
-        self._foreign: tuple[type[Exception], ...] = _NOT_AS_SAID
+        #: errors of the SDK, of its HTTP client, and of malformed answers
+        self._foreign: tuple[type[Exception], ...] = _MALFORMED
         self._model = profile.model
         self._suspects = Suspects()
-        #: asked for and spent, over the worker's life
+        #: pages sent and tokens spent since the worker started
         self._pages = self._tokens = 0
-        #: whether it ever answered: until then it's our configuration that is wrong, not the server
+        #: whether the server ever answered: before that, refusals are taken for a wrong configuration
         self._proven = False
-        #: when the server may be asked again, on the event loop's clock
+        #: time on the event loop's clock before which no page is sent
         self._rests_until = -math.inf
 
     async def start(self) -> None:
-        """Ask the server which models it has. Raises ConfigurationError, or FatalError when it can't be reached now."""
-        asked(self._profile)
+        """Look up the server's models. Raises ConfigurationError, or FatalError if the server can't be reached now."""
+        prompt_and_sampling(self._profile)
         self._server = connect(self._settings)
         self._client = self._server.client
         self._foreign += self._server.foreign
@@ -104,7 +103,7 @@ class OpenAiEngine:
             self._client,
             model=self._model,
             vllm=vllm,
-            # Of a model that only the server knows, nothing is known.
+            # Unknown for a model that only the server knows.
             image_tokens=0 if self._profile.revision == SERVED else image_tokens(self._profile),
             counted=self._settings.max_tokens is not None,
         )
@@ -114,21 +113,20 @@ class OpenAiEngine:
     async def recognise(self, image: PageImage, profile: Profile) -> Recognition:
         """Read one page: see Engine.
 
-        Raises PermanentError when the server refuses the page, UnavailableError when it no longer lets anybody in, and
-        ConfigurationError when a limit of spending is reached. The pages that are being read then may exceed the limit
-        of tokens, but never that of pages.
+        Raises PermanentError if the server refuses the page, UnavailableError if it no longer accepts our key, and
+        ConfigurationError at a spending limit. Pages in flight may exceed the limit of tokens, but never that of pages.
         """
         async with self._slots:
             url = await asyncio.get_running_loop().run_in_executor(self._encoders, _data_url, image, profile)
-            answer = Answer(profile.page_deadline)
+            answer = ChatAnswer(profile.page_deadline)
             sent = self._suspects.now
             try:
                 await self._answered(url, profile, answer)
             except self._foreign as error:
-                # Not `from error`: what the SDK says of a refused key, or of its headers, may have the key in it.
-                raise self._judged(self._fault(error, begun=answer.begun), url, sent=sent) from None
+                # Not `from error`: the SDK's message about a refused key, or about its headers, may contain the key.
+                raise self._attributed(self._fault(error, begun=answer.begun), url, sent=sent) from None
             except DoubtError as error:
-                raise self._judged(error, url, sent=sent) from None
+                raise self._attributed(error, url, sent=sent) from None
             finally:
                 self._tokens += answer.spent
         self._proven = True
@@ -152,8 +150,8 @@ class OpenAiEngine:
             await self._client.close()
 
     async def _served(self) -> dict[str, str]:
-        """Return the server's models, each with who owns it; nothing when it has no list of them."""
-        import openai  # noqa: PLC0415 - see openai_server.py
+        """Return the server's models with their owners; empty if the server has no list."""
+        import openai  # noqa: PLC0415 - see server.py
 
         try:
             models = (await self._client.models.list()).data
@@ -164,7 +162,7 @@ class OpenAiEngine:
             fault = self._fault(error, begun=False)
         except openai.APIError as error:
             fault = self._fault(error, begun=False)
-        except (openai.OpenAIError, *_NOT_AS_SAID) as error:
+        except (openai.OpenAIError, *_MALFORMED) as error:
             fault = ConfigurationError(
                 f"what {self._server.host} answers is no list of models ({self._server.told(error)}); does --base-url end as "
                 "it should, mostly in /v1?"
@@ -172,7 +170,7 @@ class OpenAiEngine:
         raise fault if isinstance(fault, FatalError) else FatalError(f"the server isn't ready: {fault}")
 
     def _spelling(self, served: list[str]) -> str:
-        """Return what the server calls the profile's model."""
+        """Return the server's name of the profile's model."""
         wanted = self._profile.model.lower()
         for name in (wanted, wanted.rpartition("/")[2]):
             for model in served:
@@ -187,8 +185,8 @@ class OpenAiEngine:
         )
 
     async def _release(self) -> str | None:
-        """Return the version that the server tells, as vLLM does."""
-        import openai  # noqa: PLC0415 - see openai_server.py
+        """Return the server's version, if it has vLLM's endpoint for it."""
+        import openai  # noqa: PLC0415 - see server.py
 
         asking = self._client.with_options(max_retries=0, timeout=_VERSION_TIMEOUT)
         try:
@@ -198,25 +196,25 @@ class OpenAiEngine:
         version = told.get("version") if isinstance(told, dict) else None
         return version if isinstance(version, str) and re.fullmatch(r"[\w.+-]{1,64}", version) else None
 
-    async def _answered(self, url: str, profile: Profile, answer: Answer) -> None:
-        """Ask for a page and put what comes into `answer`."""
+    async def _answered(self, url: str, profile: Profile, answer: ChatAnswer) -> None:
+        """Send a page and read the response into `answer`."""
         try:
-            patience = _PATIENCE * min(self._page_deadline, profile.page_deadline)
-            async with asyncio.timeout(patience):
+            seconds = _BEGIN_SHARE * min(self._page_deadline, profile.page_deadline)
+            async with asyncio.timeout(seconds):
                 await asyncio.sleep(max(self._rests_until - asyncio.get_running_loop().time(), 0))
                 self._count_page()
                 opened = await self._negotiation.opened(url, profile)
         except TimeoutError:
-            raise TransientError(f"{self._server.host} was not ready for a page within {patience:g} seconds") from None
+            raise TransientError(f"{self._server.host} was not ready for a page within {seconds:g} seconds") from None
         async with opened as stream:
             if "json" in stream.response.headers.get("content-type", ""):
-                # It was not asked to stream, or it can't and doesn't say so either.
+                # Streaming was not requested, or the server ignores the request for it.
                 answer.take(parsed(await stream.response.aread()), "message")
             else:
                 async for chunk in stream:
                     answer.take(chunk, "delta")
                     if answer.stopped is not None:
-                        break  # to hang up ends the request
+                        break  # closing the stream ends the request
                 if answer.begun and answer.finish_reason is None and answer.stopped is None:
                     raise DoubtError(Reason.ENGINE_FAILED, f"the answer of {self._server.host} ends in the middle")
         if not answer.begun:
@@ -225,10 +223,10 @@ class OpenAiEngine:
             )
 
     def _count_page(self) -> None:
-        """Count a page that is about to be asked for; a repetition of a request that was refused is the same page.
+        """Count a page that is about to be sent. A changed request for the same page is not counted again.
 
-        Raises ConfigurationError at a limit. The limits are those of one worker process: each counts for itself, from
-        nothing when it is started again, and its canary is a page as well.
+        Raises ConfigurationError at a limit. Limits hold for one worker process: its count begins at zero when it is
+        restarted, and its self-test counts as a page.
         """
         for done, most, what, variable in (
             (self._pages, self._settings.max_pages, "asked for {} pages", "OCRFLEET_OPENAI_MAX_PAGES"),
@@ -241,8 +239,8 @@ class OpenAiEngine:
                 )
         self._pages += 1
 
-    def _judged(self, fault: OcrfleetError, url: str, *, sent: int) -> OcrfleetError:
-        """Return a fault that may be the server's or the page's as the one or the other; any other as it is."""
+    def _attributed(self, fault: OcrfleetError, url: str, *, sent: int) -> OcrfleetError:
+        """Turn a DoubtError into a fault of the page or of the server. Return other errors unchanged."""
         if not isinstance(fault, DoubtError):
             return fault
         if self._suspects.failed(url, sent=sent):
@@ -250,8 +248,8 @@ class OpenAiEngine:
         return TransientError(str(fault))
 
     def _fault(self, error: Exception, *, begun: bool) -> OcrfleetError:
-        """Return what an error of the SDK, or one in reading what came, means for the page and for the worker."""
-        import httpx2  # noqa: PLC0415 - see openai_server.py
+        """Return our error for an error of the SDK, of its HTTP client, or of a malformed answer."""
+        import httpx2  # noqa: PLC0415 - see server.py
         import openai  # noqa: PLC0415
 
         if isinstance(error, openai.APIConnectionError | httpx2.HTTPError):
@@ -269,7 +267,7 @@ class OpenAiEngine:
         return PageFaultError(Reason.ENGINE_FAILED, what)
 
     def _refusal(self, error: openai.APIError) -> OcrfleetError:
-        """Return what it means that the server answers with an error."""
+        """Return our error for an error response of the server."""
         broken = UnavailableError if self._proven else ConfigurationError
         status = status_of(error)
         said = f"{self._server.host} answered {status or 'with an error'}: {self._server.told(error)}"
@@ -277,21 +275,21 @@ class OpenAiEngine:
             remedy = "the account needs credit" if status == _PAYMENT_REQUIRED else "set OCRFLEET_OPENAI_API_KEY"
             return broken(f"{said}; {remedy}")
         if status == _NOT_FOUND:
-            # There is no page that a server could fail to find: it's the model, or the route.
+            # Not the page's fault: the server lacks the model or the route.
             return broken(f"{said}; does it serve {self._model}, and does --base-url end as it should, mostly in /v1?")
-        if status is None or status >= _SERVER_ERROR or status in _OF_THE_MOMENT:
+        if status is None or status >= _SERVER_ERROR or status in _TEMPORARY:
             pause = min(retry_after(error), _LONGEST_REST)
             self._rests_until = max(self._rests_until, asyncio.get_running_loop().time() + pause)
-            return TransientError(said) if status in _OF_THE_MOMENT else DoubtError(Reason.ENGINE_FAILED, said)
+            return TransientError(said) if status in _TEMPORARY else DoubtError(Reason.ENGINE_FAILED, said)
         return PermanentError(Reason.ENGINE_FAILED, said)
 
 
 def _data_url(image: PageImage, profile: Profile) -> str:
-    """Return a page as a JPEG in a data: URL, the only form that all servers take.
+    """Return a page as a JPEG in a data: URL, the only form that all servers accept.
 
-    Measured on a page of 1191x1684 pixels, one core: PNG (compress_level=1) takes 34 ms when the paper is flat and 200 ms
-    for 4.3 MiB when it has grain, which at 2.3 pages/s is half a core; JPEG takes 9 to 17 ms for 0.8 to 2.5 MiB. It
-    differs by 1 to 3 of 255 on average. Without subsampling, as coloured print would lose its edges by it.
+    Measured on a page of 1191x1684 pixels, one core: PNG (compress_level=1) takes 34 ms for flat paper and 200 ms (4.3 MiB)
+    for paper with grain, which at 2.3 pages/s is half a core. JPEG takes 9 to 17 ms (0.8 to 2.5 MiB), and its pixels differ
+    by 1 to 3 of 255 on average. No chroma subsampling: it would blur the edges of coloured print.
     """
     jpeg = io.BytesIO()
     picture(image, profile).save(jpeg, "JPEG", quality=95, subsampling=0)

@@ -1,7 +1,7 @@
-"""What a server that speaks OpenAI's protocol is sent: what it turns out not to take is left out from then on.
+"""The request for a page, in the form that one server accepts.
 
-Only what all servers take is sent, and to vLLM what it takes beside: its guard against loops, and that special tokens
-(the tags around blocks) stay in the text.
+It has only fields that all servers accept. vLLM also gets its n-gram guard, and the option that keeps special tokens (the
+layout tags) in the text. A field that a server refuses is left out of all later requests.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from worker.engines.picture import words
 if TYPE_CHECKING:
     from ocrfleet.profiles.profile import Profile, Sampling
 
-#: Hosted services refuse to write more than this.
+#: Hosted services refuse a larger max_tokens.
 _MOST_TOKENS = 8192
 
 _BAD_REQUEST, _UNPROCESSABLE = 400, 422
@@ -30,10 +30,10 @@ _NO_STREAM = re.compile(
 
 
 class Negotiation:
-    """What one server takes, as far as its refusals have shown.
+    """The fields that one server accepts, learnt from its refusals.
 
-    `client` is the SDK's, `model` what the server calls the model, `image_tokens` what a page takes at most, where that is known.
-    `counted`: an answer without its tokens is of no use.
+    `client` is the SDK's client, `model` the server's name of the model, `image_tokens` the most input tokens of a page image
+    (0 if unknown). `counted` says that an answer without token counts is useless, because a limit depends on them.
     """
 
     def __init__(self, client: Any, *, model: str, vllm: bool, image_tokens: int, counted: bool) -> None:
@@ -46,11 +46,11 @@ class Negotiation:
         self._streams = self._tells_usage = True
 
     async def opened(self, url: str, profile: Profile) -> Any:
-        """Send a page, as a data: URL, until the server takes the request; return the SDK's stream of the answer.
+        """Send a page, as a data: URL, until the server accepts the request. Return the SDK's stream of the answer.
 
         Raises the SDK's errors.
         """
-        import openai  # noqa: PLC0415 - see openai_server.py
+        import openai  # noqa: PLC0415 - see server.py
 
         shorter: int | None = None
         while True:
@@ -61,14 +61,14 @@ class Negotiation:
             except openai.APIStatusError as error:
                 if error.status_code not in {_BAD_REQUEST, _UNPROCESSABLE}:
                     raise
-                complaint = str(error.body)  # all of it: strict servers tell the field's name apart from the message
+                complaint = str(error.body)  # the whole body: strict servers name the field outside of the message
                 if shorter is None and _TOO_LONG.search(complaint):
                     shorter = self._fitting(message_of(error), sent)
                     if shorter is None:
                         raise
                 elif "stream_options" in complaint and self._streams and self._tells_usage:
                     self._tells_usage = False
-                    # In one piece, an answer always tells its tokens.
+                    # An answer that is not streamed always has token counts.
                     self._streams = not self._counted
                 elif self._streams and _NO_STREAM.search(complaint):
                     self._streams = False
@@ -76,8 +76,8 @@ class Negotiation:
                     raise
 
     def _request(self, url: str, profile: Profile) -> dict[str, Any]:
-        prompt, sampling = asked(profile)
-        told = words(prompt)
+        prompt, sampling = prompt_and_sampling(profile)
+        text = words(prompt)
         request: dict[str, Any] = {
             "model": self._model,
             "messages": [
@@ -85,7 +85,7 @@ class Negotiation:
                     "role": "user",
                     "content": [
                         {"type": "image_url", "image_url": {"url": url}},
-                        *([{"type": "text", "text": told}] if told else []),
+                        *([{"type": "text", "text": text}] if text else []),
                     ],
                 }
             ],
@@ -93,47 +93,47 @@ class Negotiation:
             "temperature": sampling.temperature,
             "stream": True,
         }
-        # What the SDK doesn't know goes into the same object.
-        beside: dict[str, Any] = {}
+        # Fields that the SDK doesn't know; it merges them into the request.
+        extra: dict[str, Any] = {}
         if not self._streams:
-            # Told to the server alone: the SDK then hands over an answer in one piece as it hands over a stream.
-            beside["stream"] = False
+            # Set here only, so that the SDK still returns the response as a stream object.
+            extra["stream"] = False
         elif self._tells_usage:
-            beside["stream_options"] = {"include_usage": True}
+            extra["stream_options"] = {"include_usage": True}
         if self._vllm:
-            beside["skip_special_tokens"] = False
+            extra["skip_special_tokens"] = False
             if sampling.ngram_size is not None:
                 # The names and types of NGramPerReqLogitsProcessor (vllm/model_executor/models/deepseek_ocr.py).
-                beside["vllm_xargs"] = {
+                extra["vllm_xargs"] = {
                     "ngram_size": sampling.ngram_size,
                     "window_size": sampling.ngram_window,
                     "whitelist_token_ids": list(sampling.ngram_whitelist),
                 }
-        request["extra_body"] = beside
+        request["extra_body"] = extra
         return request
 
     def _fitting(self, complaint: str, sent: int) -> int | None:
-        """Return the tokens that a page may take by what the server says, and remember it; None when nothing helps."""
+        """Return a max_tokens that fits the server's complaint, and remember it; None if no value does."""
         if self._most_tokens < sent:
-            return self._most_tokens  # another page met it first
+            return self._most_tokens  # learnt from another page meanwhile
         context, read = _CONTEXT.search(complaint), _READ.search(complaint)
         if context:
-            # Room for the largest image, so that the next page needs no lowering.
+            # Leave room for the largest image, so that the next page is accepted at once.
             largest = PROMPT_ROOM + self._image_tokens if self._image_tokens else 0
             fits = int(context[1]) - max(int(read[1]) if read else PROMPT_ROOM, largest)
         else:
-            # Such as: it must be at most 4096; the valid range is [1, 4096].
+            # For example: "must be at most 4096", "the valid range is [1, 4096]".
             limits = [int(number) for number in re.findall(r"\d{2,9}", complaint) if int(number) < sent]
             fits = max(limits, default=sent // 2)
         if not 0 < fits < sent:
             return None
-        # One page with a huge image must not cut the text of all others short.
+        # One page with a huge image must not shorten the text of all others.
         self._most_tokens = max(fits, int(context[1]) // 2) if context else fits
         return fits
 
 
-def asked(profile: Profile) -> tuple[str, Sampling]:
-    """Return what a profile asks, and how to write the answer. Raises ConfigurationError when it doesn't say."""
+def prompt_and_sampling(profile: Profile) -> tuple[str, Sampling]:
+    """Return a profile's prompt and sampling. Raises ConfigurationError if one of them is missing."""
     if profile.prompt is None or profile.sampling is None:
         raise ConfigurationError(
             f"--engine openai needs a profile with a prompt and sampling; {profile.name!r} has none"

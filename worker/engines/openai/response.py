@@ -1,4 +1,4 @@
-"""What comes back from a server that speaks OpenAI's protocol: an answer, in pieces or whole, or an error."""
+"""Responses of OpenAI's protocol: an answer, streamed or whole, or an error."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
     from worker.engines.repetition import Loop
 
-#: Characters of a page's text; ten times what fits into 8192 tokens that are all long words.
+#: Characters of a page's text, at most: ten times 8192 tokens of long words.
 _LONGEST_TEXT = 1 << 20
 
 
-class Answer:
-    """What has come of an answer so far."""
+class ChatAnswer:
+    """An answer while it arrives, with a deadline in seconds."""
 
     def __init__(self, seconds: float = math.inf) -> None:
         self._transcript = Transcript(seconds)
-        #: whether there was a choice in it: OpenAI's word for an answer
+        #: whether a choice has arrived
         self.begun = False
         self.finish_reason: str | None = None
-        #: tokens written, and those read, as the server counts
+        #: output tokens, and input tokens, as the server counts them
         self.tokens: int | None = None
         self._read: int | None = None
 
@@ -41,22 +41,22 @@ class Answer:
 
     @property
     def loop(self) -> Loop | None:
-        """What the answer repeats at its end."""
+        """The repetition at the end of the answer, if there is one."""
         return self._transcript.loop
 
     @property
     def stopped(self) -> str | None:
-        """Why no more of it is to be waited for, or paid for; None while there is no reason."""
+        """The finish reason if the request should be ended now; None otherwise."""
         return self._transcript.stopped if self.finish_reason is None or self.loop is not None else None
 
     @property
     def written(self) -> int | None:
-        """Tokens written, as the server counts; of an answer that was stopped, a token for each piece."""
+        """Output tokens, as the server counts them; a token for each piece if we stopped the answer."""
         return len(self._transcript) if self.tokens is None and self.stopped is not None else self.tokens
 
     @property
     def read(self) -> int | None:
-        """Tokens read, as the server counts."""
+        """Input tokens, as the server counts them."""
         return self._read
 
     @property
@@ -65,14 +65,15 @@ class Answer:
 
     @property
     def spent(self) -> int:
-        """Tokens read and written; where nothing was told, as of an answer that broke off, a token for each piece."""
+        """Input and output tokens. Without the server's count, as when the answer broke off, a token for each piece."""
         told = self.spent_as_told
         return len(self._transcript) if told is None else told
 
     def take(self, part: Any, holder: str) -> None:
-        """Add a part of an answer; its text is in the choice's `holder`. Raises PageFaultError when it grows too long.
+        """Add a part of an answer. Its text is in the choice's attribute `holder`: "delta" or "message".
 
-        Raises AttributeError, TypeError or ValueError when it's not made as the protocol says: the SDK checks nothing.
+        Raises PageFaultError if the answer gets too long, and AttributeError, TypeError or ValueError if the part is
+        malformed: the SDK checks nothing.
         """
         usage = getattr(part, "usage", None)
         if usage is not None:
@@ -92,7 +93,7 @@ class Answer:
 
 
 def parsed(body: bytes) -> Any:
-    """Return JSON with attributes, as the SDK's own objects have them. Raises ValueError, or TypeError for odd names."""
+    """Parse JSON into objects with attributes, like the SDK's. Raises ValueError, or TypeError for invalid names."""
     return json.loads(body, object_hook=lambda facts: SimpleNamespace(**facts))
 
 
@@ -104,13 +105,13 @@ def message_of(error: Exception) -> str:
 
 
 def status_of(error: openai.APIError) -> int | None:
-    """Return the HTTP status; of an error that came in the middle of a stream, what it says itself."""
+    """Return the HTTP status, or the status that an error in the middle of a stream contains; None without one."""
     status = str(getattr(error, "status_code", None) or error.code)
     return int(status) if re.fullmatch(r"[45]\d\d", status) else None
 
 
 def retry_after(error: openai.APIError) -> float:
-    """Return the seconds that a server asks to be left alone for; 0 when it doesn't."""
+    """Return the pause in seconds that Retry-After asks for; 0 without that header."""
     response = getattr(error, "response", None)
     told = response.headers.get("retry-after", "") if response is not None else ""
     with suppress(ValueError):

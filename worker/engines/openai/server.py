@@ -1,4 +1,4 @@
-"""A server that speaks OpenAI's protocol: its address, its key, the SDK's client for it, and what may be told of it."""
+"""The connection to a server of OpenAI's protocol: address, key, the SDK's client, and messages without secrets."""
 
 from __future__ import annotations
 
@@ -20,37 +20,37 @@ if TYPE_CHECKING:
 
     from ocrfleet.settings import OpenAiSettings
 
-#: Characters of a server's message that are passed on.
+#: Characters of a server's message that are shown.
 _LONGEST_MESSAGE = 300
-#: Bytes of whatever a server answers: as of 8192 tokens of which each comes in an event of 2 KiB.
+#: Bytes of a response, at most: 8192 tokens, each in an event of 2 KiB.
 _LONGEST_ANSWER = 16 << 20
-#: Seconds until a server must take a connection.
+#: Seconds to connect.
 _CONNECT = 10.0
-#: What is sent where there is no key: the SDK wants one, and `vllm serve` doesn't care.
+#: The key to send where there is none: the SDK requires one, and `vllm serve` ignores it.
 _NO_KEY = "none"
 
 
 @dataclass(frozen=True)
 class Server:
-    """A server as this worker knows it."""
+    """A server and the client for it."""
 
-    #: the SDK's
+    #: the SDK's client
     client: Any
-    #: its name and port, for messages
+    #: host name and port, for messages
     host: str
-    #: its address without the path of the protocol's version
+    #: base URL without the protocol's version, such as /v1
     root: str
     #: errors of the SDK and of its HTTP client
     foreign: tuple[type[Exception], ...]
-    #: what is taken out of every message that comes from outside
+    #: strings to remove from every message that comes from outside
     secrets: tuple[str, ...]
 
     def told(self, error: Exception) -> str:
-        """Return what a person learns from an error: the server's message, or what is wrong with the connection."""
+        """Return an error's message for people: the server's, or that of the failed connection."""
         return self.shown(message_of(error))
 
     def shown(self, text: str) -> str:
-        """Return text from outside as it may be passed on: without keys, on one line, and short."""
+        """Return text from outside in a safe form: without secrets, on one line, and short."""
         for secret in self.secrets:
             text = text.replace(secret, "***")
         text = " ".join(text.split())
@@ -58,7 +58,7 @@ class Server:
 
 
 def connect(settings: OpenAiSettings) -> Server:
-    """Return the server that the settings name; nothing is sent yet. Raises ConfigurationError."""
+    """Return the server that the settings name, without sending anything. Raises ConfigurationError."""
     if not settings.base_url:
         raise ConfigurationError("--engine openai needs the server's address: --base-url http://HOST:PORT/v1")
     try:
@@ -66,7 +66,7 @@ def connect(settings: OpenAiSettings) -> Server:
         host = f"{url.hostname}:{url.port}" if url.port else url.hostname
     except ValueError:
         host = None
-    # The address itself is not repeated: there may be a password in it.
+    # The message does not repeat the address: it may contain a password.
     if not host or url.scheme not in {"http", "https"}:
         raise ConfigurationError("--base-url is no address of a server; an example: http://127.0.0.1:8000/v1")
     given = settings.api_key.get_secret_value().strip() if settings.api_key else ""
@@ -76,7 +76,7 @@ def connect(settings: OpenAiSettings) -> Server:
     headers = {}
     secrets = [key, url.password, unquote(url.password or "")]
     if url.username and not given:
-        # httpx would do so by itself, and write the address into its log.
+        # httpx would do the same, but log the address with the password.
         login = base64.b64encode(f"{unquote(url.username)}:{unquote(url.password or '')}".encode()).decode()
         headers["Authorization"] = f"Basic {login}"
         secrets.insert(0, login)
@@ -94,9 +94,9 @@ def connect(settings: OpenAiSettings) -> Server:
 def _client_of(
     address: str, key: str, headers: dict[str, str], settings: OpenAiSettings
 ) -> tuple[openai.AsyncOpenAI, tuple[type[Exception], ...]]:
-    """Return a client of the SDK, and the errors that it raises. Raises ConfigurationError when it isn't installed."""
+    """Return the SDK's client and the errors that it raises. Raises ConfigurationError if the SDK is not installed."""
     try:
-        import httpx2  # noqa: PLC0415 - they take most of a second, and workers with other engines need neither
+        import httpx2  # noqa: PLC0415 - takes most of a second, and workers with other engines don't need it
         import openai  # noqa: PLC0415
     except ImportError:
         raise ConfigurationError("--engine openai needs a package more: pip install 'ocrfleet[openai]'") from None
@@ -106,12 +106,11 @@ def _client_of(
             try:
                 return await super().send(request, **how)
             except httpx2.ReadTimeout as error:
-                # The SDK would ask again: a hung server `retries` times, for the price of as many pages. It doesn't
-                # where the error is its own.
+                # The SDK would retry, and pay for the page again each time. It does not retry its own APITimeoutError.
                 raise openai.APITimeoutError(request) from error
 
     async def bound(response: httpx2.Response) -> None:
-        """Have a response fail where it grows too long: the SDK would keep a line, or a list of models, of any length."""
+        """Make a response fail if it gets too long: the SDK would accept a line, or a list of models, of any length."""
         unbounded = response.aiter_bytes
 
         async def aiter_bytes(chunk_size: int | None = None) -> AsyncGenerator[bytes, None]:
@@ -120,13 +119,13 @@ def _client_of(
                 async for piece in pieces:
                     length += len(piece)
                     if length > _LONGEST_ANSWER:
-                        raise openai.OpenAIError(f"it is longer than {_LONGEST_ANSWER} bytes")  # not asked for again
+                        raise openai.OpenAIError(f"it is longer than {_LONGEST_ANSWER} bytes")  # not retried
                     yield piece
 
-        # What everybody reads by, the SDK and the client itself, and after what was compressed has been unpacked.
+        # The SDK and the client both read by this method, after decompression.
         response.aiter_bytes = aiter_bytes  # type: ignore[method-assign]
 
-    # The SDK's debug lines hold the page image; the others tell of every request.
+    # The SDK logs the page image at debug level; the HTTP client logs every request at info level.
     for name, level in (("openai", logging.INFO), ("httpx2", logging.WARNING), ("httpcore2", logging.WARNING)):
         logger = logging.getLogger(name)
         logger.setLevel(max(level, logger.getEffectiveLevel()))
