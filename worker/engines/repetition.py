@@ -1,14 +1,14 @@
-"""Watching a model's output for loops while it is written, so that a page that repeats itself can be stopped.
+"""Detect repetition in a model's output while it is generated, so that a page in a loop can be stopped.
 
-Every `_STEP` characters the end of the text is looked up in what came before it. Where it comes again at a distance, that
-distance may be the length of a unit that repeats, and how far back the text equals itself at that distance is compared with
-what a page can hold. The same is done on a copy in which every number is one symbol, for counters and for boxes. And lines
-of very few kinds, in whatever order, are counted. Where the pieces of the stream begin and end makes no difference.
+Every `_STEP` characters, the end of the text is searched for in the text before it. A match at some distance may mean that a
+unit of that length repeats; the length of the repetition is then compared with the most that a real page has. The same is
+done on a copy of the text in which every number is one symbol, to detect counters and boxes. In addition, lines of very few
+kinds, in any order, are counted. The result does not depend on how the output is split into pieces.
 
-A loop is seen, counted from the beginning of its first copy, within 600 characters when its unit stays within a line and has
-up to 50; within 2,300 with up to 500 (some 600 tokens); within 3,400 with up to 1,000, or 4,400 when it is of short lines. What
-real pages have many of takes longer: rows with little in them 60 rows, or 40 wide ones; a counter 250, or 100 long lines.
-Nothing that repeats exactly goes on beyond 10,400 characters.
+Characters until detection, from the beginning of the first copy: 600 for a unit of up to 50 characters within a line; 2,300
+for up to 500 (about 600 tokens); 3,400 for up to 1,000, or 4,400 if it consists of short lines. Units that real pages have
+many of take longer: 60 rows with little text, or 40 wide ones; a counter 250 lines, or 100 long ones. No exact repetition
+goes on beyond 10,400 characters.
 """
 
 from __future__ import annotations
@@ -20,51 +20,51 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-#: Characters between two looks at the text: about one piece of the stream.
+#: Characters between two checks: about one piece of the stream.
 _STEP = 64
-#: Characters of a unit that repeats, at most: a page's header with an address.
+#: Characters of a unit, at most: as long as a letterhead with an address.
 _LONGEST_UNIT = 1000
-#: Characters at the end that must come again to be looked at. Shorter than the shortest loop, longer than a chance.
+#: Characters at the end of the text that are searched for: fewer than the shortest loop has, too many to match by chance.
 _ANCHOR = 160
-#: How often the end is looked up in one look: its earlier places are few, or are places of one and the same period.
+#: Matches per check, at most: they are few, or belong to the same period.
 _TRIES = 16
-#: Characters kept: the longest stretch that any rule below asks for, and some more.
+#: Characters kept: a little more than the longest stretch in the rules below.
 _KEPT = 12_000
 
-#: Each rule is a choice of (so many of what repeats, in so many characters); both must be reached.
-#: Within a line. No line of print has 500 characters of one leader, word or phrase: a leader has 200 at most, a refrain
-#: within a paragraph comes some six times. Long units: three copies can be a form in triplicate, but not a fourth begun.
+#: Each rule is a list of (number of units, characters). It matches if both numbers of a pair are reached.
+#: Units within a line. No printed line has 500 characters of one leader, word or phrase: a leader has at most 200, and a
+#: refrain in a paragraph occurs about six times. Of long units, three copies may be a form in triplicate, more may not.
 _WITHIN_LINE = ((10, 500), (6, 1000), (4.25, 1500), (3.25, 2000))
-#: Cells of one table row. The widest real ones have a column for each week, 53.
+#: Cells of one table row. The widest real tables have a column for each week: 53.
 _CELLS = ((64, 400), (10, 10_000))
-#: Rows with little in them: of zeros, of ditto marks, empty, ruled. Ledgers have up to 50 on a page, so 60 are too many; at
-#: 100 characters each (ten cells), 40; a table of 30 rows of zeros with 24 columns has 7,500 characters. Such rows come
-#: in columns of one digit too, of 60 each: 400 characters are 200 of these.
+#: Rows with little text: zeros, ditto marks, empty or ruled rows. Ledgers have up to 50 on a page, so 60 are too many, or 40 of
+#: 100 characters (ten cells). A table of 30 rows of zeros with 24 columns has 7,500 characters. Columns of single digits have
+#: up to 60 rows; 400 characters are 200 of these.
 _ROWS = ((60, 400), (40, 4000), (10, 10_000))
-#: Whole lines or paragraphs. Songs and litanies repeat a line up to six times, payrolls a few more.
+#: Whole lines or paragraphs. Songs and litanies repeat a line up to six times, payrolls a few times more.
 _LINES = ((10, 1500), (4.25, 2000), (3.25, 2500))
-#: The same but for a number that counts, or lines of very few kinds. Answer sheets count to 200, numbered empty ledgers to
-#: 60 with 6,000 characters. The last choice is as long as a full page of print.
+#: Units that differ only in a counter, and lines of very few kinds. Answer sheets count to 200, numbered empty ledgers to 60
+#: with 6,000 characters. The last pair is as long as a full page of print.
 _COUNTED = ((250, 1000), (100, 5000), (20, 10_000))
 _FEWEST_COUNTED = 20
 
-#: No rule asks for less.
+#: Lower limits of all rules.
 _FEWEST_TIMES, _FEWEST_CHARACTERS = 3.25, 400
-#: A table's rows repeat as a whole at least so often: a table may come twice.
+#: Copies of a group of table rows, at least: a table may occur twice on a page.
 _FEWEST_TABLES = 4.25
-#: Letters and digits in the different words of a row or cell that has little in it: "ditto", zeros, the fields to sign in.
+#: Letters and digits, without repeated words, of a row or cell with little text: "ditto", zeros, signature fields.
 _LITTLE = 32
-#: Share of the steps of a number from unit to unit that are the same: a date's day begins again each month, 1 of 30.
+#: Share of equal steps from number to number in a counter: the day of a date jumps back once in 30 steps.
 _COUNTS = 0.95
-#: Units at the end whose numbers are looked at first. Figures differ within these.
+#: Units at the end whose numbers are checked first. Real figures differ within these.
 _FIRST_UNITS = 8
-#: Characters between two looks at numbers: a page of figures is looked at in vain all the time.
+#: Characters between two checks for counters, which are expensive on pages full of figures.
 _STEP_OF_NUMBERS = 4 * _STEP
 #: Digits of a number that can be a counter.
 _LONGEST_NUMBER = 18
-#: Kinds of lines that are very few, and the characters by which lines are told apart.
+#: Number of kinds that counts as very few, and the characters of a line that are compared.
 _FEW_KINDS, _LINE_SEEN = 3, 256
-#: Characters of a unit that are told.
+#: Characters of a unit that are reported.
 _SHOWN = 80
 
 _NUMBER = re.compile(r"\d+")
@@ -72,41 +72,41 @@ _NUMBER = re.compile(r"\d+")
 _ROW_END = re.compile(r"\n|</tr>|<br\s*/?>|\\\\")
 _TAG = re.compile(r"<[^<>]{0,200}>")
 _WORD = re.compile(r"[^\W_]+")
-#: Boxes of the layout prompt: blocks that repeat have different ones.
+#: Boxes of the layout prompt: repeated blocks have different ones.
 _BOXES = re.compile(r"\[\[[^\[\]]*(?:\][^\[\]]*\[[^\[\]]*)*\]\]")
 
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """What repeats at the end of a page. `text[: start + period]` is the page with one copy of it."""
+    """A repetition at the end of a page's text. `text[: start + period]` is the page with one copy of the unit."""
 
-    #: the text that repeats, shortened; of a counter, its first copy
+    #: the repeated text, shortened; for a counter, its first copy
     unit: str
-    #: characters of the unit; of units that differ in length, the mean
+    #: characters of the unit; the mean if units differ in length
     period: int
-    #: whole copies until the loop was seen
+    #: complete copies until detection
     times: int
     #: index in the text where the first copy begins
     start: int
 
 
 class LoopWatch:
-    """The watcher of one page. It holds some 30,000 characters, however long the page gets."""
+    """Detects repetition in one page's output. It keeps about 30,000 characters, however long the output gets."""
 
     def __init__(self) -> None:
         self._loop: Loop | None = None
         self._length = 0
         self._waiting = ""
-        # Newest character first: Python finds forwards in linear time, but backwards in quadratic.
+        # Newest character first: Python's forward search takes linear time, its backward search quadratic time.
         self._text = ""
         self._figures = ""
         self._within_number = False
-        #: of the runs in the last look, by period and beginning
+        #: rules of the runs in the last check, by period and start
         self._rules: dict[tuple[int, int], _Rule] = {}
         self._lines = _FewKinds()
 
     def feed(self, piece: str) -> Loop | None:
-        """Take what the model wrote since the last call, and return the loop that the page is in, from then on for ever."""
+        """Add the output since the last call. Return the loop once one is detected, and at every later call."""
         if self._loop is not None:
             return self._loop
         waiting = self._waiting + piece
@@ -136,7 +136,7 @@ class LoopWatch:
         rules: dict[tuple[int, int], _Rule] = {}
         for period, run in _runs(self._text):
             start = self._length - run
-            # The same run was looked at a step ago, mostly; its unit is the same, turned.
+            # Mostly the same run as in the last check; its unit is the same, rotated.
             rule = self._rules.get((period, start)) or _rule(self._text[:period][::-1])
             rules[period, start] = rule
             if rule.broken(times=run / period, characters=run):
@@ -145,7 +145,7 @@ class LoopWatch:
         return None
 
     def _counted(self) -> Loop | None:
-        """Find a loop whose units are the same but for their numbers."""
+        """Find a loop whose units differ only in their numbers."""
         for period, run in _runs(self._figures):
             unit = self._figures[:period][::-1]
             if "0" not in unit:
@@ -173,12 +173,12 @@ class LoopWatch:
 
 @dataclass(frozen=True, slots=True)
 class _Count:
-    #: no number changes but those in boxes
+    #: whether only the numbers in boxes change
     boxes_only: bool
 
 
 def _runs(text: str) -> Iterator[tuple[int, int]]:
-    """Yield periods with which a text begins, shortest first, and for how many characters it has each."""
+    """Yield the periods with which a text begins, shortest first, each with the number of characters it holds for."""
     anchor, end = text[:_ANCHOR], _LONGEST_UNIT + _ANCHOR
     period = text.find(anchor, 1, end) if len(anchor) == _ANCHOR else -1
     found: list[int] = []
@@ -189,22 +189,22 @@ def _runs(text: str) -> Iterator[tuple[int, int]]:
         short = 2 * period <= _ANCHOR
         long_enough = text.startswith(text[: least - period], period)
         run = period + _equal(text, period) if short or long_enough else 0
-        # Its multiples are no news.
+        # Multiples of a known period are skipped.
         if long_enough and all(period % shorter for shorter in found):
             found.append(period)
             yield period, run
-        # Within the run of a short period, the anchor comes again at its multiples only.
+        # Within the run of a short period, the anchor matches only at its multiples.
         begin = max(period, run - _ANCHOR) + 1 if short else period + 1
         period = text.find(anchor, begin, end)
 
 
 def _equal(text: str, shift: int) -> int:
-    """Return how many characters at `shift` are as those at the beginning; the first `_ANCHOR` are known to be."""
+    """Return how many characters at `shift` equal those at the beginning. The first `_ANCHOR` are known to be equal."""
     end = len(text) - shift
     same = stride = _ANCHOR
     while same + stride <= end and text[same : same + stride] == text[shift + same : shift + same + stride]:
         same, stride = same + stride, stride * 2
-    # It ends within the next stride: each look halves what is in question.
+    # The difference lies within the next stride: bisect.
     upto = min(same + stride, end)
     while same < upto:
         middle = (same + upto + 1) // 2
@@ -217,10 +217,10 @@ def _equal(text: str, shift: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    """How often a page may hold a unit."""
+    """The limit for a unit: how often a real page may have it."""
 
     choices: tuple[tuple[float, int], ...]
-    #: of what the choices count, in one unit
+    #: number of counted items (cells, rows) in one unit
     amount: int
     fewest_times: float
 
@@ -229,12 +229,12 @@ class _Rule:
 
 
 def _rule(unit: str) -> _Rule:
-    # A unit is found from anywhere to anywhere: let it end where a row or a tag ends.
+    # A unit may begin anywhere: rotate it so that it ends where a row or a tag ends.
     ends = [end.end() for end in _ROW_END.finditer(unit * 2)]
     end = (ends[0] if ends else unit.find(">") + 1) % len(unit)
     unit = unit[end:] + unit[:end]
     bare = _TAG.sub(" ", unit)
-    # What comes twice in a row adds nothing to it.
+    # Repeated words count once.
     filled = sum(map(len, set(_WORD.findall(bare))))
     if ends:
         rows = max(1, sum(1 for row in _ROW_END.split(unit) if row.strip()))
@@ -250,12 +250,12 @@ def _reaches(choices: tuple[tuple[float, int], ...], amount: float, characters: 
 
 
 def _numbers_count(text: str, unit: str, *, units: float) -> _Count | None:
-    """Say how the numbers of the last so many units go on, newest character first; None when they do not count."""
+    """Check whether the numbers of the last `units` units count. `text` has the newest character first. None if not."""
     width = unit.count("0")
-    # Newest first, and the digits of each backwards.
+    # Newest number first, with its digits reversed.
     numbers = _NUMBER.findall(text)[: int(units) * width]
-    written = 1 if text[0].isdecimal() else 0  # not to its end, perhaps
-    # Where no number changes, the text repeats as it is.
+    written = 1 if text[0].isdecimal() else 0  # the newest number may be incomplete
+    # If no number changes, the text repeats exactly, and the other check applies.
     if len(numbers) < 2 * width + written or numbers[written:-width] == numbers[written + width :]:
         return None
     boxes = _in_boxes(unit, width) if "[[" in unit * 2 else set()
@@ -275,7 +275,7 @@ def _numbers_count(text: str, unit: str, *, units: float) -> _Count | None:
 
 
 def _in_boxes(unit: str, width: int) -> set[int]:
-    """Return which of a unit's numbers stand in boxes, counted from its end; it may begin within one."""
+    """Return the numbers of a unit that are inside boxes, counted from its end. A unit may begin within a box."""
     twice = unit * 2
     inside: set[int] = set()
     for box in _BOXES.finditer(twice):
@@ -285,15 +285,15 @@ def _in_boxes(unit: str, width: int) -> set[int]:
 
 
 class _FewKinds:
-    """Counts how many lines have been of very few kinds, in whatever order. Blank lines don't count."""
+    """Counts consecutive lines of very few kinds, in any order. Blank lines don't count."""
 
     def __init__(self) -> None:
         self._line = ""
         self._seen = 0
         self._lines = 0
-        #: of each kind: the number of its last line, and where that ended
+        #: for each kind: the number of its last line, and the offset of that line's end
         self._last: dict[str, tuple[int, int]] = {}
-        #: the first line of these kinds, and where it begins
+        #: number of the first line of these kinds, and its offset
         self._first, self._start = 0, 0
 
     def take(self, step: str) -> Loop | None:
@@ -316,7 +316,7 @@ class _FewKinds:
         if len(self._last) > _FEW_KINDS:
             self._forget_oldest()
         while self._reached():
-            # What has not come since the middle is what came before the loop.
+            # A kind that has not occurred since the middle belongs to the text before the loop.
             last, _ = min(self._last.values())
             if 2 * last >= self._first + self._lines:
                 break

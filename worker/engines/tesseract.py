@@ -1,4 +1,4 @@
-"""Tesseract, as the program that is installed: one process a page, the page through its standard input."""
+"""The Tesseract engine: the installed program, one process a page, the page on its standard input."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from worker.imaging.page_image import PageImage
 
 _PROGRAM = "tesseract"
-#: The level of TSV rows that are words; the others repeat the words' boxes as lines, paragraphs and blocks.
+#: The level of TSV rows for words. Rows of other levels have the boxes of lines, paragraphs and blocks.
 _WORD_LEVEL = "5"
-#: What `--list-langs` names that reads no text.
+#: Entries of `--list-langs` that are not languages.
 _NO_LANGUAGES = frozenset({"osd", "equ", "snum"})
 _POINTS_PER_INCH = 72
-#: The resolutions that Tesseract takes (kMinCredibleResolution and kMaxCredibleResolution in its publictypes.h).
+#: The resolutions in dpi that Tesseract accepts (kMinCredibleResolution and kMaxCredibleResolution in publictypes.h).
 _DPI = (70, 2400)
 
 
@@ -41,19 +41,19 @@ class _Word(NamedTuple):
 
 
 class TesseractEngine:
-    """A process for each page: a cancelled call ends it, and nothing is left that could be broken."""
+    """Tesseract with one process for each page. Cancelling a call ends its process."""
 
     concurrency = 1
     ahead = 0
     broken = None
     interruptible = True
 
-    def __init__(self, profile: Profile, settings: Settings) -> None:  # noqa: ARG002 - nothing of it is its business
+    def __init__(self, profile: Profile, settings: Settings) -> None:  # noqa: ARG002 - the engine protocol
         self.version = _PROGRAM
         self._language = profile.language or "eng"
 
     async def start(self) -> None:
-        """Read the version. Raises ConfigurationError when the program or one of the profile's languages is missing."""
+        """Look up the version. Raises ConfigurationError if the program or one of the profile's languages is missing."""
         try:
             self.version = (await _run("--version")).partition("\n")[0].strip()
             installed = set((await _run("--list-langs")).splitlines()[1:])  # the first line is a heading
@@ -69,32 +69,32 @@ class TesseractEngine:
             )
         self._language = "+".join(wanted)
 
-    async def recognise(self, image: PageImage, profile: Profile) -> Recognition:  # noqa: ARG002 - known from the start
-        """Read one page. Raises PageFaultError with Tesseract's last words when it fails."""
-        # A PNM is the pixels after a line of text. It tells no resolution, and Tesseract would guess one.
+    async def recognise(self, image: PageImage, profile: Profile) -> Recognition:  # noqa: ARG002 - the engine protocol
+        """Read one page. Raises PageFaultError with the last line of Tesseract's stderr if it fails."""
+        # PNM is a line of text followed by the pixels. It has no resolution, and Tesseract would guess one.
         pnm = b"P6 %d %d 255\n" % (image.width, image.height) + image.pixels.tobytes()
         dpi = min(max(round(image.width * _POINTS_PER_INCH / image.width_pt), _DPI[0]), _DPI[1])
         output = await _run("stdin", "stdout", "-l", self._language, "--dpi", str(dpi), "tsv", given=pnm)
         return _recognition(_words(output))
 
     async def stop(self) -> None:
-        """Nothing to let go of: each call ends its own process."""
+        """Do nothing: each call ends its own process."""
 
 
 async def _run(*arguments: str, given: bytes = b"") -> str:
-    """Run Tesseract and return what it writes. No process is left behind, however this ends."""
+    """Run Tesseract and return its stdout. The process is ended in any case, also when the call is cancelled."""
     program = shutil.which(_PROGRAM)
     if program is None:
         raise ConfigurationError("the program tesseract is not installed; install it with `apt install tesseract-ocr`")
     try:
-        # The event loop's thread lives as long as the worker, and Tesseract no longer.
+        # Tesseract is tied to the thread that starts it, and the event loop's thread lives as long as the worker.
         process = await asyncio.create_subprocess_exec(
             *dying_with_us(program),
             *arguments,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            # Two of its threads on two busy cores are five times slower than one.
+            # Two of Tesseract's threads on two busy cores are five times slower than one.
             env=os.environ | {"OMP_THREAD_LIMIT": "1"},
         )
     except OSError as error:
@@ -113,22 +113,22 @@ async def _run(*arguments: str, given: bytes = b"") -> str:
 
 
 def _installed_name(language: str, installed: set[str]) -> str:
-    """Return how a language is called here: Debian lists `Fraktur`, the project itself `script/Fraktur`."""
+    """Return the installed name of a language: Debian has `Fraktur`, the Tesseract project `script/Fraktur`."""
     names = (language, language.removeprefix("script/"), f"script/{language}")
     return next((name for name in names if name in installed), language)
 
 
 def _package(language: str) -> str:
-    """Return Debian's name of the package that holds a language (deu, chi_sim) or script (Fraktur, script/Latin)."""
+    """Return Debian's package of a language (deu, chi_sim) or script (Fraktur, script/Latin)."""
     name = language.removeprefix("script/")
     if name == "Fraktur":
         return "tesseract-ocr-script-frak"
-    # Packages of scripts go by four-letter codes: for the other thirty, all of them.
+    # Packages of scripts have four-letter codes as names; tesseract-ocr-all has all of them.
     return "tesseract-ocr-all" if name[:1].isupper() else f"tesseract-ocr-{name.lower().replace('_', '-')}"
 
 
 def _words(tsv: str) -> Iterator[_Word]:
-    """Parse Tesseract's table of words; they stand in its reading order."""
+    """Parse Tesseract's TSV. Words are in its reading order."""
     for row in csv.DictReader(tsv.split("\n"), delimiter="\t", quoting=csv.QUOTE_NONE):
         if row["level"] != _WORD_LEVEL or not (row["text"] or "").strip():
             continue
@@ -143,7 +143,7 @@ def _words(tsv: str) -> Iterator[_Word]:
 
 
 def _recognition(words: Iterator[_Word]) -> Recognition:
-    """Put words together to lines and paragraphs, keeping their order."""
+    """Join words to lines and paragraphs, in the same order."""
     paragraphs = [
         [_line(list(line)) for _, line in groupby(paragraph, key=lambda word: word.line)]
         for _, paragraph in groupby(words, key=lambda word: word.paragraph)

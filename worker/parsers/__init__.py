@@ -1,4 +1,4 @@
-"""What models write, made into a page's text and blocks: one file for each way of writing."""
+"""Parsers of model output: from the text of a model to a page's text and blocks. One file for each output format."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ __all__ = ["Parsed", "parse"]
 
 
 def parse(parser: Parser, output: str, *, width_px: int, height_px: int) -> Parsed:
-    """Return what a model wrote about a page image of this size. Never raises, and takes time in proportion to the output.
+    """Parse a model's output for a page image of this size in pixels. Never raises; the time is linear in the output.
 
-    The blocks of a page, in order, are all of its text. What the model put into none is a block without a label.
+    The blocks of a page, in order, contain all of its text. Text outside of the model's blocks becomes a block without a
+    label.
     """
-    output = output.encode(errors="replace").decode()  # half a surrogate pair can't be stored
+    output = output.encode(errors="replace").decode()  # a lone surrogate can't be stored
     match parser:
         case Parser.GROUNDING:
             return grounding.parse(output, width_px=width_px, height_px=height_px)

@@ -1,8 +1,8 @@
-"""Read the layout that dots.ocr writes: a JSON list of cells, each with a bbox, a category and, unless a picture, a text.
+"""Parse the output of dots.ocr: a JSON list of cells, each with a bbox, a category and, except for pictures, a text.
 
-The list is not read as JSON: an output that was cut off, lacks a quote or has one too many is none, and its cells are there
-all the same. It is taken apart at its keys, in one pass; what stands between two keys is the first one's value. Within a
-string of JSON no key can stand, as its quotes are escaped there.
+The list is not parsed as JSON, because an output that was cut off, or has a quote too few or too many, would lose all its
+cells. Instead it is split at its keys, in one pass; the text between two keys is the value of the first. A JSON string can't
+contain a key, because its quotes are escaped.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ocrfleet.records.pages import Block, Role
 from worker.parsers.markdown import refined
 from worker.parsers.parsed import Parsed, misplaced
 
-#: The categories that its published prompt names: https://github.com/rednote-hilab/dots.ocr, dots_ocr/utils/prompts.py
+#: The categories of the published prompt: https://github.com/rednote-hilab/dots.ocr, dots_ocr/utils/prompts.py
 ROLES = {
     "Caption": Role.CAPTION,
     "Footnote": Role.FOOTNOTE,
@@ -31,48 +31,48 @@ ROLES = {
     "Text": Role.TEXT,
     "Title": Role.TITLE,
 }
-#: How its processor scales a page image: to sides in steps of so many pixels, with so many pixels in all. The same
-#: repository, dots_ocr/utils/consts.py, and the model's preprocessor_config.json.
+#: The model's processor scales a page image to sides that are multiples of STEP pixels, with MIN_PIXELS to MAX_PIXELS in
+#: all: dots_ocr/utils/consts.py of the same repository, and the model's preprocessor_config.json.
 STEP, MIN_PIXELS, MAX_PIXELS = 28, 3_136, 11_289_600
 
 _KEYS = "bbox", "category", "text"
 _KEY = re.compile(rf'"({"|".join(_KEYS)})"\s*+:')
 _NUMBER = r"\s*+(-?+[0-9]{1,6}+(?:\.[0-9]{1,6}+)?+)\s*+"
 _BOX = re.compile(rf"\s*+\[{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}\]")
-#: what stands where a box should
+#: a malformed box
 _NO_BOX = re.compile(r'(?:[-+\s0-9.,eE\[\]"]|null|NaN|Infinity)*+')
 _CATEGORY = re.compile(r'\s*+"([^"\\\n]{0,64})"')
 _BEGINNING = re.compile(r'\s*+"')
-#: where a text ends when words follow that are in no cell; an escaped character is none of it
+#: the end of a text that is followed by words outside of any cell; escaped characters don't count
 _END = re.compile(r'\\.|("\s*+\}[\s,\]]*+)', re.DOTALL)
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|u[0-9a-fA-F]{0,3}\Z|.|\Z)", re.DOTALL)
-#: The others of JSON, \b and \f, stand on no page: there, LaTeX was written without its second backslash.
+#: JSON's other escapes, \b and \f, don't occur on pages: they are LaTeX commands without their second backslash.
 _ESCAPED = {'"': '"', "\\": "\\", "/": "/", "n": "\n", "r": "\r", "t": "\t"}
-#: Of LaTeX's commands, those that JSON would take for a tab, a new line or a return and some letters.
+#: LaTeX commands that JSON would read as a tab, a newline or a return, followed by letters.
 _COMMANDS = (
     "tag tan tanh tau text textbf textit textrm textstyle tfrac therefore theta tilde times to top triangle triangleq "
     "nabla ne nearrow neg neq nexists nleq nmid not notin nsubseteq nu "
     "rangle rbrace rceil rfloor rho right rightarrow rightleftharpoons rm rvert"
 )
 _COMMAND = re.compile(rf"\\(?:((?:{_COMMANDS.replace(' ', '|')})(?![A-Za-z]))|.)", re.DOTALL)
-#: a command as JSON has it
+#: a LaTeX command that is escaped as JSON requires
 _DOUBLED = re.compile(r"(?<!\\)(?:\\\\)++[A-Za-z]")
-#: from dollar to dollar, no further than to the next
+#: a formula between dollar signs
 _FORMULA = re.compile(rf"\$\$(?:[^$\\]|\\.)++\$\$|{INLINE_FORMULA.pattern}")
 _STRUCTURE = " \t\r\n,[]{}"
 _FENCE = re.compile(r"```(?:json)?")
-#: what is left of a category, or of a key, where an output was cut off
+#: the beginning of a category or of a key, at which an output may be cut off
 _HALF_CATEGORIES = {f'"{name}'[:end] for name in ROLES for end in range(1, len(name) + 2)}
 _HALF_KEYS = "|".join(f'"{key}"'[:end] for key in _KEYS for end in range(1, len(key) + 3))
 _HALF_KEY = re.compile(rf"(?<=[{{,])\s*+(?:{_HALF_KEYS})\Z")
-#: characters at the end that are looked at for it
+#: characters at the end of the output that are searched for such a beginning
 _LONGEST_HALF = 32
 _MATH = re.compile(r"\$|\\\[|\\\(")
 
 
 @dataclass(slots=True)
 class _Cell:
-    """A cell, or words that are in none: then it has nothing but a text."""
+    """A cell, or words outside of any cell: then only `text` is set."""
 
     bbox: tuple[float, ...] | None = None
     category: str | None = None
@@ -80,9 +80,10 @@ class _Cell:
 
 
 def parse(output: str, *, width_px: int, height_px: int) -> Parsed:
-    """Return the page's blocks, with boxes in pixels (to 0.1) of the image: the model gives them in those of the scaled one.
+    """Return the page's blocks, with boxes in pixels of the page image, rounded to 0.1.
 
-    A cell without a box, a category or a text is a block all the same. Words that are in no cell are a block without label.
+    The model's boxes are in pixels of its scaled image. A cell without a box, a category or a text is kept. Words outside
+    of any cell become a block without a label.
     """
     half = _HALF_KEY.search(output, max(0, len(output) - _LONGEST_HALF))
     output = output[: half.start()] if half else output
@@ -97,7 +98,7 @@ def parse(output: str, *, width_px: int, height_px: int) -> Parsed:
 
 
 def _cells(output: str) -> tuple[list[_Cell], bool]:
-    """Take an output apart at its keys; return its cells, and whether the last one ends."""
+    """Split an output at its keys. Return its cells, and whether the last one is complete."""
     before, *found = _KEY.split(output)
     cells = [_Cell(text=_words(before))]
     current, begins, whole, words = _Cell(), True, True, ""
@@ -117,7 +118,7 @@ def _cells(output: str) -> tuple[list[_Cell], bool]:
 
 
 def scaled(width_px: int, height_px: int) -> tuple[int, int]:
-    """Return the size (width, height) to which the model's processor scales a page image before the model sees it."""
+    """Return the size (width, height) in pixels to which the model's processor scales a page image."""
 
     def steps(pixels: float, rounded: Callable[[float], int]) -> int:
         return max(STEP, rounded(pixels / STEP) * STEP)
@@ -133,7 +134,7 @@ def scaled(width_px: int, height_px: int) -> tuple[int, int]:
 
 
 def _read(cell: _Cell, key: str, value: str) -> tuple[str, bool]:
-    """Give a cell what stands between one key and the next; return what is no part of it, and whether the cell ends there."""
+    """Set a cell's value for a key. Return the text after the value, and whether the cell ends there."""
     if key == "bbox":
         box = _BOX.match(value)
         cell.bbox = tuple(map(float, box.groups())) if box else ()
@@ -151,7 +152,7 @@ def _read(cell: _Cell, key: str, value: str) -> tuple[str, bool]:
 
 
 def _text(value: str) -> tuple[str, str]:
-    """Return the text that a value gives, as written, and what follows it: nothing where the text does not end."""
+    """Return a value's string, still escaped, and the text after it: "" if the string does not end."""
     beginning = _BEGINNING.match(value)
     if not beginning:
         return "", value.strip().removeprefix("null")
@@ -164,27 +165,27 @@ def _text(value: str) -> tuple[str, str]:
         last = match if match[1] else last
     if last:
         return written[: last.start()], written[last.start() + 1 :]
-    for structure in "{,}":  # a quote was forgotten, and the next cell begins
+    for structure in "{,}":  # the closing quote is missing, and the next cell begins
         written = written.rstrip().removesuffix(structure)
     return written, ""
 
 
 def _unescaped(written: str, *, formula: bool) -> str:
-    r"""Return what a string of JSON means; an escape that JSON doesn't have means itself, as LaTeX is full of them.
+    r"""Return the value of a JSON string. Unknown escapes are kept as they are, because LaTeX is full of them.
 
-    In a formula, or between dollars, `\times` is a command and no tab, unless the string has other commands as JSON has
-    them.
+    In a formula, or between dollar signs, `\times` is read as a command and not as a tab, unless the string has other
+    commands that are escaped correctly.
     """
     if not _DOUBLED.search(written):
         written = _commands(written) if formula else _FORMULA.sub(lambda math: _commands(math[0]), written)
     text = _ESCAPE.sub(_character, written)
-    if "\\u" in written:  # a character may be two escapes; half of one can't be stored
+    if "\\u" in written:  # join surrogate pairs; a lone surrogate can't be stored
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text.strip()
 
 
 def _commands(latex: str) -> str:
-    """Return LaTeX with the second backslash that JSON wants before each command."""
+    """Return LaTeX with the second backslash that JSON requires before each command."""
     return _COMMAND.sub(lambda match: f"\\{match[0]}" if match[1] else match[0], latex)
 
 
@@ -198,7 +199,7 @@ def _character(escape: re.Match[str]) -> str:
 
 
 def _words(between: str) -> str:
-    """Return what stands outside of cells, without the brackets of JSON, and nothing where that is all."""
+    """Return the text outside of cells without JSON's brackets and code fences."""
     return _FENCE.sub("", between).strip(_STRUCTURE).strip()
 
 
@@ -214,7 +215,7 @@ def _block(cell: _Cell, width_px: int, height_px: int) -> Block | None:
 
 
 def _boxes(bbox: tuple[float, ...], width_px: int, height_px: int) -> tuple[tuple[float, float, float, float], ...]:
-    """Return the box, cut at the image's edges, if it lies on the image and has an area."""
+    """Return the box, clipped to the image; () if nothing is left of it."""
     if not bbox:
         return ()
     width, height = scaled(width_px, height_px)

@@ -1,8 +1,8 @@
-"""Read the layout tags of DeepSeek-OCR: where each block of a page lies, and the page's Markdown without them.
+"""Parse the layout tags of DeepSeek-OCR: the boxes of a page's blocks, and the page's Markdown without tags.
 
-A block is `<|ref|>label<|/ref|><|det|>[[x1, y1, x2, y2], …]<|/det|>` and then its text, up to the next block. What the
-model writes depends on what somebody printed, so none of it is evaluated, it is read in linear time, and nothing is
-too damaged to be read. Servers that strip special tokens leave `label[[x1, y1, x2, y2], …]` on a line of its own.
+A block is `<|ref|>label<|/ref|><|det|>[[x1, y1, x2, y2], …]<|/det|>`, followed by its text up to the next block. The output
+depends on what is printed on a page, so it is untrusted: nothing is evaluated, the time is linear, and damaged output is
+parsed as far as possible. Servers that strip special tokens leave `label[[x1, y1, x2, y2], …]` on a line of its own.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from ocrfleet.records.pages import Block, Role
 from worker.parsers.markdown import refined
 from worker.parsers.parsed import Parsed, misplaced
 
-#: The layout labels that the model writes, and what they mean. There is no official list: these stand in outputs that
-#: people published, as in https://github.com/deepseek-ai/DeepSeek-OCR/issues/166 and /295, or belong to the same family.
+#: Roles of the model's layout labels. There is no official list: these labels occur in published outputs, as in
+#: https://github.com/deepseek-ai/DeepSeek-OCR/issues/166 and /295, or belong to the same family.
 ROLES = {
     "title": Role.TITLE,
     "sub_title": Role.HEADING,
@@ -32,11 +32,11 @@ ROLES = {
     "footer": Role.FOOTER,
     "page_number": Role.PAGE_NUMBER,
 }
-#: longer ones are no labels
+#: characters of a label, at most
 LABEL_LENGTH = 64
-#: of one block; what is more is left out
+#: boxes of one block, at most; further ones are dropped
 MAX_BOXES = 100
-#: Coordinates run from 0 to here, whatever the image's size: the published script divides by it.
+#: Coordinates run from 0 to SCALE, whatever the image's size: the published script divides by this number.
 SCALE = 999
 
 _LAYOUT_TAGS = _REF, _REF_END, _DET, _DET_END = "<|ref|>", "<|/ref|>", "<|det|>", "<|/det|>"
@@ -45,29 +45,29 @@ _TAGS = *_LAYOUT_TAGS, *_OTHER_TAGS
 _LAYOUT = re.compile(f"({'|'.join(map(re.escape, _LAYOUT_TAGS))})")
 _OTHER = re.compile("|".join(map(re.escape, _OTHER_TAGS)))
 _ANY = re.compile("|".join(map(re.escape, _TAGS)))
-#: what is left of a tag when the output ends in it: no text ends in two of them; a mere "<" may well be text
+#: the beginning of a tag, at which an output may end; a single "<" may be text
 _REMNANTS = {tag[:end] for tag in _TAGS for end in range(2, len(tag))}
 
-# Both are linear: a possessive part never gives back what it took, and no box can begin inside another.
+# Both take linear time: possessive quantifiers never backtrack, and no box can begin inside another.
 _BOX = re.compile(r"\[" + ",".join([r"\s*+([0-9]{1,3}(?:\.[0-9]{1,6})?)\s*+"] * 4) + r"\]")
 _COORDINATES = re.compile(r"\s*+\[[-0-9\s.,\[]*+(?:\][\s,]*+\[[-0-9\s.,\[]*+)*+\]*+")
 
 
-#: what a label looks like; anything else in its place is what stands on the page
+#: the form of a label; anything else in its place is text of the page
 _NAME = re.compile(r"[a-z]++(?:_[a-z]++)*+")
 _NUMBER = r"[ ]*+[0-9]{1,3}(?:\.[0-9]{1,6})?+[ ]*+"
 _FOUR = r"\[" + ",".join([_NUMBER] * 4) + r"\]"
-#: a block's line where the tags were stripped: nothing else stands on it
+#: the line of a block whose tags were stripped: it has nothing else
 _STRIPPED = re.compile(rf"^({'|'.join(ROLES)})(\[{_FOUR}(?:,[ ]*+{_FOUR})*+\])[ \t\r]*+$", re.MULTILINE)
 _RESTORED = rf"{_REF}\1{_REF_END}{_DET}\2{_DET_END}"
 
 
 @dataclass(kw_only=True, slots=True)
 class _Part:
-    """A block, or text that stands outside of any: then it has no label."""
+    """A block, or text outside of any block: then `label` is None."""
 
     label: str | None = None
-    #: what stands between the det tags; None when there are none
+    #: the text between the det tags; None without them
     coordinates: str | None = None
     pieces: list[str] = field(default_factory=list)
 
