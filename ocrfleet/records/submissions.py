@@ -4,13 +4,37 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from ocrfleet.markdown.style import Style, Tables
 from ocrfleet.records.base import Collection, Digest, DocumentId, Moment, PageNumber, Priority, Record, digest_of
 
 
-class SubmissionOptions(Record):
-    """How somebody wants their sources to be read, and where what becomes of them."""
+class MarkdownOptions(Record):
+    """Style of delivered Markdown. Defaults are None, so that they are not stored: records and digests stay as they were."""
+
+    #: how tables are written; None: as they are stored, in HTML
+    tables: Tables | None = None
+    #: whether words that were divided at the end of a line are joined; None: they are not
+    join_hyphens: bool | None = None
+
+    @field_validator("tables")
+    @classmethod
+    def _html_by_default(cls, tables: Tables | None) -> Tables | None:
+        return None if tables is Tables.HTML else tables
+
+    @field_validator("join_hyphens")
+    @classmethod
+    def _divided_by_default(cls, join_hyphens: bool | None) -> bool | None:  # noqa: FBT001 - pydantic calls it
+        return join_hyphens or None
+
+    @property
+    def style(self) -> Style:
+        return Style(tables=self.tables or Tables.HTML, join_hyphens=bool(self.join_hyphens))
+
+
+class SubmissionOptions(MarkdownOptions):
+    """How a submission's sources are read, and where their results are delivered."""
 
     #: its profile is in the store, under keys.profile
     profile_digest: Digest

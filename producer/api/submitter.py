@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ocrfleet import keys
 from ocrfleet.errors import DamagedRecordError, NotFoundError, PermanentError, Reason
+from ocrfleet.markdown.style import Tables
 from ocrfleet.profiles.models import named
 from ocrfleet.records.base import Collection, Priority, moment
 from ocrfleet.records.submissions import IntakeOutcome, SourceReference, SubmissionOptions
@@ -61,9 +62,24 @@ class Wanted(BaseModel):
         default=None, description="Pages to be read, as `3-10` or `1,5-`; all by default."
     )
     formats: list[Format] | None = Field(default=None, description="Outputs that are delivered; all by default.")
+    tables: Tables | None = Field(
+        default=None,
+        description="How tables are written in Markdown that is delivered: `html` (the default), or `markdown` where no "
+        "cell spans others or has several lines.",
+    )
+    join_hyphens: bool | None = Field(
+        default=None,
+        description="Whether words that were divided at the end of a line are joined in Markdown that is delivered.",
+    )
     callback: Annotated[str, Field(max_length=2000)] | None = Field(
         default=None, description="A URL that gets a signed POST when the document has ended."
     )
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for the same request. Without the options that 0.1.0 did not have, what 0.1.0 made of it."""
+        unset = {name for name in ("tables", "join_hyphens") if getattr(self, name) is None}
+        return self.model_dump_json(exclude=unset)
 
 
 class Referred(Wanted):
@@ -212,6 +228,8 @@ class Submitter:
             collection=wanted.collection or self._settings.api.collection,
             selection=selection,
             formats=tuple(sorted(set(wanted.formats or ()))),
+            tables=wanted.tables,
+            join_hyphens=wanted.join_hyphens,
             callback=wanted.callback,
         )
         return terms, profile

@@ -14,12 +14,13 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from ocrfleet.broker.ledger import Ledger
+from ocrfleet.markdown.style import Tables
 from ocrfleet.profiles.profile import Profile
 from ocrfleet.records.base import Priority, digest_of
 from ocrfleet.s3.client import SCHEME
 from ocrfleet.sources.sources import Sources
 from ocrfleet.storage.open import open_store
-from producer.cli.options import read_settings, read_terms, with_profile
+from producer.cli.options import JoinHyphensOption, TablesOption, read_settings, read_terms, with_profile
 from producer.cli.render.documents import show_outcome
 from producer.cli.render.preview import preview_json, show_preview
 from producer.cli.render.progress import bar
@@ -62,6 +63,8 @@ def submit(
         str | None,
         typer.Option(help="[b]s3://bucket/prefix/[/] that outputs are delivered to, named after their source."),
     ] = None,
+    tables: TablesOption = Tables.HTML,
+    join_hyphens: JoinHyphensOption = False,
     callback: Annotated[str | None, typer.Option(help="URL that gets a signed POST when a document has ended.")] = None,
     pages: Annotated[
         str | None, typer.Option(help="Pages to read of each document, e.g. [b]3-10[/] or [b]1,5-[/].")
@@ -105,6 +108,8 @@ def submit(
         collection=collection or f"submit-{digest_of(*asked)[:12]}",
         selection=tuple(parse_pages(pages)) if pages else (),
         results=results,
+        tables=tables,
+        join_hyphens=join_hyphens,
         callback=None if callback is None else _callback(callback, private=settings.webhook_private),
     )
     store = open_store(settings)

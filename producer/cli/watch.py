@@ -11,12 +11,13 @@ from typing import Annotated
 import typer
 
 from ocrfleet import logs
+from ocrfleet.markdown.style import Tables
 from ocrfleet.metrics import definitions as metrics
 from ocrfleet.metrics.exposition import Exposition, served
 from ocrfleet.profiles.profile import Profile
 from ocrfleet.records.base import Priority
 from ocrfleet.storage.open import open_store
-from producer.cli.options import read_settings, read_terms, with_profile
+from producer.cli.options import JoinHyphensOption, TablesOption, read_settings, read_terms, with_profile
 from producer.errors import UsageError
 from producer.intake.discover import SUFFIXES
 from producer.state.profiles import save_profile
@@ -70,6 +71,8 @@ def watch(
         str | None,
         typer.Option(help="[b]s3://bucket/prefix/[/] that outputs are delivered to, named after their source."),
     ] = None,
+    tables: TablesOption = Tables.HTML,
+    join_hyphens: JoinHyphensOption = False,
     work_queue: Annotated[
         Priority, typer.Option("--queue", help="[b]interactive[/] documents are read before [b]bulk[/] ones.")
     ] = Priority.BULK,
@@ -105,7 +108,14 @@ def watch(
         results=results,
         store=settings.store,
     )
-    terms = read_terms(profile_digest=chosen.digest, queue=work_queue, collection=collection, results=results)
+    terms = read_terms(
+        profile_digest=chosen.digest,
+        queue=work_queue,
+        collection=collection,
+        results=results,
+        tables=tables,
+        join_hyphens=join_hyphens,
+    )
     logs.configure(settings.log_level)
     store = open_store(settings)
     save_profile(store, chosen)

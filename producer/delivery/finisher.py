@@ -65,14 +65,14 @@ class Finisher:
     def __init__(
         self,
         store: ObjectStore,
-        publisher: S3Delivery,
+        results: S3Delivery,
         outbox: Outbox,
         *,
         threads: int = 8,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
-        self._publisher = publisher
+        self._results = results
         self._outbox = outbox
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="finish")
         self._begun: dict[tuple[str, int], Future[Finished]] = {}
@@ -159,10 +159,8 @@ class Finisher:
                 log.error("submission left alone", document=document, error=str(error))  # noqa: TRY400
 
     def _deliver(self, status: Status, submission: Submission) -> None:
-        if submission.terms.results is None:
-            return
-        if not self._publisher.stands(status, submission):
-            self._publisher.deliver(status, submission)
+        if submission.terms.results is not None:
+            self._results.deliver(status, submission)
 
     def _note(self, status: Status, to_mend: ConfigurationError | None) -> None:
         """Note that something is to be mended before all is delivered, or that it no longer is."""

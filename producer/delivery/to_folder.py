@@ -1,90 +1,64 @@
-"""Delivery: a document's outputs, under the name that somebody chose for it, in the style that somebody likes."""
+"""Deliver to a local folder."""
 
 from __future__ import annotations
 
 import filecmp
-import io
 import os
 import shutil
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from ocrfleet import keys
-from ocrfleet.markdown.escape import figure_path
-from ocrfleet.markdown.style import AS_STORED, Style, figures, restyled
+from ocrfleet.markdown.style import AS_STORED, Style
 from ocrfleet.records.base import digest_of
+from producer.delivery import delivery
 from producer.errors import DeliveryError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from ocrfleet.records.documents import Status
     from ocrfleet.storage.store import ObjectStore
 
 #: Bytes that Linux file systems allow in a name.
 _LONGEST_NAME = 255
-_MARKDOWN = "md"
 
 
 def deliver(store: ObjectStore, status: Status, *, name: str, folder: Path, style: Style = AS_STORED) -> list[Path]:
     """Write a document's outputs to `<folder>/<name>.<format>` and return their paths; Markdown in the style that is given.
 
-    The pictures that the text shows lie beside it, in `figures/<document>/`, before the text that shows them does. A file
-    that is the same already is left alone. A reader sees the old file or the new one, never half of one. Raises
-    DeliveryError.
+    Raises DeliveryError when a file can't be written, and what the store raises.
     """
-    delivered = []
-    for extension, output in status.outputs.items():
-        target = folder / fitting(f"{name}.{extension}")
-        if extension == _MARKDOWN and status.figures:
-            _deliver_figures(store, status.document, output.key, target.parent)
-
-        def write(out: BinaryIO, key: str = output.key, *, styled: bool = extension == _MARKDOWN) -> None:
-            if styled and style != AS_STORED:
-                out.writelines(f"{line}\n".encode() for line in restyled(_lines(store, key), style))
-            else:
-                with store.open(key) as source:
-                    shutil.copyfileobj(source, out, 1 << 20)
-
-        _put(target, write)
-        delivered.append(target)
-    return delivered
+    delivered = delivery.deliver(store, status, name=name, sink=FolderSink(folder), style=style)
+    return [Path(output.target) for output in delivered]
 
 
-def _deliver_figures(store: ObjectStore, document: str, key: str, folder: Path) -> None:
-    for name in figures(_lines(store, key)):
+class FolderSink:
+    """A folder. A file with the same content already is left alone, so that programs that watch it see no change."""
 
-        def write(out: BinaryIO, name: str = name) -> None:
-            with store.open(keys.figure(document, name)) as source:
-                shutil.copyfileobj(source, out, 1 << 20)
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
 
-        _put(folder / figure_path(document, name), write)
+    def target(self, name: str, extension: str) -> str:
+        return str(self._folder / fitting(f"{name}.{extension}"))
 
+    def beside(self, target: str, path: str) -> str:
+        return str(Path(target).parent / path)
 
-def _lines(store: ObjectStore, key: str) -> Iterator[str]:
-    """Yield the lines of a stored text, without their ends: only a line feed ends one."""
-    with closing(io.TextIOWrapper(store.open(key), encoding="utf-8", newline="\n")) as text:
-        for line in text:
-            yield line.removesuffix("\n")
-
-
-def _put(target: Path, write: Callable[[BinaryIO], None]) -> None:
-    """Write a file aside, then put it into its place unless the same is there. Raises DeliveryError."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        aside = target.with_name(f".{digest_of(target.name)[:16]}.part")
+    def write(self, target: str, content: BinaryIO) -> None:
+        """Write a file aside, then move it to its place unless the same is there. Raises DeliveryError."""
+        path = Path(target)
         try:
-            with aside.open("wb") as out:
-                write(out)
-            if target.is_file() and filecmp.cmp(aside, target, shallow=False):
-                aside.unlink()
-            else:
-                aside.replace(target)
-        finally:
-            aside.unlink(missing_ok=True)
-    except OSError as error:
-        raise DeliveryError(f"{target} can't be written: {error.strerror}") from error
+            path.parent.mkdir(parents=True, exist_ok=True)
+            aside = path.with_name(f".{digest_of(path.name)[:16]}.part")
+            try:
+                with aside.open("wb") as out:
+                    shutil.copyfileobj(content, out, 1 << 20)
+                if path.is_file() and filecmp.cmp(aside, path, shallow=False):
+                    aside.unlink()
+                else:
+                    aside.replace(path)
+            finally:
+                aside.unlink(missing_ok=True)
+        except OSError as error:
+            raise DeliveryError(f"{path} can't be written: {error.strerror}") from error
 
 
 def fitting(name: str) -> str:

@@ -1,45 +1,45 @@
-"""Delivery to S3: a document's outputs under the names that people know.
+"""Deliver to S3.
 
     <results><name>.md, .json      the outputs, of one generation
-    <results><name>.status.json    how it ended, with the hashes of these outputs; written last
-    <results>…/figures/<id>/…      pictures that the text shows, beside it
+    <results><name>.status.json    how the document ended, with the hashes of these outputs; written last
+    <results>…/figures/<id>/…      figures that the Markdown shows, beside it
 
-What we write carries the metadata `ocrfleet`, so that it is never taken for somebody's upload.
+Every object has the metadata `ocrfleet`, so that it is never taken for an upload.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING, BinaryIO
 
-from ocrfleet import keys
 from ocrfleet.errors import DamagedRecordError, NotFoundError
-from ocrfleet.markdown.escape import figure_path
-from ocrfleet.markdown.style import figures
-from ocrfleet.records.base import Digest, DocumentId, Generation, Moment, Record, digest_of
-from ocrfleet.records.documents import DocumentStatus, Failure, Output, Problem, Status
+from ocrfleet.records.base import Digest, DocumentId, Generation, Moment, digest_of
+from ocrfleet.records.documents import DocumentStatus, Failure, Problem, Status
+from ocrfleet.records.submissions import MarkdownOptions
 from ocrfleet.s3 import client as s3
 from ocrfleet.sources.sources import OWN_OUTPUT
+from producer.delivery.delivery import MARKDOWN, deliver
 
 if TYPE_CHECKING:
     from ocrfleet.records.submissions import Submission
     from ocrfleet.settings import S3Settings
     from ocrfleet.storage.store import ObjectStore
 
-_CONTENT_TYPES = {"md": "text/markdown; charset=utf-8", "json": "application/json"}
-_MARKDOWN = "md"
+_CONTENT_TYPES = {"md": "text/markdown; charset=utf-8", "json": "application/json", "jpg": "image/jpg"}
 #: Bytes of an S3 key.
 _LONGEST_KEY = 1024
 
 
-class Pointer(Record):
-    """Which document and generation stand under a name. A reader who wants outputs that belong together compares hashes."""
+class ResultPointer(MarkdownOptions):
+    """`<name>.status.json`: which document and generation stand under a name, and in which style its Markdown is.
+
+    A reader who wants outputs that belong together compares their hashes.
+    """
 
     document: DocumentId
     generation: Generation
-    #: when the document was asked for under this name
+    #: when the document was submitted under this name
     submitted: Moment
     source: str
     status: DocumentStatus
@@ -51,98 +51,101 @@ class Pointer(Record):
     outputs: dict[str, Digest]
 
 
+class S3Sink:
+    """A prefix in a bucket, for the outputs of one document and generation."""
+
+    def __init__(self, settings: S3Settings, results: str, status: Status) -> None:
+        """`results` is s3://bucket/prefix/, as somebody typed it."""
+        location = s3.typed(results)
+        self._settings = settings
+        self._bucket = location.bucket
+        self._prefix = location.key
+        self._metadata = {OWN_OUTPUT: status.document, f"{OWN_OUTPUT}-generation": str(status.generation)}
+
+    def target(self, name: str, extension: str) -> str:
+        return fitting(self._prefix + name, f".{extension}")
+
+    def beside(self, target: str, path: str) -> str:
+        folder, slash, _ = target.rpartition("/")
+        return f"{folder}{slash}{path}"
+
+    def write(self, target: str, content: BinaryIO) -> None:
+        """Upload an object, in parts where it is large. Raises TransientError, ConfigurationError."""
+        content_type = _CONTENT_TYPES.get(target.rpartition(".")[2], "application/octet-stream")
+        arguments = {"ContentType": content_type, "Metadata": self._metadata, **s3.write_arguments(self._settings)}
+        with s3.errors(f"the result s3://{self._bucket}/{target}"):
+            s3.client(self._settings).upload_fileobj(content, self._bucket, target, ExtraArgs=arguments)
+
+    def pointer(self, name: str) -> ResultPointer | None:
+        """Return what stands under a name. Raises TransientError, ConfigurationError."""
+        key = self.target(name, "status.json")
+        try:
+            with s3.errors(f"the result s3://{self._bucket}/{key}"):
+                answer = s3.client(self._settings).get_object(Bucket=self._bucket, Key=key)
+                with closing(answer["Body"]) as body:
+                    return ResultPointer.from_bytes(body.read())
+        except (NotFoundError, DamagedRecordError):
+            return None
+
+
 class S3Delivery:
-    """Delivers to buckets. Raises TransientError, and ConfigurationError for a bucket that can't be written to."""
+    """Delivers to the buckets that submissions name."""
 
     def __init__(self, store: ObjectStore, settings: S3Settings) -> None:
         self._store = store
         self._settings = settings
 
-    def stands(self, status: Status, submission: Submission) -> bool:
-        """Say whether the name has these outputs already, or those of something that was asked for later."""
-        pointer = self._pointer(submission)
-        if pointer is None:
-            return False
-        if pointer.document != status.document:
-            return pointer.submitted > submission.submitted
-        if pointer.generation != status.generation:
-            return pointer.generation > status.generation
-        return self._wanted(status, submission).keys() <= pointer.outputs.keys()
-
     def deliver(self, status: Status, submission: Submission) -> None:
-        """Write the outputs that were asked for, and last what points to them: after that it `stands`."""
-        bucket, _ = self._place(submission)
-        wanted = self._wanted(status, submission)
-        for target, (extension, output) in wanted.items():
-            if extension == _MARKDOWN and status.figures:
-                self._deliver_figures(status.document, output.key, bucket, target)
-            with closing(self._store.open(output.key)) as stream:
-                self._put(bucket, target, stream, status, _CONTENT_TYPES.get(extension, "application/octet-stream"))
-        pointer = Pointer(
+        """Write the outputs that a submission wants and that are not under its name yet; last, the pointer to them.
+
+        Of two documents with one name, or two styles of one Markdown, those of the later submission stand; of two
+        generations, the later one. Raises TransientError, and ConfigurationError for a bucket that can't be written to.
+        """
+        terms, name = submission.terms, submission.name
+        sink = S3Sink(self._settings, terms.results or "", status)
+        earlier = sink.pointer(name)
+        if earlier is not None and _supersedes(earlier, status, submission):
+            return
+        if earlier is not None and (earlier.document, earlier.generation) != (status.document, status.generation):
+            earlier = None  # its outputs are replaced
+        style = terms.style
+        due = [extension for extension in status.outputs if not terms.formats or extension in terms.formats]
+        if earlier is not None:
+            newest = submission.submitted > earlier.submitted and MARKDOWN in due
+            if sink.target(name, MARKDOWN) in earlier.outputs and not newest:
+                style = earlier.style
+            due = [
+                extension
+                for extension in due
+                if sink.target(name, extension) not in earlier.outputs
+                or (extension == MARKDOWN and style != earlier.style)
+            ]
+            if not due:
+                return
+        delivered = deliver(self._store, status, name=name, sink=sink, formats=due, style=style)
+        pointer = ResultPointer(
             document=status.document,
             generation=status.generation,
-            submitted=submission.submitted,
+            submitted=max(submission.submitted, earlier.submitted) if earlier is not None else submission.submitted,
             source=s3.as_typed(submission.uri),
             status=status.status,
             total=status.total,
             done=status.done,
             failures=status.failures,
             problem=status.problem,
-            outputs={target: output.sha256 for target, (_, output) in wanted.items()},
+            outputs=(earlier.outputs if earlier is not None else {})
+            | {output.target: output.sha256 for output in delivered},
+            tables=style.tables,
+            join_hyphens=style.join_hyphens,
         )
-        self._put(bucket, self._pointer_key(submission), io.BytesIO(pointer.to_bytes()), status, "application/json")
+        sink.write(sink.target(name, "status.json"), io.BytesIO(pointer.to_bytes()))
 
-    def _wanted(self, status: Status, submission: Submission) -> dict[str, tuple[str, Output]]:
-        """Return the formats and outputs that were asked for, by the keys that they are delivered to."""
-        _, prefix = self._place(submission)
-        formats = submission.terms.formats or tuple(status.outputs)
-        return {
-            fitting(f"{prefix}{submission.name}", f".{extension}"): (extension, output)
-            for extension, output in status.outputs.items()
-            if extension in formats
-        }
 
-    def _deliver_figures(self, document: str, key: str, bucket: str, beside: str) -> None:
-        folder = beside.rpartition("/")[0]
-        for name in figures(self._lines(key)):
-            target = f"{folder}/{figure_path(document, name)}" if folder else figure_path(document, name)
-            with closing(self._store.open(keys.figure(document, name))) as stream:
-                self._put(bucket, target, stream, None, f"image/{name.rpartition('.')[2]}", document=document)
-
-    def _lines(self, key: str) -> Iterator[str]:
-        with closing(io.TextIOWrapper(self._store.open(key), encoding="utf-8", newline="\n")) as text:
-            for line in text:
-                yield line.removesuffix("\n")
-
-    def _put(
-        self, bucket: str, key: str, stream: BinaryIO, status: Status | None, content_type: str, *, document: str = ""
-    ) -> None:
-        metadata = {OWN_OUTPUT: status.document if status else document}
-        if status is not None:
-            metadata[f"{OWN_OUTPUT}-generation"] = str(status.generation)
-        arguments = {"ContentType": content_type, "Metadata": metadata, **s3.write_arguments(self._settings)}
-        with s3.errors(f"the result s3://{bucket}/{key}"):
-            s3.client(self._settings).upload_fileobj(stream, bucket, key, ExtraArgs=arguments)
-
-    def _pointer(self, submission: Submission) -> Pointer | None:
-        bucket, _ = self._place(submission)
-        key = self._pointer_key(submission)
-        try:
-            with s3.errors(f"the result s3://{bucket}/{key}"):
-                answer = s3.client(self._settings).get_object(Bucket=bucket, Key=key)
-                with closing(answer["Body"]) as body:
-                    return Pointer.from_bytes(body.read())
-        except (NotFoundError, DamagedRecordError):
-            return None
-
-    def _pointer_key(self, submission: Submission) -> str:
-        return fitting(f"{self._place(submission)[1]}{submission.name}", ".status.json")
-
-    @staticmethod
-    def _place(submission: Submission) -> tuple[str, str]:
-        """Return the bucket and the prefix that somebody's results go to."""
-        location = s3.typed(submission.terms.results or "")
-        return location.bucket, location.key
+def _supersedes(pointer: ResultPointer, status: Status, submission: Submission) -> bool:
+    """Return whether a name has another document that was submitted later, or a later generation."""
+    if pointer.document != status.document:
+        return pointer.submitted > submission.submitted
+    return pointer.generation > status.generation
 
 
 def fitting(name: str, extension: str) -> str:

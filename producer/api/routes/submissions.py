@@ -178,7 +178,7 @@ async def _take(given: Parts, user: str, upload: Upload, asked: dict[str, Any], 
     def take() -> Answer:
         wanted: Wanted = merged(Wanted, asked)
         source = given.submitter.look(upload)
-        fingerprint = digest_of(source.sha256, upload.name or "", wanted.model_dump_json())
+        fingerprint = digest_of(source.sha256, upload.name or "", wanted.fingerprint)
         earlier = given.answers.earlier(user, key, fingerprint) if key is not None else None
         if earlier is not None:
             return earlier
@@ -193,7 +193,7 @@ async def _take(given: Parts, user: str, upload: Upload, asked: dict[str, Any], 
 
 async def _refer(given: Parts, user: str, wanted: Referred, key: str | None, *, wait: float) -> Answer:
     """Note a source for intake and wait for that, or find the answer that the same request got."""
-    fingerprint = digest_of("source", wanted.model_dump_json())
+    fingerprint = digest_of("source", wanted.fingerprint)
     if key is not None:
         earlier = await run_in_threadpool(given.answers.earlier, user, key, fingerprint)
         if earlier is not None:

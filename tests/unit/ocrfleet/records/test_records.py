@@ -11,11 +11,12 @@ from pydantic import ValidationError
 
 from ocrfleet import keys
 from ocrfleet.errors import DamagedRecordError, PermanentError, Reason
+from ocrfleet.markdown.style import AS_STORED, Style, Tables
 from ocrfleet.records.base import Priority, Record, digest_of
 from ocrfleet.records.documents import DocumentKey, Kind, Manifest, Marker, Problem, Source, Status
 from ocrfleet.records.messages import IntakeJob, PageJob
 from ocrfleet.records.pages import Line, PageResult, PageStatus
-from ocrfleet.records.submissions import IntakeBatch, Submission
+from ocrfleet.records.submissions import IntakeBatch, Submission, SubmissionOptions
 
 EXAMPLES = Path(__file__).parent / "examples"
 #: What each stored example is. They were written once and are never written again: old archives hold such bytes.
@@ -337,3 +338,18 @@ def test_the_key_of_a_page_record_says_which_page_it_is(page: int, generation: i
 def test_a_key_that_is_no_page_record_is_refused(key: str) -> None:
     with pytest.raises(ValueError, match="not the key of a page record"):
         keys.parse_page(key)
+
+
+def test_options_of_style_change_no_record_that_does_not_choose_one() -> None:
+    # Given options as a version without styles wrote them
+    known = {"profile_digest": "0" * 64, "queue": "bulk", "collection": "c"}
+    stored = json.dumps({**known, "selection": [], "formats": []}, separators=(",", ":")).encode()
+
+    # Then they are read, and written again as the same bytes, also where the default is named
+    assert SubmissionOptions.from_bytes(stored).to_bytes() == stored
+    named = SubmissionOptions.model_validate({**known, "tables": "html", "join_hyphens": False})
+    assert named.to_bytes() == stored
+    assert named.style == AS_STORED
+    # And a style that was chosen is kept
+    chosen = SubmissionOptions.model_validate({**known, "tables": "markdown", "join_hyphens": True})
+    assert SubmissionOptions.from_bytes(chosen.to_bytes()).style == Style(tables=Tables.MARKDOWN, join_hyphens=True)

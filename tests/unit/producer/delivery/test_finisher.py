@@ -25,19 +25,17 @@ DAY = "20261122"
 
 
 class Results:
-    """Stand for Publisher: a bucket that may be away, or gone."""
+    """Stand for S3Delivery: a bucket that may be away, or gone."""
 
     def __init__(self) -> None:
         self.delivered: list[str] = []
         self.raising: dict[str, list[Exception]] = {}
 
-    def stands(self, _: Status, submission: Submission) -> bool:
-        return submission.name in self.delivered
-
     def deliver(self, _: Status, submission: Submission) -> None:
         if self.raising.get(submission.name):
             raise self.raising[submission.name].pop(0)
-        self.delivered.append(submission.name)
+        if submission.name not in self.delivered:
+            self.delivered.append(submission.name)
 
 
 class Desk:

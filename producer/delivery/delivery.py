@@ -1,0 +1,98 @@
+"""Delivery: a document's outputs, under the name and in the Markdown style that somebody chose, to a folder or to S3."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tempfile
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
+
+from ocrfleet import keys
+from ocrfleet.markdown.escape import figure_path
+from ocrfleet.markdown.style import AS_STORED, Style, figures, restyled
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from ocrfleet.records.documents import Output, Status
+    from ocrfleet.storage.store import ObjectStore
+
+#: Format whose style can be chosen, and that shows figures.
+MARKDOWN = "md"
+
+
+class Sink(Protocol):
+    """Where outputs are delivered to."""
+
+    def target(self, name: str, extension: str) -> str:
+        """Return the target of an output: `<name>.<extension>`, shortened where it would be too long."""
+
+    def beside(self, target: str, path: str) -> str:
+        """Return the target of a file that a delivered text refers to by a relative path."""
+
+    def write(self, target: str, content: BinaryIO) -> None:
+        """Write a target whole: a reader sees the old content or the new one."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveredOutput:
+    """An output at its target."""
+
+    target: str
+    #: of the delivered bytes, which differ from the stored ones where a style was chosen
+    sha256: str
+
+
+def deliver(
+    store: ObjectStore,
+    status: Status,
+    *,
+    name: str,
+    sink: Sink,
+    formats: Collection[str] | None = None,
+    style: Style = AS_STORED,
+) -> list[DeliveredOutput]:
+    """Write a document's outputs to `<name>.<format>` in a sink; all formats where None is given. May be repeated.
+
+    The figures that the Markdown shows are written beside it, before the Markdown is. Raises what the store and the sink
+    raise.
+    """
+    delivered = []
+    for extension, output in status.outputs.items():
+        if formats is not None and extension not in formats:
+            continue
+        target = sink.target(name, extension)
+        if extension == MARKDOWN and status.figures:
+            for figure in figures(_lines(store, output.key)):
+                with closing(store.open(keys.figure(status.document, figure))) as content:
+                    sink.write(sink.beside(target, figure_path(status.document, figure)), content)
+        with _content(store, output, style if extension == MARKDOWN else AS_STORED) as (content, sha256):
+            sink.write(target, content)
+        delivered.append(DeliveredOutput(target, sha256))
+    return delivered
+
+
+@contextmanager
+def _content(store: ObjectStore, output: Output, style: Style) -> Iterator[tuple[BinaryIO, str]]:
+    """Open an output in a style, and give the SHA-256 of that. A restyled one is written to a temporary file first."""
+    if style == AS_STORED:
+        with closing(store.open(output.key)) as content:
+            yield content, output.sha256
+        return
+    with tempfile.TemporaryFile() as file:
+        sha = hashlib.sha256()
+        for line in restyled(_lines(store, output.key), style):
+            data = f"{line}\n".encode()
+            sha.update(data)
+            file.write(data)
+        file.seek(0)
+        yield cast("BinaryIO", file), sha.hexdigest()
+
+
+def _lines(store: ObjectStore, key: str) -> Iterator[str]:
+    """Yield the lines of a stored text, without their ends. Only a line feed ends a line."""
+    with closing(io.TextIOWrapper(store.open(key), encoding="utf-8", newline="\n")) as text:
+        for line in text:
+            yield line.removesuffix("\n")

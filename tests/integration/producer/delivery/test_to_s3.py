@@ -1,0 +1,159 @@
+"""Results in a bucket: in the style that was chosen, the later submission's under each name, written no more than needed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ocrfleet import keys
+from ocrfleet.markdown.escape import figure_path
+from ocrfleet.markdown.style import Style, Tables
+from ocrfleet.records.base import Priority
+from ocrfleet.records.documents import DocumentStatus, Output, Status
+from ocrfleet.records.submissions import Submission, SubmissionOptions
+from ocrfleet.storage.store import FolderStore
+from producer.delivery.delivery import deliver
+from producer.delivery.to_folder import FolderSink
+from producer.delivery.to_s3 import S3Delivery, S3Sink
+from tests.support.servers import SeaweedFS
+
+DOCUMENT, FIGURE = "0" * 32, "000001-01-0123456789ab.jpg"
+STORED = f"<table>\n<tr><td>a</td></tr>\n</table>\n\ncom-\npound\n\n![x]({figure_path(DOCUMENT, FIGURE)})\n".encode()
+STYLED = f"| a |\n| --- |\n\ncompound\n\n![x]({figure_path(DOCUMENT, FIGURE)})\n".encode()
+#: Options of `submit` and `watch`: --tables markdown --join-hyphens
+CHOSEN = {"tables": Tables.MARKDOWN, "join_hyphens": True}
+
+
+class Bucket:
+    """A bucket, and a document that has ended and is delivered there."""
+
+    def __init__(self, seaweed: SeaweedFS, folder: Path) -> None:
+        self.client = seaweed.client
+        self.name = seaweed.bucket()
+        self.store = FolderStore(folder / "store")
+        self.settings = seaweed.settings()
+        self.delivery = S3Delivery(self.store, self.settings)
+        self.store.put(keys.figure(DOCUMENT, FIGURE), b"figure")
+
+    def ended(self, *, generation: int = 1, md: bytes = STORED) -> Status:
+        outputs = {}
+        for extension, data in (("md", md), ("json", b"{}")):
+            digest = hashlib.sha256(data).hexdigest()
+            outputs[extension] = Output(key=f"out/{digest[:16]}.{extension}", sha256=digest, size=len(data))
+            self.store.put(outputs[extension].key, data)
+        return Status(
+            document=DOCUMENT,
+            generation=generation,
+            status=DocumentStatus.COMPLETED,
+            total=1,
+            done=1,
+            figures=1,
+            outputs=outputs,
+        )
+
+    def submission(self, day: int, **options: Any) -> Submission:
+        terms = SubmissionOptions(
+            profile_digest="0" * 64,
+            queue=Priority.BULK,
+            collection="c",
+            results=f"s3://{self.name}/texts/",
+            **options,
+        )
+        return Submission(
+            name="box/a.pdf",
+            document=DOCUMENT,
+            uri="file:///scans/a.pdf",
+            submitted=f"202611{day:02}T000000.000000Z",
+            terms=terms,
+        )
+
+    def objects(self) -> dict[str, bytes]:
+        listed = self.client.list_objects_v2(Bucket=self.name).get("Contents", [])
+        found = {entry["Key"]: self.client.get_object(Bucket=self.name, Key=entry["Key"]) for entry in listed}
+        return {key.removeprefix("texts/box/"): answer["Body"].read() for key, answer in found.items()}
+
+    def pointer(self) -> dict[str, Any]:
+        pointer: dict[str, Any] = json.loads(self.objects()["a.pdf.status.json"])
+        return pointer
+
+
+@pytest.fixture
+def bucket(seaweed: SeaweedFS, tmp_path: Path) -> Bucket:
+    return Bucket(seaweed, tmp_path)
+
+
+def test_markdown_is_delivered_in_the_style_that_the_submission_chose(bucket: Bucket) -> None:
+    bucket.delivery.deliver(bucket.ended(), bucket.submission(1, **CHOSEN))
+
+    objects = bucket.objects()
+    assert objects["a.pdf.md"] == STYLED
+    assert objects["a.pdf.json"] == b"{}"
+    assert objects[figure_path(DOCUMENT, FIGURE)] == b"figure"
+    # And the pointer has the hashes of what was delivered, and says in which style that is
+    pointer = bucket.pointer()
+    assert pointer["outputs"]["texts/box/a.pdf.md"] == hashlib.sha256(STYLED).hexdigest()
+    assert (pointer["tables"], pointer["join_hyphens"]) == ("markdown", True)
+
+
+def test_a_folder_and_a_bucket_get_the_same_bytes(bucket: Bucket, tmp_path: Path) -> None:
+    ended, style = bucket.ended(), Style(tables=Tables.MARKDOWN, join_hyphens=True)
+    folder, prefix = FolderSink(tmp_path / "out"), S3Sink(bucket.settings, f"s3://{bucket.name}/texts/", ended)
+
+    here = deliver(bucket.store, ended, name="box/a.pdf", sink=folder, style=style)
+    there = deliver(bucket.store, ended, name="box/a.pdf", sink=prefix, style=style)
+
+    assert [output.sha256 for output in here] == [output.sha256 for output in there]
+    files = {path.relative_to(tmp_path / "out" / "box").as_posix(): path for path in tmp_path.glob("out/**/*.*")}
+    assert {name: path.read_bytes() for name, path in files.items()} == bucket.objects()
+
+
+def test_the_later_of_two_styles_stands_whichever_is_delivered_last(bucket: Bucket) -> None:
+    # Given one submission for both formats as they are stored, and a later one for Markdown in another style
+    ended, first, second = bucket.ended(), bucket.submission(1), bucket.submission(2, formats=("md",), **CHOSEN)
+
+    # When both are delivered, in either order, and once more as after a restart
+    for order in ((first, second), (second, first), (first, second, first)):
+        for submission in order:
+            bucket.delivery.deliver(ended, submission)
+
+        # Then the Markdown is the later one's, and the other format is there, too
+        objects = bucket.objects()
+        assert (objects["a.pdf.md"], objects["a.pdf.json"]) == (STYLED, b"{}")
+        assert set(bucket.pointer()["outputs"]) == {"texts/box/a.pdf.md", "texts/box/a.pdf.json"}
+        for key in ("texts/box/a.pdf.md", "texts/box/a.pdf.json", "texts/box/a.pdf.status.json"):
+            bucket.client.delete_object(Bucket=bucket.name, Key=key)
+
+
+def test_what_stands_already_is_not_written_again(bucket: Bucket) -> None:
+    ended, submission = bucket.ended(), bucket.submission(1, **CHOSEN)
+    bucket.delivery.deliver(ended, submission)
+    bucket.client.put_object(Bucket=bucket.name, Key="texts/box/a.pdf.md", Body=b"somebody's notes")
+
+    bucket.delivery.deliver(ended, submission)
+    assert bucket.objects()["a.pdf.md"] == b"somebody's notes"
+
+    # But a later generation replaces it, and an earlier one does not come back
+    later = bucket.ended(generation=2, md=b"better\n")
+    bucket.delivery.deliver(later, submission)
+    bucket.delivery.deliver(ended, submission)
+    assert bucket.objects()["a.pdf.md"] == b"better\n"
+    assert bucket.pointer()["generation"] == 2
+
+
+def test_a_pointer_that_knows_no_styles_is_of_the_stored_text(bucket: Bucket) -> None:
+    # Given what a version without styles delivered
+    ended = bucket.ended()
+    bucket.delivery.deliver(ended, bucket.submission(1))
+    assert bucket.pointer().keys().isdisjoint({"tables", "join_hyphens"})
+
+    # When the same is submitted again, nothing is written; when in a style, the Markdown is
+    bucket.client.put_object(Bucket=bucket.name, Key="texts/box/a.pdf.json", Body=b"untouched")
+    bucket.delivery.deliver(ended, bucket.submission(2))
+    assert bucket.objects()["a.pdf.md"] == STORED
+    bucket.delivery.deliver(ended, bucket.submission(3, **CHOSEN))
+    assert bucket.objects()["a.pdf.md"] == STYLED
+    assert bucket.objects()["a.pdf.json"] == b"untouched"
