@@ -1,4 +1,4 @@
-"""Output formats: one file each, all fed by the same pass over a document's pages."""
+"""Output formats, one file each. All are written in one pass over a document's pages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from worker.formats import document_json, markdown
 
 
 class Writer(Protocol):
-    """Writes one document to the stream that it was made with."""
+    """Writes one document to a stream."""
 
     def begin(self, manifest: Manifest, status: DocumentStatus) -> None: ...
 

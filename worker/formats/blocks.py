@@ -1,4 +1,4 @@
-"""A model's Markdown, read into elements: lines of any dialect in, and out what CommonMark and its readers agree on.
+"""Parse a model's Markdown of any dialect into elements that CommonMark and its implementations agree on.
 
 Markdown has no errors, so whatever a model writes is some Markdown; but what that is depends on the reader, and a model
 means something simpler. Here each line is what it looks like: nothing reaches over an empty line but tables, formulas and
@@ -17,7 +17,7 @@ from worker.formats.scan import Scanned, normalised, scan
 from worker.formats.tables import from_pipes, is_delimiter
 
 _FENCE = re.compile(r"[ \t]*+(?:(`{3,}+)[ \t]*+([^`\n]*+)|(~{3,}+)[ \t]*+([^\n]*+))")
-#: A fence around what is no code: models put whole pages into one.
+#: The language of a fence that holds no code: some models put whole pages into one.
 _NO_CODE = frozenset({"markdown", "md", "html", "text", "plaintext"})
 _LANGUAGE = re.compile(r"[A-Za-z0-9+#.-]{0,20}")
 
@@ -32,7 +32,7 @@ _DEEPEST = 6
 
 
 def read(text: str) -> list[Element]:
-    """Return what a model's Markdown is made of. Takes time in proportion to the text, and never raises."""
+    """Parse a model's Markdown into elements. The time is linear in the text; never raises."""
     elements: list[Element] = []
     for code, lines in _fenced(normalised(text).split("\n")):
         if code is None:
@@ -43,7 +43,7 @@ def read(text: str) -> list[Element]:
 
 
 def _fenced(lines: list[str]) -> Iterator[tuple[str | None, list[str]]]:
-    """Part code, with the name of its language, from other lines. A fence that is not closed, or not around code, is dropped."""
+    """Split lines into code, with the name of its language, and other lines. Unclosed fences and fences around text are dropped."""
     found = {number: match for number, line in enumerate(lines) if (match := _FENCE.fullmatch(line)) is not None}
     fences = {number: fence for number, fence in found.items() if _LANGUAGE.fullmatch(_words(fence))}
     # Closing ones have no words; of each kind, those that are still to come, the nearest last.
@@ -64,7 +64,7 @@ def _fenced(lines: list[str]) -> Iterator[tuple[str | None, list[str]]]:
         while ends and ends[-1] <= number:
             ends.pop()
         code = lines[number + 1 : ends[-1]] if ends and words.lower() not in _NO_CODE else None
-        # A page's marker, or a link to a picture, must be one wherever a tool finds it.
+        # Only ocrfleet may write page markers and links to figures, so that tools can rely on them.
         if code is not None and not any("<!--" in line or "](" in line for line in code):
             yield None, other
             other = []
@@ -103,7 +103,7 @@ class _Reader:
         return self._elements
 
     def _line(self, number: int) -> int:
-        """Read one line, or the table of pipes that begins with it; return the number of the next."""
+        """Parse one line, or the pipe table that begins with it. Return the number of the next line."""
         line = self._lines[number].expandtabs(4).rstrip()
         body = line.lstrip()
         if not body:
@@ -128,7 +128,7 @@ class _Reader:
         return number + 1
 
     def _begins_item(self, marker: str) -> bool:
-        """Say whether an item begins here. In the middle of a paragraph only a first one does: `1914. A year` is no item there."""
+        """Return whether a list item begins here. Within a paragraph only a first item can: `1914. A year` is text there."""
         return not self._open or self._make is not Paragraph or marker in {"-", "*", "+", "1.", "1)"}
 
     def _pipes(self, number: int) -> int:
@@ -183,5 +183,5 @@ class _Reader:
             self._open = []
 
     def _inline(self, lines: list[str]) -> list[str]:
-        """Return lines of a paragraph as they may be shown. A mark holds no sign that is cleaned."""
+        """Return cleaned lines of a paragraph. Marks contain no character that cleaning changes."""
         return [self._scanned.with_formulas(line) for line in clean("\n".join(lines)).split("\n")]

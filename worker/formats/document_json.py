@@ -1,4 +1,4 @@
-"""The document as JSON: for each page its status, reason, text, lines and blocks with boxes, and what read it."""
+"""The document as JSON: for each page its status, reason, text, lines and blocks with boxes, and its engine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Box = tuple[float, float, float, float]
 
 
 class JsonWriter:
-    """Writes one document to a stream, page by page, one page a line."""
+    """Writes one document to a stream, page by page, one line for each page."""
 
     def __init__(self, out: BinaryIO) -> None:
         self._out = out
@@ -66,9 +66,9 @@ class JsonWriter:
 
 
 def points(page: PageResult, boxes: tuple[Box, ...]) -> list[Box] | None:
-    """Return boxes in points (to 0.01) of the page before it was rotated; None when the page's size is not known.
+    """Return boxes in points of the unrotated page, rounded to 0.01; None if the page's size is unknown.
 
-    The origin is the top left of the crop box, y runs down, as in PyMuPDF once its `derotation_matrix` was applied.
+    The origin is the top left of the crop box and y points down, as in PyMuPDF after its `derotation_matrix`.
     """
     if not (page.width_px and page.height_px and page.width_pt and page.height_pt):
         return None
@@ -80,7 +80,7 @@ def points(page: PageResult, boxes: tuple[Box, ...]) -> list[Box] | None:
 
 
 def _turned_back(box: Box, width: float, height: float, rotation: int) -> Box:
-    """Return a box of a page of this size, as displayed, where it lies on the page before it was turned clockwise."""
+    """Return a box of the displayed page, of this size, in coordinates of the page before its clockwise rotation."""
     x0, y0, x1, y1 = box
     match rotation:
         case 90:

@@ -1,6 +1,6 @@
-"""What a model's Markdown is made of, once it was read: each part with its Markdown, and its plain text.
+"""The elements of parsed Markdown, each with its Markdown and its plain text.
 
-Texts inside are Markdown that was cleaned already (worker/formats/inline.py), except those of cells, formulas and code.
+Their texts are cleaned Markdown (worker/formats/inline.py), except in cells, formulas and code.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Quote:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """Of a list: `marker` is a dash, or a number with what stands behind it; `indent` is in columns."""
+    """A list item. `marker` is a dash, or a number with its delimiter; `indent` is in columns."""
 
     indent: int
     marker: str
@@ -90,7 +90,7 @@ class Code:
 
 @dataclass(frozen=True, slots=True)
 class Formula:
-    """On a line of its own. `tex` is one line of LaTeX: what begins a list or a heading can't stand at its beginning."""
+    """A displayed formula. `tex` is one line of LaTeX that does not begin like a list item or a heading."""
 
     tex: str
 
@@ -117,7 +117,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """HTML, a row a line and no line empty, which would end it: ocrfleet/markdown/style.py relies on that."""
+    """A table as HTML, one row a line. It has no empty line, which would end it: ocrfleet/markdown/style.py relies on that."""
 
     rows: tuple[tuple[Cell, ...], ...]
     caption: str = ""
@@ -140,7 +140,7 @@ def _html(text: str) -> str:
 
 
 def to_markdown(elements: list[Element]) -> str:
-    """Return the elements as CommonMark, an empty line before and behind each; none between the items of a list."""
+    """Return the elements as CommonMark, separated by empty lines except between the items of a list."""
     pieces: list[str] = []
     before: Element | None = None
     for element in elements:
@@ -152,5 +152,5 @@ def to_markdown(elements: list[Element]) -> str:
 
 
 def to_plain(elements: list[Element]) -> str:
-    """Return what the elements say, without marks: tables with tabs between cells and a line for each row."""
+    """Return the elements as plain text. Tables have a line for each row, and tabs between cells."""
     return "\n".join(text for text in (element.plain() for element in elements) if text)

@@ -1,6 +1,6 @@
-"""What stands within a line of a model's Markdown: links, tags that are none, formulas; and its plain text.
+"""Clean the inline Markdown of a model, such as links, tags and formulas, and convert it to plain text.
 
-Every pattern here is linear: possessive, or unable to reach over the next place where it could begin.
+Every pattern takes linear time: it is possessive, or can't match beyond the next position where it could begin.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 
 from ocrfleet.markdown.escape import INLINE_FORMULA
 
-#: A link, or a picture, of Markdown: text, target, title.
+#: A Markdown link or image: text, target, title.
 _LINK = re.compile(r"(!?)\[([^\[\]\n]*+)\]\(\s*+([^()\s]*+)(?:\s++\"[^\"()\n]*+\")?+\s*+\)")
 #: What could still be one, or the definition of one; and what could open a tag: with the backslashes before it.
 _OPENING = re.compile(r"(?<!\\)(\\*+)(<|\](?=[(\[:]))")
@@ -30,7 +30,7 @@ _RAISABLE = re.compile(r"[0-9+=()-]+")
 
 
 def script(name: str, text: str) -> str:
-    """Return what a <sup> or <sub> says: with Unicode's own digits, as letters that stand where they stood, or in brackets."""
+    """Return the text of a <sup> or <sub>: in Unicode's superscript digits, as plain letters, or in brackets."""
     words = " ".join(text.split())
     if _RAISABLE.fullmatch(words):
         return words.translate(_SUPERSCRIPTS if name == "sup" else _SUBSCRIPTS)
@@ -40,7 +40,7 @@ def script(name: str, text: str) -> str:
 
 
 def without_links(text: str) -> str:
-    """Return the text with the words of each link, and its target in brackets if that says more; of pictures, the words."""
+    """Replace links by their text, with the target in brackets if it adds something, and images by their text."""
 
     def words(match: re.Match[str]) -> str:
         picture, label, target = match.groups()
@@ -52,12 +52,12 @@ def without_links(text: str) -> str:
 
 
 def clean(text: str) -> str:
-    """Return a paragraph's Markdown without what could be a tag, a link, or a fence.
+    """Return a paragraph's Markdown in which nothing can be a tag, a link, or a fence.
 
-    An entity stands in its place, and takes the place of a backslash that escaped it.
+    Characters that could begin one become entities, also those that a backslash escaped.
     """
     if "<" in text:
-        text = text.replace("`", "&#96;")  # within code, an entity would be shown as it is written
+        text = text.replace("`", "&#96;")  # within code, entities are shown literally
     text = _OPENING.sub(lambda match: _even(match[1]) + _ENTITIES[match[2]], text)
     return _FENCE.sub(lambda match: _even(match[1]) + f"&#{ord(match[2][0])};" * len(match[2]), text)
 
@@ -67,16 +67,18 @@ def _even(backslashes: str) -> str:
 
 
 def tex(text: str) -> str:
-    """Return LaTeX on one line, without what Markdown or HTML would take for their own."""
+    """Return LaTeX on one line, without characters that Markdown or HTML would interpret."""
     text = " ".join(unescape(text).split())
     text = re.sub(r"(?<!\\)((?:\\\\)*+)\$", r"\1", text)  # a formula within a formula
     text = re.sub(r"(?<!\\)((?:\\\\)*+)%", r"\1\\%", text)  # a comment would reach to the end of the line now
     text = re.sub("< ?", r"\\lt ", text).replace("](", "] (").replace("][", "] [").replace("]:", "] :")
-    return text[: len(text) - (len(text) - len(text.rstrip("\\"))) % 2]  # it would escape the dollar behind it
+    return text[
+        : len(text) - (len(text) - len(text.rstrip("\\"))) % 2
+    ]  # a trailing backslash would escape the closing dollar sign
 
 
 def plain(markdown: str) -> str:
-    """Return the words of cleaned Markdown, without its marks; formulas stay LaTeX, between their dollars."""
+    """Return cleaned Markdown as plain text. Formulas stay LaTeX between dollar signs."""
     pieces, end = [], 0
     for formula in INLINE_FORMULA.finditer(markdown):
         pieces += [_words(markdown[end : formula.start()]), formula[0]]
@@ -92,7 +94,7 @@ def _words(text: str) -> str:
 
 
 def unescape(text: str) -> str:
-    """Return the text with a character for each entity that is one; control characters stay entities."""
+    """Replace entities by their characters, except entities of control characters."""
 
     def character(match: re.Match[str]) -> str:
         found = html.unescape(match[0])

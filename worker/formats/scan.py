@@ -1,4 +1,4 @@
-r"""The first pass over a model's Markdown: tags, formulas and tables are taken out, in linear time.
+r"""The first pass over a model's Markdown: extract tags, formulas and tables, in linear time.
 
 What is left is lines of Markdown in which a mark stands for each formula and each table: `\x01n\x03` for what has its own
 lines, `\x02n\x03` for what stands in a line. No text can hold such a mark, as control characters are removed first.
@@ -35,12 +35,12 @@ _TOKEN = re.compile(
     r"|\\begin\{(?P<environment>(?:equation|align|gather|multline|eqnarray)\*?)\}",
     re.IGNORECASE,
 )
-#: What an attribute looks like: `a<b and c>d` holds no tag.
+#: The form of an attribute: `a<b and c>d` contains no tag.
 _ATTRIBUTES = re.compile(r"(?:\s++[A-Za-z-]++\s*+=\s*+(?:\"[^\"]*+\"|'[^']*+'|[^\s\"']++))*+\s*+/?\s*+")
 _ALT = re.compile(r"\balt\s*+=\s*+[\"']([^\"']*+)", re.IGNORECASE)
 _LAST_TAG = re.compile(r"</?(?:table|thead|tbody|tfoot|tr|td|th|caption)[\s>]", re.IGNORECASE)
 _EMPTY_LINE = re.compile(r"\n[ \t]*+\n")
-#: All but tab and line feed: they mean nothing in a text, and ours stand for formulas and tables.
+#: Control characters except tab and line feed. They mean nothing in a text, and we use some as marks.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _CLOSERS = {"\\[": "\\]", "\\(": "\\)", "$$": "$$"}
 MARK = re.compile(r"[\x01\x02]([0-9]+)\x03")
@@ -48,19 +48,19 @@ MARK = re.compile(r"[\x01\x02]([0-9]+)\x03")
 
 @dataclass(slots=True)
 class Scanned:
-    """Lines of Markdown without tags, and what the marks in them stand for."""
+    """Lines of Markdown without tags, with the formulas and tables that the marks in them stand for."""
 
     text: str
     formulas: list[Formula] = field(default_factory=list)
     tables: dict[int, Table] = field(default_factory=dict)
 
     def with_formulas(self, text: str) -> str:
-        """Return a line with its formulas between dollars."""
+        """Return a line with its formulas between dollar signs instead of marks."""
         return MARK.sub(lambda mark: f"${self.formulas[int(mark[1])].tex}$", text)
 
 
 def normalised(text: str) -> str:
-    """Return the text with line feeds alone at the ends of lines, and without other control characters but tabs."""
+    """Return the text with line feeds as line ends, and without other control characters except tabs."""
     return _CONTROLS.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
@@ -73,7 +73,7 @@ class _Scanner:
         last = 0
         for match in _LAST_TAG.finditer(text):
             last = match.start()
-        #: where the last tag of any table stands
+        #: offset of the last tag of any table
         self._last_tag = last
         #: where the next closer of each kind of formula stands; the text's length when none comes any more
         self._closers: dict[str, int] = {}
@@ -89,7 +89,7 @@ class _Scanner:
         return self._found
 
     def _take(self, text: str, end: int) -> None:
-        """Take text that ends at a position, into the open cell if there is one."""
+        """Add the text up to an offset, to the open cell if there is one."""
         if self._table is None:
             self._out.append(text)
         elif not self._table.takes_text:
@@ -124,7 +124,7 @@ class _Scanner:
         return ("\x02" if inline else "\x01") + f"{number}\x03"
 
     def _token(self, token: re.Match[str]) -> int:
-        """Take a token, and return where the next one may begin."""
+        """Process a token. Return the offset where the next one may begin."""
         if token["script"]:
             self._take(script(token["script"].lower(), token["raised"]), token.end())
         elif token["emphasis"]:
@@ -139,7 +139,7 @@ class _Scanner:
     def _tag(self, token: re.Match[str]) -> None:
         name, attributes, closing = token["name"].lower(), token["attributes"], bool(token["closing"])
         if name not in _KNOWN or not (name in TAGS or _ATTRIBUTES.fullmatch(attributes)):
-            # What follows may be a tag: only the bracket is text.
+            # Only the bracket is text; the characters after it may be a tag.
             self._take(token[0], token.end())
         elif name in TAGS:
             self._table_tag(name, closing=closing, attributes=attributes)
@@ -151,7 +151,7 @@ class _Scanner:
 
     def _table_tag(self, name: str, *, closing: bool, attributes: str) -> None:
         if self._table is not None and name == "table" and not closing and not self._table.takes_text:
-            self._end_table()  # the one before was never closed
+            self._end_table()  # the previous table was never closed
         if self._table is None:
             if closing:
                 self._out.append("\n" if name in {"tr", "table"} else " ")
@@ -163,7 +163,7 @@ class _Scanner:
             self._end_table()
 
     def _formula(self, token: re.Match[str]) -> int:
-        """Take a formula, or the sign that would begin one if it had an end; return where the next token may begin."""
+        """Process a formula, or a delimiter without an end. Return the offset where the next token may begin."""
         found = self._content(token)
         if found is None:
             # An end without a beginning, a price: as it stands, but with a backslash that is seen.
@@ -178,7 +178,7 @@ class _Scanner:
         return end
 
     def _content(self, token: re.Match[str]) -> tuple[str, int] | None:
-        """Return the LaTeX of the formula that a token begins, and where it ends; None if it begins none."""
+        """Return the LaTeX of the formula that a token begins, and the offset of its end; None if it begins none."""
         opener, start = token[0], token.end()
         if opener == "$":
             match = INLINE_FORMULA.match(self._text, token.start())
@@ -199,7 +199,7 @@ class _Scanner:
         return None if opener != "\\[" and _EMPTY_LINE.search(content) else (content, end)
 
     def _next(self, closer: str, start: int) -> int | None:
-        """Return where the next closer of a kind stands, looking at each place once."""
+        """Return the offset of the next closing delimiter of a kind. Each position is searched once."""
         stop = self._closers.get(closer, -1)
         if stop < start:
             stop = self._text.find(closer, start)
@@ -208,7 +208,7 @@ class _Scanner:
 
 
 def _instead(name: str, *, closing: bool, attributes: str) -> str:
-    """Return what stands in the place of a tag outside of any table."""
+    """Return the replacement of a tag outside of any table."""
     if name == "img":
         alt = _ALT.search(attributes)
         return alt[1] if alt else ""
@@ -224,5 +224,5 @@ def _instead(name: str, *, closing: bool, attributes: str) -> str:
 
 
 def scan(text: str) -> Scanned:
-    """Take tags, formulas and tables out of a text that was `normalised`."""
+    """Extract tags, formulas and tables from a `normalised` text."""
     return _Scanner(text).scan()

@@ -1,4 +1,4 @@
-"""Tables that a model wrote, made into rows of cells: from HTML tags as they come, and from lines with pipes."""
+"""Parse a model's tables, in HTML or with pipes, into rows of cells."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from worker.formats.elements import Cell, Table
 from worker.formats.inline import plain, unescape
 
-#: Tags of a table: these alone stay HTML.
+#: Tags of a table, the only HTML in the output.
 TAGS = frozenset({"table", "thead", "tbody", "tfoot", "tr", "td", "th", "caption"})
 
-#: As many columns or rows as HTML lets a cell span, nearly; what is more was a model's mistake.
+#: Columns or rows that a cell may span: nearly HTML's own limit. Larger numbers are mistakes of a model.
 _MOST_SPANNED = 999
 _SPAN = re.compile(r"\b(row|col)span\s*+=\s*+[\"']?+([0-9]{1,3})(?![0-9])", re.IGNORECASE)
 _STRONG = re.compile(r"\*\*([^*]++)\*\*")
@@ -23,21 +23,21 @@ _PIPES = re.compile(r"\\.|\|")
 
 
 class TableReader:
-    """Takes the tags and texts of one table, whatever their order; what is missing, or too much, is made up for."""
+    """Builds one table from its tags and texts, in any order. Missing and surplus tags are repaired."""
 
     def __init__(self) -> None:
         self._caption: list[str] = []
         self._rows: list[list[Cell]] = []
-        #: pieces of the cell, or of the caption, that is open
+        #: texts of the open cell or caption
         self._open: list[str] | None = None
         self._cell = Cell("")
         self._in_head = False
-        #: tables within a cell of this one: their cells become lines of it
+        #: depth of nested tables within a cell; their cells become lines of that cell
         self._depth = 0
 
     @property
     def takes_text(self) -> bool:
-        """Whether a cell is open: text that stands in none is not the table's."""
+        """Whether a cell is open. Text outside of cells does not belong to the table."""
         return self._open is not None
 
     def text(self, text: str) -> None:
@@ -45,7 +45,7 @@ class TableReader:
             self._open.append(text)
 
     def tag(self, name: str, *, closing: bool, attributes: str) -> bool:
-        """Take a tag; return whether the table goes on."""
+        """Process a tag. Return whether the table goes on."""
         if name == "table":
             if closing:
                 self._depth -= 1
@@ -67,7 +67,7 @@ class TableReader:
         return True
 
     def end(self) -> Table | None:
-        """Return the table; None when it has no cell."""
+        """Return the table; None if it has no cell."""
         self._close()
         rows = tuple(_without_empty(self._rows))
         return Table(rows, " ".join(_tidy(self._caption).split())) if rows else None
@@ -97,7 +97,7 @@ class TableReader:
 
 
 def _without_empty(rows: list[list[Cell]]) -> Iterator[tuple[Cell, ...]]:
-    """Yield the rows but for those without a cell, unless a cell above reaches into them: its place must be kept."""
+    """Yield the rows, except those without a cell that no cell above spans."""
     reach = 0
     for row in rows:
         if row or reach > 0:
@@ -106,18 +106,18 @@ def _without_empty(rows: list[list[Cell]]) -> Iterator[tuple[Cell, ...]]:
 
 
 def _tidy(pieces: list[str]) -> str:
-    """Return a cell's text: plain, its lines stripped, none of them empty."""
+    """Return a cell's plain text, with stripped lines and without empty ones."""
     lines = (" ".join(line.split()) for line in unescape("".join(pieces)).split("\n"))
     return "\n".join(line for line in lines if line)
 
 
 def is_delimiter(line: str) -> bool:
-    """Say whether a line stands between the head and the body of a table of pipes."""
+    """Return whether a line is the delimiter row of a pipe table."""
     return "|" in line and _DELIMITER.fullmatch(line) is not None
 
 
 def from_pipes(lines: list[str], fill: Callable[[str], str]) -> Table:
-    """Return the table whose head, delimiter and other lines these are. `fill` puts formulas in the place of their marks."""
+    """Parse a pipe table from its head, delimiter and body lines. `fill` replaces marks by their formulas."""
     head, _, *body = lines
     rows = [
         tuple(Cell(" ".join(plain(fill(text)).split()), heading=number == 0) for text in _cells(line))
@@ -135,6 +135,6 @@ def _cells(line: str) -> list[str]:
 
 
 def part_at_empty_line(text: str) -> tuple[str, str | None]:
-    """Return what stands before the first empty line, and what stands behind it."""
+    """Return the lines before the first empty one, and those after it."""
     match = _EMPTY_LINES.search(text)
     return (text[: match.start()], text[match.end() :]) if match else (text, None)

@@ -73,9 +73,9 @@ class _Part:
 
 
 def parse(output: str, *, width_px: int, height_px: int) -> Parsed:
-    """Return the page's Markdown without any tag, and its blocks as written, with boxes in pixels (to 0.1) of the image.
+    """Return the page's Markdown without tags, and its blocks, with boxes in pixels of the page image, rounded to 0.1.
 
-    A box that is no box is left out, its block is not; a tag in the wrong place is removed, the text around it is not.
+    A malformed box is dropped, but its block is kept. A misplaced tag is removed, but the text around it is kept.
     Asked with "OCR this image" the model writes the text itself where the label belongs: a label that is no layout label
     is text where none follows it, or where it is no name (small letters, `_` between words); then all of it is, before
     what follows.
@@ -100,13 +100,13 @@ def parse(output: str, *, width_px: int, height_px: int) -> Parsed:
 
 
 def _parts(text: str) -> list[_Part]:
-    """Take the output apart at its tags, in one pass; the first part is what stands before any block."""
+    """Split the output at its tags, in one pass. The first part is the text before the first block."""
     if not _ANY.search(text):
         text = _STRIPPED.sub(_RESTORED, text)
     whole = _OTHER.sub("", text)
     whole = whole.removesuffix(next(filter(whole.endswith, _REMNANTS), ""))
     before, *found = _LAYOUT.split(whole)
-    # Each tag with the text that follows it. An empty tag is the end of the output.
+    # Pairs of a tag and the text after it. An empty tag marks the end of the output.
     pairs = [*zip(found[::2], found[1::2], strict=True), ("", ""), ("", "")]
     parts = [_Part(pieces=[before])]
     at = 0
@@ -122,7 +122,7 @@ def _parts(text: str) -> list[_Part]:
         elif named and (bare or _tidy(words) in ROLES):
             at += 1
             parts.append(_Part(label=words, pieces=[between]))
-        elif tag == _REF and not second:  # the output ends in a label, or the end of one was forgotten
+        elif tag == _REF and not second:  # the output ends within a label, or the label's end tag is missing
             remnant = any(label.startswith(words.strip()) for label in ROLES)
             parts.append(_Part(pieces=[] if remnant else [words]))
         else:
@@ -131,19 +131,19 @@ def _parts(text: str) -> list[_Part]:
 
 
 def _split(text: str) -> tuple[str, str]:
-    """Part the coordinates that a text begins with from the rest."""
+    """Split a text into the coordinates at its beginning and the rest."""
     match = _COORDINATES.match(text)
     end = match.end() if match else 0
     return text[:end], text[end:]
 
 
 def _tidy(text: str) -> str:
-    """Strip the text. Where tags were removed the rest may have become a tag: a space can't be part of one."""
+    """Strip the text, and break up new tags that the removal of tags may have formed, by a space."""
     return _ANY.sub(" ", text).strip()
 
 
 def _boxes(coordinates: str, width_px: int, height_px: int) -> tuple[tuple[float, float, float, float], ...]:
-    """Return the boxes among the coordinates that lie within the image and have an area."""
+    """Return the boxes in the coordinates that lie within the image and have an area."""
     boxes = []
     for match in islice(_BOX.finditer(coordinates), MAX_BOXES):
         x0, y0, x1, y1 = map(float, match.groups())

@@ -1,4 +1,4 @@
-"""Tell what the parts of a page are by their Markdown, where a model says it in no other way."""
+"""Derive the roles of a page's parts from their Markdown, for models that write no layout."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from ocrfleet.records.pages import Block, Role
 
-#: What a part begins with, and what that makes it. Formulas are delimited by dollars or as LaTeX does it.
+#: Roles by the beginning of a part. Formulas are delimited by dollar signs or by LaTeX's own delimiters.
 _BEGINNINGS = tuple(
     (re.compile(beginning), role)
     for beginning, role in (
@@ -29,12 +29,12 @@ _FENCE = re.compile(r" {0,3}(`{3,}+(?=[^`]*+$)|~{3,})")
 
 
 def role_of(markdown: str) -> Role:
-    """Return what a part is by how it begins: TEXT where that says nothing."""
+    """Return the role of a part by its beginning; TEXT by default."""
     return next((role for beginning, role in _BEGINNINGS if beginning.match(markdown)), Role.TEXT)
 
 
 def refined(role: Role, markdown: str) -> Role:
-    """Return a role as the Markdown makes it more exact: a title of a lower level is a heading, a text may be a list."""
+    """Return a more exact role from the Markdown: a title of a lower level is a heading, a text may be a list."""
     written = role_of(markdown)
     if role is Role.TEXT or (role is Role.TITLE and written is Role.HEADING):
         return written
@@ -42,9 +42,10 @@ def refined(role: Role, markdown: str) -> Role:
 
 
 def blocks(markdown: str) -> Iterator[Block]:
-    """Yield the parts of a page that has no layout: headings, tables, code, and what stands between empty lines.
+    """Yield the parts of a page without layout: headings, tables, code, and paragraphs between empty lines.
 
-    A part has no label and no place. No line is lost or moved; a table, or code, that does not end takes all that follows.
+    A part has no label and no box. No line is lost or moved. A table or a code block without an end extends to the end of
+    the page.
     """
     for part in _parts(markdown.replace("\r\n", "\n").replace("\r", "\n").split("\n")):
         text = "\n".join(part).strip()
@@ -54,7 +55,7 @@ def blocks(markdown: str) -> Iterator[Block]:
 
 def _parts(lines: list[str]) -> Iterator[list[str]]:
     part: list[str] = []
-    #: tables that are open, and the fence that code is within
+    #: number of open tables; the fence of the open code block
     tables, fence = 0, ""
     for line in lines:
         if fence:
@@ -90,7 +91,7 @@ def _parts(lines: list[str]) -> Iterator[list[str]]:
 
 
 def _open(line: str, tables: int) -> int:
-    """Return how many tables are open after a line, of so many before it."""
+    """Return the number of open tables after a line, from the number before it."""
     for tag in _TABLE.finditer(line):
         tables = max(0, tables - 1) if tag[1] else tables + 1
     return tables

@@ -1,4 +1,4 @@
-"""Read what olmOCR writes: YAML front matter that tells of the page, then its Markdown.
+"""Parse the output of olmOCR: YAML front matter about the page, then its Markdown.
 
 The five fields are read by hand and strictly; what is no front matter is text. The fields and their values are those of
 https://github.com/allenai/olmocr/blob/main/olmocr/pipeline.py (its guided decoding).
@@ -22,7 +22,7 @@ _FIELDS = {
 }
 _FIELD = re.compile(rf"({'|'.join(_FIELDS)})[ \t]*+:[ \t]*+([^\r\n]{{0,64}})(?:\r?\n|\Z)")
 _RULE = re.compile(r"---+[ \t]*+(?:\r?\n|\Z)")
-#: some outputs are one block of code as a whole
+#: some outputs are one code block as a whole
 _FENCE = re.compile(r"```(?:markdown|yaml)?[ \t]*+\r?\n(?=---)")
 #: A figure, with the words that describe it and a name made of its place: there is no such file. In which pixels the place
 #: is, its authors don't say, so it is not used.
@@ -30,9 +30,9 @@ _FIGURE = re.compile(r"!\[([^\[\]]*+)\]\(page_[0-9_]{1,64}\.png\)")
 
 
 def parse(output: str) -> Parsed:
-    """Return the page's blocks, without label or place: this model gives neither.
+    """Return the page's blocks, without labels and boxes: this model writes neither.
 
-    The damage says what of the front matter is missing, or that the page has to be turned before it is read.
+    `damage` names missing fields of the front matter, or says that the page must be rotated first.
     """
     output = output.lstrip()
     fence = _FENCE.match(output)
@@ -43,7 +43,7 @@ def parse(output: str) -> Parsed:
 
 
 def _front_matter(output: str) -> tuple[str | None, str]:
-    """Return what is wrong with the front matter or with the page that it tells of, and the text after it."""
+    """Return what is wrong with the front matter or with the page it describes, and the text after it."""
     fields: dict[str, str] = {}
     opened = _RULE.match(output)
     at = opened.end() if opened else 0
@@ -62,13 +62,13 @@ def _front_matter(output: str) -> tuple[str | None, str]:
     elif wrong:
         damage = f"the front matter does not tell {', '.join(wrong)}"
     elif fields["is_rotation_valid"].lower() == "false" and (turn := fields["rotation_correction"]) != "0":
-        # Its authors' pipeline turns the page counter-clockwise by what the model says.
+        # olmOCR's own pipeline rotates the page counter-clockwise by this angle.
         damage = f"the page is not upright: it has to be turned counter-clockwise by {turn} degrees to be read"
     return damage, output[at:]
 
 
 def _described(block: Block) -> Block:
-    """Return a block with the words that describe a figure instead of a link to it."""
+    """Return a block in which a figure's link is replaced by its description."""
     if "](page_" not in block.markdown:
         return block
     return block.model_copy(update={"markdown": _FIGURE.sub(r"\1", block.markdown).strip()})

@@ -1,4 +1,4 @@
-"""Tables as OTSL, made into HTML.
+"""Convert tables from OTSL to HTML.
 
 Each tag is a cell of a grid: one with text (`<fcel>`), an empty one (`<ecel>`), or one that belongs to the cell at its
 left (`<lcel>`), above it (`<ucel>`) or both (`<xcel>`); `<nl>` ends a row (https://arxiv.org/abs/2305.03393).
@@ -20,7 +20,7 @@ _LINES = re.compile(r"\s*\n\s*")
 
 @dataclass(slots=True)
 class Cell:
-    """One place of the grid, with the tag that stands there and the text after it."""
+    """One cell of the grid, with its tag and the text after it."""
 
     tag: str
     text: str
@@ -32,7 +32,7 @@ class Cell:
 
     @property
     def free(self) -> bool:
-        """Whether another cell can take it: one with a text of its own can't be taken, whatever its tag says."""
+        """Whether another cell can span this one. A cell with text can't be spanned, whatever its tag says."""
         return self.tag in _SPANNED and not self.text and not self.taken
 
 
@@ -57,7 +57,7 @@ def table(rows: list[list[Cell]]) -> tuple[str, int]:
 
 
 def _spans(rows: list[list[Cell]], at: int, column: int) -> tuple[int, int]:
-    """Take the places at the right and below that belong to a cell, and return how many columns and rows it has."""
+    """Claim the cells to the right and below that a cell spans. Return its number of columns and rows."""
     row = rows[at]
     wide = 1
     while column + wide < len(row) and wide < MAX_SPAN and row[column + wide].tag == LEFT and row[column + wide].free:

@@ -1,6 +1,6 @@
-"""Read what PaddleOCR-VL writes: text or Markdown, formulas as LaTeX, and tables as OTSL, which become HTML.
+"""Parse the output of PaddleOCR-VL: text or Markdown, formulas as LaTeX, and tables as OTSL, which become HTML.
 
-Asked for a table it writes OTSL alone, asked with "OCR:" mostly text; tables are found wherever they stand.
+With the table prompt the model writes OTSL only, with "OCR:" mostly text. Tables are found anywhere in the output.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from worker.parsers.otsl import ROW_END, TAGS, Cell
 from worker.parsers.parsed import Parsed
 
 _TAG = re.compile(f"({'|'.join(TAGS)})")
-#: what is left of a tag when the output ends in it: a mere "<" may well be text
+#: the beginning of a tag, at which an output may end; a single "<" may be text
 _REMNANTS = {tag[:end] for tag in TAGS for end in range(2, len(tag))}
 
 
 def parse(output: str) -> Parsed:
-    """Return the page's blocks, without label or place: this model gives neither.
+    """Return the page's blocks, without labels and boxes: this model writes neither.
 
     Nothing is lost to a grid that isn't one: text after a tag that should have none stays in its cell, and text that
     follows the end of a row stands outside of the table.
@@ -41,7 +41,7 @@ def parse(output: str) -> Parsed:
 
 
 def _pieces(output: str) -> Iterator[str | list[list[Cell]]]:
-    """Take an output apart, in one pass: texts that stand outside of tables, and the rows of tables that have cells."""
+    """Split an output, in one pass, into the texts outside of tables and the rows of tables that have cells."""
     before, *found = _TAG.split(output)
     texts: list[str] = [before]
     rows: list[list[Cell]] = []
@@ -51,7 +51,7 @@ def _pieces(output: str) -> Iterator[str | list[list[Cell]]]:
                 yield "\n".join(texts)
                 texts, rows = [], [[]]
             rows[-1].append(Cell(tag, after))
-        elif not rows:  # a row's end where there is no table
+        elif not rows:  # a row end outside of a table
             texts.append(after)
         elif after.strip():
             yield [row for row in rows if row]

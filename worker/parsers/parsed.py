@@ -1,4 +1,4 @@
-"""What a parser makes of an output: a page's text and blocks, and what is wrong with them."""
+"""The result of a parser: a page's text and blocks, and what is wrong with them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Self
 
 from ocrfleet.records.pages import Block
 
-#: of blocks without a place: so many, and more than half of all, make a layout that can't be trusted
+#: blocks without a box: this many, and more than half of all, mean that the layout can't be trusted
 _FEWEST_UNPLACED = 2
 
 
@@ -18,18 +18,18 @@ class Parsed:
 
     text: str
     blocks: tuple[Block, ...] = ()
-    #: why this is not what was asked for, where it is not; what could be read of it is here all the same
+    #: what is wrong with the output; None if nothing is. The readable parts are kept in any case
     damage: str | None = None
 
     @classmethod
     def of(cls, blocks: Iterable[Block], *, damage: str | None = None) -> Self:
-        """Return a page that is made of these blocks, with empty lines between them."""
+        """Return a page that consists of these blocks, with empty lines between them."""
         blocks = tuple(blocks)
         return cls(text="\n\n".join(block.markdown for block in blocks if block.markdown), blocks=blocks, damage=damage)
 
 
 def misplaced(blocks: Iterable[Block]) -> str | None:
-    """Say that most of these blocks, all of which should have a place on the page, have none; None when they do."""
+    """Return the damage if most of these blocks lack the box that they should have; None otherwise."""
     boxes = [bool(block.boxes) for block in blocks]
     missing = boxes.count(False)
     if missing >= _FEWEST_UNPLACED and 2 * missing > len(boxes):
