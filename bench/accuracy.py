@@ -1,12 +1,11 @@
-"""Accuracy on pages whose text is known: our CPU engine beside Tesseract, in one run.
+"""Accuracy of the CPU engine against Tesseract, in one run, on pages with a known text.
 
     python -m bench.accuracy --corpus ../shared/corpus
 
-Tesseract runs twice: with `eng`, as somebody runs it who doesn't know the pages, and with the languages that somebody
-would choose who does. Ours is never told a language. A truth is a document's whole text; a PDF's pages are read in
-turn. Scores: word F1 over the multisets of words, order ignored; CER, edit distance over the truth's length, which
-punishes a wrong reading order. Both sides are NFKC, with long s as s and white space collapsed. Seconds are of one page
-in the engine, on one core when nothing else runs.
+Tesseract runs twice: with `eng`, as without knowledge of the pages, and with languages chosen by hand. Our engine gets no
+language. A truth is the text of a whole document. Scores: word F1 over the multisets of words, which ignores order; CER, the
+edit distance divided by the length of the truth, which punishes a wrong reading order. Both sides are normalised: NFKC, long s
+to s, white space collapsed. Seconds are those of one page in the engine, on one otherwise idle core.
 """
 
 from __future__ import annotations

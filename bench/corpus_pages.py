@@ -1,4 +1,4 @@
-"""The corpus' pages as a worker sees them, and those of their texts that are known or read."""
+"""The corpus's pages as a worker renders them, with their known or recognised texts."""
 
 from __future__ import annotations
 

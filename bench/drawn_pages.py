@@ -1,4 +1,4 @@
-"""Drawn pages, A4 upright, at any long side: with nothing to read on them, or hardly anything."""
+"""Drawn A4 pages, of any long side in pixels, with no text or hardly any."""
 
 from __future__ import annotations
 

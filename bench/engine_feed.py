@@ -1,16 +1,15 @@
-"""Whether the fleet keeps a real vLLM engine as busy as the engine can be kept: on the CPU, with a tiny checkpoint.
+"""Throughput of the fleet with a real vLLM engine against the bare engine: on the CPU, with a tiny checkpoint.
 
     make bench-vllm      (or: .venv-vllm/bin/python -m bench.engine_feed [--pages 48] [--rounds 3])
 
 Both sides read the same generated noisy 300-dpi scans, in turn, in one run:
+- the bare engine: VllmEngine alone, which gets all pages at once, already rendered;
+- the fleet: the code of `ocrfleet run` with an embedded Valkey and one worker: intake, queue, rendering, verdicts, storage,
+  assembly.
 
-- the bare engine: VllmEngine alone, given all pages at once, already rendered;
-- the fleet: `ocrfleet run`'s own code with an embedded Valkey and one worker: intake, queue, rendering, judging, recognising,
-  storing, assembly.
-
-Seconds are those from the first page in hand to the last one read, without loading the model. On two cores, what is not the
-engine takes time away from it that a GPU would not lose; so the CPU seconds of all that is not the engine (every process
-but vLLM's own, less what the bare side's process needs to hand its pages over), divided by the cores, are taken off.
+Seconds run from the first page to the last, without loading the model. On two cores, work beside the engine takes time from
+it that a GPU would not lose. So the CPU seconds of all other work (every process except vLLM's own, less what the bare side
+needs to submit its pages), divided by the number of cores, are subtracted.
 """
 
 from __future__ import annotations

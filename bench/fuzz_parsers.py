@@ -1,14 +1,14 @@
-"""Give the parsers what no model should write, and a million times: no exception, nothing left of a format, no time above linear.
+"""Fuzz the parsers with a million outputs: no exception, no remains of a format, no more than linear time.
 
     python -m bench.fuzz_parsers [--outputs 1000000] [--seed 1]
 
-Outputs are made by each format's grammar, from published samples, or from the tokens of all formats, then most are damaged:
-bytes flipped, cut off, spliced with another, stretches repeated or lost, tags repeated and nested, numbers made huge, odd
-characters put in. Each goes to its own parser, every eighth to another one, and one in eight pages of text is cleaned as for a
-Markdown output. A page must be all of its blocks, without a tag, with boxes on the image.
+Outputs come from each format's grammar, from published samples, or from the tokens of all formats. Most are then damaged:
+flipped bytes, cuts, splices, repeated or missing stretches, repeated and nested tags, huge numbers, odd characters. Each goes
+to its own parser, every eighth to another one, and one text in eight is cleaned as for Markdown output. A page must consist of
+its blocks, without a tag, with boxes on the image.
 
-Then families of outputs that could take too long are read at 25,000 and at eight times as many characters: the ratio of the
-medians must stay below 16. Exits with 1 when anything of this does not hold; an output that did it is printed.
+Then families of outputs that could take too long are parsed at 25,000 and at eight times as many characters: the ratio of the
+medians must stay below 16. Exits with 1, and prints the output, if a check fails.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
-"""Peak memory of every process of a fleet for a file of 2 GB and a PDF of 5,000 pages: it must not grow with either.
+"""Peak memory of all processes of a fleet for a file of 2 GB and a PDF of 5,000 pages. It must not grow with either.
 
     python -m bench.large [--megabytes 2000] [--pages 5000] [--limit 64]
 
-A real SeaweedFS has the store, `serve` (with its clerk) takes uploads over HTTP, a worker fetches, renders and assembles;
-the engine is the tests' own, which reads at once. The same processes first see something small, then the large thing; what is
-compared is the peak of each process's resident memory, before and after. A large file is an image of two pages with zeros
-behind them: whole files are sent, stored, fetched and hashed, whatever is in them. The small one has 50 MB, so that it is
-sent in parts as well.
-Seconds are of all parties on one machine.
+The store is a real SeaweedFS. `serve` with its intake consumer accepts uploads over HTTP, a worker fetches, renders and
+assembles; the engine is a test engine without work of its own. The same processes first get a small input, then the large one;
+the peaks of their resident memory before and after are compared. The large file is an image of two pages followed by zeros:
+files are sent, stored, fetched and hashed as a whole, whatever they contain. The small one has 50 MB, so that it is a
+multipart upload as well.
+
+Seconds include all processes on one machine.
 """
 
 from __future__ import annotations

@@ -1,16 +1,15 @@
-"""What the watch for loops costs, what it sees and what it spares.
+"""The detection of repetition: its cost, what it detects, and its false alarms.
 
     python -m bench.loops [--corpus ../shared/corpus] [--rounds 5]
 
-First the cost: texts fed in pieces of 64 characters, about 16 tokens, until 7,000 tokens are full; the fastest of several
-rounds; characters a second, and the share of a core at 2,500 tokens a second (10,000 characters). The base, in the same run,
-is a watch that only joins the pieces. A text that is a loop is cut into stretches too short to trip, so that each stretch
-costs what a loop costs until it is seen.
+Cost: texts are fed in pieces of 64 characters (about 16 tokens) up to 7,000 tokens; the fastest of several rounds, in
+characters a second, and as a share of a core at 2,500 tokens a second (10,000 characters). The baseline of the same run only
+joins the pieces. Texts that are loops are cut into stretches too short to be detected.
 
-Then the table: loops as users met them and pages that only look like loops (both from tests/unit/worker/engines/test_repetition.py), the corpus'
-texts and text layers. Tokens are estimated, as no tokenizer is at hand: a tag is one, a word one for each four letters begun,
-every other sign one. What a loop spares is what is left of 7,000 tokens when it is seen. Exits with 1 when a loop is missed,
-a page is taken for one, or the cost is above 1 % of a core.
+Table: loops as users reported them, and pages that only look like loops (both from
+tests/unit/worker/engines/test_repetition.py), the corpus's texts and text layers. Tokens are estimated without a tokenizer: one
+for a tag, one for each four letters of a word, one for any other sign. The saving of a loop is the rest of 7,000 tokens at
+its detection. Exits with 1 if a loop is missed, a page is taken for one, or the cost exceeds 1 % of a core.
 """
 
 from __future__ import annotations

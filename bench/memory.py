@@ -1,10 +1,9 @@
-"""Peak memory of `ocrfleet run` and all its processes, for a short and a long document: it must not grow with pages.
+"""Peak memory of `ocrfleet run` with all its processes, for a short and a long document. It must not grow with pages.
 
     python -m bench.memory [--pages 100 1000]
 
-Resident memory is summed over the process tree as proportional set size (PSS: shared pages count once), sampled five
-times a second. The pages are small generated scans, so that a thousand of them are read in minutes; what is compared is
-the growth, not the level.
+Resident memory is summed over the process tree as proportional set size (PSS: shared pages count once), sampled five times a
+second. The pages are small generated scans, so that a thousand take minutes. Only the growth is compared, not the level.
 """
 
 from __future__ import annotations

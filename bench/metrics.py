@@ -1,16 +1,15 @@
-"""What metrics cost: pages per second of a worker with a fast engine, with its metrics and without.
+"""The cost of metrics: pages per second of a worker with a fast engine, with metrics and without.
 
     python -m bench.metrics [--pages 80] [--rounds 50]
 
-Both sides have a Valkey, a store in memory where there is one, and a worker process of their own, for all of the run, and
-read the same pages in turn, in alternating order. The engine is that of the tests, which takes no time: so what is measured
-is all that we do with a page. With: the worker writes its metrics into files, as below a supervisor, and all of them are
-gathered and formatted once a second, as for a Prometheus that asks that often. Without: every call that counts, observes or
-sets something does nothing.
+Each side has its own Valkey, store (in memory if possible) and worker process during the whole run. Both read the same pages
+in turn, in alternating order. The test engine takes no time, so all of our own work on a page is measured. With metrics: the
+worker writes them into files, as under a supervisor, and they are gathered and formatted once a second, as for a Prometheus
+with that interval. Without: every call that counts, observes or sets a value does nothing.
 
-Pages per second are those between the first and the last record in the store; rounds are short, so that whatever else the
-machine does comes to both sides. On a busy one that is not enough: the quartiles of the rounds' ratios say so. Pages per CPU
-second, of the worker, its renderers and of gathering, are what a worker with such an engine is bound by, and decide.
+Pages per second run from the first record in the store to the last. Rounds are short, so that other load on the machine hits
+both sides; the quartiles of the rounds' ratios show how noisy it was. Pages per CPU second (of the worker, its renderers and of
+gathering) limit a worker with such an engine, so they decide.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""What `ocrfleet run` costs beside recognition: CPU seconds of the whole command against the bare engine.
+"""The cost of `ocrfleet run` beside recognition: CPU seconds of the whole command against the bare engine.
 
     python -m bench.overhead [--pages 60] [--rounds 3]
 
-Both sides read the same pages in one run, in turn. The bare side is one process that loads the engine, then calls it in
-a loop on page images that were rendered beforehand; loading is not counted, rendering is not, nothing is stored. The
-fleet's side is everything that the command spends from its start to its end: interpreter starts, Valkey, intake, rendering,
-queue, recognition, storing, assembly, delivery. So the ratio holds all that is not recognition.
+Both sides read the same pages in one run, in turn. The bare side is one process that loads the engine, then calls it in a loop
+with page images that were rendered before; it counts neither loading nor rendering, and stores nothing. The fleet's side is
+the whole command: interpreter starts, Valkey, intake, rendering, queue, recognition, storage, assembly, delivery. So the ratio
+contains all work that is not recognition.
 
-Then the fleet alone, on one processor with one worker and on two with two: pages per second of recognising, as the
-command itself measures it in its summary (start-up included).
+Then the fleet alone, on one processor with one worker and on two with two: pages per second of recognition, as the command's
+own summary reports them (start-up included).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The peak of resident memory of processes, as the kernel keeps it (VmHWM): of each program since it was started.
+"""The peak resident memory of processes, from the kernel (VmHWM): of each program since it was started.
 
-`ru_maxrss` would not do: it counts what a process was before it became another program, which is the bench itself.
+`ru_maxrss` is no alternative: it includes the memory of the process before exec, which is the bench itself.
 """
 
 from __future__ import annotations

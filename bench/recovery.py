@@ -1,10 +1,11 @@
-"""How long a fleet takes to recover from a single fault: real processes, as in tests/chaos.
+"""Seconds that a fleet takes to recover from a single fault, with real processes as in tests/chaos.
 
     python -m bench.recovery [--rounds 3] [--flavour redis|valkey]
 
-Three workers with a lease of five seconds read many pages. For each kind of fault the pages are noted that workers have in hand;
-then it is done, and ends after two seconds where it lasts. Recovered: each of these pages has a record. For a killed leader:
-another one leads. A worker that is stopped for longer than its lease counts from its stop. Prints median and worst, in seconds.
+Three workers with a lease of five seconds read many pages. For each kind of fault, the pages in flight are noted and the fault
+is injected; faults that last end after two seconds. The fleet has recovered when each of these pages has a record, or, for a
+killed leader, when another process leads. The time of a worker that is stopped for longer than its lease begins at its stop.
+Prints median and worst, in seconds.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Redis's memory with few and with very many pages submitted: what waits is in the store, so it must be about the same.
+"""Redis's memory with few and with many pages submitted. Waiting documents are in the store, so it must hardly differ.
 
     python -m bench.redis_memory [--pages 10000 1000000]
 
-For each number of pages, in documents of a hundred: manifests and markers as intake writes them, a real Valkey, and a dispatcher
-that publishes what its backlog limit allows (the default: ten minutes of one worker's assumed speed). Exits with 1 when the
-memory that Redis uses differs by more than a tenth.
+For each number of pages, in documents of a hundred: manifests and markers as intake writes them, a real Valkey, and a
+dispatcher that publishes up to its backlog limit (default: ten minutes of one worker's assumed speed). Exits with 1 if the
+memory of Redis differs by more than a tenth.
 """
 
 from __future__ import annotations

@@ -1,16 +1,15 @@
-"""What a page costs on its way from a file to the pixels that an engine sees: CPU milliseconds, by kind of page.
+"""CPU milliseconds of a page from its file to the engine's pixels, by kind of page.
 
     python -m bench.rendering [--pages 6] [--rounds 4] [--long-side 1684]
 
-Compares, in one run and in turn on the same pages (generated, noisy, A4 at 300 dpi):
-
+Compares, in one run and in turn, on the same pages (generated, noisy, A4 at 300 dpi):
 - png: MuPDF's pixmap, written as PNG and read again by Pillow, as DeepSeek's published scripts do
 - mupdf: the bare pixmap, in RGB
-- decode: the embedded or only JPEG decoded at a fraction of its size, resized and made RGB: the least that is known
-- ours: RenderPool to PageImage and `is_blank`: sandbox, hand-over, copies, judgement; this process and its child together
+- decode: the only or embedded JPEG decoded at a reduced size, resized and converted to RGB: the known minimum
+- ours: RenderPool to PageImage and `is_blank`: sandbox, hand-over, copies, blank check; this process and its child together
 
-Columns to the left of "ours" do neither of that: no process between, no copy, no check. The ratio is png to ours. MuPDF keeps
-images that it decoded, so its cache is emptied before each page. Last, pages per second with one renderer and with two.
+The columns before "ours" include no process boundary, copy or check. The ratio is png to ours. MuPDF's image cache is emptied
+before each page. The last rows are pages per second with one renderer and with two.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""What a fleet asks of its S3 store: requests and bytes for each document and each page, and those of a fleet that has nothing to do.
+"""Requests and bytes that a fleet sends to its S3 store: per document, per page, and of an idle fleet.
 
     python -m bench.s3_requests [--documents 60] [--pages 300]
 
-A real S3 server (SeaweedFS) counts. `dispatch`, `watch --poll` every ten seconds and one worker with an engine of the tests take
-documents of one page, then the same number of pages in long documents; what both rounds took is shared out among documents and
-pages, less what an idle fleet asks for in the same time. Engines have no part in it: a text of a few words a page.
+A real S3 server (SeaweedFS) counts. `dispatch`, `watch --poll` every ten seconds and one worker with a test engine process
+documents of one page, then the same number of pages in long documents. The requests of both rounds, less those of an idle fleet
+in the same time, are attributed to documents and pages. A page's text has a few words.
 """
 
 from __future__ import annotations

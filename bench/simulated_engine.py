@@ -1,13 +1,13 @@
-"""An engine that only keeps time, as a worker of A100s would: for bench/simulated_gpus.py.
+"""A simulated engine with the timing of an A100, for bench/simulated_gpus.py.
 
-One A100-40G writes 2,500 tokens a second to 100 pages at the same time, a page has about 1,080 tokens: 2.31 pages a second,
-the published 200,000 a day. Each token of every page that runs takes one step of the model, and a step takes a fixed time
-and a little more for each page: with 100 pages 40 ms, which is 25 tokens a second for each; with a single page 16.7 ms (60 a
-second, my assumption: decoding is bound by memory, so few pages hardly make it faster). So an engine that isn't full is slower:
+One A100-40G writes 2,500 tokens a second for 100 pages at once, and a page has about 1,080 tokens: 2.31 pages a second, the
+published 200,000 a day. Each token of all running pages takes one step of the model, and a step takes a fixed time and a
+little more for each page: 40 ms with 100 pages (25 tokens a second for each), 16.7 ms with one (60 a second; an assumption:
+decoding is bound by memory bandwidth, so fewer pages make it hardly faster). An engine that is not full is therefore slower:
 with 50 of 100 pages it writes 71 % of its tokens.
 
-A slot here stands for five of those 100 and is five times as fast, on both sides of that equation. A GPU is as fast as before
-and full of pages after a fifth of the time; it forgives less, because it runs empty in a fifth of the time as well.
+A slot stands for five of those 100 pages and is five times as fast. So a simulated GPU has the same speed, and is full of
+pages after a fifth of the time; it is less forgiving, because it also runs empty in a fifth of the time.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""`ocrfleet submit s3://bucket/prefix/` of many small objects in a real SeaweedFS: peak memory, keys a second, and again.
+"""`ocrfleet submit s3://bucket/prefix/` for many small objects in a real SeaweedFS: peak memory and keys a second, twice.
 
     python -m bench.submit_prefix [--objects 10000 100000]
 
-For each number, in a bucket of its own: the command is run twice, with its store in a local folder; the second time there
-is nothing new. What is compared is the peak of the process's resident memory between the two numbers: it may grow by the roll's 16 bytes an object, three times that while parts become one, and by nothing else that
-grows with objects. SeaweedFS and the command share the machine's cores, so the rates are those of both.
+For each number of objects, in a bucket of its own, the command runs twice with its store in a local folder; the second time
+nothing is new. The peak of the process's resident memory is compared between the two numbers: it may grow by 16 bytes an
+object for the seen-objects index, or three times that while its parts are merged, and by nothing else. SeaweedFS and the
+command share the machine's cores, so the rates include both.
 """
 
 from __future__ import annotations

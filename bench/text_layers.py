@@ -1,13 +1,13 @@
-"""Text layers: which of the corpus' own are trusted, and how many spoilt ones are seen through.
+"""Text layers: which of the corpus's layers are trusted, and how many spoilt ones are rejected.
 
     python -m bench.text_layers --corpus ../shared/corpus
 
-The first pages of each PDF (more of the long one): is there a layer, is it trusted or why not, what it costs. Then each
-trusted layer is spoilt in memory, beside the same page image: its letters shifted, by each number of places, and those of its
-second half only; another layer of the corpus; moved by half a page; its first line only, as on a stamped scan; letters at
-random; one in six or ten of them wrong, as of a poor OCR engine on a scan. Where pages' text is known: CER and word F1 of
-the layer, in MuPDF's order and in that of worker/engines/layout/reading_order.py. Most of those truths were taken from the file itself,
-in the order that it is drawn in.
+For the first pages of each PDF (more of the long one): whether there is a layer, whether it is trusted or why not, and the
+cost. Then each trusted layer is spoilt in memory, beside the same page image: all letters shifted by some places, or those of
+the second half only; the layer of another document; moved by half a page; reduced to its first line, as on a stamped scan;
+random letters; one letter in six or ten wrong, as from a poor OCR engine. For pages with a known text: CER and word F1 of the
+layer in MuPDF's order and in that of worker/engines/layout/reading_order.py. Most of these truths are the file's own text, in
+drawing order.
 """
 
 from __future__ import annotations
