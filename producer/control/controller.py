@@ -1,14 +1,15 @@
-"""Control: what exactly one process of a fleet does at a time, whichever of them that is.
+"""The controller loop: the steps that exactly one process of a fleet runs at a time, the leader.
 
-Arrivals to intake, documents to the queue, what is lost once more to the queue, what has ended to those who want it. All
-that it knows is in the store and in Redis: whoever takes over goes on.
+All of its state is in the store and in Redis, so that another process can take over at any moment.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import structlog
@@ -24,8 +25,8 @@ from producer.control.gauges import GaugeUpdater
 from producer.control.sweep import Sweep
 from producer.delivery.finisher import Finisher
 from producer.delivery.to_s3 import S3Delivery
-from producer.delivery.webhook import Sender
-from producer.delivery.webhook_outbox import Courier, Outbox
+from producer.delivery.webhook import WebhookClient
+from producer.delivery.webhook_outbox import WebhookOutbox, WebhookSender
 from producer.documents.service import DocumentService
 from producer.intake.scheduler import IntakeScheduler
 from producer.state.backlog import Backlog
@@ -39,107 +40,123 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-#: Seconds between two rounds, and between two looks at what was deleted.
+#: Seconds between two rounds; at most, after some rounds without work: each round costs a dozen requests to the store.
 _ROUND = 0.5
-#: … and at most, when there was nothing to do for some rounds: each costs a dozen requests to the store.
 _IDLE_ROUND = 3.0
-_TIDY = 60.0
-#: Seconds before results are delivered once more that somebody's bucket did not take.
+#: Seconds between two runs of the steps that need not run in each round.
+_REMOVE_DELETED = 60.0
 _REDELIVER = 600.0
 
 
+@dataclass(slots=True)
+class Step:
+    """A step of the loop. `run` returns something true when it found work; where it raises, the next round runs it again."""
+
+    name: str
+    run: Callable[[], object]
+    #: seconds between two runs; 0: in each round
+    every: float = 0.0
+    last_run: float = field(default_factory=time.monotonic)
+
+    @property
+    def due(self) -> bool:
+        return time.monotonic() - self.last_run >= self.every
+
+
 class Controller(threading.Thread):
-    """Strives to be the one, and does its duties while it is. `stop` ends it."""
+    """Runs the controller loop while this process is the leader, and otherwise waits to become it."""
 
     def __init__(self, settings: Settings, store: ObjectStore) -> None:
-        super().__init__(name="control", daemon=True)
+        super().__init__(name="controller", daemon=True)
         self._settings = settings
         self._store = store
         self._ledger = Ledger(settings.redis_url)
-        self._stop_asked = threading.Event()
+        self._stopped = threading.Event()
         #: the leader's gauges
-        self.observed = ObservedGauges()
-        self.observed.replace({metrics.LEADER: {(): 0}})
+        self.gauges = ObservedGauges()
+        self.gauges.replace({metrics.LEADER: {(): 0}})
 
     def stop(self) -> None:
-        """End after the round that has begun; another process may take over at once."""
-        self._stop_asked.set()
+        """Stop after the present round; another process may take over at once."""
+        self._stopped.set()
         self.join()
 
     def run(self) -> None:
         app = make_app(self._settings)
         with Leadership(self._ledger.redis, keys.REDIS_DISPATCHER) as leadership:
-            while not self._stop_asked.wait(_ROUND):
+            while not self._stopped.wait(_ROUND):
                 if leadership.held:
-                    self._lead(leadership, app)
+                    with self._steps(app) as steps:
+                        self._loop(leadership, steps)
         app.close()
 
-    def _lead(self, leadership: Leadership, app: Celery) -> None:
-        """Do the duties until somebody else is to."""
+    def _loop(self, leadership: Leadership, steps: Sequence[Step]) -> None:
+        """Run the steps in rounds while this process leads."""
+        pause = _ROUND
+        while leadership.held and not self._stopped.wait(pause):
+            found_work = _run_round(steps)
+            if found_work is not None:
+                pause = _ROUND if found_work else min(pause * 1.5, _IDLE_ROUND)
+
+    @contextmanager
+    def _steps(self, app: Celery) -> Iterator[Sequence[Step]]:
+        """Start what the steps need, for as long as this process leads."""
+        settings, store, ledger = self._settings, self._store, self._ledger
         with ExitStack() as stack:
-            outbox = Outbox(self._store)
-            finisher = Finisher(self._store, S3Delivery(self._store, self._settings.s3), outbox)
+            outbox = WebhookOutbox(store)
+            finisher = Finisher(store, S3Delivery(store, settings.s3), outbox)
             stack.callback(finisher.close)
-            observer = GaugeUpdater(self._settings, self._store, self._ledger, self.observed)
-            stack.enter_context(observer.running())
-            duties = _Duties(self._settings, self._store, self._ledger, app, finisher=finisher, observer=observer)
-            sender = Sender(self._settings.webhook_secret, private=self._settings.webhook_private)
-            courier = stack.enter_context(Courier(outbox, sender).running())
-            pause = _ROUND
-            while leadership.held and not self._stop_asked.wait(pause):
-                try:
-                    busy = duties.round()
-                    courier.run_due()
-                    pause = _ROUND if busy else min(pause * 1.5, _IDLE_ROUND)
-                except OcrfleetError as error:
-                    log.warning("waiting", error=str(error))
-                except Exception:  # a round that can't be done must not end the rounds
-                    log.exception("round failed")
+            gauges = stack.enter_context(GaugeUpdater(settings, store, ledger, self.gauges).running())
+            client = WebhookClient(settings.webhook_secret, private=settings.webhook_private)
+            sender = stack.enter_context(WebhookSender(outbox, client).running())
+            intake = IntakeScheduler(store, ledger, app)
+            dispatcher = Dispatcher(store, ledger, app, backlog=Backlog(ledger, settings).limit, finish=finisher.finish)
+            sweep = Sweep(dispatcher, store, ledger, app)
+            documents = DocumentService(store, ledger, settings)
+            stack.callback(documents.close)
+
+            adopted = False
+
+            def adopt_once() -> None:
+                nonlocal adopted
+                if not adopted:
+                    dispatcher.adopt()
+                    adopted = True
+
+            def dispatch() -> bool:
+                ended = dispatcher.tick()
+                gauges.set_active(list(dispatcher.active.values()))
+                return bool(ended) or dispatcher.busy
+
+            def publish_lost() -> int:
+                # Once more: the leader before may have dispatched documents while this one took over.
+                dispatcher.adopt()
+                return sweep.run()
+
+            yield (
+                Step("adopt active documents", adopt_once),
+                Step("publish intake jobs", intake.tick),
+                Step("dispatch documents, finish ended ones", dispatch),
+                Step("publish lost jobs again", publish_lost, every=settings.sweep_seconds),
+                Step("remove deleted documents", documents.remove_deleted, every=_REMOVE_DELETED),
+                Step("deliver again what a bucket refused", finisher.try_undelivered, every=_REDELIVER),
+                Step("send webhooks", sender.run_due),
+            )
 
 
-class _Duties:
-    """What is done again and again. Raises TransientError; the next round goes on."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        store: ObjectStore,
-        ledger: Ledger,
-        app: Celery,
-        *,
-        finisher: Finisher,
-        observer: GaugeUpdater,
-    ) -> None:
-        self._settings = settings
-        self._receiver = IntakeScheduler(store, ledger, app)
-        self._dispatcher = Dispatcher(
-            store, ledger, app, backlog=Backlog(ledger, settings).limit, finish=finisher.finish
-        )
-        self._sweep = Sweep(self._dispatcher, store, ledger, app)
-        self._registry = DocumentService(store, ledger, settings)
-        self._finisher = finisher
-        self._observer = observer
-        self._adopted = False
-        self._swept = self._tidied = self._redelivered = time.monotonic()
-
-    def round(self) -> bool:
-        """Do what is due; say whether there was work."""
-        if not self._adopted:
-            self._dispatcher.adopt()
-            self._adopted = True
-        arrived = self._receiver.tick()
-        ended = self._dispatcher.tick()
-        self._observer.set_active(list(self._dispatcher.active.values()))
-        now = time.monotonic()
-        if now - self._swept > self._settings.sweep_seconds:
-            # Also what another leader began at its very end, as this one took over.
-            self._dispatcher.adopt()
-            self._sweep.run()
-            self._swept = now
-        if now - self._tidied > _TIDY:
-            self._registry.remove_deleted()
-            self._tidied = now
-        if now - self._redelivered > _REDELIVER:
-            self._finisher.try_undelivered()
-            self._redelivered = now
-        return bool(arrived or ended or self._dispatcher.busy)
+def _run_round(steps: Sequence[Step]) -> bool | None:
+    """Run the steps that are due; return whether any found work. A step that fails ends the round: None is returned then."""
+    found_work = False
+    for step in steps:
+        if not step.due:
+            continue
+        try:
+            found_work |= bool(step.run())
+        except OcrfleetError as error:  # the store or Redis is away
+            log.warning("controller.step_failed", step=step.name, error=str(error))
+            return None
+        except Exception:  # the next round may succeed
+            log.exception("controller.step_raised", step=step.name)
+            return None
+        step.last_run = time.monotonic()
+    return found_work

@@ -35,7 +35,7 @@ def control_plane(settings: Settings, store: ObjectStore, *, clerks: int, exposi
     """Strive to lead the fleet, and have so many intake processes, until the block ends. Their metrics are exposed."""
     ended = threading.Event()
     control = Controller(settings, store)
-    exposition.add(control.observed)
+    exposition.add(control.gauges)
     with scratch("ocrfleet-clerks-") as folder:
         children = ChildMetrics(folder / "metrics")
         exposition.add(children)

@@ -1,4 +1,4 @@
-"""What follows from a document's end: it is delivered to all who want it, they are told, and the indexes know it."""
+"""Finish ended documents: deliver the results, add the webhook events, update the indexes."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ if TYPE_CHECKING:
 
     from ocrfleet.storage.store import ObjectStore
     from producer.delivery.to_s3 import S3Delivery
-    from producer.delivery.webhook_outbox import Outbox
+    from producer.delivery.webhook_outbox import WebhookOutbox
 
 log = structlog.get_logger(__name__)
 
-#: Seconds before what failed is tried again.
+#: Seconds before a failed attempt is repeated.
 _PAUSE = 10.0
 
 
 class Undelivered(Record):
-    """That a document has ended, and results of it can't be delivered until somebody mends their bucket or its permissions."""
+    """An ended document whose results can't be delivered until somebody corrects the bucket or its permissions."""
 
     schema_version: Literal[1] = 1
     document: DocumentId
     generation: Generation
-    #: what is to be mended
+    #: what has to be corrected
     detail: str
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A document that ended and was delivered, and who asked for it last."""
+    """A document that ended and was delivered, and its latest submission."""
 
     status: Status
     latest: Submission | None
@@ -53,20 +53,20 @@ class Finished:
 
 def _count(finished: Finished) -> None:
     metrics.DOCUMENTS_ENDED.labels(finished.status.status.value).inc()
-    # Of one that is tried again nobody noted when that was asked for.
+    # The time of a retry request is not stored.
     if finished.latest is not None and finished.status.generation == 1:
         seconds = (datetime.now(UTC) - datetime.fromisoformat(finished.latest.submitted)).total_seconds()
         metrics.TURNAROUND.labels(finished.latest.terms.queue.value).observe(max(0.0, seconds))
 
 
 class Finisher:
-    """Finishes documents beside its caller, `threads` at a time. Everything it does may be repeated."""
+    """Finishes documents in threads of its own. Each step may be repeated."""
 
     def __init__(
         self,
         store: ObjectStore,
         results: S3Delivery,
-        outbox: Outbox,
+        outbox: WebhookOutbox,
         *,
         threads: int = 8,
         clock: Callable[[], float] = time.monotonic,
@@ -80,13 +80,13 @@ class Finisher:
         self._not_before: dict[tuple[str, int], float] = {}
 
     def close(self) -> None:
-        """Wait for what was begun; the rest is done after the next start."""
+        """Wait for the documents in work; the others are finished after the next start."""
         self._pool.shutdown(cancel_futures=True)
 
     def finish(self, document: str, generation: int) -> bool:
-        """Begin to finish a document unless that was done; say whether it is. Ask again if not.
+        """Start to finish a document unless that was done; return whether it is finished. If not, call again later.
 
-        What fails is tried again after a pause, and keeps nothing else from being finished.
+        A failed attempt is repeated after a pause, and delays no other document.
         """
         task = (document, generation)
         begun = self._begun.get(task)
@@ -100,22 +100,22 @@ class Finisher:
         try:
             _count(begun.result())
         except NotFoundError as error:
-            log.info("ended document not finished: it was deleted", document=document, error=str(error))
+            log.info("finisher.document_deleted", document=document, error=str(error))
         except DamagedRecordError as error:
-            log.error("ended document not finished", document=document, error=str(error))  # noqa: TRY400
+            log.error("finisher.record_damaged", document=document, error=str(error))  # noqa: TRY400
         except TransientError as error:
-            log.warning("waiting", document=document, error=str(error))
+            log.warning("finisher.store_away", document=document, error=str(error))
             self._not_before[task] = self._clock() + _PAUSE
             return False
         except Exception:
-            log.exception("ended document not finished", document=document)
+            log.exception("finisher.raised", document=document)
             self._not_before[task] = self._clock() + _PAUSE
             return False
         self._not_before.pop(task, None)
         return True
 
     def try_undelivered(self) -> None:
-        """Begin to deliver once more what could not be delivered until somebody mended something."""
+        """Start to deliver again the documents that could not be delivered."""
         self._pool.submit(self._try_undelivered)
 
     def _try_undelivered(self) -> None:
@@ -125,25 +125,25 @@ class Finisher:
                     left = Undelivered.from_bytes(self._store.get(key))
                     self._finish(left.document, left.generation)
         except TransientError as error:
-            log.warning("waiting", error=str(error))
+            log.warning("finisher.redelivery_interrupted", error=str(error))
         except Exception:
-            log.exception("undelivered results left alone")
+            log.exception("finisher.redelivery_raised")
 
     def _finish(self, document: str, generation: int) -> Finished:
         status = Status.from_bytes(self._store.get(keys.status(document, generation)))
         manifest = Manifest.from_bytes(self._store.get(keys.manifest(document)))
-        to_mend: ConfigurationError | None = None
+        to_correct: ConfigurationError | None = None
         latest: Submission | None = None
         for submission in self._submissions(document):
             if latest is None or latest.submitted < submission.submitted:
                 latest = submission
             try:
                 self._deliver(status, submission)
-            except ConfigurationError as error:  # it keeps nobody else waiting
-                to_mend = error
+            except ConfigurationError as error:  # the other submissions are delivered all the same
+                to_correct = error
             else:
-                self._tell(status, submission)
-        self._note(status, to_mend)
+                self._add_event(status, submission)
+        self._record_undelivered(status, to_correct)
         day = manifest.created[:8]
         for other in DocumentStatus:
             if other is not status.status:
@@ -156,27 +156,27 @@ class Finisher:
             try:
                 yield Submission.from_bytes(self._store.get(key))
             except DamagedRecordError as error:
-                log.error("submission left alone", document=document, error=str(error))  # noqa: TRY400
+                log.error("finisher.submission_damaged", document=document, error=str(error))  # noqa: TRY400
 
     def _deliver(self, status: Status, submission: Submission) -> None:
         if submission.terms.results is not None:
             self._results.deliver(status, submission)
 
-    def _note(self, status: Status, to_mend: ConfigurationError | None) -> None:
-        """Note that something is to be mended before all is delivered, or that it no longer is."""
+    def _record_undelivered(self, status: Status, to_correct: ConfigurationError | None) -> None:
+        """Record what has to be corrected before all is delivered, or remove that record."""
         key = keys.undelivered(status.document)
-        if to_mend is not None:
-            log.error("not delivered, to be tried again", document=status.document, error=str(to_mend))
-            left = Undelivered(document=status.document, generation=status.generation, detail=str(to_mend))
+        if to_correct is not None:
+            log.error("finisher.not_delivered", document=status.document, error=str(to_correct))
+            left = Undelivered(document=status.document, generation=status.generation, detail=str(to_correct))
             self._store.put(key, left.to_bytes())
         elif self._store.exists(key):
             self._store.delete(key)
 
-    def _tell(self, status: Status, submission: Submission) -> None:
+    def _add_event(self, status: Status, submission: Submission) -> None:
         if submission.terms.callback is None:
             return
         told = keys.told(status.document, status.generation, submission.digest)
         if not self._store.exists(told):
             self._outbox.add(status, submission)
-            # Afterwards: a crash between the two tells twice rather than never.
+            # Afterwards: a crash between the two sends the event twice, not never.
             self._store.put(told, MARK)

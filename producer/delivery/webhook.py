@@ -1,7 +1,7 @@
-"""One signed POST to somebody who wants to be told, as Standard Webhooks 1.0 has it (standardwebhooks.com).
+"""Webhook client: one signed POST, as Standard Webhooks 1.0 specifies (standardwebhooks.com).
 
-Whoever names a URL to us must not make us a way into our own network: the host's addresses are looked up once and checked,
-and one of those that were checked is connected to; no redirect is followed and no proxy used.
+A callback URL must not give access to the network of this server: the host's addresses are resolved once and checked, the
+connection goes to one of the checked addresses, redirects are not followed and no proxy is used.
 """
 
 from __future__ import annotations
@@ -24,36 +24,36 @@ from ocrfleet.errors import OcrfleetError
 if TYPE_CHECKING:
     from pydantic import SecretStr
 
-#: Seconds for all of one delivery; to connect; between two pieces of the answer.
+#: Seconds for one whole delivery; to connect; between two parts of the response.
 _DEADLINE, _CONNECT, _READ = 30.0, 5.0, 10.0
 _LONGEST_URL = 2000
 _HTTPS, _HTTP = 443, 80
 _GONE = 410
-#: How the specification writes a secret that is bytes.
+#: Prefix of a secret that is base64, as the specification has it.
 _ENCODED_SECRET = "whsec_"  # noqa: S105 - a prefix
-#: IPv4 addresses inside IPv6 ones are reached by way of these (RFC 6052, section 2.1).
+#: Network by which IPv4 addresses are reached from IPv6 (RFC 6052, section 2.1).
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class CallbackError(OcrfleetError):
-    """A URL that nothing is sent to, and why."""
+    """A callback URL that is refused."""
 
 
-class Answer(StrEnum):
-    """What became of a delivery."""
+class DeliveryResult(StrEnum):
+    """Result of an attempt at a delivery."""
 
     DELIVERED = "delivered"
-    #: the receiver wants no more (410)
+    #: the receiver answered 410: it wants no further events
     GONE = "gone"
     FAILED = "failed"
 
 
 def check_url(url: str, *, private: bool) -> str:
-    """Return a URL that may be posted to, as far as it can be told without asking for its host's addresses.
+    """Return the URL if it is allowed, as far as that is known without resolving its host.
 
-    With `private`, plain http and addresses that are not public are allowed. Raises CallbackError.
+    `private` also allows http:// and addresses that are not public. Raises CallbackError.
     """
     _parts(url, private=private)
     return url
@@ -81,7 +81,7 @@ def _parts(url: str, *, private: bool) -> SplitResult:
 
 
 def is_public(address: Address) -> bool:
-    """Say whether an address is one of the internet's, and does not lead to one that isn't."""
+    """Return whether an address is public, and does not embed one that is not."""
     if isinstance(address, ipaddress.IPv6Address):
         inner = address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
         if inner is None and address in _NAT64:
@@ -93,25 +93,25 @@ def is_public(address: Address) -> bool:
     return address.is_global and not (address.is_multicast or address.is_reserved or address.is_unspecified)
 
 
-class Sender:
-    """Sends deliveries, signed with a secret if there is one. May be used by several threads."""
+class WebhookClient:
+    """Sends deliveries, signed where there is a secret. Thread-safe."""
 
     def __init__(self, secret: SecretStr | None, *, private: bool) -> None:
         self._key = None if secret is None else _key(secret.get_secret_value())
         self._private = private
 
-    def send(self, url: str, delivery: str, body: bytes) -> tuple[Answer, str]:
-        """Post a delivery, known by its id at every try; return what became of it, and the reason in words."""
+    def send(self, url: str, delivery: str, body: bytes) -> tuple[DeliveryResult, str]:
+        """Post the body of a delivery with this id; return the result, and in words the reason of a failure."""
         try:
             return asyncio.run(asyncio.wait_for(self._send(url, delivery, body), _DEADLINE))
         except CallbackError as error:
-            return Answer.FAILED, str(error)
+            return DeliveryResult.FAILED, str(error)
         except TimeoutError:
-            return Answer.FAILED, f"no answer within {_DEADLINE:g} seconds"
+            return DeliveryResult.FAILED, f"no response within {_DEADLINE:g} seconds"
         except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError) as error:
-            return Answer.FAILED, f"{type(error).__name__}: {error}"[:200]
+            return DeliveryResult.FAILED, f"{type(error).__name__}: {error}"[:200]
 
-    async def _send(self, url: str, delivery: str, body: bytes) -> tuple[Answer, str]:
+    async def _send(self, url: str, delivery: str, body: bytes) -> tuple[DeliveryResult, str]:
         parts = _parts(url, private=self._private)
         host = parts.hostname or ""
         address = await self._address(host, parts.port or (_HTTPS if parts.scheme == "https" else _HTTP))
@@ -121,21 +121,24 @@ class Sender:
         headers = {"Host": parts.netloc, "Content-Type": "application/json", "User-Agent": "ocrfleet"}
         async with (
             httpx.AsyncClient(trust_env=False, follow_redirects=False, timeout=timeout) as client,
-            # The certificate must be the host's, although it is an address that is connected to.
+            # The connection goes to an address, but the certificate must be the host's.
             client.stream(
                 "POST",
                 pinned,
                 content=body,
                 headers=headers | self._signed(delivery, body),
                 extensions={"sni_hostname": host},
-            ) as answer,
+            ) as response,
         ):
-            if answer.is_success:
-                return Answer.DELIVERED, ""
-            return Answer.GONE if answer.status_code == _GONE else Answer.FAILED, f"answered {answer.status_code}"
+            if response.is_success:
+                return DeliveryResult.DELIVERED, ""
+            return (
+                DeliveryResult.GONE if response.status_code == _GONE else DeliveryResult.FAILED,
+                f"answered {response.status_code}",
+            )
 
     async def _address(self, host: str, port: int) -> Address:
-        """Return an address to connect to. Raises CallbackError if any of the host's is not public."""
+        """Return an address to connect to. Raises CallbackError when one of the host's addresses is not public."""
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
         addresses = [ipaddress.ip_address(str(facts[4][0]).partition("%")[0]) for facts in found]
         for address in addresses:

@@ -17,7 +17,7 @@ from ocrfleet.records.base import Priority
 from ocrfleet.records.documents import DocumentStatus, Status
 from ocrfleet.records.submissions import Submission
 from producer.delivery.finisher import Finisher
-from producer.delivery.webhook_outbox import Outbox
+from producer.delivery.webhook_outbox import WebhookOutbox
 from producer.documents.lookup import Lookup
 from tests.support.shelf import Shelf
 
@@ -47,7 +47,7 @@ class Desk:
         self.finisher = Finisher(
             self.store,
             self.results,  # type: ignore[arg-type]
-            Outbox(self.store),
+            WebhookOutbox(self.store),
             clock=lambda: self.now,
         )
 

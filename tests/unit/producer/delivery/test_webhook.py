@@ -13,7 +13,7 @@ import pytest
 from pydantic import SecretStr
 from standardwebhooks import Webhook
 
-from producer.delivery.webhook import Answer, CallbackError, Sender, check_url
+from producer.delivery.webhook import CallbackError, DeliveryResult, WebhookClient, check_url
 from tests.support.fakes.webhook_receiver import IntakeScheduler
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105 - a test's
@@ -28,7 +28,7 @@ def receiver() -> Iterator[IntakeScheduler]:
 
 def test_a_delivery_is_signed_as_the_standard_has_it(receiver: IntakeScheduler) -> None:
     body = json.dumps({"type": "document.ended", "data": {"name": "Köln"}}).encode()
-    assert Sender(SecretStr(SECRET), private=True).send(receiver.url, ID, body) == (Answer.DELIVERED, "")
+    assert WebhookClient(SecretStr(SECRET), private=True).send(receiver.url, ID, body) == (DeliveryResult.DELIVERED, "")
     ((headers, got),) = receiver.got
     # The standard's own library verifies it, and refuses another body
     assert Webhook(SECRET).verify(got, headers) == json.loads(body)
@@ -38,28 +38,30 @@ def test_a_delivery_is_signed_as_the_standard_has_it(receiver: IntakeScheduler) 
 
 
 def test_without_a_secret_nothing_pretends_to_be_signed(receiver: IntakeScheduler) -> None:
-    Sender(None, private=True).send(receiver.url, ID, b"{}")
+    WebhookClient(None, private=True).send(receiver.url, ID, b"{}")
     assert "webhook-signature" not in receiver.got[0][0]
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 def test_a_redirect_is_not_followed(receiver: IntakeScheduler, status: int) -> None:
     receiver.status, receiver.headers = status, {"Location": receiver.url}
-    answer, reason = Sender(None, private=True).send(receiver.url, ID, b"{}")
-    assert (answer, reason) == (Answer.FAILED, f"answered {status}")
+    answer, reason = WebhookClient(None, private=True).send(receiver.url, ID, b"{}")
+    assert (answer, reason) == (DeliveryResult.FAILED, f"answered {status}")
     assert len(receiver.got) == 1
 
 
 def test_a_receiver_may_say_that_it_wants_no_more(receiver: IntakeScheduler) -> None:
     receiver.status = 410
-    assert Sender(None, private=True).send(receiver.url, ID, b"{}")[0] is Answer.GONE
+    assert WebhookClient(None, private=True).send(receiver.url, ID, b"{}")[0] is DeliveryResult.GONE
 
 
 def test_nobody_there_is_a_failure_with_a_reason() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        answer, reason = Sender(None, private=True).send(f"http://127.0.0.1:{taken.getsockname()[1]}/", ID, b"{}")
-    assert answer is Answer.FAILED
+        answer, reason = WebhookClient(None, private=True).send(
+            f"http://127.0.0.1:{taken.getsockname()[1]}/", ID, b"{}"
+        )
+    assert answer is DeliveryResult.FAILED
     assert "Connect" in reason
 
 
@@ -105,8 +107,8 @@ def test_urls_of_the_internet_are_fine(url: str) -> None:
 def test_other_ways_to_write_loopback_are_seen_through_when_the_address_is_known(
     host: str, receiver: IntakeScheduler
 ) -> None:
-    answer, reason = Sender(None, private=False).send(f"https://{host}:{receiver.server_port}/", ID, b"{}")
-    assert answer is Answer.FAILED
+    answer, reason = WebhookClient(None, private=False).send(f"https://{host}:{receiver.server_port}/", ID, b"{}")
+    assert answer is DeliveryResult.FAILED
     assert "public address" in reason or "getaddrinfo" in reason or "gaierror" in reason
     assert receiver.got == []
 
@@ -127,8 +129,8 @@ def resolving(monkeypatch: pytest.MonkeyPatch, *answers: list[str]) -> list[str]
 
 def test_a_name_with_any_private_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     resolving(monkeypatch, ["93.184.215.14", "10.0.0.1"])
-    answer, reason = Sender(None, private=False).send("https://rebind.example/", ID, b"{}")
-    assert (answer, reason) == (Answer.FAILED, "rebind.example is at 10.0.0.1, which is no public address")
+    answer, reason = WebhookClient(None, private=False).send("https://rebind.example/", ID, b"{}")
+    assert (answer, reason) == (DeliveryResult.FAILED, "rebind.example is at 10.0.0.1, which is no public address")
 
 
 def test_the_address_that_was_checked_is_the_one_connected_to(
@@ -137,7 +139,7 @@ def test_the_address_that_was_checked_is_the_one_connected_to(
     # Given a name whose address changes after it was looked up
     asked = resolving(monkeypatch, ["127.0.0.1"], ["127.0.0.2"])
     url = f"http://rebind.example:{receiver.server_port}/hook"
-    assert Sender(None, private=True).send(url, ID, b"{}") == (Answer.DELIVERED, "")
+    assert WebhookClient(None, private=True).send(url, ID, b"{}") == (DeliveryResult.DELIVERED, "")
     # Then it was asked for once, and the receiver was called by its name
     assert [host for host in asked if host == "rebind.example"] == ["rebind.example"]
     assert receiver.got[0][0]["host"] == f"rebind.example:{receiver.server_port}"
@@ -147,7 +149,9 @@ def test_a_receiver_that_never_answers_is_left(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("producer.delivery.webhook._DEADLINE", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         begun = time.monotonic()
-        answer, reason = Sender(None, private=True).send(f"http://127.0.0.1:{silent.getsockname()[1]}/", ID, b"{}")
-    assert answer is Answer.FAILED
-    assert "no answer" in reason
+        answer, reason = WebhookClient(None, private=True).send(
+            f"http://127.0.0.1:{silent.getsockname()[1]}/", ID, b"{}"
+        )
+    assert answer is DeliveryResult.FAILED
+    assert "no response" in reason
     assert time.monotonic() - begun < 5

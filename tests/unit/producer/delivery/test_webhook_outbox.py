@@ -15,8 +15,8 @@ from ocrfleet.records.base import Priority
 from ocrfleet.records.documents import DocumentStatus, Status
 from ocrfleet.records.submissions import Submission, SubmissionOptions
 from ocrfleet.storage.store import FolderStore
-from producer.delivery.webhook import Answer
-from producer.delivery.webhook_outbox import Courier, Delivery, Outbox
+from producer.delivery.webhook import DeliveryResult
+from producer.delivery.webhook_outbox import WebhookDelivery, WebhookOutbox, WebhookSender
 
 DOCUMENT = "0" * 32
 
@@ -30,19 +30,19 @@ class Clock:
 
 
 class Receivers:
-    """Stand for Sender: each host answers as it is told, or blocks."""
+    """Stand for WebhookClient: each host answers as it is told, or blocks."""
 
     def __init__(self) -> None:
-        self.answers: dict[str, Answer] = {}
+        self.answers: dict[str, DeliveryResult] = {}
         self.blocked: dict[str, threading.Event] = {}
         self.told: list[tuple[str, str]] = []
 
-    def send(self, url: str, delivery: str, _body: bytes) -> tuple[Answer, str]:
+    def send(self, url: str, delivery: str, _body: bytes) -> tuple[DeliveryResult, str]:
         host = url.split("/")[2]
         if host in self.blocked:
             self.blocked[host].wait(10)
         self.told.append((host, delivery))
-        return self.answers.get(host, Answer.DELIVERED), "as told"
+        return self.answers.get(host, DeliveryResult.DELIVERED), "as told"
 
 
 @pytest.fixture
@@ -56,8 +56,8 @@ def store(tmp_path: Path) -> FolderStore:
 
 
 @pytest.fixture
-def outbox(store: FolderStore, clock: Clock) -> Outbox:
-    return Outbox(store, clock=clock)
+def outbox(store: FolderStore, clock: Clock) -> WebhookOutbox:
+    return WebhookOutbox(store, clock=clock)
 
 
 def ended(number: int = 0, *, host: str = "a.example", generation: int = 1) -> tuple[Status, Submission]:
@@ -86,13 +86,13 @@ def ended(number: int = 0, *, host: str = "a.example", generation: int = 1) -> t
     return status, submission
 
 
-def run(outbox: Outbox, receivers: Receivers, *, rounds: int = 1) -> None:
+def run(outbox: WebhookOutbox, receivers: Receivers, *, rounds: int = 1) -> None:
     for _ in range(rounds):
-        with Courier(outbox, receivers).running() as courier:
-            courier.run_due()
+        with WebhookSender(outbox, receivers).running() as sender:
+            sender.run_due()
 
 
-def test_what_was_delivered_is_gone_from_the_outbox(outbox: Outbox, store: FolderStore) -> None:
+def test_what_was_delivered_is_gone_from_the_outbox(outbox: WebhookOutbox, store: FolderStore) -> None:
     receivers = Receivers()
     outbox.add(*ended())
     run(outbox, receivers, rounds=3)
@@ -101,7 +101,7 @@ def test_what_was_delivered_is_gone_from_the_outbox(outbox: Outbox, store: Folde
 
 
 def test_the_same_end_is_noted_once_while_it_waits_and_another_generation_is_another(
-    outbox: Outbox, store: FolderStore
+    outbox: WebhookOutbox, store: FolderStore
 ) -> None:
     for _ in range(3):
         outbox.add(*ended())
@@ -110,10 +110,10 @@ def test_the_same_end_is_noted_once_while_it_waits_and_another_generation_is_ano
 
 
 def test_a_failing_receiver_is_tried_for_a_day_with_growing_pauses_and_then_given_up(
-    outbox: Outbox, store: FolderStore, clock: Clock
+    outbox: WebhookOutbox, store: FolderStore, clock: Clock
 ) -> None:
     receivers = Receivers()
-    receivers.answers["a.example"] = Answer.FAILED
+    receivers.answers["a.example"] = DeliveryResult.FAILED
     outbox.add(*ended())
     begun, tries = clock.now, []
     while list(store.list(keys.OUTBOX)):
@@ -129,13 +129,13 @@ def test_a_failing_receiver_is_tried_for_a_day_with_growing_pauses_and_then_give
     assert timedelta(days=1) <= tries[-1] < timedelta(days=1, hours=5)
     # Every try had the same id, and what was given up is kept
     assert len({delivery for _, delivery in receivers.told}) == 1
-    given_up = Delivery.from_bytes(store.get(keys.given_up(receivers.told[0][1])))
+    given_up = WebhookDelivery.from_bytes(store.get(keys.given_up(receivers.told[0][1])))
     assert given_up.attempts == len(tries)
 
 
-def test_one_that_wants_no_more_is_not_asked_again(outbox: Outbox, store: FolderStore, clock: Clock) -> None:
+def test_one_that_wants_no_more_is_not_asked_again(outbox: WebhookOutbox, store: FolderStore, clock: Clock) -> None:
     receivers = Receivers()
-    receivers.answers["a.example"] = Answer.GONE
+    receivers.answers["a.example"] = DeliveryResult.GONE
     outbox.add(*ended())
     run(outbox, receivers)
     clock.now += timedelta(days=1)
@@ -144,10 +144,12 @@ def test_one_that_wants_no_more_is_not_asked_again(outbox: Outbox, store: Folder
     assert list(store.list(keys.OUTBOX)) == []
 
 
-def test_killed_between_telling_and_noting_it_tells_twice_with_one_id(outbox: Outbox, store: FolderStore) -> None:
+def test_killed_between_telling_and_noting_it_tells_twice_with_one_id(
+    outbox: WebhookOutbox, store: FolderStore
+) -> None:
     receivers = Receivers()
     outbox.add(*ended())
-    # Given a courier that was killed after the receiver had answered
+    # Given a sender that was killed after the receiver had answered
     ((_, delivery),) = outbox.due()
     receivers.send(delivery.url, delivery.id, b"")
     # When another one takes over
@@ -156,23 +158,23 @@ def test_killed_between_telling_and_noting_it_tells_twice_with_one_id(outbox: Ou
     assert len({delivery for _, delivery in receivers.told}) == 1
 
 
-def test_a_receiver_that_hangs_keeps_no_other_waiting(outbox: Outbox) -> None:
+def test_a_receiver_that_hangs_keeps_no_other_waiting(outbox: WebhookOutbox) -> None:
     receivers = Receivers()
     receivers.blocked["slow.example"] = threading.Event()
     for number in range(20):
         outbox.add(*ended(number, host="slow.example"))
     outbox.add(*ended(99, host="quick.example"))
-    with Courier(outbox, receivers).running() as courier:
+    with WebhookSender(outbox, receivers).running() as sender:
         deadline = time.monotonic() + 5
         while ("quick.example") not in {host for host, _ in receivers.told}:
-            courier.run_due()
+            sender.run_due()
             assert time.monotonic() < deadline
             time.sleep(0.01)
         assert {host for host, _ in receivers.told} == {"quick.example"}
         receivers.blocked["slow.example"].set()
 
 
-def test_a_damaged_delivery_harms_no_other(outbox: Outbox, store: FolderStore) -> None:
+def test_a_damaged_delivery_harms_no_other(outbox: WebhookOutbox, store: FolderStore) -> None:
     receivers = Receivers()
     store.put(keys.outbox("20200101T000000.000000Z", "f" * 32), b"{")
     outbox.add(*ended())
