@@ -1,4 +1,4 @@
-"""The HTTP API as one ASGI app: `/v1`, its description at `/docs`, health and metrics."""
+"""The HTTP API as one ASGI app: `/v1`, its documentation at `/docs`, health and metrics."""
 
 from __future__ import annotations
 
@@ -17,14 +17,12 @@ from fastapi.openapi.utils import get_openapi
 
 from ocrfleet.metrics.exposition import Exposition
 from producer.api import problems
-from producer.api.auth import Access
-from producer.api.dependencies import Parts
-from producer.api.idempotency import Answers, remove_expired_for_ever
-from producer.api.limits import Slots
-from producer.api.routes import documents, health
-from producer.api.routes import events as notices
-from producer.api.routes import progress as following
-from producer.api.routes import submissions as submitting
+from producer.api.auth import Authenticator
+from producer.api.dependencies import ApiContext
+from producer.api.idempotency import StoredResponses, remove_expired_periodically
+from producer.api.limits import ConcurrencyLimit
+from producer.api.routes import documents as document_routes
+from producer.api.routes import events, health, progress, submissions
 from producer.api.submitter import Submitter
 
 if TYPE_CHECKING:
@@ -39,50 +37,49 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-#: Of the forty threads that do what blocks.
-_LOOKING = 8
-_DESCRIPTION = (
-    "Send scanned documents, follow them, fetch their text. Errors are RFC 9457 problems, which say what to do."
-)
+#: Threads for requests that poll, of the forty that run blocking calls.
+_POLLING = 8
+_DESCRIPTION = "Submit scanned documents, follow their progress, fetch their text. Errors are RFC 9457 problems that say what to do."
 
 
 def create_app(
     settings: Settings,
     store: ObjectStore,
     ledger: Ledger,
-    registry: DocumentService,
-    arrivals: IntakeBatches,
+    documents: DocumentService,
+    batches: IntakeBatches,
     *,
     profile: Profile,
     stopping: threading.Event | None = None,
     exposition: Exposition | None = None,
 ) -> FastAPI:
-    """Return the app; what it begins ends with its lifespan. `profile` reads what asks for no other.
+    """Return the app. `profile` is used for documents that are submitted without one.
 
-    Streams end soon after `stopping` was set. Raises ConfigurationError, and TransientError when the store is away.
+    Its threads stop with the app's lifespan; event streams end soon after `stopping` is set. Raises ConfigurationError, and
+    TransientError when the store is away.
     """
-    parts = Parts(
+    context = ApiContext(
         settings=settings,
         store=store,
-        registry=registry,
-        submitter=Submitter(settings, store, ledger, arrivals, profile),
-        notices=notices.Notices(settings, store, profile),
-        answers=Answers(store),
-        access=Access(settings.api),
-        health=health.Health(store, ledger),
+        documents=documents,
+        submitter=Submitter(settings, store, ledger, batches, profile),
+        events=events.EventReceiver(settings, store, profile),
+        responses=StoredResponses(store),
+        authenticator=Authenticator(settings.api),
+        readiness=health.Readiness(store, ledger),
         exposition=exposition or Exposition(settings),
-        uploads=Slots(settings.api.uploads_at_once, "uploads"),
-        streams=Slots(settings.api.streams, "streams of progress"),
-        looking=CapacityLimiter(_LOOKING),
+        uploads=ConcurrencyLimit(settings.api.uploads_at_once, "uploads"),
+        streams=ConcurrencyLimit(settings.api.streams, "event streams"),
+        polling=CapacityLimiter(_POLLING),
         stopping=stopping or threading.Event(),
     )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         with ExitStack() as stack:
-            for part in (parts.submitter, parts.notices, parts.health):
-                stack.callback(part.close)
-            expiry = asyncio.create_task(remove_expired_for_ever(store))
+            for service in (context.submitter, context.events, context.readiness):
+                stack.callback(service.close)
+            expiry = asyncio.create_task(remove_expired_periodically(store))
             yield
             expiry.cancel()
             with suppress(asyncio.CancelledError):
@@ -94,14 +91,14 @@ def create_app(
         description=_DESCRIPTION,
         lifespan=lifespan,
         redoc_url=None,
-        # A path with a slash too many is a path that isn't there.
+        # A path with an extra slash is not found.
         redirect_slashes=False,
     )
-    app.state.parts = parts
-    for router in (submitting.router, documents.router, following.router, notices.router, health.router):
-        app.include_router(router)
+    app.state.context = context
+    for routes in (submissions, document_routes, progress, events, health):
+        app.include_router(routes.router)
     problems.install(app)
-    app.add_middleware(_Outermost)
+    app.add_middleware(_AccessLog)
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -109,12 +106,12 @@ def create_app(
             app.openapi_schema = problems.as_problems(made)
         return app.openapi_schema
 
-    app.openapi = openapi  # type: ignore[method-assign] # FastAPI's own way to change it
+    app.openapi = openapi  # type: ignore[method-assign] # FastAPI's way to customise it
     return app
 
 
-class _Outermost:
-    """Gives every answer its security headers, and logs it, without what the query says."""
+class _AccessLog:
+    """Adds security headers to each response, and logs the request without its query."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -129,7 +126,7 @@ class _Outermost:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message["headers"], (b"x-content-type-options", b"nosniff")]
                 log.info(
-                    "answered",
+                    "api.request",
                     method=scope["method"],
                     path=scope["path"],
                     status=int(message["status"]),

@@ -1,4 +1,4 @@
-"""Who may ask: bearers of a token, or, where no token is set, whoever works on this machine."""
+"""Authentication: bearer tokens; without tokens, only requests from this machine."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 _LEAST_LENGTH = 16
 
-_bearer = HTTPBearer(auto_error=False, description="One of OCRFLEET_API_TOKENS; needed unless none is set.")
+_bearer = HTTPBearer(auto_error=False, description="One of OCRFLEET_API_TOKENS; not needed where none is set.")
 Bearer = Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
 
 
 def check_address(host: str, settings: ApiSettings) -> None:
-    """Raise ConfigurationError for tokens that are easily guessed, or when there are none and others may connect."""
+    """Raise ConfigurationError for tokens that are easy to guess, or when there are none and other machines can connect."""
     tokens = settings.accepted_tokens()
     for token in (*tokens, *_event_tokens(settings)):
         if len(token) < _LEAST_LENGTH or not token.isascii() or not token.isprintable() or " " in token:
@@ -39,13 +39,13 @@ def check_address(host: str, settings: ApiSettings) -> None:
             )
     if not tokens and not is_loopback(host):
         raise ConfigurationError(
-            f"--host {host} can be reached from other machines, and nobody needs a token: set OCRFLEET_API_TOKENS (make one "
+            f"--host {host} can be reached from other machines without a token: set OCRFLEET_API_TOKENS (make one "
             "with: openssl rand -hex 32), or serve on 127.0.0.1"
         )
 
 
 def allowed_sources(settings: ApiSettings) -> Allowed:
-    """Return where sources may lie. Raises ConfigurationError."""
+    """Return the prefixes in which sources may be named. Raises ConfigurationError."""
     try:
         return Allowed(settings.allowed_sources())
     except UsageError as error:
@@ -53,7 +53,7 @@ def allowed_sources(settings: ApiSettings) -> Allowed:
 
 
 def is_loopback(host: str) -> bool:
-    """Say whether a host's name or address means this machine, and nothing else."""
+    """Return whether a host name or address means this machine only."""
     if host == "localhost":
         return True
     try:
@@ -62,47 +62,47 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-class Access:
-    """Checks requests. Each call raises ProblemError for whoever may not ask."""
+class Authenticator:
+    """Checks the tokens of requests. Each call raises ProblemError (401, 403) for a request that is refused."""
 
     def __init__(self, settings: ApiSettings) -> None:
         self._users = [_digest(token) for token in settings.accepted_tokens()]
         self._reporters = [_digest(token) for token in _event_tokens(settings)]
 
     def user(self, request: Request, token: str | None) -> str:
-        """Return what tells one token's bearer from another's; "" where no token is set."""
+        """Return an identifier of the token that a request has; "" where no tokens are set."""
         if not self._users:
             _check_local(request)
             return ""
         if token is None:
             raise _unauthorized('Bearer realm="ocrfleet"')
-        given = _digest(token)
-        if not _among(given, self._users):
+        digest = _digest(token)
+        if not _among(digest, self._users):
             raise _unauthorized('Bearer realm="ocrfleet", error="invalid_token"')
-        return given.hex()
+        return digest.hex()
 
     def reporter(self, request: Request) -> None:
-        """Let pass who may tell of uploads: by the token for that, with or without "Bearer" before it, or by any other."""
+        """Accept a request to the events endpoint: with the event token, with or without "Bearer", or with any other token."""
         if not self._users and not self._reporters:
             _check_local(request)
             return
-        # MinIO sends what it was given, one word or two.
-        said = request.headers.get("authorization", "")
-        given = _digest(said[7:].strip() if said[:7].lower() == "bearer " else said)
-        if not _among(given, [*self._users, *self._reporters]):
+        # MinIO sends its setting as it is, with or without "Bearer".
+        header = request.headers.get("authorization", "")
+        digest = _digest(header[7:].strip() if header[:7].lower() == "bearer " else header)
+        if not _among(digest, [*self._users, *self._reporters]):
             raise _unauthorized('Bearer realm="ocrfleet"')
 
 
 def user(request: Request, credentials: Bearer) -> str:
-    """As Access.user, a dependency."""
-    access: Access = request.app.state.parts.access
-    return access.user(request, credentials.credentials if credentials is not None else None)
+    """Authenticator.user as a dependency."""
+    authenticator: Authenticator = request.app.state.context.authenticator
+    return authenticator.user(request, credentials.credentials if credentials is not None else None)
 
 
 def reporter(request: Request, _credentials: Bearer) -> None:
-    """As Access.reporter, a dependency."""
-    access: Access = request.app.state.parts.access
-    access.reporter(request)
+    """Authenticator.reporter as a dependency."""
+    authenticator: Authenticator = request.app.state.context.authenticator
+    authenticator.reporter(request)
 
 
 User = Annotated[str, Depends(user)]
@@ -116,21 +116,21 @@ def _digest(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
 
 
-def _among(given: bytes, known: Iterable[bytes]) -> bool:
-    """Compare with all of them, in a time that says nothing."""
-    return any([hmac.compare_digest(given, one) for one in known])  # noqa: C419 - a generator would stop at the first
+def _among(digest: bytes, known: Iterable[bytes]) -> bool:
+    """Compare with all known digests, in a time that does not depend on which one matches."""
+    return any([hmac.compare_digest(digest, one) for one in known])  # noqa: C419 - a generator would stop at the first
 
 
 def _unauthorized(challenge: str) -> ProblemError:
     return ProblemError(
         HTTPStatus.UNAUTHORIZED,
-        "Send a token that this server knows: Authorization: Bearer <token>.",
+        "Send a token of this server: Authorization: Bearer <token>.",
         headers={"WWW-Authenticate": challenge},
     )
 
 
 def _check_local(request: Request) -> None:
-    """Refuse what a web page from elsewhere has a browser on this machine send: without tokens nothing else stops it."""
+    """Refuse requests that a foreign web page makes a browser on this machine send (CSRF, DNS rebinding)."""
     host = request.headers.get("host", "")
     origin = request.headers.get("origin")
     try:
@@ -140,5 +140,5 @@ def _check_local(request: Request) -> None:
     if not is_loopback(name) or (origin is not None and origin != f"{request.url.scheme}://{host}"):
         raise ProblemError(
             HTTPStatus.FORBIDDEN,
-            "Without tokens only requests of this machine to 127.0.0.1 or localhost are answered: set OCRFLEET_API_TOKENS.",
+            "Without tokens, only requests from this machine to 127.0.0.1 or localhost are answered: set OCRFLEET_API_TOKENS.",
         )

@@ -1,4 +1,4 @@
-"""Bodies of requests: files onto the disk piece by piece, small ones into memory, none beyond its limit."""
+"""Request bodies: files are received onto the disk, small bodies into memory, none beyond its limit."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ if TYPE_CHECKING:
     from starlette.datastructures import FormData
     from starlette.requests import Request
 
-#: Seconds between two pieces of a body at most.
-_PATIENCE = 60.0
+#: Seconds between two chunks of a body at most.
+_CHUNK_TIMEOUT = 60.0
 #: Bytes that are written at once.
 _PIECE = 1 << 20
-#: What a form may have beside its file: fields, bytes of each, and bytes of all that is around them.
-_MOST_FIELDS, _LONGEST_FIELD, _AROUND = 32, 1 << 14, 1 << 20
+#: Limits of a form beside its file: fields, bytes of each field, and bytes of multipart headers and boundaries.
+_MOST_FIELDS, _LONGEST_FIELD, _OVERHEAD = 32, 1 << 14, 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A file that was sent to us: on the disk, without a name there, so that nothing is left of it when we die."""
+    """An uploaded file, on the disk without a name: nothing is left of it when the process dies."""
 
     file: BinaryIO
-    #: as its sender calls it
+    #: file name that the client gave
     name: str | None = None
 
     @property
     def path(self) -> Path:
-        """By which the file can be opened anew, as long as it is open."""
+        """Path by which the file can be opened again while it is open."""
         return Path(f"/dev/fd/{self.file.fileno()}")
 
 
 async def raw(request: Request, *, limit: int) -> Upload:
-    """Receive a body that is a file. Raises ProblemError."""
+    """Receive a file as the whole body. Raises ProblemError."""
     file = await run_in_threadpool(tempfile.TemporaryFile)
     try:
         piece = bytearray()
@@ -60,10 +60,10 @@ async def raw(request: Request, *, limit: int) -> Upload:
 
 
 async def form(request: Request, *, limit: int) -> tuple[Upload, dict[str, Any]]:
-    """Receive a form with one file and some fields, those in `_SEVERAL` as lists. Raises ProblemError."""
+    """Receive a form with one file and fields; those in `_SEVERAL` become lists. Raises ProblemError."""
     parser = MultiPartParser(
         request.headers,
-        _limited(request, limit, around=_AROUND),
+        _limited(request, limit, overhead=_OVERHEAD),
         max_files=1,
         max_fields=_MOST_FIELDS,
         max_part_size=_LONGEST_FIELD,
@@ -75,17 +75,17 @@ async def form(request: Request, *, limit: int) -> tuple[Upload, dict[str, Any]]
     uploaded = data.get("file")
     if not isinstance(uploaded, UploadFile):
         await data.close()
-        raise ProblemError(HTTPStatus.BAD_REQUEST, "The form has no file: send one as its part `file`.")
+        raise ProblemError(HTTPStatus.BAD_REQUEST, "The form has no file: send it as the part `file`.")
     if (uploaded.size or 0) > limit:
         await data.close()
         raise _too_large(limit)
-    # A small one is still in memory, where it has no path.
+    # A small file is still in memory, where it has no path.
     await run_in_threadpool(cast("tempfile.SpooledTemporaryFile[bytes]", uploaded.file).rollover)
     return Upload(uploaded.file, uploaded.filename), _fields(data)
 
 
 async def small(request: Request, *, limit: int) -> bytes:
-    """Receive a body that is kept in memory. Raises ProblemError."""
+    """Receive a body into memory. Raises ProblemError."""
     body = bytearray()
     async for chunk in _limited(request, limit):
         body += chunk
@@ -105,25 +105,25 @@ def _finish(file: Any, rest: bytearray) -> None:
     file.flush()
 
 
-async def _limited(request: Request, limit: int, *, around: int = 0) -> AsyncGenerator[bytes, None]:
-    """Yield a body's pieces until they are more than the limit, or too long in coming."""
+async def _limited(request: Request, limit: int, *, overhead: int = 0) -> AsyncGenerator[bytes, None]:
+    """Yield a body's chunks. Raises ProblemError when they exceed the limit or come too slowly."""
     declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > limit + around:
+    if declared.isdecimal() and int(declared) > limit + overhead:
         raise _too_large(limit)
     received = 0
     pieces = request.stream()
     while True:
         try:
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(_CHUNK_TIMEOUT):
                 piece = await anext(pieces, None)
         except TimeoutError:
             raise ProblemError(
-                HTTPStatus.REQUEST_TIMEOUT, f"Nothing came for {_PATIENCE:g} seconds: send it again."
+                HTTPStatus.REQUEST_TIMEOUT, f"No data arrived for {_CHUNK_TIMEOUT:g} seconds: send the request again."
             ) from None
         if piece is None:
             return
         received += len(piece)
-        if received > limit + around:
+        if received > limit + overhead:
             raise _too_large(limit)
         yield piece
 
@@ -132,6 +132,6 @@ def _too_large(limit: int) -> ProblemError:
     return ProblemError(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         f"The body is larger than {limit} bytes: split the file, or put it into a bucket and name it as `source`.",
-        # What was not read of it can't be told from the next request.
+        # The rest of the body can't be told from the next request.
         headers={"Connection": "close"},
     )

@@ -1,4 +1,4 @@
-"""What the API's functions work with: made once for an app, and given to each of them."""
+"""Services that the API's endpoints share: created once for an app, and injected into each endpoint."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ from starlette.requests import Request
 from ocrfleet.metrics.exposition import Exposition
 from ocrfleet.settings import Settings
 from ocrfleet.storage.store import ObjectStore
-from producer.api.auth import Access
-from producer.api.idempotency import Answers
-from producer.api.limits import Slots
-from producer.api.routes.events import Notices
-from producer.api.routes.health import Health
+from producer.api.auth import Authenticator
+from producer.api.idempotency import StoredResponses
+from producer.api.limits import ConcurrencyLimit
+from producer.api.routes.events import EventReceiver
+from producer.api.routes.health import Readiness
 from producer.api.submitter import Submitter
 from producer.documents.service import DocumentService
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
-    """Each may be used by several threads."""
+class ApiContext:
+    """The services. All of them are thread-safe."""
 
     settings: Settings
     store: ObjectStore
-    registry: DocumentService
+    documents: DocumentService
     submitter: Submitter
-    notices: Notices
-    answers: Answers
-    access: Access
-    health: Health
+    events: EventReceiver
+    responses: StoredResponses
+    authenticator: Authenticator
+    readiness: Readiness
     exposition: Exposition
-    uploads: Slots
-    streams: Slots
-    #: threads that look again and again for those who wait: the others are for those who ask
-    looking: CapacityLimiter
-    #: set when the server is to end: streams end then
+    uploads: ConcurrencyLimit
+    streams: ConcurrencyLimit
+    #: threads for requests that poll: the others stay free for short requests
+    polling: CapacityLimiter
+    #: set when the server stops: event streams end then
     stopping: threading.Event
 
 
-def _parts(request: Request) -> Parts:
-    return cast("Parts", request.app.state.parts)
+def _context(request: Request) -> ApiContext:
+    return cast("ApiContext", request.app.state.context)
 
 
-Given = Annotated[Parts, Depends(_parts)]
+Context = Annotated[ApiContext, Depends(_context)]

@@ -1,7 +1,7 @@
-"""Requests with an Idempotency-Key: whoever sends one again, for want of an answer, gets the first one's answer.
+"""Idempotency keys: a request that is repeated with the same Idempotency-Key gets the first response.
 
-As the IETF's draft has it (draft-ietf-httpapi-idempotency-key-header-07): the same key with another request is refused with
-422. Two at once need no lock: both do the same harmless thing, and the answer that was stored first is that of both.
+As the IETF's draft specifies (draft-ietf-httpapi-idempotency-key-header-07), the same key with another request is refused
+with 422. Two requests at once need no lock: both have the same effect, and both get the response that was stored first.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import asyncio
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
-from typing import TYPE_CHECKING
 
 import structlog
 from starlette.concurrency import run_in_threadpool
@@ -21,22 +20,19 @@ from ocrfleet.records.base import Digest, Record, digest_of
 from ocrfleet.storage.store import ObjectStore
 from producer.api.problems import ProblemError
 
-if TYPE_CHECKING:
-    pass
-
 log = structlog.get_logger(__name__)
 
-#: By the prefix that has a folder for each day. An answer is kept for 24 hours, which begin on one day and end on the next.
+#: Days that objects are kept, by the prefix that has a folder for each day. 24 hours end on the day after they begin.
 _DAYS = {keys.IDEMPOTENCY: 1, keys.ASKED: 7}
 _EVERY = 3600.0
 
 _DAY = timedelta(days=1)
 
 
-class Answer(Record):
-    """What a request was answered."""
+class StoredResponse(Record):
+    """The response to a request."""
 
-    #: of the request
+    #: digest of the request
     fingerprint: Digest
     answered: datetime
     status: int
@@ -45,58 +41,58 @@ class Answer(Record):
     body: str
 
 
-class Answers:
-    """Answers of a day, by who asked and the key that they chose."""
+class StoredResponses:
+    """Responses of the last 24 hours, by token and idempotency key."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
 
-    def earlier(self, user: str, key: str, fingerprint: str) -> Answer | None:
-        """Return what the same request was answered before. Raises ProblemError if the key was another request's."""
+    def find(self, user: str, key: str, fingerprint: str) -> StoredResponse | None:
+        """Return the response to the same request; None without one. Raises ProblemError when another request had the key."""
         now = datetime.now(UTC)
         for day in (now, now - _DAY):
             with suppress(NotFoundError, DamagedRecordError):
-                answer = Answer.from_bytes(self._store.get(_key(user, key, day)))
-                if answer.answered > now - _DAY:
-                    return _same(answer, fingerprint)
+                response = StoredResponse.from_bytes(self._store.get(_key(user, key, day)))
+                if response.answered > now - _DAY:
+                    return _same(response, fingerprint)
         return None
 
-    def note(self, user: str, key: str, answer: Answer) -> Answer:
-        """Keep an answer; return it, or what the same request was answered meanwhile. Raises ProblemError as `earlier`."""
-        name = _key(user, key, answer.answered)
-        if self._store.create(name, answer.to_bytes()):
-            return answer
+    def store(self, user: str, key: str, response: StoredResponse) -> StoredResponse:
+        """Store a response; return it, or the one that was stored meanwhile. Raises ProblemError as `find` does."""
+        name = _key(user, key, response.answered)
+        if self._store.create(name, response.to_bytes()):
+            return response
         try:
-            return _same(Answer.from_bytes(self._store.get(name)), answer.fingerprint)
+            return _same(StoredResponse.from_bytes(self._store.get(name)), response.fingerprint)
         except (NotFoundError, DamagedRecordError):
-            return answer
+            return response
 
 
 def _key(user: str, key: str, day: datetime) -> str:
     return keys.idempotency(day.strftime("%Y%m%d"), digest_of(user, key))
 
 
-def _same(answer: Answer, fingerprint: str) -> Answer:
-    if answer.fingerprint != fingerprint:
+def _same(response: StoredResponse, fingerprint: str) -> StoredResponse:
+    if response.fingerprint != fingerprint:
         raise ProblemError(
             HTTPStatus.UNPROCESSABLE_ENTITY,
-            "This Idempotency-Key was used for another request: choose a new one for each.",
+            "This Idempotency-Key was used for another request: use a new key for each request.",
         )
-    return answer
+    return response
 
 
-async def remove_expired_for_ever(store: ObjectStore) -> None:
-    """Look every hour, until cancelled."""
+async def remove_expired_periodically(store: ObjectStore) -> None:
+    """Run `remove_expired` every hour, until cancelled."""
     while True:
         try:
             await run_in_threadpool(remove_expired, store, datetime.now(UTC))
         except OcrfleetError as error:
-            log.warning("what has expired is not removed now", error=str(error))
+            log.warning("idempotency.removal_failed", error=str(error))
         await asyncio.sleep(_EVERY)
 
 
 def remove_expired(store: ObjectStore, now: datetime) -> int:
-    """Remove what was kept long enough; return how many objects. Harmless if several do it at once."""
+    """Remove expired responses and intake outcomes; return the number of objects. Several processes may do it at once."""
     removed = 0
     for prefix, days in _DAYS.items():
         oldest = (now - timedelta(days=days)).strftime("%Y%m%d")

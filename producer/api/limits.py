@@ -1,4 +1,4 @@
-"""How many of something may go on at the same time."""
+"""Limit how many requests of a kind are served at the same time."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from contextlib import contextmanager
 
 from producer.api.problems import ProblemError
 
-#: Seconds after which it is worth to ask again.
-_AFTER = 5
+#: Seconds after which a refused client should try again.
+_RETRY_AFTER = 5
 
 
-class Slots:
-    """A number of places; who finds none is asked to come again."""
+class ConcurrencyLimit:
+    """A number of slots; a request that finds none free is refused with 429."""
 
     def __init__(self, count: int, what: str) -> None:
         self._free = threading.BoundedSemaphore(count)
@@ -21,10 +21,11 @@ class Slots:
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        """Take a place for the time of the block. Raises ProblemError."""
+        """Hold a slot while the block runs. Raises ProblemError."""
         if not self._free.acquire(blocking=False):
             raise ProblemError.too_many(
-                f"There are too many {self._what} at the same time: ask again in {_AFTER} seconds.", after=_AFTER
+                f"There are too many {self._what} at the same time: try again in {_RETRY_AFTER} seconds.",
+                after=_RETRY_AFTER,
             )
         try:
             yield

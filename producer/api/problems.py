@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 has them: each answer that is none says what to do."""
+"""Errors as RFC 9457 problems: each says what the client can do."""
 
 from __future__ import annotations
 
@@ -23,34 +23,34 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 MEDIA_TYPE = "application/problem+json"
-#: Seconds after which it is worth to ask again while the store or Redis is away.
-_AWAY = 5
+#: Seconds after which a client should try again while the store or Redis is away.
+_RETRY_AFTER = 5
 
 log = structlog.get_logger(__name__)
 
 
-class Fault(BaseModel):
-    """What is wrong with one part of a request."""
+class FieldError(BaseModel):
+    """An error in one part of a request."""
 
     where: str
     what: str
 
 
 class ProblemDetails(BaseModel):
-    """Why a request was not done, and what to do about it (RFC 9457)."""
+    """Why a request failed, and what to do about it (RFC 9457)."""
 
     type: str = "about:blank"
     title: str
     status: int
     detail: str
     instance: str
-    #: why a file can't be read, in the same words as for a document
+    #: why a file can't be read: the same reasons as for a document
     reason: Reason | None = None
-    errors: list[Fault] | None = None
+    errors: list[FieldError] | None = None
 
 
 class ProblemError(Exception):
-    """Ends a request with a problem."""
+    """Ends a request with a problem response."""
 
     def __init__(
         self,
@@ -65,22 +65,22 @@ class ProblemError(Exception):
 
     @classmethod
     def too_many(cls, detail: str, *, after: int) -> ProblemError:
-        """Say that there is no room now, and in how many seconds to ask again."""
+        """Return a 429 problem; `after` is the number of seconds after which the client should try again."""
         return cls(HTTPStatus.TOO_MANY_REQUESTS, detail, headers={"Retry-After": str(after)})
 
 
 def described(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
-    """Return how these problems are declared in OpenAPI; see `as_problems`."""
+    """Return the OpenAPI declaration of problem responses with these statuses; see `as_problems`."""
     return {int(status): {"model": ProblemDetails, "description": status.phrase} for status in statuses}
 
 
 def as_problems(schema: dict[str, Any]) -> dict[str, Any]:
-    """Give the problems of an OpenAPI document their media type, and take out what FastAPI says of its own errors."""
+    """Set the media type of the problems in an OpenAPI document, and remove FastAPI's own error responses."""
     for path in schema["paths"].values():
         for operation in path.values():
             responses = operation["responses"]
             for status, response in list(responses.items()):
-                # FastAPI files them under the media type of what is answered when all is well.
+                # FastAPI declares them with the media type of the successful response.
                 for media in list(response.get("content", {}).values()):
                     name = str(media.get("schema", {}).get("$ref", "")).rpartition("/")[2]
                     if name == ProblemDetails.__name__:
@@ -93,27 +93,27 @@ def as_problems(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def install(app: FastAPI) -> None:
-    """Have an app answer every error as a problem."""
+    """Make an app answer each error with a problem."""
     app.add_exception_handler(ProblemError, _refused)
     app.add_exception_handler(HTTPException, _unanswered)
     app.add_exception_handler(RequestValidationError, _malformed)
     app.add_exception_handler(ValidationError, _malformed)
     app.add_exception_handler(OcrfleetError, _ours)
-    app.add_exception_handler(ClientDisconnect, _gone)
-    app.add_exception_handler(Exception, _broken)
+    app.add_exception_handler(ClientDisconnect, _disconnected)
+    app.add_exception_handler(Exception, _raised)
 
 
 _INTERNAL = (
-    "Something is wrong here, not with your request: the server's log says what. Tell its operator when you asked."
+    "The server failed; your request is not the cause. The server's log has the error: report the time to its operator."
 )
 _STATUS: dict[type[OcrfleetError], HTTPStatus] = {
     NotFoundError: HTTPStatus.NOT_FOUND,
     ConflictError: HTTPStatus.CONFLICT,
     UnanswerableError: HTTPStatus.BAD_REQUEST,
 }
-_SAID = {
-    HTTPStatus.NOT_FOUND: "There is nothing at this path: /docs lists what can be asked.",
-    HTTPStatus.METHOD_NOT_ALLOWED: "This can't be done here: the Allow header names what can.",
+_DETAIL = {
+    HTTPStatus.NOT_FOUND: "There is nothing at this path: /docs lists the endpoints.",
+    HTTPStatus.METHOD_NOT_ALLOWED: "This method is not allowed here: the Allow header lists those that are.",
 }
 
 
@@ -128,7 +128,7 @@ async def _unanswered(request: Request, error: Exception) -> JSONResponse:
     headers = dict(error.headers or {})
     if status is HTTPStatus.METHOD_NOT_ALLOWED:
         headers["Allow"] = ", ".join(_allowed(request))
-    return _answer(request, status, _SAID.get(status, str(error.detail)), headers=headers)
+    return _answer(request, status, _DETAIL.get(status, str(error.detail)), headers=headers)
 
 
 async def _malformed(request: Request, error: Exception) -> JSONResponse:
@@ -136,7 +136,7 @@ async def _malformed(request: Request, error: Exception) -> JSONResponse:
     return _answer(
         request,
         HTTPStatus.BAD_REQUEST,
-        "The request is malformed: correct what `errors` name.",
+        "The request is malformed: correct what `errors` lists.",
         errors=_faults(error),
     )
 
@@ -146,28 +146,30 @@ async def _ours(request: Request, error: Exception) -> JSONResponse:
         if isinstance(error, kind):
             return _answer(request, status, _sentence(error))
     if isinstance(error, TransientError):
-        log.warning("not answered", path=request.url.path, error=str(error))
+        log.warning("api.store_or_redis_away", path=request.url.path, error=str(error))
         detail, status = (
-            "The object store or Redis is away: ask again in some seconds.",
+            "The object store or Redis is away: try again in some seconds.",
             HTTPStatus.SERVICE_UNAVAILABLE,
         )
-        return _answer(request, status, detail, headers={"Retry-After": str(_AWAY)})
-    log.error("not answered", path=request.url.path, error=str(error))
+        return _answer(request, status, detail, headers={"Retry-After": str(_RETRY_AFTER)})
+    log.error("api.request_failed", path=request.url.path, error=str(error))
     return _answer(request, HTTPStatus.INTERNAL_SERVER_ERROR, _INTERNAL)
 
 
-async def _broken(request: Request, _: Exception) -> JSONResponse:
-    # Starlette answers this outside of every middleware.
+async def _raised(request: Request, _: Exception) -> JSONResponse:
+    # Starlette sends this response outside of all middleware.
     headers = {"X-Content-Type-Options": "nosniff"}
     return _answer(request, HTTPStatus.INTERNAL_SERVER_ERROR, _INTERNAL, headers=headers)
 
 
-async def _gone(request: Request, _: Exception) -> JSONResponse:
-    return _answer(request, HTTPStatus.BAD_REQUEST, "The request broke off: send it again.")
+async def _disconnected(request: Request, _: Exception) -> JSONResponse:
+    return _answer(
+        request, HTTPStatus.BAD_REQUEST, "The connection broke while the request was received: send it again."
+    )
 
 
 def _allowed(request: Request) -> list[str]:
-    """Return what can be done at a path: each of its routes, on its own, knows of itself only."""
+    """Return the methods of a path: each route object knows its own method only."""
     methods: set[str] = set()
     for path, operations in request.app.openapi()["paths"].items():
         if compile_path(path)[0].match(request.scope["path"]):
@@ -182,7 +184,7 @@ def _answer(
     *,
     headers: Mapping[str, str] | None = None,
     reason: Reason | None = None,
-    errors: list[Fault] | None = None,
+    errors: list[FieldError] | None = None,
 ) -> JSONResponse:
     problem = ProblemDetails(
         title=status.phrase,
@@ -196,9 +198,9 @@ def _answer(
     return JSONResponse(content, status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
 
 
-def _faults(error: RequestValidationError | ValidationError) -> list[Fault]:
-    """Say what is wrong with a request, without what stands in it."""
-    return [Fault(where=".".join(map(str, fault["loc"])), what=fault["msg"]) for fault in error.errors()]
+def _faults(error: RequestValidationError | ValidationError) -> list[FieldError]:
+    """Return the errors of a request, without its content."""
+    return [FieldError(where=".".join(map(str, fault["loc"])), what=fault["msg"]) for fault in error.errors()]
 
 
 def _sentence(error: Exception) -> str:

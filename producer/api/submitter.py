@@ -1,8 +1,8 @@
-"""From what somebody sends or names to a document: uploads are registered at once, sources elsewhere by way of intake.
+"""Submit documents over HTTP: uploads are registered at once, sources in S3 by the fleet's intake.
 
-An upload lies here anyway, so its pages are counted before it is taken: too many are refused, and a file that can't be read
-is, too, with the reason. What lies in S3 is fetched by the fleet, so it is noted as an arrival, to be followed until it is
-a document.
+An upload is here already, so its pages are counted before it is registered: a file with too many pages, or one that can't
+be read, is refused with the reason. A source in S3 is fetched by the fleet: it is stored as an intake batch, which the
+client can follow until it is a document.
 """
 
 from __future__ import annotations
@@ -41,23 +41,22 @@ if TYPE_CHECKING:
     from producer.api.bodies import Upload
     from producer.intake.batches import IntakeBatches
 
-#: Seconds for which a count of arrivals is believed.
-_COUNTED = 5.0
+#: Seconds for which a count of waiting intake batches is used.
+_COUNT_SECONDS = 5.0
 
 Format = Literal["md", "json"]
 Text = Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
 
-class Wanted(BaseModel):
-    """How somebody wants a document to be read."""
+class SubmissionRequest(BaseModel):
+    """Options of a submission."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    #: what it is shown as
-    name: Text | None = Field(default=None, description="What it is shown as; by default the file's name.")
-    profile: Text | None = Field(default=None, description="What reads it; `ocrfleet models` lists the names.")
+    name: Text | None = Field(default=None, description="Name of the document; by default the file's name.")
+    profile: Text | None = Field(default=None, description="Profile that reads it; `ocrfleet models` lists the names.")
     queue: Priority | None = Field(default=None, description="Interactive documents are read before bulk ones.")
-    collection: Collection | None = Field(default=None, description="The name that it is found under.")
+    collection: Collection | None = Field(default=None, description="Collection that the document belongs to.")
     pages: Annotated[str, Field(max_length=200)] | None = Field(
         default=None, description="Pages to be read, as `3-10` or `1,5-`; all by default."
     )
@@ -72,7 +71,7 @@ class Wanted(BaseModel):
         description="Whether words that were divided at the end of a line are joined in Markdown that is delivered.",
     )
     callback: Annotated[str, Field(max_length=2000)] | None = Field(
-        default=None, description="A URL that gets a signed POST when the document has ended."
+        default=None, description="URL that gets a signed POST when the document has ended."
     )
 
     @property
@@ -82,31 +81,31 @@ class Wanted(BaseModel):
         return self.model_dump_json(exclude=unset)
 
 
-class Referred(Wanted):
-    """A document that lies in S3."""
+class SourceRequest(SubmissionRequest):
+    """Submission of an object in S3."""
 
-    source: Text = Field(description="s3://bucket/key, where each character stands for itself.")
+    source: Text = Field(description="s3://bucket/key, not percent-encoded.")
 
 
 class Submitter:
-    """Takes what is sent or named. Its calls block, and may come from several threads; `close` ends its processes.
+    """Registers uploads and stores sources for intake. Calls block and are thread-safe; `close` stops its processes.
 
-    Each call may raise ProblemError for what is wrong with a request, TransientError when the store or S3 is away.
+    Each call may raise ProblemError for an error in the request, TransientError when the store or S3 is away.
     """
 
     def __init__(
-        self, settings: Settings, store: ObjectStore, ledger: Ledger, arrivals: IntakeBatches, profile: Profile
+        self, settings: Settings, store: ObjectStore, ledger: Ledger, batches: IntakeBatches, profile: Profile
     ) -> None:
         self._settings = settings
         self._ledger = ledger
         self._store = store
-        self._arrivals = arrivals
+        self._batches = batches
         self._default = profile
         self._profiles = {known.name: known for known in named()} | {profile.name: profile}
         self._sources = Sources(settings, store)
         self._allowed = allowed_sources(settings.api)
         self._intake = Intake(settings, store, self._sources)
-        #: looks at files that nobody shall remember by their name
+        #: inspects uploads, without an entry in the index of sources
         self._counting = Intake(settings, None)
         self._saved: set[str] = set()
         self._full = (0.0, False)
@@ -116,53 +115,53 @@ class Submitter:
         self._intake.close()
 
     def check_room(self) -> None:
-        """Raise ProblemError while too many arrivals wait for intake."""
+        """Raise ProblemError (429) while too many batches wait for intake."""
         counted, full = self._full
-        if time.monotonic() - counted > _COUNTED or not counted:
+        if time.monotonic() - counted > _COUNT_SECONDS or not counted:
             limit = self._settings.api.arrivals_limit
             waiting = (key for queue in Priority for key in self._store.list(keys.arrivals(queue)))
             full = sum(1 for _ in islice(waiting, limit)) >= limit
             self._full = time.monotonic(), full
         if full:
             raise ProblemError.too_many(
-                "Too much waits to be taken in: ask again in a minute, or see whether `ocrfleet dispatch` or `serve` runs.",
+                "Too many submissions wait for intake: try again in a minute, or see whether `ocrfleet dispatch` or `serve` runs.",
                 after=60,
             )
 
-    def look(self, upload: Upload) -> Source:
-        """Return what an upload is, with its digest and number of pages. Raises ProblemError when it can't be read."""
+    def inspect(self, upload: Upload) -> Source:
+        """Return an upload as a source, with its digest and number of pages. Raises ProblemError when it can't be read."""
         try:
             return self._counting.source(upload.path)
         except PermanentError as error:
             raise _unreadable(error) from error
 
-    def take(self, upload: Upload, source: Source, wanted: Wanted) -> str:
-        """Keep an upload and register it; return its document."""
-        terms, profile = self._terms(wanted)
+    def register(self, upload: Upload, source: Source, wanted: SubmissionRequest) -> str:
+        """Store an upload and register it; return its document's id."""
+        options, profile = self._options(wanted)
         try:
-            pages = sum(last - first + 1 for first, last in select(terms.selection, source.pages))
+            pages = sum(last - first + 1 for first, last in select(options.selection, source.pages))
         except PermanentError as error:
             raise _unreadable(error) from error
         if pages > self._settings.api.upload_pages:
             raise ProblemError(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-                f"These are {pages} pages, and {self._settings.api.upload_pages} are taken at once: ask for some of them "
-                "(`pages`), or split the file.",
+                f"The file has {pages} pages to be read, and {self._settings.api.upload_pages} are allowed: choose some of them "
+                "with `pages`, or split the file.",
                 reason=Reason.TOO_LARGE,
             )
         uri = uri_of_upload(source.sha256)
         self._store.create_from(keys.upload(source.sha256), upload.path)
-        # What intake would find out by fetching it again.
+        # Saves intake from fetching and inspecting it again.
         seen = Seen(sha256=source.sha256, kind=source.kind, pages=source.pages)
         wish = SourceReference(
             name=wanted.name or _label(upload.name) or f"{source.sha256[:12]}.{source.kind}", uri=uri, size=source.size
         )
         self._store.put(index_of(wish), seen.to_bytes())
-        registrar = Registration(self._store, self._intake, profile=profile, terms=terms, ledger=self._ledger)
-        return registrar.take_in(wish, submitted=moment()).document
+        registration = Registration(self._store, self._intake, profile=profile, terms=options, ledger=self._ledger)
+        return registration.take_in(wish, submitted=moment()).document
 
-    def refer(self, wanted: Referred) -> str:
-        """Note a source in S3 for intake; return the name that its arrival is followed by."""
+    def add_source(self, wanted: SourceRequest) -> str:
+        """Store a source in S3 for intake; return the id of the submission, to follow it."""
         try:
             location = s3.typed(wanted.source)
         except ValueError as error:
@@ -175,9 +174,9 @@ class Submitter:
         if not self._allowed.allows(location.bucket, location.key):
             raise ProblemError(
                 HTTPStatus.FORBIDDEN,
-                "This server doesn't read that source: OCRFLEET_API_SOURCES has the buckets and prefixes that it reads.",
+                "This source is not allowed: OCRFLEET_API_SOURCES has the buckets and prefixes in which sources may be named.",
             )
-        terms, _ = self._terms(wanted)
+        options, _ = self._options(wanted)
         uri = s3.uri(location.bucket, location.key)
         try:
             wish = self._sources.looked_up(SourceReference(name=wanted.name or location.key, uri=uri, size=0))
@@ -187,27 +186,27 @@ class Submitter:
             ) from error
         except OwnOutputError as error:
             raise ProblemError(HTTPStatus.BAD_REQUEST, f"The source can't be read: {error}.") from error
-        return self._arrivals.add_followed(terms, wish)
+        return self._batches.add_followed(options, wish)
 
     def followed(self, name: str) -> str | None:
-        """Return the document that an arrival has become; None while it waits. Raises ProblemError."""
+        """Return the document that a source has become; None while it waits. Raises ProblemError (404, 410)."""
         try:
-            asked = IntakeOutcome.from_bytes(self._store.get(keys.asked(name)))
+            outcome = IntakeOutcome.from_bytes(self._store.get(keys.asked(name)))
         except (NotFoundError, DamagedRecordError):
             raise ProblemError(
-                HTTPStatus.NOT_FOUND, "Nothing is known of this submission: it was none, or is older than a week."
+                HTTPStatus.NOT_FOUND, "There is no such submission, or it is older than a week."
             ) from None
-        if asked.refused is not None:
-            raise ProblemError(HTTPStatus.GONE, f"It has become no document: {asked.refused}.")
-        return asked.document
+        if outcome.refused is not None:
+            raise ProblemError(HTTPStatus.GONE, f"The source has not become a document: {outcome.refused}.")
+        return outcome.document
 
-    def _terms(self, wanted: Wanted) -> tuple[SubmissionOptions, Profile]:
-        """Return how it is to be read, by a profile that has been saved."""
+    def _options(self, wanted: SubmissionRequest) -> tuple[SubmissionOptions, Profile]:
+        """Return the submission's options, and its profile, which is saved."""
         profile = self._profiles.get(wanted.profile) if wanted.profile is not None else self._default
         if profile is None:
             raise ProblemError(
                 HTTPStatus.BAD_REQUEST,
-                "There is no such profile: `ocrfleet models` lists them, or leave `profile` out.",
+                "There is no such profile: `ocrfleet models` lists them; or omit `profile`.",
             )
         try:
             selection = tuple(parse_pages(wanted.pages)) if wanted.pages else ()
@@ -222,7 +221,7 @@ class Submitter:
         if profile.digest not in self._saved:
             save_profile(self._store, profile)
             self._saved.add(profile.digest)
-        terms = SubmissionOptions(
+        options = SubmissionOptions(
             profile_digest=profile.digest,
             queue=wanted.queue or self._settings.api.queue,
             collection=wanted.collection or self._settings.api.collection,
@@ -232,16 +231,16 @@ class Submitter:
             join_hyphens=wanted.join_hyphens,
             callback=wanted.callback,
         )
-        return terms, profile
+        return options, profile
 
 
-def merged(kind: type[Wanted], *parts: Mapping[str, Any]) -> Any:
-    """Return what several parts of a request say together, the later ones before the earlier. Raises ValidationError."""
+def merged(kind: type[SubmissionRequest], *parts: Mapping[str, Any]) -> Any:
+    """Merge the parts of a request, where later parts override earlier ones. Raises ValidationError."""
     return kind.model_validate({name: value for part in parts for name, value in part.items()})
 
 
 def _label(name: str | None) -> str:
-    """Return a file's name as one may be shown: its last part, without what no name should have."""
+    """Return the last part of a file name, without characters that can't be printed, 255 characters at most."""
     last = (name or "").replace("\\", "/").rpartition("/")[2]
     return "".join(letter for letter in last if letter.isprintable())[:255]
 

@@ -1,4 +1,4 @@
-"""Documents over HTTP: what is known of them, what became of them, what may be asked for them."""
+"""Documents over HTTP: list and read them, fetch results, retry, cancel, delete."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from ocrfleet.errors import NotFoundError
 from ocrfleet.records.base import Collection
 from ocrfleet.records.pages import PageResult
 from producer.api.auth import user
-from producer.api.dependencies import Given
+from producer.api.dependencies import Context
 from producer.api.problems import ProblemError, described
 from producer.api.submitter import Format
 from producer.documents.views import Documents, DocumentView, Pages, Retried, State
 
 #: By format.
 _MEDIA_TYPES = {"md": "text/markdown; charset=utf-8", "json": "application/json"}
-#: Seconds for which a link to a result is good.
+#: Seconds for which a presigned URL of a result is valid.
 _LINK_SECONDS = 300
 _CHUNK = 1 << 18
 
@@ -41,56 +41,56 @@ _CONFLICT = described(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
 
 Id = Annotated[str, Path(description="The document's id: 32 digits of 0-9 and a-f.")]
 PageNumber = Annotated[int, Path(ge=1, le=999_999)]
-#: The others are states of a source, and of none that is listed here.
+#: The other states are those of sources, which are not listed here.
 Listed = Literal[State.WAITING, State.ACTIVE, State.COMPLETED, State.PARTIAL, State.FAILED, State.CANCELLED]
 
 
-class Asked(BaseModel):
-    """Which documents somebody wants listed."""
+class ListingQuery(BaseModel):
+    """Query of a listing."""
 
     model_config = ConfigDict(extra="forbid")
 
     collection: Collection | None = None
-    status: Listed | None = Field(default=None, description="Where it is, or how it ended last.")
-    day: str | None = Field(default=None, pattern=r"^\d{8}$", description="When it was registered (UTC), as 20261122.")
+    status: Listed | None = Field(default=None, description="State of the document.")
+    day: str | None = Field(default=None, pattern=r"^\d{8}$", description="Day of registration (UTC), as 20261122.")
     cursor: str | None = Field(
-        default=None, pattern=r"^[A-Za-z0-9._/-]{1,400}$", description="The `next` of the answer before."
+        default=None, pattern=r"^[A-Za-z0-9._/-]{1,400}$", description="The `next` of the previous response."
     )
     limit: int = Field(default=100, ge=1, le=1000)
 
 
 @router.get("", operation_id="list_documents", response_model=Documents)
-def list_documents(given: Given, asked: Annotated[Asked, Query()]) -> Documents:
-    """List documents of a collection, in a status, registered on a day, or several of these: one must be named.
+def list_documents(context: Context, query: Annotated[ListingQuery, Query()]) -> Documents:
+    """List documents by collection, status, day of registration, or several of these; at least one is required.
 
-    There may be more, even behind an empty list, as long as there is a `next`.
+    While the response has a `next`, there may be more documents, even after an empty list.
     """
-    return given.registry.documents(
-        collection=asked.collection, state=asked.status, day=asked.day, after=asked.cursor, limit=asked.limit
+    return context.documents.documents(
+        collection=query.collection, state=query.status, day=query.day, after=query.cursor, limit=query.limit
     )
 
 
 @router.get("/{document}", operation_id="get_document", response_model=DocumentView, responses=_FOUND)
-def get_document(given: Given, document: Id) -> DocumentView:
-    """Return all that is known of a document: its status, how far it is, which pages failed and why, its outputs."""
-    return given.registry.view(document)
+def get_document(context: Context, document: Id) -> DocumentView:
+    """Return a document: its state, its progress, the pages that failed with their reasons, its outputs."""
+    return context.documents.view(document)
 
 
 @router.get("/{document}/pages", operation_id="list_pages", response_model=Pages, responses=_FOUND)
 def list_pages(
-    given: Given,
+    context: Context,
     document: Id,
     after: Annotated[int, Query(ge=0, le=999_999)] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> Pages:
-    """List how a document's pages are, in order, those behind page `after`."""
-    return given.registry.pages(document, after=after, limit=limit)
+    """List the states of a document's pages in order, from the page after `after` on."""
+    return context.documents.pages(document, after=after, limit=limit)
 
 
 @router.get("/{document}/pages/{page}", operation_id="get_page", response_model=PageResult, responses=_FOUND)
-def get_page(given: Given, document: Id, page: PageNumber) -> PageResult:
-    """Return what became of a page: its text and layout, or why there is none."""
-    return given.registry.page(document, page)
+def get_page(context: Context, document: Id, page: PageNumber) -> PageResult:
+    """Return the result of a page: its text and layout, or the reason why it failed."""
+    return context.documents.page(document, page)
 
 
 @router.get(
@@ -104,28 +104,28 @@ def get_page(given: Given, document: Id, page: PageNumber) -> PageResult:
                 "application/json": {"schema": {"type": "object"}},
             }
         },
-        304: {"description": "It is what the client has (If-None-Match)."},
-        307: {"description": "It is at the address in Location, for some minutes."},
+        304: {"description": "Not changed since the client fetched it (If-None-Match)."},
+        307: {"description": "The output is at the URL in Location, which is valid for some minutes."},
         **_CONFLICT,
     },
 )
 def get_result(
     request: Request,
-    given: Given,
+    context: Context,
     document: Id,
-    extension: Annotated[Format, Query(alias="format", description="Which output.")] = "md",
+    extension: Annotated[Format, Query(alias="format", description="Format of the output.")] = "md",
 ) -> Response:
-    """Fetch an output, or be redirected to where it can be fetched."""
-    output = given.registry.ended(document).outputs.get(extension)
+    """Return an output, or a redirect to where it can be fetched."""
+    output = context.documents.ended(document).outputs.get(extension)
     if output is None:
         raise ProblemError(
             HTTPStatus.NOT_FOUND,
-            f"There is no such output of this document: GET /v1/documents/{document} says which are.",
+            f"This document has no such output: GET /v1/documents/{document} lists its outputs.",
         )
-    names = given.registry.view(document).names
+    names = context.documents.view(document).names
     latest = max(names, key=lambda name: name.submitted, default=None)
     filename = f"{latest.name.rpartition('/')[2] or document if latest is not None else document}.{extension}"
-    url = given.store.presigned(
+    url = context.store.presigned(
         output.key, seconds=_LINK_SECONDS, filename=filename, content_type=_MEDIA_TYPES[extension]
     )
     if url is not None:
@@ -134,7 +134,7 @@ def get_result(
     if headers["ETag"] in request.headers.get("if-none-match", ""):
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     try:
-        stream = given.store.open(output.key)
+        stream = context.store.open(output.key)
     except NotFoundError as error:
         raise ProblemError(HTTPStatus.NOT_FOUND, "The output was removed from the object store.") from error
     return StreamingResponse(
@@ -151,25 +151,25 @@ def get_result(
 @router.post(
     "/{document}/retry", operation_id="retry_document", status_code=202, response_model=Retried, responses=_CONFLICT
 )
-def retry_document(given: Given, document: Id) -> Retried:
-    """Have the pages tried again that are not done. With 409 there are none, or not yet."""
-    retried = given.registry.retry(document)
+def retry_document(context: Context, document: Id) -> Retried:
+    """Retry the pages that are not done. 409: there are none, or the document has not ended."""
+    retried = context.documents.retry(document)
     if not retried.opened:
-        raise ProblemError(HTTPStatus.CONFLICT, "All of its pages are done: there is nothing to be tried again.")
+        raise ProblemError(HTTPStatus.CONFLICT, "All pages of the document are done: there is nothing to retry.")
     return retried
 
 
 @router.post("/{document}/cancel", operation_id="cancel_document", response_model=DocumentView, responses=_CONFLICT)
-def cancel_document(given: Given, document: Id) -> DocumentView:
-    """End a document as it is. Pages that were read stay; `retry` goes on with the others."""
-    given.registry.cancel(document)
-    return given.registry.view(document)
+def cancel_document(context: Context, document: Id) -> DocumentView:
+    """Cancel a document. Pages that are done stay; `retry` continues with the others."""
+    context.documents.cancel(document)
+    return context.documents.view(document)
 
 
 @router.delete("/{document}", operation_id="delete_document", status_code=204, responses=_FOUND)
-def delete_document(given: Given, document: Id) -> None:
-    """Forget a document with all that is stored of it, but not its source, nor what was delivered elsewhere."""
-    given.registry.delete(document)
+def delete_document(context: Context, document: Id) -> None:
+    """Delete a document with everything that is stored of it, but not its source, nor delivered results."""
+    context.documents.delete(document)
 
 
 def _pieces(stream: BinaryIO) -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""Uploads that a bucket's server tells of: `POST /v1/events/s3`."""
+"""Notifications of uploads to buckets: `POST /v1/events/s3`."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ log = structlog.get_logger(__name__)
 router = APIRouter(prefix="/v1/events", tags=["events"], dependencies=[Depends(reporter)])
 
 
-class Noted(BaseModel):
-    """What came of a notification."""
+class EventsAccepted(BaseModel):
+    """What was done for a notification."""
 
-    #: objects that are safely noted, to be read
+    #: objects that were added to the intake; they are stored
     registered: int
-    #: events that nothing is to be done for
+    #: events that need no action
     ignored: int
 
 
-class Notices:
-    """Takes notifications. `close` ends its threads."""
+class EventReceiver:
+    """Registers the objects that notifications report. `close` stops its threads."""
 
     def __init__(self, settings: Settings, store: ObjectStore, profile: Profile) -> None:
-        """Raise ConfigurationError for results that lie where sources may lie: each would be the next source."""
+        """Raise ConfigurationError for results below an allowed source prefix: each result would be a new source."""
         self._allowed = allowed_sources(settings.api)
         results = settings.api.results
         try:
@@ -53,35 +53,35 @@ class Notices:
             wanted = apart_from_ours(Filter(), places, results=results, store=settings.store)
         except UsageError as error:
             raise ConfigurationError(f"OCRFLEET_API_SOURCES, OCRFLEET_API_RESULTS: {error}") from error
-        terms = SubmissionOptions(
+        options = SubmissionOptions(
             profile_digest=save_profile(store, profile),
             queue=settings.api.event_queue,
             collection=settings.api.event_collection,
             results=None if results is None else str(Prefix.folder(results)),
         )
-        self._watcher = Watcher(store, terms, wanted, settings.s3)
+        self._watcher = Watcher(store, options, wanted, settings.s3)
         for outcome in metrics.OUTCOMES:
             metrics.EVENTS.labels("webhook", outcome)
 
     def close(self) -> None:
         self._watcher.__exit__(None, None, None)
 
-    def take(self, message: bytes) -> Noted:
-        """Note the objects that a message tells of. Raises UnparsableEventError, TransientError, ConfigurationError."""
+    def receive(self, message: bytes) -> EventsAccepted:
+        """Register the objects of a notification. Raises UnparsableEventError, TransientError, ConfigurationError."""
         events = parse(message)
         allowed = [event for event in events if self._allowed.allows(event.bucket, event.key)]
         if len(allowed) < len(events):
-            log.warning("told of what is not in OCRFLEET_API_SOURCES", objects=len(events) - len(allowed))
+            log.warning("events.source_not_allowed", objects=len(events) - len(allowed))
         registered = self._watcher.register(allowed, source="webhook")
         metrics.EVENTS.labels("webhook", "ignored").inc(len(events) - len(allowed))
         metrics.WATCH_LAST_SUCCESS.labels("webhook").set_to_current_time()
-        return Noted(registered=registered, ignored=len(events) - registered)
+        return EventsAccepted(registered=registered, ignored=len(events) - registered)
 
 
 @router.post(
     "/s3",
     operation_id="take_events",
-    response_model=Noted,
+    response_model=EventsAccepted,
     openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}},
     responses=described(
         HTTPStatus.BAD_REQUEST,
@@ -92,21 +92,21 @@ class Notices:
         HTTPStatus.SERVICE_UNAVAILABLE,
     ),
 )
-async def take_events(request: Request) -> Noted:
-    """Take a notification of S3, MinIO or SeaweedFS. When this is answered, what it tells of is safely noted."""
-    notices: Notices = request.app.state.parts.notices
+async def take_events(request: Request) -> EventsAccepted:
+    """Receive a notification of S3, MinIO or SeaweedFS. Its objects are stored for intake before the response is sent."""
+    receiver: EventReceiver = request.app.state.context.events
     message = await small(request, limit=MAX_MESSAGE_BYTES)
     try:
-        return await run_in_threadpool(notices.take, message)
+        return await run_in_threadpool(receiver.receive, message)
     except UnparsableEventError as error:
-        log.warning("what was told is no event", reason=str(error))
+        log.warning("events.unparsable", reason=str(error))
         metrics.EVENTS.labels("webhook", "unparsable").inc()
-        raise ProblemError(HTTPStatus.BAD_REQUEST, f"This is no notification that is understood: {error}.") from error
+        raise ProblemError(HTTPStatus.BAD_REQUEST, f"The notification can't be parsed: {error}.") from error
     except ConfigurationError as error:
-        # The sender tells again, until somebody has corrected it.
-        log.error("what was told can't be looked at", error=str(error))  # noqa: TRY400 - one clear line
+        # The sender repeats the notification until somebody has corrected the configuration.
+        log.error("events.object_not_readable", error=str(error))  # noqa: TRY400 - one clear line
         raise ProblemError(
             HTTPStatus.SERVICE_UNAVAILABLE,
-            "The object can't be looked at as this server is configured: its log says why. Tell of it again later.",
+            "The object can't be read with this server's configuration: its log has the reason. Send the notification again later.",
             headers={"Retry-After": "60"},
         ) from error

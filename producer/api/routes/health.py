@@ -1,4 +1,4 @@
-"""How the process is, for whoever keeps it running: alive, ready, and in numbers. Open to all, apart from numbers by setting."""
+"""Health: `/healthz`, `/readyz` and `/metrics`. They need no token, /metrics only by OCRFLEET_API_METRICS_WITH_TOKEN."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 #: Seconds that Redis and the store may take to answer.
 _DEADLINE = 3.0
-#: A key that needs not exist: what counts is that there is an answer.
+#: A key that need not exist: any response shows that the store is there.
 _ANY_KEY = "ready"
 
 log = structlog.get_logger(__name__)
@@ -36,41 +36,41 @@ class Healthy(BaseModel):
     status: Literal["ok"] = "ok"
 
 
-class Health:
-    """Asks Redis and the store. One question to each at a time, however often and long it is asked."""
+class Readiness:
+    """Checks Redis and the store, with one request to each at a time, however many clients ask."""
 
     def __init__(self, store: ObjectStore, ledger: Ledger) -> None:
-        self._asked: dict[str, Callable[[], object]] = {
+        self._checks: dict[str, Callable[[], object]] = {
             "Redis": ledger.redis.ping,
             "the object store": lambda: store.exists(_ANY_KEY),
         }
         self._running: dict[str, Future[object]] = {}
-        self._pool = ThreadPoolExecutor(len(self._asked), thread_name_prefix="health")
+        self._pool = ThreadPoolExecutor(len(self._checks), thread_name_prefix="health")
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     async def missing(self) -> list[str]:
-        """Return what can't be reached."""
-        names = list(self._asked)
+        """Return the names of what can't be reached."""
+        names = list(self._checks)
         answers = await asyncio.gather(*(self._reached(name) for name in names))
         return [name for name, reached in zip(names, answers, strict=True) if not reached]
 
     async def _reached(self, name: str) -> bool:
         running = self._running.get(name)
         if running is None or running.done():
-            running = self._running[name] = self._pool.submit(self._asked[name])
+            running = self._running[name] = self._pool.submit(self._checks[name])
         try:
             await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(running)), _DEADLINE)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is not ready
-            log.warning("not ready", part=name, error=str(error) or type(error).__name__)
+        except Exception as error:  # noqa: BLE001 - any error means not ready
+            log.warning("api.not_ready", part=name, error=str(error) or type(error).__name__)
             return False
         return True
 
 
 @router.get("/healthz", response_model=Healthy, operation_id="alive")
 async def alive() -> Healthy:
-    """Say that the process lives."""
+    """Return 200 while the process is alive."""
     return Healthy()
 
 
@@ -78,13 +78,13 @@ async def alive() -> Healthy:
     "/readyz", response_model=Healthy, operation_id="ready", responses=described(HTTPStatus.SERVICE_UNAVAILABLE)
 )
 async def ready(request: Request) -> Healthy:
-    """Say whether Redis and the object store can be reached."""
-    health: Health = request.app.state.parts.health
-    missing = await health.missing()
+    """Return 200 when Redis and the object store can be reached, else 503."""
+    readiness: Readiness = request.app.state.context.readiness
+    missing = await readiness.missing()
     if missing:
         raise ProblemError(
             HTTPStatus.SERVICE_UNAVAILABLE,
-            f"No answer within {_DEADLINE:g} seconds, or an error, from {' and '.join(missing)}: the log says more.",
+            f"No response within {_DEADLINE:g} seconds, or an error, from {' and '.join(missing)}: the server's log has the error.",
             headers={"Retry-After": "5"},
         )
     return Healthy()
@@ -100,9 +100,9 @@ async def ready(request: Request) -> Healthy:
     },
 )
 async def metrics(request: Request, credentials: Bearer) -> Response:
-    """Give the metrics of this process, its children and, while it leads, of the fleet, in Prometheus' text format."""
-    parts = request.app.state.parts
-    if parts.settings.api.metrics_with_token:
+    """Return the metrics of this process, its children and, while it leads, of the fleet, in Prometheus' text format."""
+    context = request.app.state.context
+    if context.settings.api.metrics_with_token:
         user(request, credentials)
-    page = await run_in_threadpool(parts.exposition.page)
+    page = await run_in_threadpool(context.exposition.page)
     return Response(page, media_type=CONTENT_TYPE_LATEST)

@@ -1,4 +1,4 @@
-"""Progress as server-sent events: `GET /v1/documents/{id}/events`."""
+"""Progress of a document as server-sent events: `GET /v1/documents/{id}/events`."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from pydantic import BaseModel
 
 from ocrfleet.errors import NotFoundError, TransientError
 from producer.api.auth import User, user
-from producer.api.dependencies import Given
+from producer.api.dependencies import Context
 from producer.api.problems import described
 from producer.documents.views import OPEN, DocumentView, State
 
-#: Seconds between two looks at the document.
-_LOOK_EVERY = 1.0
+#: Seconds between two reads of the document.
+_POLL_SECONDS = 1.0
 
 router = APIRouter(prefix="/v1/documents", tags=["documents"], dependencies=[Depends(user)])
 
 
-class Progress(BaseModel):
-    """How far a document is, or how it ended."""
+class DocumentProgress(BaseModel):
+    """Progress of a document, or how it ended."""
 
     state: State
     generation: int
@@ -34,26 +34,26 @@ class Progress(BaseModel):
     failed: int
 
     @classmethod
-    def of(cls, view: DocumentView) -> Progress:
+    def of(cls, view: DocumentView) -> DocumentProgress:
         return cls(state=view.state, generation=view.generation, total=view.total, done=view.done, failed=view.failed)
 
 
-def _place(given: Given, _: User) -> Iterator[None]:
-    """Have one of the places for streams until the stream has ended. Raises ProblemError."""
-    with given.streams.taken():
+def _slot(context: Context, _: User) -> Iterator[None]:
+    """Hold a slot for streams until the stream has ended. Raises ProblemError."""
+    with context.streams.taken():
         yield
 
 
-def _first(document: str, given: Given) -> DocumentView:
-    """Look before the stream begins: afterwards there is no way to say that there is no such document."""
-    return given.registry.view(document)
+def _first(document: str, context: Context) -> DocumentView:
+    """Read the document before the stream begins: afterwards a 404 is no longer possible."""
+    return context.documents.view(document)
 
 
 @router.get(
     "/{document}/events",
     operation_id="follow_document",
     response_class=EventSourceResponse,
-    dependencies=[Depends(_place)],
+    dependencies=[Depends(_slot)],
     responses=described(
         HTTPStatus.UNAUTHORIZED,
         HTTPStatus.FORBIDDEN,
@@ -63,11 +63,11 @@ def _first(document: str, given: Given) -> DocumentView:
     ),
 )
 async def follow_document(
-    document: str, given: Given, first: Annotated[DocumentView, Depends(_first)]
+    document: str, context: Context, first: Annotated[DocumentView, Depends(_first)]
 ) -> AsyncIterator[ServerSentEvent]:
-    """Send `progress` whenever the numbers change, and `ended` at the end, each with the numbers as JSON."""
+    """Send the event `progress` when the numbers change, and `ended` at the end; the data are the numbers as JSON."""
     shown = None
-    progress = Progress.of(first)
+    progress = DocumentProgress.of(first)
     while True:
         if progress.state not in OPEN:
             yield ServerSentEvent(event="ended", data=progress)
@@ -75,11 +75,11 @@ async def follow_document(
         if progress != shown:
             yield ServerSentEvent(event="progress", data=progress)
             shown = progress
-        await asyncio.sleep(_LOOK_EVERY)
-        if given.stopping.is_set():
-            return  # the client connects again, to another server or after the restart
+        await asyncio.sleep(_POLL_SECONDS)
+        if context.stopping.is_set():
+            return  # the client reconnects, to another server or after the restart
         try:
-            progress = Progress.of(await run_sync(given.registry.view, document, limiter=given.looking))
+            progress = DocumentProgress.of(await run_sync(context.documents.view, document, limiter=context.polling))
         except NotFoundError:
             progress = progress.model_copy(update={"state": State.DELETED})
         except TransientError:

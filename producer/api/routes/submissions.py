@@ -1,4 +1,4 @@
-"""Submitting documents over HTTP: `POST /v1/documents`, and following those that take a while to be taken in."""
+"""Submissions over HTTP: `POST /v1/documents`, and `GET /v1/submissions/{id}` for sources that wait for intake."""
 
 from __future__ import annotations
 
@@ -19,41 +19,41 @@ from starlette.responses import RedirectResponse, Response
 from ocrfleet.records.base import digest_of
 from producer.api.auth import User
 from producer.api.bodies import Upload, form, raw, small
-from producer.api.dependencies import Given, Parts
-from producer.api.idempotency import Answer
+from producer.api.dependencies import ApiContext, Context
+from producer.api.idempotency import StoredResponse
 from producer.api.problems import ProblemError, described
-from producer.api.submitter import Referred, Wanted, merged
+from producer.api.submitter import SourceRequest, SubmissionRequest, merged
 from producer.documents.views import DocumentView
 
-#: Bytes of a body that is JSON.
+#: Bytes of a JSON body at most.
 _LARGEST_JSON = 1 << 16
-#: Seconds between two looks at what became of a source.
-_LOOK_EVERY = 0.5
+#: Seconds between two reads of an intake outcome.
+_POLL_SECONDS = 0.5
 
 router = APIRouter(prefix="/v1", tags=["documents"])
 
 
-class Options(Wanted):
-    """What may stand in the query."""
+class SubmissionQuery(SubmissionRequest):
+    """Options in the query."""
 
     wait: float = Field(
         default=10,
         ge=0,
         le=60,
-        description="Seconds to wait for a source in S3 to be taken in, before the answer is 202.",
+        description="Seconds to wait for the intake of a source in S3 before the response is 202.",
     )
 
 
-class Submitted(BaseModel):
-    """A source that is safely noted, and waits to be taken in."""
+class PendingSubmission(BaseModel):
+    """A source that is stored and waits for intake."""
 
     state: Literal["arriving"] = "arriving"
-    #: its name below /v1/submissions/
+    #: its id below /v1/submissions/
     submission: str
 
 
 def _schema(model: type[BaseModel]) -> dict[str, Any]:
-    """Return a model's JSON schema, for OpenAPI; what it refers to is there already, by the query's parameters."""
+    """Return a model's JSON schema for OpenAPI; the schemas that it refers to are there already, from the query."""
     schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
     schema.pop("$defs", None)
     return schema
@@ -69,11 +69,11 @@ _BODY = {
                 "required": ["file"],
                 "properties": {
                     "file": {"type": "string", "format": "binary"},
-                    **_schema(Wanted)["properties"],
+                    **_schema(SubmissionRequest)["properties"],
                 },
             }
         },
-        "application/json": {"schema": _schema(Referred)},
+        "application/json": {"schema": _schema(SourceRequest)},
         "application/pdf": _FILE,
         "image/*": _FILE,
     },
@@ -87,7 +87,7 @@ _BODY = {
     response_model=DocumentView,
     openapi_extra={"requestBody": _BODY},
     responses={
-        202: {"model": Submitted, "description": "Safely noted; Location says where to follow it."},
+        202: {"model": PendingSubmission, "description": "Stored; follow it at the URL in Location."},
         **described(
             HTTPStatus.BAD_REQUEST,
             HTTPStatus.UNAUTHORIZED,
@@ -104,52 +104,54 @@ _BODY = {
 )
 async def submit_document(
     request: Request,
-    given: Given,
+    context: Context,
     user: User,
-    options: Annotated[Options, Query()],
+    options: Annotated[SubmissionQuery, Query()],
     idempotency_key: Annotated[
         str | None,
         Header(
             min_length=1,
             max_length=255,
-            description="The same request with the same key, within a day, gets the same answer.",
+            description="The same request with the same key, within 24 hours, gets the same response.",
         ),
     ] = None,
 ) -> Response:
-    """Have a document read: a file as the body or as `file` of a form, or JSON that names a `source` in S3.
+    """Submit a document: a file as the body or as `file` of a form, or JSON that names a `source` in S3.
 
-    Options stand in the query, or beside the file or the source. A file is registered when this is answered, with 201. A
-    source in S3 is taken in by the fleet: 201 when that was done within `wait` seconds, else 202 and where to follow it.
-    The same bytes, read in the same way, are the same document.
+    Options are in the query, or beside the file or the source. A file is registered before the response, 201. A source in
+    S3 is read by the fleet's intake: 201 when that ends within `wait` seconds, else 202 and the URL to follow it. The same
+    bytes with the same profile and pages are the same document.
     """
-    await run_in_threadpool(given.submitter.check_room)
-    asked = options.model_dump(exclude_unset=True, exclude={"wait"})
+    await run_in_threadpool(context.submitter.check_room)
+    given = options.model_dump(exclude_unset=True, exclude={"wait"})
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    limit = given.settings.api.upload_bytes
+    limit = context.settings.api.upload_bytes
     if media == "application/json":
         body = _object(await small(request, limit=_LARGEST_JSON))
-        answer = await _refer(given, user, merged(Referred, asked, body), idempotency_key, wait=options.wait)
+        response = await _submit_source(
+            context, user, merged(SourceRequest, given, body), idempotency_key, wait=options.wait
+        )
     elif media == "multipart/form-data":
-        with given.uploads.taken():
+        with context.uploads.taken():
             upload, fields = await form(request, limit=limit)
-            answer = await _take(given, user, upload, asked | fields, idempotency_key)
+            response = await _submit_file(context, user, upload, given | fields, idempotency_key)
     elif media == "application/pdf" or media.startswith("image/"):
-        with given.uploads.taken():
-            answer = await _take(given, user, await raw(request, limit=limit), asked, idempotency_key)
+        with context.uploads.taken():
+            response = await _submit_file(context, user, await raw(request, limit=limit), given, idempotency_key)
     else:
         raise ProblemError(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
             "Send a file (multipart/form-data, application/pdf or image/…) or application/json with a source.",
         )
-    return Response(answer.body, answer.status, {"Location": answer.location}, "application/json")
+    return Response(response.body, response.status, {"Location": response.location}, "application/json")
 
 
 @router.get(
     "/submissions/{submission}",
     operation_id="follow_submission",
-    response_model=Submitted,
+    response_model=PendingSubmission,
     responses={
-        303: {"description": "It is the document that Location names."},
+        303: {"description": "The source has become the document in Location."},
         **described(
             HTTPStatus.BAD_REQUEST,
             HTTPStatus.UNAUTHORIZED,
@@ -161,29 +163,31 @@ async def submit_document(
     },
 )
 def follow_submission(
-    given: Given,
+    context: Context,
     _: User,
     submission: Annotated[str, Path(pattern=r"^\d{8}T\d{6}\.\d{6}Z-[0-9a-f]{32}$")],
 ) -> Any:
-    """Say whether a source waits to be taken in, or which document it has become. Known for a week."""
-    document = given.submitter.followed(submission)
+    """Return whether a source waits for intake, or redirect to the document that it has become. Known for a week."""
+    document = context.submitter.followed(submission)
     if document is None:
-        return Submitted(submission=submission)
+        return PendingSubmission(submission=submission)
     return RedirectResponse(_path(document), status_code=HTTPStatus.SEE_OTHER)
 
 
-async def _take(given: Parts, user: str, upload: Upload, asked: dict[str, Any], key: str | None) -> Answer:
-    """Register a file, or find the answer that the same request got."""
+async def _submit_file(
+    context: ApiContext, user: str, upload: Upload, given: dict[str, Any], key: str | None
+) -> StoredResponse:
+    """Register a file, or return the stored response to the same request."""
 
-    def take() -> Answer:
-        wanted: Wanted = merged(Wanted, asked)
-        source = given.submitter.look(upload)
+    def take() -> StoredResponse:
+        wanted: SubmissionRequest = merged(SubmissionRequest, given)
+        source = context.submitter.inspect(upload)
         fingerprint = digest_of(source.sha256, upload.name or "", wanted.fingerprint)
-        earlier = given.answers.earlier(user, key, fingerprint) if key is not None else None
-        if earlier is not None:
-            return earlier
-        document = given.submitter.take(upload, source, wanted)
-        return _noted(given, user, key, _created(given, document, fingerprint))
+        stored = context.responses.find(user, key, fingerprint) if key is not None else None
+        if stored is not None:
+            return stored
+        document = context.submitter.register(upload, source, wanted)
+        return _stored(context, user, key, _created(context, document, fingerprint))
 
     try:
         return await run_in_threadpool(take)
@@ -191,54 +195,56 @@ async def _take(given: Parts, user: str, upload: Upload, asked: dict[str, Any], 
         upload.file.close()
 
 
-async def _refer(given: Parts, user: str, wanted: Referred, key: str | None, *, wait: float) -> Answer:
-    """Note a source for intake and wait for that, or find the answer that the same request got."""
+async def _submit_source(
+    context: ApiContext, user: str, wanted: SourceRequest, key: str | None, *, wait: float
+) -> StoredResponse:
+    """Store a source for intake and wait for that, or return the stored response to the same request."""
     fingerprint = digest_of("source", wanted.fingerprint)
     if key is not None:
-        earlier = await run_in_threadpool(given.answers.earlier, user, key, fingerprint)
-        if earlier is not None:
-            return earlier
-    submission = await run_in_threadpool(given.submitter.refer, wanted)
-    document = await _waited(given, submission, wait)
+        stored = await run_in_threadpool(context.responses.find, user, key, fingerprint)
+        if stored is not None:
+            return stored
+    submission = await run_in_threadpool(context.submitter.add_source, wanted)
+    document = await _waited(context, submission, wait)
     if document is not None:
-        answer = await run_in_threadpool(_created, given, document, fingerprint)
+        response = await run_in_threadpool(_created, context, document, fingerprint)
     else:
-        answer = Answer(
+        response = StoredResponse(
             fingerprint=fingerprint,
             answered=datetime.now(UTC),
             status=HTTPStatus.ACCEPTED,
             location=f"/v1/submissions/{submission}",
-            body=Submitted(submission=submission).model_dump_json(),
+            body=PendingSubmission(submission=submission).model_dump_json(),
         )
-    return await run_in_threadpool(_noted, given, user, key, answer)
+    return await run_in_threadpool(_stored, context, user, key, response)
 
 
-async def _waited(given: Parts, submission: str, seconds: float) -> str | None:
-    """Return the document that a source has become within some seconds; None when it has not."""
+async def _waited(context: ApiContext, submission: str, seconds: float) -> str | None:
+    """Return the document that a source becomes within so many seconds; None when it does not."""
     deadline = time.monotonic() + seconds
-    while (left := deadline - time.monotonic()) > 0 and not given.stopping.is_set():
-        await asyncio.sleep(min(_LOOK_EVERY, left))
+    while (left := deadline - time.monotonic()) > 0 and not context.stopping.is_set():
+        await asyncio.sleep(min(_POLL_SECONDS, left))
         try:
-            document = await run_sync(given.submitter.followed, submission, limiter=given.looking)
+            document = await run_sync(context.submitter.followed, submission, limiter=context.polling)
         except ProblemError:
-            return None  # whoever follows it is told why
+            return None  # the client gets the reason when it follows the submission
         if document is not None:
             return document
     return None
 
 
-def _created(given: Parts, document: str, fingerprint: str) -> Answer:
-    return Answer(
+def _created(context: ApiContext, document: str, fingerprint: str) -> StoredResponse:
+    return StoredResponse(
         fingerprint=fingerprint,
         answered=datetime.now(UTC),
         status=HTTPStatus.CREATED,
         location=_path(document),
-        body=given.registry.view(document).model_dump_json(),
+        body=context.documents.view(document).model_dump_json(),
     )
 
 
-def _noted(given: Parts, user: str, key: str | None, answer: Answer) -> Answer:
-    return answer if key is None else given.answers.note(user, key, answer)
+def _stored(context: ApiContext, user: str, key: str | None, response: StoredResponse) -> StoredResponse:
+    return response if key is None else context.responses.store(user, key, response)
 
 
 def _path(document: str) -> str:

@@ -120,7 +120,7 @@ def test_it_is_ready_as_long_as_redis_and_the_store_are(running: Running) -> Non
 
 def test_a_body_that_does_not_come_is_given_up(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a client that sends half of what it promised, and patience for a moment
-    monkeypatch.setattr(bodies, "_PATIENCE", 0.3)
+    monkeypatch.setattr(bodies, "_CHUNK_TIMEOUT", 0.3)
     head = (
         f"POST /v1/documents HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Type: application/pdf\r\n"
     )

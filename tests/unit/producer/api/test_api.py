@@ -235,7 +235,7 @@ def test_what_is_no_file_and_no_source_is_refused(front: Front) -> None:
 
 
 def test_uploads_at_the_same_time_are_bounded(front: Front) -> None:
-    slots = front.app.state.parts.uploads
+    slots = front.app.state.context.uploads
     with ExitStack() as stack:
         for _ in range(front.settings.api.uploads_at_once):
             stack.enter_context(slots.taken())
@@ -573,7 +573,7 @@ def events(text: str) -> list[tuple[str, dict[str, Any]]]:
 
 
 def test_progress_is_told_until_the_end(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "_LOOK_EVERY", 0.02)
+    monkeypatch.setattr(following, "_POLL_SECONDS", 0.02)
     document = front.shelf.active()
     store = front.shelf.store
     output = Output(key=keys.output(document, 1, "a" * 64, "md"), sha256="a" * 64, size=4)
@@ -609,7 +609,7 @@ def test_progress_is_told_until_the_end(front: Front, monkeypatch: pytest.Monkey
 def test_streams_end_with_the_document_with_the_server_and_are_bounded(
     tmp_path: Path, valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(following, "_LOOK_EVERY", 0.02)
+    monkeypatch.setattr(following, "_POLL_SECONDS", 0.02)
     front = Front(tmp_path, redis=valkey.url, streams=1)
     document, ended = front.shelf.active(), front.shelf.ended()
     place = f"/v1/documents/{document}/events"
@@ -617,7 +617,7 @@ def test_streams_end_with_the_document_with_the_server_and_are_bounded(
     # Each gives its place back
     for _ in range(2):
         assert events(front.client.get(f"/v1/documents/{ended}/events").text)[0][0] == "ended"
-    with front.app.state.parts.streams.taken():
+    with front.app.state.context.streams.taken():
         problem(front.client.get(place), 429)
 
     deleting = threading.Timer(0.2, lambda: front.shelf.registry.delete(document))
