@@ -5,10 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
+# The theme's makers announce their next program at each build.
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 VLLM_VENV := .venv-vllm
 VLLM_BIN := $(VLLM_VENV)/bin
 
-.PHONY: demo test test-vllm test-chaos chaos check dashboards bench bench-vllm system-deps clean
+.PHONY: demo test test-vllm test-chaos chaos check dashboards docs lock bench bench-vllm system-deps clean
 
 demo: $(VENV)/installed
 	$(BIN)/ocrfleet samples demo
@@ -36,6 +39,17 @@ check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(MKDOCS) --quiet
+
+# The reference, generated from the code, and the site of docs/ in site/. It loads nothing from other hosts.
+docs: $(VENV)/installed-dev
+	$(BIN)/python docs/generate.py
+	$(MKDOCS)
+
+# The versions of everything that development installs, for all platforms and Python versions, with hashes.
+lock:
+	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --python-version 3.11 --extra dev \
+	  --custom-compile-command 'make lock' --output-file requirements-dev.lock pyproject.toml
 
 # Grafana's dashboards, written anew from the code beside them.
 dashboards: $(VENV)/installed-dev

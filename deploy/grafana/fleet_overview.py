@@ -54,7 +54,7 @@ KEEPING_UP = (
     number(
         "Alerts that fire",
         "Number of alerts of this fleet that fire now; the table at the bottom names them.",
-        "there is one. docs/runbook.md says what to do, alert by alert.",
+        "there is one. docs/howto/alerts.md says what to do, alert by alert.",
         {"": 'count(ALERTS{alertname=~"Ocrfleet.*", alertstate="firing"}) or vector(0)'},
         unit="none",
         steps=above(1, 1),
@@ -215,7 +215,7 @@ BROKEN = (
     rows(
         "Alerts that fire",
         "Each alert of this fleet that fires now.",
-        "there is one of severity critical: docs/runbook.md has a section for it.",
+        "there is one of severity critical: docs/howto/alerts.md has a section for it.",
         'ALERTS{alertname=~"Ocrfleet.*", alertstate="firing"}',
         unit="none",
     ),

@@ -20,7 +20,7 @@ from tests.support.servers import ROOT, TOLD, lacking
 DEPLOY = ROOT / "deploy"
 RULES = DEPLOY / "prometheus" / "rules" / "ocrfleet.yml"
 TESTS = sorted((DEPLOY / "prometheus" / "tests").glob("*.yml"))
-RUNBOOK = ROOT / "docs" / "runbook.md"
+RUNBOOK = ROOT / "docs" / "howto" / "alerts.md"
 
 
 def run(program: str, *arguments: object) -> None:
@@ -68,7 +68,7 @@ def test_each_alert_says_how_urgent_it_is_and_what_to_do() -> None:
     for name, rule in alerts().items():
         assert rule["labels"]["severity"] in {"critical", "warning"}, name
         assert {"summary", "description", "runbook_url"} == set(rule["annotations"]), name
-        assert rule["annotations"]["runbook_url"] == f"docs/runbook.md#{name.lower()}"
+        assert rule["annotations"]["runbook_url"] == f"docs/howto/alerts.md#{name.lower()}"
 
 
 def test_the_runbook_has_a_section_for_each_alert_and_no_other() -> None:
