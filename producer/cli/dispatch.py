@@ -30,12 +30,12 @@ def dispatch(*, clerks: ClerksOption = 1) -> None:
     """
     settings = read_settings()
     logs.configure(settings.log_level)
-    told = threading.Event()
+    stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: told.set())
+        signal.signal(number, lambda *_: stopped.set())
     exposition = Exposition(settings)
     with (
         served(exposition, settings),
-        control_plane(settings, open_store(settings), clerks=clerks, exposition=exposition),
+        control_plane(settings, open_store(settings), clerks=clerks, exposition=exposition, on_failure=stopped.set),
     ):
-        told.wait()
+        stopped.wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import threading
@@ -77,7 +78,13 @@ def serve(
         stopping=stopping,
         exposition=exposition,
     )
-    fleet = control_plane(settings, store, clerks=clerks, exposition=exposition)
+    fleet = control_plane(
+        settings,
+        store,
+        clerks=clerks,
+        exposition=exposition,
+        on_failure=lambda: os.kill(os.getpid(), signal.SIGTERM),
+    )
     try:
         run(app, settings, host, port, stopping, background=[fleet])
     finally:
@@ -110,9 +117,14 @@ def run(
         ),
         stopping,
     )
+
+    def stop(*_: object) -> None:
+        server.should_exit = True
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        # uvicorn raises once more what it was stopped by, when it has ended: what goes on beside it must end as well.
-        signal.signal(number, lambda *_: None)
+        # For signals before uvicorn handles them, and for the one that it raises again when it has ended: the background
+        # must end as well.
+        signal.signal(number, stop)
     listener = _listener(host, port)
     with ExitStack() as stack:
         for part in background:

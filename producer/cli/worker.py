@@ -10,8 +10,8 @@ import typer
 from ocrfleet.profiles.profile import Profile
 from producer.cli.options import BaseUrlOption, read_settings, with_profile
 from producer.errors import UsageError
-from producer.processes.supervisor import supervise
 from producer.processes.worker_command import grouped, read_gpus
+from producer.processes.workers import run_workers
 
 
 @with_profile
@@ -39,4 +39,4 @@ def worker(
     devices = grouped(read_gpus(gpus), settings.vllm.tensor_parallel_size)
     if devices and processes > 1:
         raise UsageError("--processes and --gpus don't go together: each GPU has one worker process")
-    sys.exit(supervise(chosen, settings, devices=devices or [None] * processes))
+    sys.exit(run_workers(chosen, settings, devices=devices or [None] * processes))

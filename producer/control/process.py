@@ -4,70 +4,87 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import structlog
-
+from ocrfleet.errors import ConfigurationError
 from ocrfleet.metrics.exposition import ChildMetrics
 from ocrfleet.scratch import scratch
 from producer.control.controller import Controller
-from producer.intake import consumer as clerk
-from producer.processes.child_process import ChildProcess, stop
+from producer.intake import consumer
+from producer.processes.child_process import ChildProcess
+from producer.processes.supervisor import RestartPolicy, Supervisor
 
 if TYPE_CHECKING:
     from ocrfleet.metrics.exposition import Exposition
     from ocrfleet.settings import Settings
     from ocrfleet.storage.store import ObjectStore
 
-log = structlog.get_logger(__name__)
-
-#: Seconds between two looks at the clerks; before one that died again and again is started, at most; that they get to end.
+#: Seconds between two looks at the intake consumers; seconds that they get to end.
 _ROUND = 1.0
-_LONGEST_WAIT = 60.0
 _GRACE = 15.0
 
 
 @contextmanager
-def control_plane(settings: Settings, store: ObjectStore, *, clerks: int, exposition: Exposition) -> Iterator[None]:
-    """Strive to lead the fleet, and have so many intake processes, until the block ends. Their metrics are exposed."""
+def control_plane(
+    settings: Settings,
+    store: ObjectStore,
+    *,
+    clerks: int,
+    exposition: Exposition,
+    on_failure: Callable[[], None],
+) -> Iterator[None]:
+    """Run the controller, and `clerks` intake consumers in processes of their own, until the block ends. Exposes their metrics.
+
+    A misconfigured intake consumer calls `on_failure` from another thread, which must end the block; its end then raises
+    ConfigurationError.
+    """
     ended = threading.Event()
-    control = Controller(settings, store)
-    exposition.add(control.gauges)
+    failures: list[ConfigurationError] = []
+    controller = Controller(settings, store)
+    exposition.add(controller.gauges)
     with scratch("ocrfleet-clerks-") as folder:
-        children = ChildMetrics(folder / "metrics")
-        exposition.add(children)
-        members = [_clerk(settings, folder / f"clerk-{number}.ready", children) for number in range(clerks)]
-        intake = threading.Thread(target=_run_clerks, args=[members, children, ended], name="clerks", daemon=True)
+        metrics = ChildMetrics(folder / "metrics")
+        exposition.add(metrics)
+        consumers = [_consumer(settings, folder / f"clerk-{number}.ready", metrics) for number in range(clerks)]
+
+        def run() -> None:
+            try:
+                _run(consumers, metrics, ended)
+            except ConfigurationError as error:
+                failures.append(error)
+                on_failure()
+
+        # One thread starts and watches them: children die with the thread that started them.
+        intake = threading.Thread(target=run, name="intake-consumers", daemon=True)
         intake.start()
-        control.start()
+        controller.start()
         try:
             yield
         finally:
             ended.set()
-            control.stop()
+            controller.stop()
             intake.join()
+    if failures:
+        raise failures[0]
 
 
-def _run_clerks(members: Sequence[ChildProcess], children: ChildMetrics, ended: threading.Event) -> None:
-    """Keep the clerks running. All in one thread: they die with the one that started them."""
-    for member in members:
-        member.start()
-    while not ended.wait(_ROUND):
-        for member in members:
-            code = member.died()
-            if code is not None:
-                children.record_exit(member.name)
-                if not ended.wait(min(_LONGEST_WAIT, _ROUND * member.failed_starts)):
-                    log.warning("restarting", member=member.name, exit_code=code)
-                    member.start_again()
-    stop(members, grace=_GRACE)
+def _run(consumers: Sequence[ChildProcess], metrics: ChildMetrics, ended: threading.Event) -> None:
+    """Keep the intake consumers running until `ended`. Raises ConfigurationError."""
+    supervisor = Supervisor(RestartPolicy(), on_exit=lambda child, _code: metrics.record_exit(child.name))
+    try:
+        for child in consumers:
+            supervisor.start(child)
+        while not ended.wait(_ROUND):
+            supervisor.watch()
+    finally:
+        supervisor.stop(grace=_GRACE)
 
 
-def _clerk(settings: Settings, ready: Path, children: ChildMetrics) -> ChildProcess:
-    environment = {**os.environ, "OCRFLEET_READY_FILE": str(ready), **children.environment(ready.stem)}
+def _consumer(settings: Settings, ready: Path, metrics: ChildMetrics) -> ChildProcess:
+    environment = {**os.environ, "OCRFLEET_READY_FILE": str(ready), **metrics.environment(ready.stem)}
     if settings.password_file is not None:
         environment["OCRFLEET_PASSWORD_FILE"] = str(settings.password_file.absolute())
-    return ChildProcess(ready.stem, clerk.COMMAND, environment, ready)
+    return ChildProcess(ready.stem, consumer.COMMAND, environment, ready)

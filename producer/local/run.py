@@ -36,7 +36,7 @@ from producer.intake.discover import Candidate, Skipped, discover
 from producer.intake.inspect import Intake
 from producer.intake.page_ranges import Selection
 from producer.intake.register import Registered, Registration
-from producer.local.embedded_fleet import Fleet
+from producer.local.embedded_fleet import EmbeddedFleet
 from producer.local.progress import Ended, Report, Tally
 from producer.state.backlog import Backlog
 
@@ -174,7 +174,7 @@ class Run:
         if self._settings.password_file is not None:
             environment["OCRFLEET_PASSWORD_FILE"] = str(self._settings.password_file.absolute())
         begun = time.monotonic()
-        with Fleet(
+        with EmbeddedFleet(
             state=self._order.state,
             workers=self._order.workers,
             profile=self._order.profile,
@@ -282,7 +282,7 @@ class Run:
             with self._lock:
                 self._ended.add(registered.document)
 
-    def _dispatch(self, dispatcher: Dispatcher, sweep: Sweep, fleet: Fleet) -> str | None:
+    def _dispatch(self, dispatcher: Dispatcher, sweep: Sweep, fleet: EmbeddedFleet) -> str | None:
         """Do one round of dispatching and now and then of sweeping; return what it has to wait for, if anything."""
         try:
             if not self._adopted:

@@ -1,4 +1,4 @@
-"""A process that we started, watch and start again when it dies."""
+"""A child process: starts, observes and ends one program that belongs to this process."""
 
 from __future__ import annotations
 
@@ -13,28 +13,27 @@ from pathlib import Path
 
 from ocrfleet.sandbox.die_with_parent import dying_with_us
 
-#: Bytes from a log's end in which its last line is looked for.
+#: Bytes at a log's end that the last line is looked for in.
 _LAST_LINE = 4096
 
 
 @dataclass
 class ChildProcess:
-    """A process of a fleet, and what it takes to start it again."""
+    """A program with its environment, which can be started more than once."""
 
     name: str
     command: Sequence[str]
     environment: Mapping[str, str]
-    #: a file that is there once it is at work
+    #: file that the child creates when it is ready
     ready: Path
-    #: where its output goes; to ours if None
+    #: file that its output is appended to; None: this process's output
     log_file: Path | None = None
     process: subprocess.Popen[bytes] | None = None
-    #: starts in a row that did not end in readiness
+    #: consecutive starts after which the child died before it was ready
     failed_starts: int = 0
-    restarts: int = 0
 
     def start(self) -> None:
-        # A session of its own: a Ctrl-C in the terminal reaches us, and we decide when our members end.
+        """Start the program. It is killed when the thread that called this ends."""
         self.ready.unlink(missing_ok=True)
         if self.log_file is None:
             self._start(None)
@@ -49,6 +48,7 @@ class ChildProcess:
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,
+            # A Ctrl-C in the terminal reaches only this process, which decides when its children end.
             start_new_session=True,
         )
 
@@ -56,27 +56,23 @@ class ChildProcess:
     def alive(self) -> bool:
         return self.process is not None and self.process.poll() is None
 
-    def died(self) -> int | None:
-        """Return the exit code of a process that has ended, and count whether it had ever been ready."""
+    def take_exit(self) -> int | None:
+        """Return the exit code of a child that has died, None for others; count a start that failed. Call it once a death."""
         if self.process is None or self.alive:
             return None
         self.failed_starts = 0 if self.ready.exists() else self.failed_starts + 1
         return self.process.returncode
 
-    def end(self) -> str:
-        """Say how a process ended, for a person to read."""
+    def describe_exit(self) -> str:
+        """Describe how a child died, for a person."""
         code = self.process.returncode if self.process is not None else 0
         if code >= 0:
             return f"it ended with exit code {code}"
         name = signal.Signals(-code).name
         return f"killed by {name}" + (", for want of memory or by somebody" if name == "SIGKILL" else "")
 
-    def start_again(self) -> None:
-        self.restarts += 1
-        self.start()
-
     def last_entry(self) -> dict[str, object]:
-        """Return the last line of the log, if it is a structured one."""
+        """Return the last line of the log file as a structured entry; empty when it is none."""
         if self.log_file is None:
             return {}
         with self.log_file.open("rb") as lines:
@@ -89,10 +85,10 @@ class ChildProcess:
         return entry if isinstance(entry, dict) else {}
 
     def last_error(self) -> str:
-        """Return the last error that the process logged, for a person to read."""
-        if self.log_file is None or not self.log_file.exists():
-            return "it said nothing"
-        lines = self.log_file.read_text(errors="replace").splitlines()
+        """Return the last error in the log file, for a person."""
+        if self.log_file is None:
+            return "the log above has its error"
+        lines = self.log_file.read_text(errors="replace").splitlines() if self.log_file.exists() else []
         for line in reversed(lines[-200:]):
             try:
                 entry = json.loads(line)
@@ -100,25 +96,24 @@ class ChildProcess:
                 continue
             if isinstance(entry, dict) and entry.get("level") in {"error", "critical"}:
                 return str(entry.get("error") or entry.get("event"))
-        return lines[-1] if lines else "it said nothing"
+        return lines[-1] if lines else "its log is empty"
 
 
-def stop(members: Iterable[ChildProcess], *, grace: float, hurry: Callable[[], bool] = lambda: False) -> None:
-    """Ask the members to end, wait for so many seconds or until there is need to hurry, then kill what is left."""
-    members = list(members)
+def stop(children: Iterable[ChildProcess], *, grace: float, hurry: Callable[[], bool] = lambda: False) -> None:
+    """Terminate the children, wait up to `grace` seconds or until `hurry()`, then kill those that are left."""
+    children = list(children)
     if grace:
-        send(members, "terminate")
+        _send(children, "terminate")
         deadline = time.monotonic() + grace
-        while any(member.alive for member in members) and time.monotonic() < deadline and not hurry():
+        while any(child.alive for child in children) and time.monotonic() < deadline and not hurry():
             time.sleep(0.05)
-    send(members, "kill")
-    for member in members:
-        if member.process is not None:
-            member.process.wait()
+    _send(children, "kill")
+    for child in children:
+        if child.process is not None:
+            child.process.wait()
 
 
-def send(members: Iterable[ChildProcess], how: str) -> None:
-    """Call `terminate` or `kill` on the processes that live."""
-    for member in members:
-        if member.process is not None and member.alive:
-            getattr(member.process, how)()
+def _send(children: Iterable[ChildProcess], how: str) -> None:
+    for child in children:
+        if child.process is not None and child.alive:
+            getattr(child.process, how)()
