@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from producer.samples.draw import write_samples
+from producer.samples.files import write_samples
 
 
 def samples(folder: Annotated[Path, typer.Argument(help="Folder for the documents; made if it isn't there.")]) -> None:

@@ -1,1 +1,1 @@
-"""The sample documents of `make demo`."""
+"""Sample documents: files, and the text of each as its truth."""

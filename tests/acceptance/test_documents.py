@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from producer.samples.texts import SAMPLES, expected_words
+from producer.samples.files import SAMPLES, expected_words
 from tests.support.desk import Desk
 from tests.support.servers import lacking
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from producer.samples.texts import expected_words
+from producer.samples.files import expected_words
 from tests.support.desk import Desk
 from tests.support.fakes.misbehaving import PRINT
 
