@@ -27,11 +27,12 @@ from producer.cli.options import (
     with_profile,
 )
 from producer.cli.render import run as show
+from producer.cli.render.estimate import run_json, show_estimate
 from producer.cli.render.progress import run_progress
 from producer.errors import EXIT_DONE, EXIT_INCOMPLETE, UsageError
 from producer.intake.discover import check_inputs
 from producer.intake.page_ranges import parse_pages
-from producer.local.estimate import estimate
+from producer.local.estimate import estimate_run
 from producer.local.progress import Report
 from producer.local.run import Order, Run, locked
 from producer.processes.worker_command import default_workers
@@ -93,13 +94,28 @@ def run(
         style=Style(tables=tables, join_hyphens=join_hyphens),
     )
     if dry_run:
-        sys.exit(estimate(order, settings, as_json=as_json))
+        _dry_run(order, settings, as_json=as_json)
+        return
     result = carry_out(order, settings)
     if as_json:
         typer.echo(show.summary(result))
     else:
         show.report(Console(highlight=False, soft_wrap=True), result, output)
     sys.exit(exit_code(result, order))
+
+
+def _dry_run(order: Order, settings: Settings, *, as_json: bool) -> None:
+    estimate = estimate_run(order, settings)
+    if as_json:
+        typer.echo(run_json(estimate))
+        return
+    show.show_skipped(Console(highlight=False, soft_wrap=True), estimate.skipped)
+    show_estimate(
+        estimate,
+        skipped=len(estimate.skipped),
+        workers=f"{order.workers} workers at {order.profile.typical_seconds:g} s a page",
+        ending="Nothing was read or written.",
+    )
 
 
 def carry_out(order: Order, settings: Settings) -> Report:

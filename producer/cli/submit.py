@@ -22,15 +22,15 @@ from ocrfleet.sources.sources import Sources
 from ocrfleet.storage.open import open_store
 from producer.cli.options import JoinHyphensOption, TablesOption, read_settings, read_terms, with_profile
 from producer.cli.render.documents import show_outcome
-from producer.cli.render.preview import preview_json, show_preview
+from producer.cli.render.estimate import show_estimate, submission_json
 from producer.cli.render.progress import bar
 from producer.delivery.webhook import CallbackError, check_url
 from producer.documents.service import DocumentService
 from producer.documents.wait import Outcome, wait_for
 from producer.errors import UsageError
-from producer.intake import preview
 from producer.intake.batches import Count
 from producer.intake.discover import Skipped
+from producer.intake.estimate import ReadingSpeed, estimate_submission
 from producer.intake.inspect import Intake
 from producer.intake.local_files import look_at_files, submit_files
 from producer.intake.page_ranges import parse_pages
@@ -117,7 +117,7 @@ def submit(
     count, skipped = Count(), list[Skipped]()
     if dry_run:
         wishes = chain(*(prefixes.unknown(place, count) for place in places), look_at_files(files, count, skipped))
-        _preview(wishes, count, skipped, terms=terms, profile=chosen, store=store, settings=settings, as_json=as_json)
+        _dry_run(wishes, count, skipped, options=terms, profile=chosen, store=store, settings=settings, as_json=as_json)
         return
     save_profile(store, chosen)
     columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
@@ -149,29 +149,38 @@ def _callback(url: str, *, private: bool) -> str:
         raise UsageError(f"--callback: {error}") from error
 
 
-def _preview(
-    wishes: Iterable[SourceReference],
+def _dry_run(
+    sources: Iterable[SourceReference],
     count: Count,
     skipped: Sequence[Skipped],
     *,
-    terms: SubmissionOptions,
+    options: SubmissionOptions,
     profile: Profile,
     store: ObjectStore,
     settings: Settings,
     as_json: bool,
 ) -> None:
-    """Print what these wishes would be; `count` and `skipped` are told by looking at them."""
+    """Print the estimate of a submission; reading `sources` fills `count` and `skipped`."""
     intake = Intake(settings, None, Sources(settings, store))
+    speed = ReadingSpeed.of_fleet(Ledger(settings.redis_url), settings, profile)
     try:
-        found = preview.look(wishes, terms, intake)
+        estimate = estimate_submission(sources, options, intake, speed)
     finally:
         intake.close()
-    speed = preview.Speed.of(Ledger(settings.redis_url), settings, profile)
+    price = settings.price_per_gpu_hour
     if as_json:
-        typer.echo(preview_json(found, speed, settings, known=count.known, skipped=count.skipped))
+        typer.echo(submission_json(estimate, known=count.known, skipped=count.skipped, price=price))
         return
     _show_skipped(skipped)
-    show_preview(found, speed, profile, settings, known=count.known, skipped=count.skipped)
+    show_estimate(
+        estimate,
+        skipped=count.skipped,
+        workers=f"{speed.workers} workers"
+        if speed.workers
+        else f"one worker, as OCRFLEET_PAGES_PER_SECOND says: nobody serves {profile.name} now",
+        ending=f"{count.known:,} more are known already. Nothing was submitted.",
+        price=price,
+    )
 
 
 def _waited(settings: Settings, store: ObjectStore, collection: str) -> Outcome:

@@ -14,8 +14,10 @@ from ocrfleet.records.documents import DocumentStatus
 from producer.text import duration, printable, shown
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from producer.intake.discover import Skipped
     from producer.local.progress import Ended, Report
 
 #: Rows of the tables before they are cut; `--json` has all of them.
@@ -44,9 +46,7 @@ def report(console: Console, result: Report, output: Path) -> None:
         console.print(table)
     _more(console, len(worst_first) - _ROWS, "documents")
     _failures(console, worst_first)
-    for skipped in result.skipped[:_ROWS]:
-        console.print(f"[dim]skipped[/] {shown(skipped.name)}: {escape(skipped.reason)}")
-    _more(console, len(result.skipped) - _ROWS, "skipped files")
+    show_skipped(console, result.skipped)
     tally = result.tally
     reused = f" ({tally.reused} of them were in the store already)" if tally.reused else ""
     own = sum({item.document: item.text_layer for item in result.ended}.values())
@@ -60,6 +60,13 @@ def report(console: Console, result: Report, output: Path) -> None:
         console.print("[yellow]Interrupted.[/] Run the same command again: it goes on where it stopped.")
     elif any(page is not None for item in result.ended for page, _, _ in item.failures):
         console.print("Failed pages are tried again with [bold]--retry-failed[/].")
+
+
+def show_skipped(console: Console, skipped: Sequence[Skipped]) -> None:
+    """Print the files that are no documents, and why."""
+    for item in skipped[:_ROWS]:
+        console.print(f"[dim]skipped[/] {shown(item.name)}: {escape(item.reason)}")
+    _more(console, len(skipped) - _ROWS, "skipped files")
 
 
 def _failures(console: Console, items: list[Ended]) -> None:
