@@ -55,12 +55,11 @@ _SWEEP = 3.0
 #: how many pages they take at once.
 _BACKLOG = {"rapidocr": 32, "tesseract": 32, "openai": 256}
 _LONGEST_BACKLOG = 1024
-#: Seconds of the lease of an embedded fleet: its workers are next door, a killed one is noticed soon.
+#: Seconds of a lease, unless OCRFLEET_LEASE_SECONDS is set: a worker on this machine that died is noticed soon.
 _LEASE = 10.0
-#: Seconds in which each worker has told of itself once more (ocrfleet/broker/leases.py), with room for a busy machine.
-_BEAT = _LEASE / 10 * 2
-#: Seconds that workers get for the pages they have begun, when the run is interrupted.
-_GRACE = 20.0
+#: Seconds that workers get for the pages in flight when the run is interrupted, unless OCRFLEET_DRAIN_SECONDS is set; and
+#: seconds more before they are killed, in which they give back the other pages.
+_DRAIN, _END = 10.0, 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +114,19 @@ def locked(order: Order) -> Iterator[None]:
         os.close(fd)
 
 
+def _of_one_machine(settings: Settings, order: Order) -> Settings:
+    """Return the settings of an embedded fleet: shorter times than a fleet's, unless they are set."""
+    defaults = {
+        "lease_seconds": _LEASE,
+        "sweep_seconds": _SWEEP,
+        "drain_seconds": _DRAIN,
+        "backlog_pages": _BACKLOG.get(order.profile.engine, _LONGEST_BACKLOG) * order.workers,
+    }
+    used = {name: getattr(settings, name) if name in settings.model_fields_set else defaults[name] for name in defaults}
+    log.info("run.settings", **used)
+    return settings.model_copy(update={**used, "store": str((order.state / "store").absolute())})
+
+
 class Run:
     """One run of an order. `interrupt` may be called from a signal handler."""
 
@@ -122,14 +134,7 @@ class Run:
         self._order = order
         self._store = FolderStore(order.state / "store")
         self._store.clear_temporary()
-        self._settings = settings.model_copy(
-            update={
-                "store": str((order.state / "store").absolute()),
-                "lease_seconds": _LEASE,
-                "sweep_seconds": _SWEEP,
-                "backlog_pages": _BACKLOG.get(order.profile.engine, _LONGEST_BACKLOG) * order.workers,
-            }
-        )
+        self._settings = _of_one_machine(settings, order)
         self.report = Report(Tally())
         self._lock = threading.Lock()
         #: what was registered and is not delivered yet, with the names that want it
@@ -166,8 +171,7 @@ class Run:
         environment = {
             "OCRFLEET_STORE": self._settings.store,
             "OCRFLEET_LEASE_SECONDS": str(self._settings.lease_seconds),
-            # A little less than they get: what is left is given back, and the next run finds it at once.
-            "OCRFLEET_DRAIN_SECONDS": str(_GRACE / 2),
+            "OCRFLEET_DRAIN_SECONDS": str(self._settings.drain_seconds),
         }
         if self._settings.openai.base_url is not None:
             environment["OCRFLEET_OPENAI_BASE_URL"] = self._settings.openai.base_url
@@ -202,14 +206,15 @@ class Run:
                 progress(self.report.tally)
                 time.sleep(_ROUND)
             if self._order.measured:
-                time.sleep(_BEAT)
+                # Each worker has sent one more heartbeat by then (ocrfleet/broker/leases.py), also on a busy machine.
+                time.sleep(self._settings.lease_seconds / 10 * 2)
                 self.report.workers = ledger.workers()
             if self.report.interrupted is not None:
                 self.report.tally.note = "stopping: begun pages are finished (again to stop at once)"
                 progress(self.report.tally)
                 if self._intake is not None:
                     self._intake.close()
-                fleet.stop(grace=_GRACE)
+                fleet.stop(grace=self._settings.drain_seconds + _END)
             app.close()
         if self._failure is not None:
             raise self._failure
