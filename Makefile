@@ -43,7 +43,7 @@ check: $(VENV)/installed-dev
 
 # The reference, generated from the code, and the site of docs/ in site/. It loads nothing from other hosts.
 docs: $(VENV)/installed-dev
-	$(BIN)/python docs/generate.py
+	$(BIN)/python -m docs.generate
 	$(MKDOCS)
 
 # The versions of everything that development installs, for all platforms and Python versions, with hashes.
