@@ -102,13 +102,13 @@ class Leases:
         while not self._stop.is_set():
             if not self._works():
                 # Something blocks the event loop, for ever as it seems: only its end makes others take its jobs.
-                log.error("worker blocked: it ends")
+                log.error("leases.worker_blocked", consequence="the process exits")
                 os._exit(EXIT_BROKEN)
             try:
                 self._look()
                 self.beat()
             except TransientError as error:
-                log.warning("leases not renewed", error=str(error))
+                log.warning("leases.not_renewed", error=str(error))
             except Exception:  # a worker whose leases nobody renews counts as dead
-                log.exception("leases not renewed")
+                log.exception("leases.renewal_raised")
             self._stop.wait(self._lease / 10)

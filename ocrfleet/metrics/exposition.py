@@ -93,7 +93,7 @@ class ChildMetrics(Collector):
             try:
                 counted = [family for family in _written(folder) if family.type != "gauge"]
             except (OSError, ValueError, RuntimeError) as error:
-                log.warning("a dead process's metrics can't be read", member=name, error=str(error))
+                log.warning("metrics.files_not_readable", process=name, error=str(error))
                 counted = []
             self._departed = _added_up([*self._departed, *counted])
             shutil.rmtree(folder, ignore_errors=True)
@@ -146,7 +146,7 @@ def served(exposition: Exposition, settings: Settings) -> Iterator[None]:
         ) from error
     thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
     thread.start()
-    log.info("metrics are served", host=host, port=port)
+    log.info("metrics.served", host=host, port=port)
     try:
         yield
     finally:

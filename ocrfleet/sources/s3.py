@@ -41,7 +41,7 @@ _OF_THE_OBJECT: dict[str | int, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ObjectReference:
     """An object, if need be only in one version or with one ETag (without quotation marks)."""
 
     uri: str
@@ -63,7 +63,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class ObjectInfo:
     """What the server says of an object."""
 
     size: int
@@ -83,11 +83,11 @@ class S3Sources:
     def __init__(self, settings: S3Settings) -> None:
         self._settings = settings
 
-    def facts(self, place: Place) -> Facts:
+    def info(self, reference: ObjectReference) -> ObjectInfo:
         """Ask for an object's size, ETag and version."""
-        with _about(place):
-            answer = self._head(place.request())
-        return Facts(
+        with _about(reference):
+            answer = self._head(reference.request())
+        return ObjectInfo(
             size=answer["ContentLength"],
             etag=answer["ETag"].strip('"'),
             version=answer.get("VersionId"),
@@ -107,25 +107,25 @@ class S3Sources:
         return answer
 
     @contextmanager
-    def reading(self, place: Place) -> Iterator[Reader]:
+    def reading(self, reference: ObjectReference) -> Iterator[Reader]:
         """Open an object to be read while the block runs; a broken connection is no end."""
         client = s3.client(self._settings)
-        request = place.request()
+        request = reference.request()
         with (
-            _about(place),
-            s3_reader.reader(client, request, what=_what(place), attempts=self._settings.attempts) as reader,
+            _about(reference),
+            s3_reader.reader(client, request, what=_what(reference), attempts=self._settings.attempts) as reader,
         ):
             yield reader
 
 
 @contextmanager
-def _about(place: Place) -> Iterator[None]:
+def _about(reference: ObjectReference) -> Iterator[None]:
     """Tell what is wrong with one source from what is wrong with S3.
 
     What is wrong with a source enters outputs: its words don't change from one try to the next.
     """
     try:
-        with s3.errors(_what(place)):
+        with s3.errors(_what(reference)):
             yield
     except NotFoundError as error:
         raise gone() from error
@@ -138,8 +138,8 @@ def _about(place: Place) -> Iterator[None]:
         raise PermanentError(Reason.SOURCE_MISSING, detail) from error
 
 
-def _what(place: Place) -> str:
-    return f"the source {place.uri}"
+def _what(reference: ObjectReference) -> str:
+    return f"the source {reference.uri}"
 
 
 def _status(error: ClientError) -> int:

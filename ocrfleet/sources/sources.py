@@ -23,7 +23,7 @@ from ocrfleet.records.documents import Source
 from ocrfleet.records.submissions import SourceReference
 from ocrfleet.s3 import client as s3
 from ocrfleet.sources.cache import SourceCache
-from ocrfleet.sources.s3 import Place, S3Sources, changed, gone
+from ocrfleet.sources.s3 import ObjectReference, S3Sources, changed, gone
 from ocrfleet.storage.store import FolderStore, is_key
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class Sources:
         """
         if wish.etag is not None or not wish.uri.startswith(s3.SCHEME):
             return wish
-        facts = self._s3.facts(_place(wish))
+        facts = self._s3.info(_reference(wish))
         _refuse_own(facts.metadata)
         return wish.model_copy(update={"size": facts.size, "etag": facts.etag, "version": facts.version})
 
@@ -107,7 +107,7 @@ class Sources:
                 return (facts.st_size, facts.st_mtime_ns) == (source.size, source.mtime_ns)
             if source.uri.startswith(STORED):
                 return self._store is not None and self._store.exists(_upload(source))
-            return self._s3.facts(_place(source)).size == source.size
+            return self._s3.info(_reference(source)).size == source.size
         except (OSError, PermanentError):
             return False
 
@@ -138,7 +138,7 @@ class Sources:
         return SourceCache(self._settings.cache, self._settings.cache_mb << 20)
 
     def _fetch_object(self, wanted: Source | SourceReference, sha256: str | None, out: BinaryIO) -> None:
-        with self._s3.reading(_place(wanted)) as reader:
+        with self._s3.reading(_reference(wanted)) as reader:
             if sha256 is None:
                 _refuse_own(reader.metadata)
             if reader.size != wanted.size:
@@ -181,8 +181,8 @@ def _upload(wanted: Source | SourceReference) -> str:
     return key
 
 
-def _place(wanted: Source | SourceReference) -> Place:
-    return Place(wanted.uri, wanted.etag, wanted.version)
+def _reference(wanted: Source | SourceReference) -> ObjectReference:
+    return ObjectReference(wanted.uri, wanted.etag, wanted.version)
 
 
 def is_own(metadata: Mapping[str, str]) -> bool:

@@ -24,7 +24,7 @@ from producer.cli.options import JoinHyphensOption, TablesOption, read_settings
 from producer.cli.render.documents import as_json_line, show_collection, show_document, write_csv
 from producer.cli.status import show_status
 from producer.delivery.to_folder import deliver
-from producer.documents.retention import What
+from producer.documents.retention import PurgeKind
 from producer.documents.service import DocumentService
 from producer.documents.views import State
 from producer.errors import ConflictError, UnanswerableError, UsageError
@@ -203,7 +203,7 @@ def purge(
         str, typer.Option(help="Age since registration, in whole days (UTC): [b]30d[/], [b]4w[/], [b]48h[/].")
     ],
     what: Annotated[
-        What,
+        PurgeKind,
         typer.Option(
             help="[b]uploads[/]: files that were sent to us, once every document made of them has ended; [b]pages[/]: page "
             "records of completed documents (their outputs stay); [b]documents[/]: all that is stored of ended ones."
@@ -222,9 +222,9 @@ def purge(
     with _asked(read_settings()) as registry:
         removed = registry.purge(older_than=age, what=what, dry_run=dry_run)
     verb = "would be removed" if dry_run else "removed"
-    objects = f", {removed.objects} objects" if what is not What.DOCUMENTS else ""
+    objects = f", {removed.objects} objects" if what is not PurgeKind.DOCUMENTS else ""
     typer.echo(f"{what} {verb}: {removed.documents} documents{objects}")
-    if what is What.DOCUMENTS and removed.documents and not dry_run:
+    if what is PurgeKind.DOCUMENTS and removed.documents and not dry_run:
         typer.echo("Their objects are removed in the background, by ocrfleet serve or dispatch.")
 
 

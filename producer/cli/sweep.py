@@ -67,7 +67,7 @@ def _sweep(settings: Settings, told: threading.Event, every: float | None) -> No
         except TransientError as error:
             if every is None:
                 raise
-            log.warning("waiting", error=str(error))
+            log.warning("sweep.store_or_redis_away", error=str(error))
         else:
             typer.echo(f"{len(dispatcher.active)} active documents; published again: {published}")
         if every is None or told.wait(every):

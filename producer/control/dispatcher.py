@@ -109,7 +109,7 @@ class Dispatcher:
         except NotFoundError:  # it was deleted
             self._store.delete(keys.active(document))
         except DamagedRecordError as error:
-            log.error("active document left alone", document=document, error=str(error))  # noqa: TRY400
+            log.error("dispatcher.active_document_damaged", document=document, error=str(error))  # noqa: TRY400
 
     def tick(self) -> list[ActiveDocument]:
         """Publish what there is room for; return the documents that have ended since the last call."""
@@ -195,11 +195,11 @@ class Dispatcher:
                 self._end(active.document, active.generation, keys.active(active.document))
                 ended.append(active)
             elif progress is None and not self._store.exists(keys.manifest(active.document)):
-                log.info("document was deleted", document=active.document)
+                log.info("dispatcher.document_deleted", document=active.document)
                 del self.active[active.document]
                 self._store.delete(keys.active(active.document))
             elif progress is None:
-                log.warning("ledger rebuilt from the store", document=active.document)
+                log.warning("dispatcher.ledger_rebuilt", document=active.document)
                 self._seed(active)
         return ended
 
@@ -274,7 +274,7 @@ class Dispatcher:
             except NotFoundError:
                 continue
             except (DamagedRecordError, ValueError) as error:
-                log.error("waiting document left alone", key=key, error=str(error))  # noqa: TRY400
+                log.error("dispatcher.waiting_document_damaged", key=key, error=str(error))  # noqa: TRY400
                 continue
             self._store.delete(key)
             count_waiting(self._ledger, marker, over=True)

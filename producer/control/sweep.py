@@ -49,7 +49,7 @@ class Sweep:
         """Look once; return how many pages and assemblies were published again. Raises TransientError."""
         lease = self._app.conf.broker_transport_options["visibility_timeout"]
         if ahead := self._published.pull_back_leases(time.time(), lease):
-            log.warning("leases began in the future: somebody's clock is wrong", messages=ahead)
+            log.warning("sweep.leases_in_the_future", messages=ahead, remedy="a machine's clock is wrong: set it")
         documents = list(self._dispatcher.active.values())
         served = {(state.profile, state.profile_digest) for state in self._ledger.workers()}
         # Those that are served as well: a page that was routed climbs the ladder of where it is.
@@ -76,7 +76,7 @@ class Sweep:
                 if (document, generation) == (active.document, active.generation)
             )
             if pages and self._ledger.may_publish_again(active.document, active.generation, _APART):
-                log.warning("published again", document=active.document, pages=len(pages))
+                log.warning("sweep.published_again", document=active.document, pages=len(pages))
                 published += self._publish_again(active, pages)
         return published
 

@@ -13,8 +13,8 @@ from ocrfleet.errors import DamagedRecordError, NotFoundError, TransientError
 from ocrfleet.records.base import Priority
 from ocrfleet.records.submissions import IntakeBatch, Submission
 from producer.delivery.finisher import Undelivered
-from producer.documents.lookup import Facts, Lookup, reasons_of
-from producer.documents.views import OPEN, Forecast, Row, State
+from producer.documents.lookup import DocumentFacts, Lookup, reasons_of
+from producer.documents.views import OPEN, Forecast, SourceRow, State
 from producer.state.leader import NOBODY_LEADS, is_led
 from producer.state.speed import is_measured, seconds_for
 
@@ -42,7 +42,7 @@ class CollectionReader:
         self._lookup = lookup
         self._assumed_speed = assumed_speed
 
-    def report(self, collection: str) -> Iterator[Row]:
+    def report(self, collection: str) -> Iterator[SourceRow]:
         """Yield every source; however many there are, few of them are in memory.
 
         One that is being taken in meanwhile may come twice, as arriving and as a document; none is left out.
@@ -51,11 +51,11 @@ class CollectionReader:
         yield from self._arriving(collection)
         for batch in _batches(self._store.list(keys.submissions(collection)), _AT_ONCE):
             found = self._lookup.each(self._source, batch)
-            progress = iter(self._lookup.progress([facts for _, facts in found if isinstance(facts, Facts)]))
+            progress = iter(self._lookup.progress([facts for _, facts in found if isinstance(facts, DocumentFacts)]))
             for submission, facts in found:
-                if isinstance(facts, Facts) and isinstance(submission, Submission):
+                if isinstance(facts, DocumentFacts) and isinstance(submission, Submission):
                     yield _row(submission, facts, *next(progress))
-                elif isinstance(submission, Row):
+                elif isinstance(submission, SourceRow):
                     yield submission
 
     def forecast(self, collection: str) -> Forecast:
@@ -95,26 +95,26 @@ class CollectionReader:
         except TransientError:
             return True
 
-    def _source(self, key: str) -> tuple[Submission | Row | None, Facts | None]:
+    def _source(self, key: str) -> tuple[Submission | SourceRow | None, DocumentFacts | None]:
         """Return a submission and its document; a row instead where there is no more to be asked."""
         try:
             submission = Submission.from_bytes(self._store.get(key))
         except NotFoundError:
             return None, None  # deleted meanwhile
         except DamagedRecordError as error:
-            return Row(name=key, uri="", state=State.DAMAGED, reasons=str(error)), None
+            return SourceRow(name=key, uri="", state=State.DAMAGED, reasons=str(error)), None
         known = {"name": submission.name, "uri": submission.uri, "document": submission.document}
         try:
             completed = self._lookup.completed(submission.document)
             if completed is not None:
-                return Row(state=State.COMPLETED, total=completed.total, done=completed.done, **known), None
+                return SourceRow(state=State.COMPLETED, total=completed.total, done=completed.done, **known), None
             return submission, self._lookup.facts(submission.document, submission=submission)
         except NotFoundError:
-            return Row(state=State.DELETED, **known), None
+            return SourceRow(state=State.DELETED, **known), None
         except DamagedRecordError as error:
-            return Row(state=State.DAMAGED, reasons=str(error), **known), None
+            return SourceRow(state=State.DAMAGED, reasons=str(error), **known), None
 
-    def _arriving(self, collection: str) -> Iterator[Row]:
+    def _arriving(self, collection: str) -> Iterator[SourceRow]:
         for queue in Priority:
             arrivals = keys.arrivals(queue, collection)
             for key in self._store.list(arrivals):
@@ -123,12 +123,14 @@ class CollectionReader:
                 except NotFoundError:
                     continue
                 except DamagedRecordError as error:
-                    yield Row(name=key, uri="", state=State.DAMAGED, reasons=str(error))
+                    yield SourceRow(name=key, uri="", state=State.DAMAGED, reasons=str(error))
                     continue
                 for wish in arrival.wishes:
-                    yield Row(name=wish.name, uri=wish.uri, state=State.ARRIVING)
+                    yield SourceRow(name=wish.name, uri=wish.uri, state=State.ARRIVING)
             for key in self._store.list(keys.refused(arrivals)):
-                yield Row(name=key, uri="", state=State.DAMAGED, reasons="refused by intake: see its log, mend it")
+                yield SourceRow(
+                    name=key, uri="", state=State.DAMAGED, reasons="refused by intake: see its log, mend it"
+                )
 
     def sources(self, collection: str) -> int:
         """Return how many sources there are, without reading what they are."""
@@ -160,7 +162,7 @@ class CollectionReader:
             left[manifest.profile, manifest.profile_digest] += (manifest.total - done - failed) * scale
         return round(len(found) * scale), finishing, not others
 
-    def _active(self, collection: str) -> list[Facts]:
+    def _active(self, collection: str) -> list[DocumentFacts]:
         """Return the documents of a collection that have an active marker: the backlog's limit bounds them."""
         found = [
             facts
@@ -169,7 +171,7 @@ class CollectionReader:
         ]
         return [facts for facts in found if facts is not None and _wanted_in(facts, collection)]
 
-    def _facts(self, key: str) -> Facts | None:
+    def _facts(self, key: str) -> DocumentFacts | None:
         """Return the document that a marker is of."""
         try:
             return self._lookup.facts(keys.document_in(key))
@@ -208,12 +210,12 @@ class CollectionReader:
         return Forecast(seconds=seconds, assumed=assumed)
 
 
-def _wanted_in(facts: Facts, collection: str) -> bool:
+def _wanted_in(facts: DocumentFacts, collection: str) -> bool:
     return any(submission.terms.collection == collection for submission in facts.submissions)
 
 
-def _row(submission: Submission, facts: Facts, done: int, failed: int) -> Row:
-    return Row(
+def _row(submission: Submission, facts: DocumentFacts, done: int, failed: int) -> SourceRow:
+    return SourceRow(
         name=submission.name,
         uri=submission.uri,
         document=facts.document,

@@ -52,7 +52,7 @@ _FOUND = TypeVar("_FOUND")
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class DocumentFacts:
     """What the store says of a document."""
 
     manifest: Manifest
@@ -95,7 +95,7 @@ class Lookup:
         """Ask for several things at the same time; return the answers in order."""
         return list(self._pool.map(ask, given))
 
-    def facts(self, document: str, *, submission: Submission | None = None) -> Facts:
+    def facts(self, document: str, *, submission: Submission | None = None) -> DocumentFacts:
         """Return what the store says of a document. Raises NotFoundError.
 
         With a submission, only that one is looked at: one request less for each of the others.
@@ -104,7 +104,7 @@ class Lookup:
         submissions = (submission,) if submission is not None else tuple(self._submissions(document))
         status = latest_status(self._store, document)
         if status is not None and status.status is DocumentStatus.COMPLETED:  # for ever: two requests less
-            return Facts(manifest, submissions, status, None, State.COMPLETED)
+            return DocumentFacts(manifest, submissions, status, None, State.COMPLETED)
         ended = status.generation if status is not None else 0
         # In the order in which a document goes its way, so that one which takes a step meanwhile is still found. A marker
         # of what has ended is the dispatcher's, until all who want to know were told.
@@ -115,10 +115,10 @@ class Lookup:
             if marker is None or active.generation >= marker.generation:
                 marker, state = active, State.ACTIVE
         if marker is not None and marker.generation > ended:
-            return Facts(manifest, submissions, status, marker, state)
+            return DocumentFacts(manifest, submissions, status, marker, state)
         status = latest_status(self._store, document)
         state = State(status.status) if status is not None else State.WAITING
-        return Facts(manifest, submissions, status, None, state)
+        return DocumentFacts(manifest, submissions, status, None, state)
 
     def completed(self, document: str) -> Status | None:
         """Return how a document ended if it was complete at the first try, by one request: most are."""
@@ -166,7 +166,7 @@ class Lookup:
             }
         )
 
-    def progress(self, documents: Sequence[Facts]) -> list[tuple[int, int]]:
+    def progress(self, documents: Sequence[DocumentFacts]) -> list[tuple[int, int]]:
         """Return how many pages of each document are done, and how many failed."""
         active = [facts for facts in documents if facts.state is State.ACTIVE]
         told = dict(
@@ -223,13 +223,13 @@ class Lookup:
         except (NotFoundError, DamagedRecordError):
             return None
 
-    def _facts_or_none(self, document: str) -> Facts | None:
+    def _facts_or_none(self, document: str) -> DocumentFacts | None:
         try:
             return self.facts(document)
         except NotFoundError:
             return None
         except DamagedRecordError as error:
-            log.error("document not shown", document=document, error=str(error))  # noqa: TRY400
+            log.error("lookup.document_damaged", document=document, error=str(error))  # noqa: TRY400
             return None
 
     def _submissions(self, document: str) -> Iterator[Submission]:
@@ -255,7 +255,7 @@ class Lookup:
             return [None] * len(documents)  # the store knows it, too
         return [(answer.terminal - answer.failed, answer.failed) if answer is not None else None for answer in answers]
 
-    def _counted(self, facts: Facts) -> tuple[int, int]:
+    def _counted(self, facts: DocumentFacts) -> tuple[int, int]:
         """Return what the store says."""
         if facts.state not in OPEN and facts.status is not None:
             if facts.state is State.CANCELLED:
@@ -266,7 +266,7 @@ class Lookup:
         stored = stored_pages(self._store, facts.document, facts.generation)
         return len(stored.done), len(stored.failed)
 
-    def _failure(self, facts: Facts, page: int) -> PageSummary:
+    def _failure(self, facts: DocumentFacts, page: int) -> PageSummary:
         result = PageResult.from_bytes(self._store.get(keys.page_failed(facts.document, page, facts.generation)))
         return PageSummary(page=page, state=PageState.FAILED, reason=result.reason, detail=result.detail)
 
@@ -290,7 +290,7 @@ def reasons_of(status: Status) -> str:
     return ", ".join(f"{reason} {count}" for reason, count in counted.most_common())
 
 
-def _summary(facts: Facts, done: int, failed: int) -> dict[str, object]:
+def _summary(facts: DocumentFacts, done: int, failed: int) -> dict[str, object]:
     ended = facts.status if facts.state not in OPEN else None
     latest = facts.latest
     return {

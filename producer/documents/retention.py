@@ -1,4 +1,4 @@
-"""What goes: deleted documents, and what is kept longer than somebody wants to keep it.
+"""PurgeKind goes: deleted documents, and what is kept longer than somebody wants to keep it.
 
 A deleted document has no manifest: from then on nobody finds it. Its tombstone says that its objects are to be removed, at
 once and again when no late worker can write any more. Whoever registers the same bytes again writes a manifest, so what is
@@ -41,8 +41,8 @@ _ENDING = timedelta(seconds=60)
 _MOMENT = "%Y%m%dT%H%M%S.%fZ"
 
 
-class What(StrEnum):
-    """What a purge removes."""
+class PurgeKind(StrEnum):
+    """PurgeKind a purge removes."""
 
     #: bytes that were sent to us, when every document made of them has ended
     UPLOADS = "uploads"
@@ -62,7 +62,7 @@ class Tombstone(Record):
     created: Moment
 
 
-class Removal:
+class Retention:
     """Removes documents. `late` is how long after a deletion a worker may still write."""
 
     def __init__(self, store: ObjectStore, ledger: Ledger | None, lookup: Lookup, *, late: timedelta) -> None:
@@ -73,7 +73,7 @@ class Removal:
         #: deleted documents that were emptied once by this process
         self._emptied: set[str] = set()
 
-    def record_exit(self, manifest: Manifest, now: datetime) -> None:
+    def delete(self, manifest: Manifest, now: datetime) -> None:
         """Delete a document that has ended. May be repeated."""
         document = manifest.document
         tombstone = Tombstone(document=document, deleted=now.strftime(_MOMENT), created=manifest.created)
@@ -94,17 +94,17 @@ class Removal:
             except NotFoundError:
                 continue
             except DamagedRecordError as error:
-                log.error("tombstone left alone", key=key, error=str(error))  # noqa: TRY400
+                log.error("retention.tombstone_damaged", key=key, error=str(error))  # noqa: TRY400
                 continue
             removed += self._remove(tombstone, now, until)
         return removed
 
-    def purge(self, what: What, *, before: datetime, dry_run: bool, now: datetime) -> Removed:
+    def purge(self, what: PurgeKind, *, before: datetime, dry_run: bool, now: datetime) -> Removed:
         """Remove what is kept of documents that have ended and were registered on a day before that of `before`."""
         day = before.strftime("%Y%m%d")
-        if what is What.UPLOADS:
+        if what is PurgeKind.UPLOADS:
             return self._purge_uploads(day, dry_run=dry_run)
-        states = (State.COMPLETED,) if what is What.PAGES else ENDED
+        states = (State.COMPLETED,) if what is PurgeKind.PAGES else ENDED
         documents = objects = 0
         for document in self._ended_before(day, states):
             try:
@@ -113,13 +113,13 @@ class Removal:
                 continue
             if facts.state not in states:
                 continue
-            if what is What.PAGES:
+            if what is PurgeKind.PAGES:
                 removed = self._remove_all(self._working_keys(document), dry_run=dry_run)
                 documents, objects = documents + bool(removed), objects + removed
             else:
                 documents += 1
                 if not dry_run:
-                    self.record_exit(facts.manifest, now)
+                    self.delete(facts.manifest, now)
         return Removed(documents=documents, objects=objects)
 
     def _remove(self, tombstone: Tombstone, now: datetime, until: float) -> int:

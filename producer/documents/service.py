@@ -1,4 +1,4 @@
-"""What the store knows of documents, and what people may ask of them: for commands and for the API."""
+"""PurgeKind the store knows of documents, and what people may ask of them: for commands and for the API."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from ocrfleet.storage.page_records import stored_pages
 from ocrfleet.storage.store import MARK
 from producer.documents.collections import CollectionReader
 from producer.documents.listing import Query, check_collection
-from producer.documents.lookup import Facts, Lookup
-from producer.documents.retention import Removal
-from producer.documents.views import OPEN, Documents, DocumentView, Forecast, Pages, Removed, Retried, Row, State
+from producer.documents.lookup import DocumentFacts, Lookup
+from producer.documents.retention import Retention
+from producer.documents.views import OPEN, Documents, DocumentView, Forecast, Pages, Removed, Retried, SourceRow, State
 from producer.errors import ConflictError
 from producer.state.backlog import count_waiting
 from producer.state.profiles import Profiles
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ocrfleet.settings import Settings
     from ocrfleet.storage.store import ObjectStore
     from producer.delivery.finisher import Undelivered
-    from producer.documents.retention import What
+    from producer.documents.retention import PurgeKind
 
 log = structlog.get_logger(__name__)
 
@@ -46,7 +46,7 @@ class DocumentService:
 
     May be used by several threads. Every method may raise TransientError when the store is away. Errors of what was asked:
     NotFoundError (no such document or page), ConflictError (not in this state; producer/documents/lookup.py), UnanswerableError (no
-    index answers that, or what was given is malformed; producer/documents/listing.py). What is returned stands in producer/documents/views.py.
+    index answers that, or what was given is malformed; producer/documents/listing.py). PurgeKind is returned stands in producer/documents/views.py.
     """
 
     def __init__(self, store: ObjectStore, ledger: Ledger | None, settings: Settings) -> None:
@@ -54,7 +54,7 @@ class DocumentService:
         self._ledger = ledger
         self._lookup = Lookup(store, ledger)
         self._collections = CollectionReader(store, ledger, self._lookup, assumed_speed=settings.pages_per_second)
-        self._removal = Removal(store, ledger, self._lookup, late=timedelta(seconds=_LATE * settings.job_deadline))
+        self._retention = Retention(store, ledger, self._lookup, late=timedelta(seconds=_LATE * settings.job_deadline))
         self._profiles = Profiles(store)
 
     def close(self) -> None:
@@ -99,7 +99,7 @@ class DocumentService:
         query = Query(collection=collection, state=state, day=day)
         return query.answer(self._store, self._lookup, after=after, limit=limit)
 
-    def collection_report(self, collection: str) -> Iterator[Row]:
+    def collection_report(self, collection: str) -> Iterator[SourceRow]:
         """Yield every source of a collection: those nobody has looked at yet, then the others as they were registered.
 
         One that is being taken in meanwhile may come twice; none is left out. Raises UnanswerableError.
@@ -195,18 +195,18 @@ class DocumentService:
         if facts.state in OPEN:
             with suppress(ConflictError):
                 self.cancel(document)
-        self._removal.record_exit(facts.manifest, datetime.now(UTC))
+        self._retention.delete(facts.manifest, datetime.now(UTC))
 
     def remove_deleted(self, now: datetime | None = None, *, seconds: float = 5.0) -> int:
         """Remove objects of deleted documents for about so many seconds; return how many. One process at a time does it."""
-        return self._removal.remove(now or datetime.now(UTC), seconds=seconds)
+        return self._retention.remove(now or datetime.now(UTC), seconds=seconds)
 
     def purge(
-        self, *, older_than: timedelta, what: What, dry_run: bool = False, now: datetime | None = None
+        self, *, older_than: timedelta, what: PurgeKind, dry_run: bool = False, now: datetime | None = None
     ) -> Removed:
         """Remove what is kept of documents that have ended and were registered so long ago, by whole days."""
         now = now or datetime.now(UTC)
-        return self._removal.purge(what, before=now - older_than, dry_run=dry_run, now=now)
+        return self._retention.purge(what, before=now - older_than, dry_run=dry_run, now=now)
 
     def pause(self, collection: str) -> None:
         """Dispatch nothing more of a collection; pages that were handed over are still read. Raises UnanswerableError."""
@@ -226,7 +226,7 @@ class DocumentService:
         if self._ledger is not None:
             self._ledger.forget(document, generation)
 
-    def _marker(self, facts: Facts, submission: Submission, generation: int, pages: int) -> Marker:
+    def _marker(self, facts: DocumentFacts, submission: Submission, generation: int, pages: int) -> Marker:
         """Return what makes a document wait once more."""
         manifest = facts.manifest
         try:

@@ -133,7 +133,7 @@ class Pages(View):
     next: int | None = None
 
 
-class Row(View):
+class SourceRow(View):
     """A source in the report of a collection."""
 
     name: str

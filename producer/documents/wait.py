@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ocrfleet.errors import TransientError
-from producer.documents.views import OPEN, Forecast, Row, State
+from producer.documents.views import OPEN, Forecast, SourceRow, State
 from producer.text import duration, printable
 
 if TYPE_CHECKING:
@@ -34,12 +34,12 @@ class Outcome:
     done: int = 0
     failed: int = 0
     #: that have not all of their text, the first of them
-    wanting: list[Row] = field(default_factory=list)
+    wanting: list[SourceRow] = field(default_factory=list)
     #: whose results somebody's bucket does not take
     undelivered: list[Undelivered] = field(default_factory=list)
 
     @classmethod
-    def of(cls, rows: Iterable[Row]) -> Outcome:
+    def of(cls, rows: Iterable[SourceRow]) -> Outcome:
         made = cls()
         for row in rows:
             made.sources[row.state] += 1

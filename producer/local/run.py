@@ -259,7 +259,7 @@ class Run:
             try:
                 self._want(registrar.register(candidate))
             except TransientError as error:
-                log.warning("waiting", error=str(error))
+                log.warning("run.registration_waits", error=str(error))
                 time.sleep(1)
             except DamagedRecordError as error:
                 advice = f"{error}; delete {self._order.state} to have everything read again"
@@ -303,7 +303,7 @@ class Run:
                 sweep.run()
                 self._swept = time.monotonic()
         except TransientError as error:  # an embedded Valkey that died is being restarted; a full disk may pass
-            log.warning("waiting", error=str(error))
+            log.warning("run.dispatch_waits", error=str(error))
             return str(error)
         return None
 

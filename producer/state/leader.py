@@ -65,7 +65,7 @@ class Leadership:
             try:
                 self._lock.release()
             except redis.RedisError:  # it expires by itself
-                log.debug("leadership not released")
+                log.debug("leader.not_released")
 
     def _strive(self) -> None:
         try:
@@ -75,7 +75,7 @@ class Leadership:
             if not isinstance(error, LockError):
                 metrics.REDIS_ERRORS.inc()
             if self._held.is_set():
-                log.warning("leadership lost", error=str(error))
+                log.warning("leader.lost", error=str(error))
         if held and not self._held.is_set():
-            log.info("leading", name=self._lock.name)
+            log.info("leader.elected", name=self._lock.name)
         self._held.set() if held else self._held.clear()

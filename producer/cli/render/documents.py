@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from rich.console import Console
 from rich.markup import escape
 
-from producer.documents.views import DocumentView, Forecast, Row, State
+from producer.documents.views import DocumentView, Forecast, SourceRow, State
 from producer.documents.wait import Outcome
 from producer.state.quarantine import View
 from producer.text import duration, printable, shown
@@ -27,7 +27,7 @@ def as_json_line(view: View) -> str:
     return json.dumps(view.model_dump(mode="json", exclude_none=True))
 
 
-def write_csv(rows: Iterable[Row], write: Callable[[str], object]) -> None:
+def write_csv(rows: Iterable[SourceRow], write: Callable[[str], object]) -> None:
     """Write a collection's report as CSV, a line for each source; no cell is taken for a formula by a spreadsheet."""
     writer = csv.writer(_Lines(write), lineterminator="\n")
     writer.writerow(["source", "uri", "document", "status", "pages", "done", "failed", "reasons"])
@@ -69,7 +69,7 @@ def show_document(view: DocumentView) -> None:
         console.print(f"{extension}: {output.size} bytes. Fetch it: ocrfleet results {view.id} -o FOLDER")
 
 
-def show_collection(collection: str, rows: Iterable[Row], forecast: Forecast, *, paused: bool) -> None:
+def show_collection(collection: str, rows: Iterable[SourceRow], forecast: Forecast, *, paused: bool) -> None:
     """Print a line for each source as it is read: a collection may be larger than the memory."""
     console = Console(highlight=False, soft_wrap=True)
     sources: Counter[State] = Counter()

@@ -17,7 +17,7 @@ from ocrfleet.errors import Reason
 from ocrfleet.records.documents import DocumentStatus
 from producer.cli import documents
 from producer.cli.render.documents import write_csv
-from producer.documents.views import Row, State
+from producer.documents.views import SourceRow, State
 from producer.errors import UsageError
 from tests.support.servers import Valkey
 from tests.support.shelf import Shelf
@@ -89,7 +89,7 @@ def test_status_without_more_shows_the_fleet(desk: Desk) -> None:
 @pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1"])
 def test_no_cell_of_the_csv_is_a_formula(name: str) -> None:
     written = io.StringIO()
-    write_csv([Row(name=name, uri=name, state=State.ARRIVING)], written.write)
+    write_csv([SourceRow(name=name, uri=name, state=State.ARRIVING)], written.write)
 
     (row,) = csv.DictReader(io.StringIO(written.getvalue()))
 

@@ -20,7 +20,7 @@ from producer.delivery.finisher import Undelivered
 from producer.documents import collections as collection_module
 from producer.documents import listing as query_module
 from producer.documents import wait as waiting
-from producer.documents.retention import What
+from producer.documents.retention import PurgeKind
 from producer.documents.service import DocumentService
 from producer.documents.views import PageState, State
 from producer.errors import ConflictError, UnanswerableError
@@ -381,9 +381,9 @@ def test_purged_pages_leave_outputs_and_what_is_not_completed(shelf: Shelf) -> N
     before = shelf.kept(old)
     month = timedelta(days=30)
 
-    would = shelf.registry.purge(older_than=month, what=What.PAGES, dry_run=True, now=NOW)
+    would = shelf.registry.purge(older_than=month, what=PurgeKind.PAGES, dry_run=True, now=NOW)
     assert shelf.kept(old) == before
-    removed = shelf.registry.purge(older_than=month, what=What.PAGES, now=NOW)
+    removed = shelf.registry.purge(older_than=month, what=PurgeKind.PAGES, now=NOW)
 
     assert (would, removed.documents, removed.objects) == (removed, 1, 3)
     assert [key.split("/")[2] for key in shelf.kept(old)] == ["manifest.json", "out", "status", "wanted"]
@@ -395,7 +395,7 @@ def test_purged_pages_leave_outputs_and_what_is_not_completed(shelf: Shelf) -> N
 def test_purged_documents_are_deleted(shelf: Shelf) -> None:
     old, young = shelf.ended(day="20261001"), shelf.ended(day="20261124")
 
-    assert shelf.registry.purge(older_than=timedelta(days=30), what=What.DOCUMENTS, now=NOW).documents == 1
+    assert shelf.registry.purge(older_than=timedelta(days=30), what=PurgeKind.DOCUMENTS, now=NOW).documents == 1
 
     with pytest.raises(NotFoundError):
         shelf.registry.view(old)
@@ -412,7 +412,7 @@ def test_an_upload_is_purged_when_nobody_needs_it_any_more(shelf: Shelf) -> None
     for upload, document in ((old, ended), (shared, ended), (shared, waiting)):
         shelf.store.put(f"{keys.upload(upload)}.refs/{document}", b".")
 
-    shelf.registry.purge(older_than=timedelta(days=30), what=What.UPLOADS, now=NOW)
+    shelf.registry.purge(older_than=timedelta(days=30), what=PurgeKind.UPLOADS, now=NOW)
 
     uploads = [key for key in shelf.store.list(keys.UPLOADS) if ".refs" not in key]
     assert uploads == [keys.upload(shared), keys.upload(fresh)]
