@@ -1,17 +1,17 @@
-"""What can go wrong, as one tree: whose fault it is decides what happens next."""
+"""The tree of errors. The class of an error decides what happens next: fail, retry, or stop the worker."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 
-#: How a worker process ends when it broke while working: start it again (EX_SOFTWARE of sysexits.h).
+#: Exit code of a worker that broke: its supervisor restarts it (EX_SOFTWARE of sysexits.h).
 EXIT_BROKEN = 70
-#: How it ends when it can never start as it is configured: starting it again is of no use (EX_CONFIG).
+#: Exit code of a process that can't start with its configuration: it is not restarted (EX_CONFIG).
 EXIT_CONFIGURATION = 78
 
 
 class Reason(StrEnum):
-    """Why a page is not `done`, or why a document has no pages. Part of the outputs: never rename one."""
+    """Reason why a page is not `done`, or why a document has no pages. Part of the outputs: never rename one."""
 
     NEEDS_PASSWORD = "needs_password"  # noqa: S105 - a reason, not a secret
     EMPTY_FILE = "empty_file"
@@ -29,7 +29,7 @@ class Reason(StrEnum):
     ENGINE_DEADLINE = "engine_deadline"
     WORKER_DIED = "worker_died"
     INTERNAL_ERROR = "internal_error"
-    # Verdicts on a text that did come back (worker/pipeline/verdict.py). It is kept with the page, which is not done.
+    # Verdicts on a text of an engine (worker/pipeline/verdict.py). The text is kept with the page, which is not done.
     TRUNCATED = "truncated"
     REPETITION = "repetition"
     EMPTY = "empty"
@@ -40,11 +40,11 @@ class Reason(StrEnum):
 
 
 class OcrfleetError(Exception):
-    """The root of every error that this program raises on purpose."""
+    """Base class of all errors of ocrfleet."""
 
 
 class PermanentError(OcrfleetError):
-    """The input's fault: trying again gives the same answer. Carries the reason and what a person can do."""
+    """The input is at fault: a retry gives the same result. `detail` says what a person can do."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -53,7 +53,7 @@ class PermanentError(OcrfleetError):
 
 
 class PageFaultError(OcrfleetError):
-    """A page's own fault that another attempt may overcome: a crash, a deadline, a lack of memory."""
+    """The page is at fault, and another attempt may succeed: a crash, a deadline, a lack of memory."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -62,24 +62,24 @@ class PageFaultError(OcrfleetError):
 
 
 class TransientError(OcrfleetError):
-    """Nobody's fault: a store or a broker that is away. Wait, then try again; it counts against nothing."""
+    """The store or the broker is away: wait, then retry. Not counted as an attempt."""
 
 
 class FatalError(OcrfleetError):
-    """The worker is broken: it must stop taking jobs, give back what it holds and exit non-zero."""
+    """The worker is broken: it must stop consuming, give back its pages and exit with a non-zero code."""
 
 
 class DamagedRecordError(OcrfleetError):
-    """A stored record can't be read: its bytes are damaged, or a newer version wrote it."""
+    """A stored record can't be parsed: its bytes are damaged, or a newer version wrote it."""
 
 
 class UnavailableError(FatalError):
-    """What the worker depends on refuses it: no page had a part in it."""
+    """A service that the worker depends on refuses it, independent of any page."""
 
 
 class ConfigurationError(FatalError):
-    """The worker can never start as it is configured: restarting it is of no use."""
+    """The process can't work with its configuration: a restart does not help."""
 
 
 class NotFoundError(OcrfleetError):
-    """No object has this key."""
+    """There is no such object, document or page."""

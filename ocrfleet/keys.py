@@ -1,50 +1,50 @@
 """Every key in the object store and in Redis, as functions.
 
-Object store (the truth). Whatever decides an outcome is created once and never replaced, so that no late writer can
-undo it; only markers and indexes come and go.
+Object store (the truth). Objects that decide an outcome are created once and never replaced, so that no late writer can
+undo them; only markers and indexes are removed.
 
-    index/sources/<digest>.json                  what a source was when last seen (a cache: may be deleted)
-    profiles/<digest>.json                       a profile that sources are to be read with
-    uploads/<sha256>                             bytes that somebody sent us: all other sources are referenced
-    uploads/<sha256>.refs/<id>                   a document that is made of them
-    arrivals/<queue>/<collection>/<time>-<digest>.json      sources that somebody wants read, nobody has looked at yet
-    refused/<queue>/<collection>/<time>-<digest>.json       an arrival that this version can't read: mend it, move it back
-    collections/<collection>/<time>-<id>-<digest>.json      a submission: somebody's name for a document
-    rolls/<digest>/<time>-<random>.roll          objects below a prefix that have been noted (a cache: may be deleted)
-    waiting/<queue>/<collection>/<time>-<id>-<generation>   marker: registered, no job published yet
-    active/<id>                                  marker: jobs are published, the document is not terminal
-    paused/<collection>                          marker: none of its documents is dispatched
-    quarantined/<id>/<page>-<generation>         workers died of this page, and how; gone when it is tried again
-    deleted/<id>                                 marker: the document is being removed; stays while late pages may come
-    ended/<status>/<day>/<id>                    marker: the document ended so; the day it was registered
-    outbox/<time>-<delivery>.json                an end that somebody must still be told of, when that is due
-    undelivered/<id>.json                        an end whose results somebody's bucket does not take; tried again now and then
-    given-up/<delivery>.json                     one that its receiver did not take for a day
-    asked/<day>/<time>-<digest>.json             what became of an arrival that somebody follows over HTTP; for a week
-    idempotency/<day>/<digest>.json              what a request with a key was answered, for a day
+    index/sources/<digest>.json                  digest, kind and pages of a source when last inspected (a cache)
+    profiles/<digest>.json                       a profile that submissions name by its digest
+    uploads/<sha256>                             bytes of an upload; all other sources are only referenced
+    uploads/<sha256>.refs/<id>                   marker: a document is made of this upload
+    arrivals/<queue>/<collection>/<time>-<digest>.json      intake batch: submitted sources that wait for intake
+    refused/<queue>/<collection>/<time>-<digest>.json       an intake batch that this version can't parse: correct it, move it back
+    collections/<collection>/<time>-<id>-<digest>.json      a submission: a name for a document in this collection
+    rolls/<digest>/<time>-<random>.roll          seen-objects index of an S3 prefix (a cache: may be deleted)
+    waiting/<queue>/<collection>/<time>-<id>-<generation>   marker: the document is registered, no job is published yet
+    active/<id>                                  marker: jobs are published, the document has not ended
+    paused/<collection>                          marker: documents of this collection are not dispatched
+    quarantined/<id>/<page>-<generation>         how workers died with this page alone in flight; until a retry
+    deleted/<id>                                 tombstone: the document is being removed; stays while workers may still write
+    ended/<status>/<day>/<id>                    marker: the document ended with this status; day of its registration
+    outbox/<time>-<delivery>.json                a webhook delivery, by the time when it is due
+    undelivered/<id>.json                        an ended document whose results a bucket refused; tried again every ten minutes
+    given-up/<delivery>.json                     a webhook delivery that failed for a day
+    asked/<day>/<time>-<digest>.json             intake outcome of a source submitted over HTTP; for a week
+    idempotency/<day>/<digest>.json              response to a request with an Idempotency-Key, for a day
     documents/<id>/manifest.json                 sources, pages, profile
-    documents/<id>/wanted/<digest>.json          a submission: who wants it
-    documents/<id>/told/<generation>-<digest>    marker: whoever made the submission is told, or will be by the outbox
-    documents/<id>/pages/<page>.json             the first stored success of a page; stands for ever
-    documents/<id>/pages/<page>.failed-<generation>.json    what was seen, when a page failed in a generation
-    documents/<id>/climbs/<generation>/<page>.json          a page whose text was not believed: how far up the ladder, best text
-    documents/<id>/figures/<page>-<number>-<hash>.<format>  a picture on a page, named by its content
-    documents/<id>/runs/<generation>/<page>-<random>.json   attempts, seconds, worker: differs from run to run
+    documents/<id>/wanted/<digest>.json          a submission of this document
+    documents/<id>/told/<generation>-<digest>    marker: the submission's webhook is sent, or in the outbox
+    documents/<id>/pages/<page>.json             the first stored success of a page; never replaced
+    documents/<id>/pages/<page>.failed-<generation>.json    the failure of a page in a generation
+    documents/<id>/climbs/<generation>/<page>.json          retry state of a page: step of the retry policy, best text so far
+    documents/<id>/figures/<page>-<number>-<hash>.<format>  a figure on a page, named by its content
+    documents/<id>/runs/<generation>/<page>-<random>.json   run record: attempts, seconds, worker; differs from run to run
     documents/<id>/out/<generation>/<hash>.<format>         an output, named by its content
-    documents/<id>/status/<generation>.json      how the document ended; names its outputs; written last
+    documents/<id>/status/<generation>.json      how the document ended, with its outputs; written last
 
-Redis (a hint: all of it can be rebuilt from the store). Keys of a document expire when nobody touches them for a week.
+Redis (a hint: everything can be rebuilt from the store). Keys of a document expire a week after they were last used.
 
     ocrfleet:ledger:<id>:<generation>     hash    total, published, failed
     ocrfleet:pages:<id>:<generation>      bitmap  bit n: page n has a terminal record
     ocrfleet:faults:<id>:<generation>     hash    <page>:attempts, …:reason, …:deaths, …:deaths_alone, …:falls, …:death, …:detail
     ocrfleet:inflight:<id>:<generation>   hash    page → worker that holds it, and whether alone
-    ocrfleet:worker:<worker>              string  heartbeat: what it says of itself; expires with the worker's lease
-    ocrfleet:grave:<host>.<pid>           string  how a worker's process ended, as its supervisor saw it; for a day
-    ocrfleet:sweep:<id>:<generation>      string  somebody publishes again what this document misses; for some seconds
-    ocrfleet:workers                      set     workers that have, or had, a heartbeat
+    ocrfleet:worker:<worker>              string  heartbeat: the worker's state; expires with its lease
+    ocrfleet:grave:<host>.<pid>           string  record exit: how a worker process ended, seen by its supervisor; for a day
+    ocrfleet:sweep:<id>:<generation>      string  lock: one sweep publishes lost jobs of this document; for some seconds
+    ocrfleet:workers                      set     names of workers that have, or had, a heartbeat
     ocrfleet:waiting                      hash    <queue>/<collection> → pages of waiting documents; `known` once counted
-    ocrfleet:dispatcher                   string  who dispatches and sweeps; expires when they die
+    ocrfleet:dispatcher                   string  lock of the leader; expires when it dies
     pages.<queue>.<profile>, intake, assembly, unacked, unacked_index    the broker's own
 """
 
@@ -105,7 +105,7 @@ def submission(collection: str, created: str, document: str, digest: str) -> str
 
 
 def roll(place: str) -> str:
-    """Return the prefix of the roll of a place, which is named by a digest."""
+    """Return the prefix of a seen-objects index, which is named by a digest."""
     return f"rolls/{place}/"
 
 
@@ -138,12 +138,12 @@ def given_up(delivery: str) -> str:
 
 
 def arrival_name(arrival: str) -> str:
-    """Return what an arrival is followed by: <time>-<digest>."""
+    """Return the id by which a client follows an intake batch: <time>-<digest>."""
     return arrival.rpartition("/")[2].removesuffix(".json")
 
 
 def asked(name: str) -> str:
-    """Return the key of what became of an arrival, by its name."""
+    """Return the key of an intake outcome, by the id of its batch."""
     return f"{ASKED}{name[:8]}/{name}.json"
 
 
@@ -156,17 +156,17 @@ def ended(status: str, day: str, document: str) -> str:
 
 
 def ended_on(status: str, day: str | None = None) -> str:
-    """Return the prefix of the documents that ended so, all or those registered on a day (20261122)."""
+    """Return the prefix of the documents with a status, all of them or those registered on a day (20261122)."""
     return f"ended/{status}/{day}/" if day else f"ended/{status}/"
 
 
 def waiting(queue: str, collection: str, created: str, document: str, generation: int) -> str:
-    """Return the key of a waiting marker: each generation has its own, so that the end of one never takes the next one's."""
+    """Return the key of a waiting marker. Each generation has its own, so that removing one never removes the next."""
     return f"{waiting_in(queue, collection)}{created}-{document}-{generation:05d}"
 
 
 def document_in(key: str) -> str:
-    """Return the document that a marker or an index's entry is of. Raises ValueError when none is named."""
+    """Return the document id in the key of a marker or an index entry. Raises ValueError when there is none."""
     match = _ID.search(key.rpartition("/")[2])
     if match is None:
         raise ValueError(f"no document's key: {key}")
@@ -214,7 +214,7 @@ def page_failed(document: str, page: int, generation: int) -> str:
 
 
 def parse_page(key: str) -> tuple[int, int | None]:
-    """Return (page, generation of its failure or None when it is done) of a page record's key."""
+    """Return the page in a page record's key, and the generation of its failure, None when it is done. Raises ValueError."""
     match = _PAGE_KEY.search(key)
     if match is None:
         raise ValueError(f"not the key of a page record: {key}")

@@ -1,4 +1,7 @@
-"""Structured logs: one JSON object a line on stderr, with document and page bound to every line about them."""
+"""Structured logs: one JSON object a line, with the document and page bound to each event about them.
+
+Events are named `component.event`; what varies is in their fields.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import structlog
 
 
 def configure(level: str, file: Path | None = None) -> None:
-    """Send structlog's and the standard library's records, from `level` up, to stderr or to a file as JSON lines."""
+    """Write the events of structlog and of the standard library, from `level` up, as JSON lines to stderr or to a file."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -35,14 +38,14 @@ def configure(level: str, file: Path | None = None) -> None:
         )
     )
     logging.captureWarnings(capture=True)
-    # Two lines for each message that Celery takes and ends: a log that grows with the pages. And a traceback for each that
-    # is given back: worker/consumer/tasks.py says why, in a line.
-    for chatty, least in (
+    # Celery logs two lines for each message, and a traceback for each that is given back; worker/consumer/tasks.py logs one
+    # line for those. boto3 logs the origin of the credentials of each client.
+    for logger, lowest in (
         ("celery.worker.strategy", logging.WARNING),
         ("celery.app.trace", logging.ERROR),
-        ("botocore", logging.WARNING),  # each client says where its credentials came from
+        ("botocore", logging.WARNING),
     ):
-        logging.getLogger(chatty).setLevel(least)
+        logging.getLogger(logger).setLevel(lowest)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

@@ -1,6 +1,7 @@
-"""A folder for what a process needs while it works. It goes when the process ends; if that was killed, with the next one.
+"""A temporary folder of a process. It is removed when the process ends; that of a killed process by the next one.
 
-The process holds a lock on its folder, which the kernel takes from it whatever it dies of: what can be locked is nobody's.
+The process holds a lock (flock) on its folder, which the kernel releases however the process dies: a folder that can be
+locked is abandoned.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-#: Seconds that a folder may be without a lock: it is made a moment before it is locked.
+#: Seconds that a new folder may be without a lock: it is created a moment before it is locked.
 _YOUNG = 60.0
 
 
 @contextmanager
 def scratch(prefix: str) -> Iterator[Path]:
-    """Have a folder below the machine's temporary one whose name begins so, until the block ends."""
+    """Create a folder with this prefix in the machine's temporary folder, and remove it when the block ends."""
     _remove_abandoned(prefix)
     with tempfile.TemporaryDirectory(prefix=prefix) as folder:
         handle = os.open(folder, os.O_RDONLY)

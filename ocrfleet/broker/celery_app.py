@@ -1,8 +1,8 @@
-"""The Celery app: queues, routes, serializer, acknowledgement; publishing, and what is known of published messages.
+"""The Celery app: queues, serializer, acknowledgement; and publishing of jobs.
 
-An acknowledgement always means that every page of the job has a terminal record in the store. A job that raises goes
-back to its queue; a job whose worker dies comes back when its lease ends (ocrfleet/broker/leases.py renews the leases of live
-ones); a job that was lost all the same is published again by the sweep, which asks `published` what is on its way.
+An acknowledgement means that each page of the job has a terminal record in the store. A job that raises goes back to its
+queue. A job whose worker dies comes back when its lease expires (ocrfleet/broker/leases.py renews the leases of living
+workers). A job that was lost is published again by the sweep, which inspects the queues (ocrfleet/broker/inspection.py).
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ MESSAGES: dict[str, type[Message]] = {TASK_INTAKE: IntakeJob, TASK_PAGES: PageJo
 
 
 def make_app(settings: Settings, *, consume: Iterable[str] = ()) -> Celery:
-    """Return the Celery app; a worker names the queues that it consumes."""
+    """Return the Celery app; `consume` are the queues of a worker."""
     app = Celery("ocrfleet", set_as_current=False)
     app.conf.update(
         broker_url=_kombu_url(settings.redis_url),
         broker_use_ssl=_tls(settings.redis_url),
         broker_transport_options={
             "visibility_timeout": settings.lease_seconds,
-            # kombu looks for expired leases every 10 s x 10; its lock would outlive a killed holder by 5 minutes.
+            # By default, kombu checks for expired leases every 10 s x 10, and its lock outlives a killed holder by 5 minutes.
             "unacked_restore_interval": 1,
             "unacked_restore_throttle": 1,
             "unacked_mutex_expire": 5,
@@ -51,7 +51,7 @@ def make_app(settings: Settings, *, consume: Iterable[str] = ()) -> Celery:
         },
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        # A Redis that is full, or read-only as in a failover, refuses a command: that passes, and ends no worker.
+        # A Redis that is full, or read-only during a failover, refuses commands for a while: a worker survives that.
         broker_channel_error_retry=True,
         task_serializer="json",
         accept_content=["json"],
@@ -60,7 +60,7 @@ def make_app(settings: Settings, *, consume: Iterable[str] = ()) -> Celery:
         task_acks_late=True,
         task_acks_on_failure_or_timeout=False,
         task_reject_on_worker_lost=True,
-        # A worker holds only what it runs: what it reserved would be invisible to the others.
+        # A worker holds only the jobs that it runs: reserved ones would be invisible to other workers.
         worker_prefetch_multiplier=1,
         worker_disable_prefetch=True,
         worker_cancel_long_running_tasks_on_connection_loss=False,
@@ -74,16 +74,16 @@ def make_app(settings: Settings, *, consume: Iterable[str] = ()) -> Celery:
 
 
 def _kombu_url(url: str) -> str:
-    """Return what kombu calls a Redis that redis-py calls so: a socket by another scheme, TLS without its options."""
+    """Return a redis-py URL as kombu expects it: another scheme for sockets, TLS without its options."""
     if url.startswith("rediss://"):
         return url.partition("?")[0]
     return url.replace("unix://", "redis+socket://", 1) if url.startswith("unix://") else url
 
 
 def _tls(url: str) -> dict[str, Any] | None:
-    """Return kombu's options for a rediss:// URL, with what the URL says, as in ?ssl_ca_certs=/etc/redis/ca.pem.
+    """Return kombu's TLS options for a rediss:// URL, with those in its query, as ?ssl_ca_certs=/etc/redis/ca.pem.
 
-    Unless it is told to, kombu verifies no certificate; redis-py does.
+    By default, kombu does not verify certificates; redis-py does.
     """
     if not url.startswith("rediss://"):
         return None
@@ -101,9 +101,9 @@ def publish_errors() -> Iterator[None]:
 
 
 def publish_pages(app: Celery, profile: str, jobs: Iterable[PageJob]) -> None:
-    """Put page jobs onto the queues of their class and profile.
+    """Publish page jobs to the queues of their priority and profile.
 
-    Raises TransientError when it is uncertain whether they arrived: publishing is safe to repeat.
+    Raises TransientError when it is uncertain whether they arrived; safe to repeat.
     """
     with publish_errors(), app.producer_or_acquire() as producer, producer.batch(max_size=500):
         for job in jobs:
@@ -111,7 +111,7 @@ def publish_pages(app: Celery, profile: str, jobs: Iterable[PageJob]) -> None:
 
 
 def ranges(pages: Iterable[int], size: int) -> Iterator[tuple[int, int]]:
-    """Yield ascending page numbers as inclusive ranges of neighbours, `size` pages long at most."""
+    """Yield ascending page numbers as inclusive ranges of consecutive pages, `size` pages long at most."""
     first = last = 0
     for page in pages:
         if first and page == last + 1 and page - first < size:
@@ -125,21 +125,21 @@ def ranges(pages: Iterable[int], size: int) -> Iterator[tuple[int, int]]:
 
 
 def publish_intake(app: Celery, arrivals: Iterable[str]) -> None:
-    """Ask for the intake of arrivals, by their keys. Raises TransientError; safe to repeat."""
+    """Publish intake jobs for batches, by their keys. Raises TransientError; safe to repeat."""
     with publish_errors(), app.producer_or_acquire() as producer, producer.batch(max_size=500):
         for arrival in arrivals:
             _send(app, producer, TASK_INTAKE, IntakeJob(arrival=arrival), keys.QUEUE_INTAKE)
 
 
 def publish_assembly(app: Celery, document: str, generation: int) -> None:
-    """Ask for a document's assembly. Raises TransientError; safe to repeat."""
+    """Publish an assembly job. Raises TransientError; safe to repeat."""
     with publish_errors(), app.producer_or_acquire() as producer:
         job = AssemblyJob(document=document, generation=generation)
         _send(app, producer, TASK_ASSEMBLE, job, keys.QUEUE_ASSEMBLY)
 
 
 def _send(app: Celery, producer: Any, task: str, job: Message, queue: str) -> None:
-    # Names for humans (argsrepr) would double the message; a retry inside a batch would hide that it failed.
+    # argsrepr would double the size of the message; a retry inside a batch would hide a failure.
     args = [job.model_dump(mode="json")]
     app.send_task(task, args=args, queue=queue, producer=producer, retry=False, argsrepr="", kwargsrepr="")
 

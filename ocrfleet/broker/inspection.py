@@ -1,4 +1,4 @@
-"""Look at the messages that Redis holds: waiting, or delivered and not acknowledged."""
+"""Inspect the messages in Redis: waiting, or delivered and not acknowledged."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from ocrfleet.records.messages import AssemblyJob, IntakeJob, Message, PageJob
 
 
 class MessageInspector:
-    """What is on its way: on a queue, or leased to a worker. Reads kombu's own bookkeeping, and only here."""
+    """Reads messages on queues and leases of workers. The only place that reads kombu's own keys."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
 
     def waiting(self, profiles: Iterable[str]) -> dict[str, int]:
-        """Return how many page jobs wait on the queues of each profile; those leased to workers are not among them."""
+        """Return how many page jobs wait on the queues of each profile, without those leased to workers."""
         with publish_errors():
             return {
                 profile: sum(int(self._redis.llen(keys.queue_pages(queue, profile))) for queue in Priority)
@@ -32,27 +32,27 @@ class MessageInspector:
             }
 
     def intakes(self) -> set[str]:
-        """Return the keys of the arrivals whose intake waits or is leased; see `jobs`."""
+        """Return the keys of the intake batches whose job waits or is leased; see `jobs`."""
         return {job.arrival for job in self._messages([keys.QUEUE_INTAKE]) if isinstance(job, IntakeJob)}
 
     def jobs(self, queues: Iterable[str]) -> tuple[list[PageJob], set[tuple[str, int]]]:
-        """Return the page jobs and the (document, generation) of the assemblies that wait or are leased.
+        """Return the page jobs, and the (document, generation) of the assembly jobs, that wait or are leased.
 
-        Queues are read before leases, so a message that is being taken is seen; one that is being given back may be
-        missed: ask twice before believing that something is gone.
+        Queues are read before leases, so a message that is being delivered is seen; one that is being given back may be
+        missed: a message is lost only if it is missing twice.
         """
         messages = self._messages(queues)
         pages = [job for job in messages if isinstance(job, PageJob)]
         return pages, {(job.document, job.generation) for job in messages if isinstance(job, AssemblyJob)}
 
     def leases(self, *, begun_before: float) -> dict[str, float]:
-        """Return the tags of the messages whose leases were last renewed before that time, and when."""
+        """Return when leases were last renewed, by delivery tag, of those before a Unix time."""
         with publish_errors():
             found: Any = self._redis.zrangebyscore(keys.UNACKED_INDEX, "-inf", begun_before, withscores=True)
         return {tag.decode(): float(since) for tag, since in found}
 
     def leased_since(self, tags: Sequence[str]) -> dict[str, float | None]:
-        """Return when the leases of these messages were last renewed; None for those that are not leased."""
+        """Return when the leases with these delivery tags were last renewed; None for those that are not leased."""
         if not tags:
             return {}
         with publish_errors():
@@ -60,9 +60,9 @@ class MessageInspector:
         return dict(zip(tags, since, strict=True))
 
     def pull_back_leases(self, now: float, lease_seconds: float) -> int:
-        """Let no lease begin in the future, as one does after a clock was set back; return how many did. Raises TransientError.
+        """Set leases that begin in the future, as after a clock was set back, to now; return how many. Raises TransientError.
 
-        Otherwise the jobs of a worker that died would come back only when the clocks have caught up.
+        Otherwise the jobs of a dead worker would come back only when the clock has caught up.
         """
         with publish_errors():
             ahead = cast("list[bytes]", self._redis.zrangebyscore(keys.UNACKED_INDEX, now + lease_seconds, "+inf"))
@@ -76,7 +76,7 @@ class MessageInspector:
             bodies = [(message, False) for queue in queues for message in self._redis.lrange(queue, 0, -1)]
             bodies += [(leased, True) for leased in self._redis.hvals(keys.UNACKED)]
         for body, leased in bodies:
-            # What is no message of ours, or of another version, is no job of ours, whatever becomes of it.
+            # Messages of other programs or versions are skipped.
             with suppress(PermanentError, LookupError, TypeError, ValueError):
                 message = json.loads(body)[0] if leased else json.loads(body)
                 task, argument = message["headers"]["task"], json.loads(base64.b64decode(message["body"]))[0][0]

@@ -1,7 +1,7 @@
-"""Leases: a worker that lives says so, so that nobody else takes its jobs, however long a page takes.
+"""Leases: a worker renews the leases of its jobs, so that no other worker takes them however long a page takes.
 
-kombu writes a message's time into `unacked_index` once, at delivery, and hands the message to somebody else when that
-time is older than the visibility timeout. Renewing writes the time again while the job is worked on.
+kombu writes the time of a message into `unacked_index` once, at delivery, and delivers the message to another consumer
+when that time is older than the visibility timeout. Renewing writes the time again while the job runs.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ log = structlog.get_logger(__name__)
 
 
 class Leases:
-    """Renews the leases of the jobs in hand, and the worker's heartbeat if it has a `state`, in a thread of its own.
+    """Renews the leases of running jobs, and the worker's heartbeat if it has a `state`, in a thread of its own.
 
-    A job is renewed for `job_deadline` seconds at most: one that hangs for ever must come to others in the end, and a
-    thread that can't be ended makes its worker a broken one, unless the worker is `patient` with a store that is away.
-    `trouble` says what else breaks it; `broken` is told, once.
+    A job is renewed for `job_deadline` seconds at most: then other workers may take it. Its thread can't be stopped, so the
+    worker is broken then, unless it is `patient`: it waits for a store that is away. `trouble` returns another reason why the
+    worker is broken, `works` whether its event loop runs; `broken` is called once with the error.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Leases:
         self._patient = patient
         self._broken = broken
         self._told = False
-        #: by a key of its own: the same message may come back to this worker while it is still at it
+        #: by a key of its own: the same message may be delivered to this worker again while it still runs
         self._held: dict[object, tuple[str, float]] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
@@ -59,7 +59,7 @@ class Leases:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the renewals and say that the worker is gone: what it still holds counts as having died with it."""
+        """Stop renewing and remove the heartbeat: pages still in flight count as the worker's death."""
         self._stop.set()
         self._thread.join()
         if self._state is not None:
@@ -77,9 +77,9 @@ class Leases:
             del self._held[holding]
 
     def beat(self) -> None:
-        """Renew once.
+        """Renew once. Raises TransientError.
 
-        The heartbeat ends before the leases do: whoever takes over a job must find its former worker dead.
+        The heartbeat expires before the leases: a worker that takes over a job must find the former one dead.
         """
         if self._state is not None:
             self._ledger.heartbeat(self._state(), self._lease * 0.8)
@@ -89,19 +89,19 @@ class Leases:
             self._ledger.renew(alive)
 
     def _look(self) -> None:
-        """Tell of what makes the worker useless, also while no page meets it."""
+        """Report a reason why the worker is broken, also while no page runs into it."""
         now = time.monotonic()
         overdue = not self._patient() and any(now - since >= self._deadline for _, since in self._held.copy().values())
         trouble = self._trouble() or (f"a job has not ended within {self._deadline:g} seconds" if overdue else None)
         if trouble is not None and not self._told:
             self._told = True
-            # In a thread of its own, as it will end this one.
+            # In a thread of its own, as it will stop this one.
             threading.Thread(target=self._broken, args=[FatalError(trouble)], daemon=True).start()
 
     def _run(self) -> None:
         while not self._stop.is_set():
             if not self._works():
-                # Something blocks the event loop, for ever as it seems: only its end makes others take its jobs.
+                # Something blocks the event loop, probably for ever: only an exit lets other workers take the jobs.
                 log.error("leases.worker_blocked", consequence="the process exits")
                 os._exit(EXIT_BROKEN)
             try:

@@ -1,7 +1,7 @@
-"""Progress and faults of active documents, in Redis: a hint that says when to look, never what a page is.
+"""Ledger: progress and faults of active documents, in Redis. A hint that says when to read the store, never a page's state.
 
-A ledger that was never seeded, or that was lost, answers UNKNOWN; it is then seeded from a listing of the store.
-Seeding and marking only ever set bits, so both may be repeated and may race.
+A ledger that was never seeded, or was lost, answers UNKNOWN; it is then seeded from a listing of the store. Seeding and
+marking only set bits, so both may be repeated and may race.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from ocrfleet.errors import DamagedRecordError, TransientError
 from ocrfleet.metrics import definitions as metrics
 from ocrfleet.records.workers import WorkerState
 
-#: Seconds that a document's keys outlive the last touch: longer than any lease or pause, so that nothing is left for ever.
+#: Seconds that a document's keys outlive their last use: longer than any lease or pause.
 _TTL = 7 * 24 * 3600
-#: Seconds that it is remembered how a worker ended.
-_GRAVE = 24 * 3600
+#: Seconds that the exit of a worker process is kept.
+_EXIT_TTL = 24 * 3600
 
 # KEYS: ledger, pages, inflight. ARGV: ttl, failed (0 or 1), page…
-# A page that has a terminal record is in nobody's hand any more, whether the ledger knows its document or not.
+# A page with a terminal record is in flight no more, whether the ledger knows its document or not.
 _MARK = """
 for i = 3, #ARGV do redis.call('HDEL', KEYS[3], ARGV[i]) end
 local total = tonumber(redis.call('HGET', KEYS[1], 'total'))
@@ -44,7 +44,7 @@ return 'open'
 """
 
 # KEYS: ledger, pages. ARGV: ttl, total, failed, terminal page…
-# `published` starts at 0: whoever dispatches then publishes every page that has no record.
+# `published` starts at 0: the dispatcher then publishes each page without a record.
 _SEED = """
 for i = 4, #ARGV do redis.call('SETBIT', KEYS[2], ARGV[i], 1) end
 if redis.call('HSETNX', KEYS[1], 'total', ARGV[2]) == 1 then
@@ -55,9 +55,9 @@ redis.call('EXPIRE', KEYS[1], ARGV[1])
 redis.call('EXPIRE', KEYS[2], ARGV[1])
 """
 
-# KEYS: faults, inflight. ARGV: ttl, own worker, prefix of heartbeats, prefix of graves…
-# What another worker left in flight, and its heartbeat is gone: it died with this page in its hands. Its grave says how, if
-# anybody saw it: it is that of its process, which is the worker's name without its last part.
+# KEYS: faults, inflight. ARGV: ttl, own worker, prefix of heartbeats, prefix of exits…
+# A page that another worker has in flight, and that worker's heartbeat is gone: it died with the page. The exit of its process
+# (the worker's name without the last part) says how, where a supervisor saw it.
 _IN_FLIGHT = """
 local function held_by_other(page)
     local held = redis.call('HGET', KEYS[2], page)
@@ -107,7 +107,7 @@ return {total, published, failed, redis.call('BITCOUNT', KEYS[2]), queued}
 
 
 # KEYS: waiting. ARGV: queue/collection, pages more or less
-# Before all was counted, or after Redis was wiped, a part of the truth would be taken for the whole.
+# Without a full count, as after Redis was wiped, a partial count would be taken for the whole.
 _WAIT = """
 if redis.call('HEXISTS', KEYS[1], 'known') == 0 then return end
 if redis.call('HINCRBY', KEYS[1], ARGV[1], ARGV[2]) <= 0 then redis.call('HDEL', KEYS[1], ARGV[1]) end
@@ -115,56 +115,56 @@ if redis.call('HINCRBY', KEYS[1], ARGV[1], ARGV[2]) <= 0 then redis.call('HDEL',
 
 
 # KEYS: ledger. ARGV: page
-# A ledger that was forgotten meanwhile stays so: nobody would make it expire.
+# A ledger that was forgotten meanwhile is not created again: nothing would make it expire.
 _PUBLISHED = (
     "if redis.call('HEXISTS', KEYS[1], 'total') == 1 then redis.call('HSET', KEYS[1], 'published', ARGV[1]) end"
 )
 
 
 class Hold(StrEnum):
-    """What the ledger says to a worker that takes a page in hand."""
+    """Answer to a worker that wants to take a page."""
 
     #: the page is the worker's
     HELD = "held"
-    #: it is terminal, or another living worker has it
+    #: the page is terminal, or another living worker has it
     TAKEN = "taken"
-    #: the page is the worker's; nothing else is known of its document, which may have been cancelled
+    #: the page is the worker's; the ledger does not know the document, which may have been cancelled
     UNKNOWN = "unknown"
 
 
 class Mark(StrEnum):
-    """What the ledger says after a page was marked."""
+    """Answer to marking pages."""
 
     OPEN = "open"
-    #: every page is terminal: time to assemble. Said again at every repetition.
+    #: each page is terminal: the document can be assembled. The same at each repetition.
     LAST = "last"
-    #: this ledger does not know its total: seed it, then mark again
+    #: the ledger does not know the document: seed it, then mark again
     UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """How often a page failed by itself, and how often a worker died while it was in flight."""
+    """Faults of a page: its own, and deaths of workers while it was in flight."""
 
     attempts: int = 0
     deaths: int = 0
     deaths_alone: int = 0
-    #: what the last fault of the page's own was
+    #: reason of the last fault of its own
     reason: str | None = None
-    #: how often its text was not believed: then the store knows how far up the ladder it is
+    #: rejected texts; the store then has the page's retry state
     falls: int = 0
-    #: how the last worker ended that died with it, if anybody saw that
+    #: how the last worker that died with it ended, where a supervisor saw it
     death: str | None = None
-    #: the last fault of the page's own, in words
+    #: the last fault of its own in words
     detail: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class LedgerProgress:
-    """How far a document is, in pages."""
+    """Progress of a document, in pages."""
 
     total: int
-    #: number of the last page that was handed to the queue; the pages before it were handed over, too, or were terminal
+    #: number of the last page that was published; the pages before it were published, too, or were terminal
     published: int
     failed: int
     terminal: int
@@ -178,7 +178,7 @@ class LedgerProgress:
 
 @dataclass(frozen=True, slots=True)
 class RedisMemory:
-    """Bytes that Redis uses, and that it may use (0: all there are); keys that it dropped for want of them."""
+    """Memory of Redis: bytes used, limit in bytes (0: none), and keys that were evicted."""
 
     used: int
     most: int
@@ -186,7 +186,7 @@ class RedisMemory:
 
 
 def process_name(pid: int) -> str:
-    """Return what a worker's process is called, here and by its supervisor; a worker's name has a random part more."""
+    """Return the name of a worker process, for itself and its supervisor; a worker's name has a random part in addition."""
     return f"{socket.gethostname()}.{pid}"
 
 
@@ -194,13 +194,13 @@ def process_name(pid: int) -> str:
 def _broker_errors() -> Iterator[None]:
     try:
         yield
-    except redis.RedisError as error:  # away, full, failing over, read-only: it may pass
+    except redis.RedisError as error:  # away, full, failing over, read-only: all of that may pass
         metrics.REDIS_ERRORS.inc()
         raise TransientError(f"Redis can't be used: {error}") from error
 
 
 class Ledger:
-    """The ledgers of all documents on one Redis. Every call may raise TransientError and may then be repeated."""
+    """The ledgers of all documents in one Redis. Each call may raise TransientError, and may then be repeated."""
 
     def __init__(self, url: str) -> None:
         self.redis: redis.Redis = redis.Redis.from_url(url, socket_connect_timeout=5, socket_timeout=30)
@@ -213,7 +213,7 @@ class Ledger:
         self._wait = self.redis.register_script(_WAIT)
 
     def seed(self, document: str, generation: int, *, total: int, done: Iterable[int], failed: Iterable[int]) -> None:
-        """Tell the ledger its total and which pages a listing of the store showed to be terminal."""
+        """Set the document's total, and mark the pages that are terminal by a listing of the store."""
         done, failed = list(done), list(failed)
         with _broker_errors():
             self._seed(
@@ -222,10 +222,7 @@ class Ledger:
             )
 
     def mark(self, document: str, generation: int, pages: Sequence[int], *, failed: bool = False) -> Mark:
-        """Note that these pages have a terminal record in the store, and are in nobody's hand.
-
-        Call it after the record is written.
-        """
+        """Mark pages as terminal and no longer in flight. Call it after their records are written."""
         with _broker_errors():
             answer = self._mark(
                 keys=[
@@ -238,7 +235,7 @@ class Ledger:
         return Mark(answer.decode())
 
     def terminal(self, document: str, generation: int, *, first: int = 1, last: int | None = None) -> set[int] | None:
-        """Return the pages marked so far, from page `first` to page `last`; None when the ledger does not know its total."""
+        """Return the terminal pages from `first` to `last`; None when the ledger does not know the document."""
         byte = first // 8
         with _broker_errors():
             pipe = self.redis.pipeline(transaction=False)
@@ -251,7 +248,7 @@ class Ledger:
         return {page for page in marked if first <= page and (last is None or page <= last)}
 
     def progress(self, documents: Sequence[tuple[str, int]]) -> list[LedgerProgress | None]:
-        """Return how far each (document, generation) is; None where the ledger does not know its total."""
+        """Return the progress of each (document, generation); None where the ledger does not know the document."""
         if not documents:
             return []
         with _broker_errors():
@@ -263,12 +260,12 @@ class Ledger:
         return [LedgerProgress(*map(int, answer)) if answer else None for answer in answers]
 
     def published(self, document: str, generation: int, page: int) -> None:
-        """Note that the document's pages up to this one were handed to the queue."""
+        """Record that the document's pages up to this one are published."""
         with _broker_errors():
             self._published(keys=[keys.redis_ledger(document, generation)], args=[page])
 
     def forget(self, document: str, generation: int) -> None:
-        """Drop all that is known of a document; its terminal status is in the store."""
+        """Remove all keys of a document whose terminal status is in the store."""
         with _broker_errors():
             self.redis.delete(
                 keys.redis_ledger(document, generation),
@@ -277,15 +274,15 @@ class Ledger:
                 keys.redis_inflight(document, generation),
             )
 
-    # ---- the true backlog: what waits in the store
+    # ---- pages that wait in the store
 
     def wait(self, queue: str, collection: str, pages: int) -> None:
-        """Count pages of a document that waits from now on, or, when they are fewer than none, no longer does."""
+        """Add to the count of waiting pages; a negative number subtracts."""
         with _broker_errors():
             self._wait(keys=[keys.REDIS_WAITING], args=[f"{queue}/{collection}", pages])
 
     def waiting(self) -> dict[tuple[str, str], int] | None:
-        """Return the pages that wait, by queue and collection; None until they are counted from the store."""
+        """Return the waiting pages by (priority, collection); None until they are counted from the store."""
         with _broker_errors():
             counted = cast("dict[bytes, bytes]", self.redis.hgetall(keys.REDIS_WAITING))
         if b"known" not in counted:
@@ -294,7 +291,7 @@ class Ledger:
         return {(queue, collection): pages for (queue, _, collection), pages in places}
 
     def counted(self, waiting: Mapping[tuple[str, str], int]) -> None:
-        """Take what was counted from the store for what waits."""
+        """Replace the count of waiting pages by a count of the store."""
         fields: dict[Any, Any] = {f"{queue}/{collection}": pages for (queue, collection), pages in waiting.items()}
         with _broker_errors():
             pipe = self.redis.pipeline()
@@ -305,11 +302,11 @@ class Ledger:
     # ---- faults, counted outside the broker
 
     def inspect(self, document: str, generation: int, page: int, *, worker: str) -> Faults:
-        """Return a page's faults, after counting the death of a worker that held it and whose heartbeat is gone."""
+        """Return a page's faults; first counts the death of a worker that had it in flight and whose heartbeat is gone."""
         return self.inspect_all(document, generation, [page], worker=worker)[page]
 
     def inspect_all(self, document: str, generation: int, pages: Sequence[int], *, worker: str) -> dict[int, Faults]:
-        """As `inspect`, for several pages at once."""
+        """Return the faults of several pages, as `inspect` does."""
         with _broker_errors():
             answer = self._inspect(
                 keys=[keys.redis_faults(document, generation), keys.redis_inflight(document, generation)],
@@ -318,9 +315,9 @@ class Ledger:
         return {page: _faults(facts) for page, facts in zip(pages, answer, strict=True)}
 
     def hold(self, document: str, generation: int, page: int, *, worker: str, alone: bool) -> Hold:
-        """Let a worker take a page in hand, with others or alone, unless it is terminal or in another living worker's hand.
+        """Take a page for a worker, unless it is terminal or in flight at another living worker.
 
-        So of two copies of a job the page is read by one.
+        `alone`: no other page is in flight at this worker. Of two copies of a job, one reads the page.
         """
         names = (keys.redis_faults, keys.redis_inflight, keys.redis_pages, keys.redis_ledger)
         prefixes = keys.redis_worker(""), keys.redis_grave("")
@@ -332,12 +329,12 @@ class Ledger:
         return Hold(held.decode())
 
     def release(self, document: str, generation: int, page: int) -> None:
-        """Note that the page is in nobody's hand: it was given back."""
+        """Record that a page was given back: it is in flight no more."""
         with _broker_errors():
             self.redis.hdel(keys.redis_inflight(document, generation), str(page))
 
     def fault(self, document: str, generation: int, page: int, reason: str, detail: str = "") -> int:
-        """Count a fault of the page's own, remember what it was, and return how many there are."""
+        """Count a fault of the page's own, with its reason, and return the number of faults."""
         key = keys.redis_faults(document, generation)
         with _broker_errors():
             pipe = self.redis.pipeline(transaction=False)
@@ -347,7 +344,7 @@ class Ledger:
             return int(pipe.execute()[0])
 
     def fell(self, document: str, generation: int, page: int) -> None:
-        """Count a text of the page that was not believed."""
+        """Count a rejected text of the page."""
         key = keys.redis_faults(document, generation)
         with _broker_errors():
             pipe = self.redis.pipeline(transaction=False)
@@ -358,13 +355,13 @@ class Ledger:
     # ---- workers
 
     def may_publish_again(self, document: str, generation: int, seconds: float) -> bool:
-        """Say whether this one of several sweeps may publish again what a document misses; none else may, for so long."""
+        """Return whether this sweep may publish a document's lost jobs; no other one may for so many seconds."""
         with _broker_errors():
             key = keys.redis_sweep(document, generation)
             return bool(self.redis.set(key, b"", nx=True, px=int(seconds * 1000)))
 
     def heartbeat(self, state: WorkerState, seconds: float) -> None:
-        """Say that the worker lives, for so many seconds, and how it does."""
+        """Store a worker's state, which expires after so many seconds."""
         with _broker_errors():
             pipe = self.redis.pipeline(transaction=False)
             pipe.set(keys.redis_worker(state.worker), state.to_bytes(), px=int(seconds * 1000))
@@ -372,24 +369,24 @@ class Ledger:
             pipe.execute()
 
     def workers(self) -> list[WorkerState]:
-        """Return what the living workers say of themselves, by name; forget the dead."""
+        """Return the states of the living workers by name; removes the names of dead ones."""
         with _broker_errors():
             names = sorted(cast("bytes", name).decode() for name in self.redis.smembers(keys.REDIS_WORKERS))
             if not names:
                 return []
-            said = self.redis.mget([keys.redis_worker(name) for name in names])
-            dead = [name for name, state in zip(names, said, strict=True) if state is None]
+            stored = self.redis.mget([keys.redis_worker(name) for name in names])
+            dead = [name for name, state in zip(names, stored, strict=True) if state is None]
             if dead:
                 self.redis.srem(keys.REDIS_WORKERS, *dead)
         states = []
-        for state in said:
-            with suppress(DamagedRecordError):  # another version's: it lives, but nothing is known of it
+        for state in stored:
+            with suppress(DamagedRecordError):  # the state of another version: it can't be parsed
                 if state is not None:
                     states.append(WorkerState.from_bytes(cast("bytes", state)))
         return states
 
     def in_hand(self, documents: Sequence[tuple[str, int]]) -> list[int]:
-        """Return how many pages of each (document, generation) are in a worker's hand, or were in that of one that died."""
+        """Return how many pages of each (document, generation) are in flight, also those of workers that died."""
         with _broker_errors():
             pipe = self.redis.pipeline(transaction=False)
             for document, generation in documents:
@@ -397,13 +394,13 @@ class Ledger:
             return [int(count) for count in pipe.execute()]
 
     def run(self) -> str:
-        """Return what tells one start of Redis from another."""
+        """Return an id of this start of Redis."""
         with _broker_errors():
             server: Any = self.redis.info("server")
         return str(server["run_id"])
 
     def memory(self) -> RedisMemory:
-        """Return what Redis says of its memory."""
+        """Return the memory use of Redis."""
         with _broker_errors():
             memory: Any = self.redis.info("memory")
             stats: Any = self.redis.info("stats")
@@ -418,19 +415,19 @@ class Ledger:
             self.redis.zadd(keys.UNACKED_INDEX, dict.fromkeys(tags, now), xx=True)
 
     def record_exit(self, pid: int, seen: str) -> None:
-        """Note how a worker's process on this machine ended, for those who find that it died with their page."""
+        """Store how a worker process of this machine ended, for the workers that take over its pages."""
         with _broker_errors():
-            self.redis.set(keys.redis_grave(process_name(pid)), seen, ex=_GRAVE)
+            self.redis.set(keys.redis_grave(process_name(pid)), seen, ex=_EXIT_TTL)
 
     def leave(self, worker: str) -> None:
-        """Say that the worker is gone: whatever it still holds died with it."""
+        """Remove a worker's heartbeat: pages that it has in flight count as its death."""
         with _broker_errors():
             self.redis.delete(keys.redis_worker(worker))
             self.redis.srem(keys.REDIS_WORKERS, worker)
 
 
 def _faults(facts: Sequence[bytes | None]) -> Faults:
-    """Return what _INSPECT answers for a page."""
+    """Parse the answer of _INSPECT for a page."""
     attempts, deaths, deaths_alone, reason, falls, death, detail = facts
     return Faults(
         attempts=int(attempts or 0),

@@ -1,10 +1,10 @@
-"""Every metric, declared once: what it counts, in base units, with labels that no number of documents makes more.
+"""Every metric: name, labels, buckets and help. Units are base units; no label grows with the number of documents.
 
-Counters and histograms stand at zero until something happens. What is looked up all at once, as the leader does, is
-`ObservedGauge`: it is there while somebody looks, and gone after that (ocrfleet/metrics/exposition.py).
+Counters and histograms are zero until something happens. An `ObservedGauge` exists only while a process measures it, as
+the leader does (ocrfleet/metrics/exposition.py).
 
-Labels: `profile` and `engine` are as many as profiles are served; `queue` is interactive or bulk; a `verdict` or `reason` is
-one of ocrfleet/errors.py's, or stands below.
+Labels: `profile` and `engine` have a value for each profile that is served; `queue` is the priority, interactive or bulk;
+`verdict` and `reason` are those of ocrfleet/errors.py and those below.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 @dataclass(frozen=True)
 class ObservedGauge:
-    """A gauge that is looked up now and then, all its values at once."""
+    """A gauge whose values are measured together, from time to time."""
 
     name: str
     documentation: str
@@ -27,39 +27,40 @@ class ObservedGauge:
 
 BUILD_INFO = Gauge("ocrfleet_build_info", "Always 1; the version is a label.", ["version"])
 PRICE = ObservedGauge(
-    "ocrfleet_price_per_gpu_hour", "What a GPU costs for an hour, in any currency; not there unless set."
+    "ocrfleet_price_per_gpu_hour",
+    "Price of one GPU for one hour, in any currency (OCRFLEET_PRICE_PER_GPU_HOUR); absent unless set.",
 )
-STORE_ERRORS = Counter("ocrfleet_store_errors_total", "Times the object store could not be read or written.")
-REDIS_ERRORS = Counter("ocrfleet_redis_errors_total", "Times Redis could not be asked, or a job not be published.")
+STORE_ERRORS = Counter("ocrfleet_store_errors_total", "Failed reads and writes of the object store.")
+REDIS_ERRORS = Counter("ocrfleet_redis_errors_total", "Failed requests to Redis, and jobs that could not be published.")
 
-# ---- pages, counted by the worker that had them
+# ---- pages, counted by their worker
 
-#: verdict of a page that is done: read by the engine; nothing on it; the PDF's own text
+#: verdicts of a page that is done: text of the engine, which was accepted; blank page; text layer of the PDF
 BELIEVED, BLANK, TEXT_LAYER = "believed", "blank", "text_layer"
 
 PAGES = Counter(
     "ocrfleet_pages_total",
-    "Pages that came to an end, done or failed. The verdict says why a page failed, or how it got done: believed (what an "
-    "engine wrote), blank, text_layer (the PDF's own text).",
+    "Pages that are done or failed. The verdict is the reason of a failure, or the origin of the text: believed (an engine's "
+    "text was accepted), blank, text_layer (the PDF's own text).",
     ["status", "profile", "queue", "engine", "verdict"],
 )
 PAGE_RETRIES = Counter(
     "ocrfleet_page_retries_total",
-    "Further attempts at pages, by what the attempt before had come to.",
+    "Further attempts at pages, by the outcome of the attempt before.",
     ["profile", "reason"],
 )
-#: From a page of a fast engine to one that takes all of its deadline.
+#: Buckets reach from a page of a fast engine to one that takes its whole deadline.
 STAGE_SECONDS = Histogram(
     "ocrfleet_stage_seconds",
-    "Seconds that a page spent in a stage, its waiting for a place there included: fetch (the source), render, recognise, "
-    "judge, store; and a document in assemble.",
+    "Seconds that a page spent in a stage, including the wait for it: fetch (the source), render, recognise, judge, store; "
+    "for assemble, seconds of a document.",
     ["stage", "profile"],
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600),
 )
 STAGES = ("fetch", "render", "recognise", "judge", "store", "assemble")
 RENDERER_CRASHES = Counter(
     "ocrfleet_renderer_crashes_total",
-    "Sandboxed processes that crashed, hung, or ran out of memory over a page or a file.",
+    "Sandboxed processes that crashed, hung or ran out of memory on a page or a file.",
     ["reason"],
 )
 
@@ -67,33 +68,36 @@ RENDERER_CRASHES = Counter(
 
 ENGINE_REQUESTS = Gauge(
     "ocrfleet_engine_requests",
-    "Pages with the engine: running, or waiting since it takes no more at once.",
+    "Pages in the engine: running, or waiting for a free slot.",
     ["state", "profile"],
     multiprocess_mode="livesum",
 )
 ENGINE_SLOTS = Gauge(
-    "ocrfleet_engine_slots", "Pages that the engines take at once.", ["profile"], multiprocess_mode="livesum"
+    "ocrfleet_engine_slots",
+    "Pages that the engines recognise at the same time.",
+    ["profile"],
+    multiprocess_mode="livesum",
 )
 ENGINE_BUSY = Counter(
-    "ocrfleet_engine_busy_seconds_total", "Seconds in which a worker had at least one page in hand.", ["profile"]
+    "ocrfleet_engine_busy_seconds_total", "Seconds in which a worker had at least one page in flight.", ["profile"]
 )
 ENGINE_STARVED = Counter(
     "ocrfleet_engine_starved_seconds_total",
-    "Seconds in which an engine had room while pages were still being made ready for it.",
+    "Seconds in which an engine had free slots while pages were still being prepared for it.",
     ["profile"],
 )
 ENGINE_RESTARTS = Counter(
     "ocrfleet_engine_restarts_total",
-    "Worker processes, each with its engine, that had to be started again.",
+    "Worker processes, each with its engine, that were restarted.",
     ["profile"],
 )
 TOKENS = Counter(
     "ocrfleet_tokens_total",
-    "Tokens that engines read (in: prompt and image) and wrote (out), as far as they say so.",
+    "Tokens that engines read (in: prompt and image) and wrote (out), as far as engines report them.",
     ["direction", "profile"],
 )
 TOKENS_WASTED = Counter(
-    "ocrfleet_tokens_wasted_total", "Tokens written in attempts whose text was not believed.", ["profile"]
+    "ocrfleet_tokens_wasted_total", "Tokens written in attempts whose text was rejected.", ["profile"]
 )
 PAGE_TOKENS = Histogram(
     "ocrfleet_page_tokens",
@@ -102,100 +106,99 @@ PAGE_TOKENS = Histogram(
     buckets=(16, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384),
 )
 GPU_UTILIZATION = ObservedGauge(
-    "ocrfleet_gpu_utilization_ratio", "Share of the time in which the GPU computed.", ("gpu",)
+    "ocrfleet_gpu_utilization_ratio", "Share of the time in which the GPU was busy, 0 to 1.", ("gpu",)
 )
-GPU_MEMORY_USED = ObservedGauge(
-    "ocrfleet_gpu_memory_used_bytes", "Memory of the GPU that is taken, by anybody.", ("gpu",)
-)
-GPU_MEMORY_TOTAL = ObservedGauge("ocrfleet_gpu_memory_total_bytes", "Memory that the GPU has.", ("gpu",))
+GPU_MEMORY_USED = ObservedGauge("ocrfleet_gpu_memory_used_bytes", "Memory of the GPU in use, by any process.", ("gpu",))
+GPU_MEMORY_TOTAL = ObservedGauge("ocrfleet_gpu_memory_total_bytes", "Total memory of the GPU.", ("gpu",))
 
 # ---- intake
 
 INTAKE_SECONDS = Histogram(
     "ocrfleet_intake_seconds",
-    "Seconds to take in one source: fetch it, count its pages, register it.",
+    "Seconds of the intake of one source: fetch it, count its pages, register it.",
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
 )
 EVENTS = Counter(
     "ocrfleet_events_total",
-    "Uploads that were told of (sqs, webhook) or found by looking (poll, reconcile): registered to be read; ignored, as nothing "
-    "is to be done for them; or messages that were unparsable.",
+    "Uploads reported by events (sqs, webhook) or found by listing (poll, reconcile): registered, or ignored because they need "
+    "no action; and messages that were unparsable.",
     ["source", "outcome"],
 )
 OUTCOMES = ("registered", "ignored", "unparsable")
 WATCH_LAST_SUCCESS = Gauge(
     "ocrfleet_watch_last_success_timestamp_seconds",
-    "When a queue or a prefix was last asked for uploads, and what it told was registered; before that, when the watch began.",
+    "Unix time at which a queue or a prefix was last asked for uploads and all of them were registered; before the first "
+    "time, the start of the watch.",
     ["source"],
 )
 
 # ---- the fleet, as its leader sees it
 
-LEADER = ObservedGauge("ocrfleet_leader", "Whether this process leads the fleet (1) or would take over (0).")
-WORKERS = ObservedGauge("ocrfleet_workers", "Living worker processes.", ("profile",))
+LEADER = ObservedGauge("ocrfleet_leader", "1 while this process leads the fleet, 0 while it is a candidate.")
+WORKERS = ObservedGauge("ocrfleet_workers", "Worker processes with a heartbeat.", ("profile",))
 FLEET_SPEED = ObservedGauge(
     "ocrfleet_fleet_pages_per_second",
-    "Pages that the living workers read in a second while they have any: measured, or assumed of new ones.",
+    "Speed of all workers: pages per busy second, measured, or assumed for new workers.",
 )
 BACKLOG_PAGES = ObservedGauge(
     "ocrfleet_backlog_pages",
-    "Pages to be read: waiting (not on the queue yet; those of paused collections left out), queued, running (in a worker's "
-    "hand).",
+    "Pages that are not read yet: waiting (not on the queue; without paused collections), queued, running (with a worker).",
     ("queue", "state"),
 )
 BACKLOG_SECONDS = ObservedGauge(
     "ocrfleet_backlog_seconds",
-    "Seconds that the fleet takes for these pages at its speed; without workers, that one takes at the speed assumed.",
+    "Seconds that the fleet takes for these pages at its speed; without workers, that one takes at the assumed speed.",
     ("queue",),
 )
 OLDEST_WAITING = ObservedGauge(
     "ocrfleet_oldest_waiting_seconds",
-    "Seconds since the registration of the oldest document that has pages nobody has begun; 0 without one. Documents that "
-    "are paused, or tried again, are left out.",
+    "Seconds since the registration of the oldest document with pages that no worker has begun; 0 without one. Without paused "
+    "and retried documents.",
     ("queue",),
 )
 DOCUMENTS = ObservedGauge(
     "ocrfleet_documents",
-    "Documents that are waiting, paused, active, or ended but undelivered; at most 10,000 of each are counted.",
+    "Documents that are waiting, paused, active, or ended and undelivered; counted up to 10,000 of each.",
     ("state",),
 )
 ARRIVALS = ObservedGauge(
-    "ocrfleet_arrivals", "Arrivals that nobody has taken in yet; at most 10,000 of each class are counted.", ("queue",)
+    "ocrfleet_arrivals", "Intake batches that wait; counted up to 10,000 of each priority.", ("queue",)
 )
 WEBHOOKS = ObservedGauge(
     "ocrfleet_webhooks",
-    "Ends of documents that somebody is to be told of (waiting), or could not be told of for a day (given_up); at most 10,000 "
-    "of each are counted.",
+    "Webhook deliveries that are due (waiting), or failed for a day (given_up); counted up to 10,000 of each.",
     ("state",),
 )
 QUARANTINED = ObservedGauge(
     "ocrfleet_quarantined_pages",
-    "Pages that failed because workers died of them, until somebody has them tried again; at most 10,000 are counted.",
+    "Pages in quarantine: workers died with each of them alone in flight; until a retry. Counted up to 10,000.",
     ("reason",),
 )
-REDIS_MEMORY_USED = ObservedGauge("ocrfleet_redis_memory_used_bytes", "Memory that Redis uses.")
-REDIS_MEMORY_MAX = ObservedGauge("ocrfleet_redis_memory_max_bytes", "Memory that Redis may use; 0 without a limit.")
+REDIS_MEMORY_USED = ObservedGauge("ocrfleet_redis_memory_used_bytes", "Memory that Redis uses, in bytes.")
+REDIS_MEMORY_MAX = ObservedGauge(
+    "ocrfleet_redis_memory_max_bytes", "Memory limit of Redis, in bytes; 0 without a limit."
+)
 REDIS_EVICTED = ObservedGauge(
-    "ocrfleet_redis_evicted_keys", "Keys that Redis dropped for want of memory since it started."
+    "ocrfleet_redis_evicted_keys", "Keys that Redis evicted for lack of memory since it started."
 )
 DOCUMENTS_ENDED = Counter(
     "ocrfleet_documents_ended_total",
-    "Documents that ended and were delivered; one that is submitted again after that is delivered, and counted, again.",
+    "Documents that ended and were delivered. A document that is submitted again is delivered and counted again.",
     ["status"],
 )
-#: From a page that somebody waits for to an archive that took its turn.
+#: Buckets reach from a page that a person waits for to a large archive.
 TURNAROUND = Histogram(
     "ocrfleet_turnaround_seconds",
-    "Seconds from a document's latest submission to the delivery of its text; those that are tried again are left out.",
+    "Seconds from a document's latest submission to the delivery of its text; without retried documents.",
     ["queue"],
     buckets=(1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600, 86400, 259200, 604800),
 )
 LEASES_EXPIRED = Counter(
-    "ocrfleet_leases_expired_total", "Jobs that went back to the queue because nobody renewed their lease."
+    "ocrfleet_leases_expired_total", "Jobs that went back to the queue because their lease expired."
 )
 REPUBLISHED = Counter(
     "ocrfleet_republished_total",
-    "Pages, assemblies and intakes that had vanished from the queue, or intakes that were left for later, published again.",
+    "Pages, assemblies and intakes that were published again: lost from the queue, or intakes that were postponed.",
     ["kind"],
 )
 REPUBLISHED_KINDS = ("page", "assembly", "intake")

@@ -1,4 +1,4 @@
-"""Which object store it is: a local folder or S3."""
+"""Open the object store of the settings: a local folder or S3."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def open_store(settings: Settings) -> ObjectStore:
-    """Return the object store that the settings name, after one look at it.
+    """Return the object store that OCRFLEET_STORE names, after one request to it.
 
-    Raises ConfigurationError for one that can't be used, TransientError for one that is away.
+    Raises ConfigurationError when it can't be used, TransientError when it is away.
     """
     if not settings.store.startswith(s3.SCHEME):
         return FolderStore(Path(settings.store))

@@ -1,4 +1,4 @@
-"""Page records in the store: written once, listed to learn what is there."""
+"""Page records in the store: store them, list them, seed the ledger from them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class StoredPages:
-    """Which pages of a document have a record. A page that is done counts as done, whatever failed before."""
+    """Pages of a document with a record. A page that is done counts as done, whatever failed before."""
 
     done: set[int] = field(default_factory=set)
     #: failed in the generation asked for, and not done
@@ -31,7 +31,7 @@ class StoredPages:
 def stored_pages(
     store: ObjectStore, document: str, generation: int, *, first: int = 1, last: int | None = None
 ) -> StoredPages:
-    """List a document's page records, from page `first` to page `last`; the keys alone tell all."""
+    """List a document's page records from page `first` to page `last`, by their keys. Raises TransientError."""
     done: set[int] = set()
     failed: set[int] = set()
     after = keys.page_done(document, first - 1) if first > 1 else None
@@ -49,10 +49,10 @@ def stored_pages(
 
 
 def seed_ledger(store: ObjectStore, ledger: Ledger, manifest: Manifest, generation: int) -> StoredPages | None:
-    """Tell the ledger what the store has of a document, and return it; None, and nothing told, when it has ended or is gone.
+    """Seed the ledger from the store and return the stored pages; None, and no ledger, when the document ended or is gone.
 
-    That is asked after the ledger was told: whoever cancels or deletes makes it so first, and the ledger forget it then. So one
-    of the two sees the other, and nobody works on what nobody wants.
+    The store is checked after the ledger was seeded. Cancelling and deleting write to the store first and clear the ledger
+    then. So one of the two sees the other, and a cancelled document keeps no ledger. Raises TransientError.
     """
     document = manifest.document
     pages = stored_pages(store, document, generation)
@@ -64,10 +64,10 @@ def seed_ledger(store: ObjectStore, ledger: Ledger, manifest: Manifest, generati
 
 
 def record_pages(store: ObjectStore, ledger: Ledger, job: PageJob, manifest: Manifest, result: PageResult) -> None:
-    """Store a page's result and mark it in the ledger, which then knows nobody who holds it.
+    """Store a page's result and mark it in the ledger, which ends its being in flight. Raises TransientError.
 
-    Repeating it, or losing a race, changes nothing. A document that has ended meanwhile, as by being cancelled, gets no
-    ledger again: nobody would look after it.
+    A repetition or a lost race changes nothing. A document that has ended meanwhile, as by being cancelled, gets no ledger
+    again.
     """
     failed = result.status is PageStatus.FAILED
     key = (

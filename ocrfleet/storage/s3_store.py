@@ -1,8 +1,8 @@
 """The object store in a bucket, or below a prefix of one.
 
-Objects are made whole: S3 shows none that is half written. Of many that create one, the server's If-None-Match decides. A
-writer that is killed in the middle of a large file leaves parts that nobody sees: a lifecycle rule of the bucket
-(AbortIncompleteMultipartUpload) removes them. Buckets of S3 Express won't do: they list in no order.
+S3 never shows an incomplete object. Of several requests that create one, the server's If-None-Match decides. A writer that
+is killed during a large upload leaves parts that no listing shows: a lifecycle rule of the bucket
+(AbortIncompleteMultipartUpload) removes them. Buckets of S3 Express are not supported: they list in no order.
 """
 
 from __future__ import annotations
@@ -34,34 +34,33 @@ if TYPE_CHECKING:
 
     from ocrfleet.settings import S3Settings
 
-#: Bytes of a file that are sent in one piece; S3 takes parts of 5 MiB or more, 10,000 of them.
+#: Bytes of a file that are sent in one request; S3 takes parts of 5 MiB or more, 10,000 of them.
 PART = 16 << 20
 _MOST_PARTS = 10_000
-#: Parts that are under way at once.
+#: Parts in flight at the same time.
 _PARALLEL = 4
-#: Metadata of what was created: a random name of the request, by which it knows its own object.
+#: Metadata of created objects: a random token of the request, by which it recognises its own object.
 _TOKEN = "ocrfleet-create"  # noqa: S105 - a name, not a secret
-#: Seconds of the first pause after a conflict, and of the longest.
+#: Seconds of the first and the longest pause after a conflict.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 
 
 class Condition(TypedDict, total=False):
-    """On what a request makes an object."""
+    """Condition on which a request creates an object."""
 
     IfNoneMatch: str
     IfMatch: str
 
 
 class _ConflictError(Exception):
-    """The server could not decide between two requests: each may come again."""
+    """The server could not decide between two requests: both may be repeated."""
 
 
 class S3Store:
-    """An ObjectStore in S3. Threads may share it.
+    """An ObjectStore in S3. Thread-safe.
 
-    What the server refuses is what a person must mend, and raises ConfigurationError in `check` only, at the start. A store
-    that was in order then is waited for: it raises TransientError, in the same words. Servers that are being restarted, or
-    whose permissions are being changed, refuse for a moment what they allow again.
+    A refusal of the server raises ConfigurationError in `check` only, at the start. After that it raises TransientError, with
+    the same message: servers that are being restarted, or whose permissions are being changed, refuse requests for a while.
     """
 
     def __init__(self, settings: S3Settings, bucket: str, prefix: str = "", *, part: int = PART) -> None:
@@ -74,7 +73,7 @@ class S3Store:
         self._part = part
 
     def check(self) -> None:
-        """Make one cheap request. Raises ConfigurationError for what a person must change, TransientError if S3 is away."""
+        """Make one request. Raises ConfigurationError for what a person must correct, TransientError when S3 is away."""
         with s3.errors(f"the store {S3Location(self._bucket, self._prefix)}"):
             self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1)
 
@@ -179,7 +178,10 @@ class S3Store:
             try:
                 with _errors(self._what(key)):
                     attempt(condition, token)
-            except (PreconditionFailedError, NotFoundError):  # not found: the empty one that was to be replaced is gone
+            except (
+                PreconditionFailedError,
+                NotFoundError,
+            ):  # not found: the empty object that was to be replaced is gone
                 head = self._head(key)
                 if head is not None and head["ContentLength"]:
                     return _token(head) == token

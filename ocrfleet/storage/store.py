@@ -1,4 +1,4 @@
-"""The object store: the truth. Keys are short paths of [A-Za-z0-9._-] that keys.py makes, never names from outside."""
+"""The object store. Keys are short paths of [A-Za-z0-9._-] made by keys.py, never names from outside."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
 
 
 def is_key(text: str) -> bool:
-    """Say whether a text may be an object's key."""
+    """Return whether a text is a valid key."""
     return _KEY.fullmatch(text) is not None
 
 
 def check_content(key: str, data: bytes) -> None:
-    """Raise ValueError for an object without content."""
+    """Raise ValueError when there is no content."""
     if not data:
         raise ValueError(f"an object has at least one byte: {key}")
 
 
-#: The content of a marker, whose key says all: no object is empty.
+#: Content of a marker, whose key carries the information: no object is empty.
 MARK = b"."
 
 
 class ObjectStore(Protocol):
-    """Objects by key. Every call may raise TransientError when the store is away; trying again is then harmless.
+    """Objects by key. Each call may raise TransientError when the store is away; repeating it is then harmless.
 
-    An object has at least one byte; writing none is a ValueError. What is empty is no object: SeaweedFS makes an empty one of
-    a request whose sender died between its headers and its body, and nobody else would ever come to write what is missing.
+    An object has at least one byte; writing none raises ValueError. An empty object counts as missing: SeaweedFS creates one
+    when a client dies between the headers and the body of a request, and it would never be written again.
     """
 
     def get(self, key: str) -> bytes:
@@ -50,38 +50,38 @@ class ObjectStore(Protocol):
     def exists(self, key: str) -> bool: ...
 
     def put(self, key: str, data: bytes) -> None:
-        """Write an object whole, in place of any that was there."""
+        """Write an object whole; replaces an existing one."""
 
     def create(self, key: str, data: bytes) -> bool:
-        """Write an object only where there is none. Of many writers at once, one gets True."""
+        """Write an object only if there is none. Of several writers at once, one gets True."""
 
     def create_from(self, key: str, path: Path) -> bool:
-        """As `create`, with the content of a file that need not fit into memory."""
+        """Create an object, as `create` does, from a file that need not fit into memory."""
 
     def delete(self, key: str) -> None:
-        """Remove an object; one that is not there is no error."""
+        """Remove an object; a missing one is no error."""
 
     def list(self, prefix: str, *, after: str | None = None) -> Iterator[str]:
         """Yield the keys that start with `prefix` (which ends in a slash), ascending, those greater than `after`.
 
-        Keys of one folder always ascend. Where a folder's name begins another's ("a", "a-b"), some S3 servers put "a/" first
-        and not, as S3 does, byte by byte; `after` then goes on behind a key that was listed.
+        Keys of one folder always ascend. Where a folder's name is a prefix of another's ("a", "a-b"), some S3 servers sort "a/"
+        first, and not byte by byte as S3 does; `after` then continues after a key that was listed.
         """
 
     def folders(self, prefix: str) -> Sequence[str]:
         """Return the names of the next level below `prefix` (which ends in a slash) that have objects, ascending.
 
-        Some S3 servers name one for a while after its last object went.
+        Some S3 servers still return a folder for a while after its last object was removed.
         """
 
     def presigned(self, key: str, *, seconds: int, filename: str, content_type: str) -> str | None:
-        """Return a URL by which anybody may save an object as a file for some time; None where the store serves nobody."""
+        """Return a URL by which anyone can download an object as a file for so many seconds; None where there are no URLs."""
 
 
 class FolderStore:
-    """An ObjectStore in a local folder: one file an object, written aside and moved into place.
+    """An ObjectStore in a local folder: one file an object, written aside and renamed.
 
-    Written data is flushed to the disk before its name appears, so that a power cut leaves no half object.
+    Data is flushed to the disk before its name appears, so that a power cut leaves no incomplete object.
     """
 
     _TEMPORARY = ".tmp"
@@ -154,7 +154,7 @@ class FolderStore:
         return None
 
     def clear_temporary(self) -> None:
-        """Remove what killed writers left half-written. Only for somebody who knows that nobody else writes."""
+        """Remove incomplete files of killed writers. Only while no other process writes."""
         for entry in os.scandir(self._temporary):
             with contextlib.suppress(OSError):
                 Path(entry.path).unlink()
@@ -163,7 +163,7 @@ class FolderStore:
         folder = self._path(prefix.rstrip("/"))
         try:
             with self._reading(prefix), os.scandir(folder) as entries:
-                # A folder sorts as its keys do, with the slash: so the order is that of S3. What is no key is not ours.
+                # A folder sorts with its slash, as its keys do: the order is that of S3. Names that are no keys are foreign files.
                 names = sorted(entry.name + "/" * entry.is_dir() for entry in entries if is_key(entry.name))
         except NotFoundError:
             return
@@ -206,7 +206,7 @@ class FolderStore:
 
     @staticmethod
     def _link(temporary: Path, target: Path) -> bool:
-        """Give a written file its name unless the name is taken: link(2) decides a race, rename(2) would not."""
+        """Give a written file its name unless the name exists: link(2) decides a race, rename(2) would not."""
         try:
             os.link(temporary, target)
         except FileExistsError:
@@ -214,8 +214,8 @@ class FolderStore:
         except OSError as error:
             if error.errno not in {errno.EPERM, errno.ENOTSUP, errno.EMLINK}:
                 raise
-            # A file system without hard links (exFAT, some network mounts): two writers at once may both win here.
-            # That does no harm: they write the same record or, for a page, one as good as the other.
+            # A file system without hard links (exFAT, some network mounts): two writers at once may both win. That is
+            # harmless: they write the same record or, for a page, an equivalent one.
             if target.exists():
                 return False
             temporary.replace(target)
@@ -240,6 +240,6 @@ def _writing(key: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        # A full disk or a share that went away: nobody's fault, and it may pass.
+        # A full disk or a share that is away: it may pass.
         metrics.STORE_ERRORS.inc()
         raise TransientError(f"the store can't be written ({key}): {error.strerror}") from error
