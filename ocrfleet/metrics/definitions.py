@@ -134,7 +134,7 @@ WATCH_LAST_SUCCESS = Gauge(
 
 # ---- the fleet, as its leader sees it
 
-LEADER = ObservedGauge("ocrfleet_leader", "1 while this process leads the fleet, 0 while it is a candidate.")
+LEADER = ObservedGauge("ocrfleet_leader", "Whether this process leads the fleet (1) or is a candidate (0).")
 WORKERS = ObservedGauge("ocrfleet_workers", "Worker processes with a heartbeat.", ("profile",))
 FLEET_SPEED = ObservedGauge(
     "ocrfleet_fleet_pages_per_second",

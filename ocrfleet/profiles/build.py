@@ -1,4 +1,4 @@
-"""Profiles made of models: an engine, a mode and a prompt, and the ladder that goes with them."""
+"""Build a model's profile for an engine, a mode and a prompt, with its retry policy."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from ocrfleet.profiles.models.model import ATTEMPT, DOUBTED, ENGINE_FAULTS, NOT_
 from ocrfleet.profiles.profile import RAPIDOCR, Canary, Judgement, Parser, Profile, RetryStep
 from ocrfleet.records.base import digest_of
 
-#: Characters of what a user may put into a prompt.
+#: Characters of the words that a user may put into a prompt.
 _LONGEST_ARGUMENT = 400
-#: Characters of a prompt of a user's own: what goes beyond PROMPT_ROOM shortens the answer.
+#: Characters of a user's own prompt: what exceeds PROMPT_ROOM shortens the output.
 _LONGEST_PROMPT = 4000
 
-_FALLEN = (*DOUBTED, *ENGINE_FAULTS)
-#: Where every page may go at last: to the text that the PDF has already, then to an engine that makes nothing up and can't
-#: loop. Seconds: some eighty times what a page takes there.
-LAST_RUNGS = (
-    RetryStep(after=_FALLEN, text_layer=True),
-    RetryStep(after=_FALLEN, profile=RAPIDOCR.name, deadline=120.0),
+_FAILED = (*DOUBTED, *ENGINE_FAULTS)
+#: Last steps of each retry policy: the text layer, then an engine that neither invents text nor loops. The deadline in seconds
+#: is about eighty times what a page takes there.
+LAST_STEPS = (
+    RetryStep(after=_FAILED, text_layer=True),
+    RetryStep(after=_FAILED, profile=RAPIDOCR.name, deadline=120.0),
 )
 
 
@@ -27,7 +27,7 @@ def profile_of(model: Model, *, engine: str = "vllm", mode: str | None = None, p
     """Return a model's profile for an engine (`vllm` or `openai`), a mode and a prompt; its defaults where None.
 
     `prompt` is a name, `name:words` for one that takes words, or the user's own with <image> in it. Mode `auto` is the
-    default mode with the model's routes. Raises ConfigurationError.
+    default mode together with the model's routes. Raises ConfigurationError.
     """
     auto = mode == "auto"
     at = model.mode if mode is None or auto else mode
@@ -35,52 +35,52 @@ def profile_of(model: Model, *, engine: str = "vllm", mode: str | None = None, p
     if resolution is None or (auto and not model.routes):
         there_are = ", ".join([*model.modes, *(["auto"] if model.routes else [])])
         raise ConfigurationError(f"{model.name} has no mode {mode!r}; there are: {there_are}")
-    asked, told = prompt_called(model, prompt)
-    if auto and told:
+    chosen, suffix = prompt_called(model, prompt)
+    if auto and suffix:
         raise ConfigurationError("--mode auto goes with the model's default prompt only")
     room = model.context - resolution.image_tokens - PROMPT_ROOM
     return Profile(
-        name=_name(model, "auto" if auto else at, told, engine=engine),
+        name=_name(model, "auto" if auto else at, suffix, engine=engine),
         engine=engine,
         model=model.model,
         revision=model.revision,
-        prompt=asked.text,
+        prompt=chosen.text,
         template=model.template,
         sampling=model.sampling.model_copy(update={"max_tokens": min(model.sampling.max_tokens, room)}),
         mode=resolution.mode,
-        parser=asked.parser,
+        parser=chosen.parser,
         render=resolution.render,
-        judgement=judgement_of(asked),
-        ladder=_ladder(model, at, asked, told),
+        judgement=judgement_of(chosen),
+        ladder=_ladder(model, at, chosen, suffix),
         routes=model.routes if auto else (),
         canary=Canary(words=("ferry", "nine"), prompt=model.prompts.get("ocr", model.prompts[model.prompt]).text),
         typical_seconds=86_400 / 200_000,
     )
 
 
-def judgement_of(asked: Prompt) -> Judgement:
-    """Return when an answer to a prompt is believed."""
-    return Judgement(ignored=() if asked.reads else NOT_OF_THE_PAGE)
+def judgement_of(chosen: Prompt) -> Judgement:
+    """Return the thresholds for the output of a prompt."""
+    return Judgement(ignored=() if chosen.reads else NOT_OF_THE_PAGE)
 
 
-def _name(model: Model, mode: str, told: str, *, engine: str = "vllm") -> str:
-    parts = ("" if engine == "vllm" else engine, model.name, "" if mode == model.mode else mode, told)
+def _name(model: Model, mode: str, suffix: str, *, engine: str = "vllm") -> str:
+    parts = ("" if engine == "vllm" else engine, model.name, "" if mode == model.mode else mode, suffix)
     return "-".join(part for part in parts if part)
 
 
-def _ladder(model: Model, mode: str, asked: Prompt, told: str) -> tuple[RetryStep, ...]:
-    """Return the rungs for a prompt: another text is no answer to one that does not ask for the page's text."""
-    own = tuple(rung for rung in model.ladder if rung.prompt is None or (asked.reads and rung.prompt != asked.text))
-    if not asked.reads:
+def _ladder(model: Model, mode: str, chosen: Prompt, suffix: str) -> tuple[RetryStep, ...]:
+    """Return the retry policy for a prompt. One that does not ask for the page's text is not replaced by another."""
+    own = tuple(step for step in model.ladder if step.prompt is None or (chosen.reads and step.prompt != chosen.text))
+    if not chosen.reads:
         return own
     larger: tuple[RetryStep, ...] = ()
     if model.largest is not None and mode != model.largest:
-        larger = (RetryStep(after=_FALLEN, profile=_name(model, model.largest, told), deadline=ATTEMPT),)
-    return (*own, *larger, *LAST_RUNGS)
+        larger = (RetryStep(after=_FAILED, profile=_name(model, model.largest, suffix), deadline=ATTEMPT),)
+    return (*own, *larger, *LAST_STEPS)
 
 
 def prompt_called(model: Model, prompt: str | None) -> tuple[Prompt, str]:
-    """Return what a model is asked, and how a profile's name says it ("" for the default). Raises ConfigurationError."""
+    """Return a prompt, and its part of the profile's name ("" for the default). Raises ConfigurationError."""
     if prompt is None:
         return model.prompts[model.prompt], ""
     name, colon, words = prompt.partition(":")

@@ -1,7 +1,7 @@
-"""Profiles: which engine reads a page, with which model, prompt and image. Data, and part of a document's identity.
+"""Profiles: engine, model, prompt, sampling, page image, retry policy. Data, and part of a document's identity.
 
-They stand in the contract and not beside the engines because a producer needs a profile's digest to name a document.
-Adding a model is adding one: here, in `models.py` for a family with prompts and modes, or in a JSON file of your own.
+They are in the contract and not beside the engines because a producer needs a profile's digest to make a document's id. To
+add a model, add a profile: here, in `models/` for a family with prompts and modes, or in a JSON file of your own.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from ocrfleet.errors import ConfigurationError, Reason
 from ocrfleet.records.base import Record, digest_of
 from ocrfleet.records.documents import Kind
 
-#: Raised whenever our own code changes the text that the same engine gives for the same page (rendering, reading order).
+#: Incremented when a change of ocrfleet changes the text for the same page and engine (rendering, reading order).
 TEXT_VERSION = 2
 
-#: Where the letters of living scripts stand in Unicode.
+#: Code points in which the letters of living scripts are.
 _LETTERS = range(0x41, 0xD7A4)
 
 ProfileName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
 
 
 class Render(Record):
-    """How a page becomes the image that the engine sees."""
+    """How the page image for the engine is made."""
 
-    #: length of the page image's longer side, in pixels; an image file is never enlarged for it, a PDF page is drawn at it
+    #: longer side of the page image in pixels; a PDF page is rendered at it, an image file is never enlarged to it
     long_side: int = Field(ge=64, le=20_000)
-    #: width x height may not exceed this; larger pages are scaled down
+    #: limit of width x height; larger page images are scaled down
     max_pixels: int = Field(default=32_000_000, ge=4_096)
     #: enlarge an image whose shorter side is below this, in pixels
     min_side: int | None = None
@@ -43,9 +43,9 @@ class Render(Record):
 
 
 class Parser(StrEnum):
-    """What an engine's output is made of."""
+    """Format of an engine's output."""
 
-    #: text, to be taken as it is
+    #: plain text
     TEXT = "text"
     #: DeepSeek's layout tags around blocks of Markdown
     GROUNDING = "grounding"
@@ -58,20 +58,20 @@ class Parser(StrEnum):
 
 
 class Sampling(Record):
-    """How a model writes."""
+    """Sampling parameters of a model."""
 
-    #: tokens that a page may take, with room left for the prompt and the image in the model's context
+    #: tokens of a page's output at most; the prompt and the image need room in the model's context, too
     max_tokens: int = Field(ge=1)
     temperature: float = Field(default=0.0, ge=0.0, le=2.0)
-    #: no run of so many tokens comes twice within the window: the published guard against loops; None is off
+    #: no sequence of so many tokens is repeated within the window: the published guard against loops; None: off
     ngram_size: int | None = Field(default=None, ge=1)
     ngram_window: int = Field(default=90, ge=1)
-    #: tokens that may repeat all the same
+    #: ids of tokens that may be repeated all the same
     ngram_whitelist: tuple[int, ...] = ()
 
 
 class Mode(Record):
-    """A resolution mode of a model: how its processor cuts a page image."""
+    """A resolution mode of a model: how its processor scales and tiles a page image."""
 
     name: str
     #: side of the square that the whole page is fitted into, in pixels
@@ -87,26 +87,26 @@ class Mode(Record):
 
 
 class TextLayer(StrEnum):
-    """What becomes of the text that a PDF page has already."""
+    """Use of the text layer of a PDF page."""
 
-    #: the page is read as if there were none
+    #: the page is recognised as if there were no text layer
     IGNORE = "ignore"
-    #: it is taken where it can be trusted (worker/text_layer/trust.py); other pages are read
+    #: the text layer is used where it can be trusted (worker/text_layer/trust.py); other pages are recognised
     PREFER = "prefer"
-    #: it is taken where it can be trusted; other pages fail
+    #: the text layer is used where it can be trusted; other pages fail
     ONLY = "only"
 
 
 class Judgement(Record):
-    """When a text is not believed (worker/pipeline/verdict.py). The numbers come from bench/verdicts.py, over the corpus' honest texts."""
+    """Thresholds at which a text is rejected (worker/pipeline/verdict.py), measured by bench/verdicts.py on correct texts."""
 
-    #: doubts that do not count, as that a description of a picture has more letters than the picture
+    #: reasons that are ignored: a description of a picture, for example, has more letters than the picture
     ignored: tuple[Reason, ...] = ()
-    #: Unicode's names of the scripts that the pages are in, as LATIN, GREEK or CJK; not judged where there are none
+    #: Unicode's names of the scripts of the pages, as LATIN, GREEK or CJK; not checked where there are none
     scripts: tuple[str, ...] = ()
-    #: share of a text's letters that must be in them
+    #: share of a text's letters that must be in these scripts
     least_in_scripts: float = Field(default=0.5, ge=0, le=1)
-    #: letters that a text must have to be judged by its script
+    #: letters that a text must have for the script to be checked
     fewest_for_script: int = Field(default=20, ge=1)
     #: share of a text's words that may mix alphabets, Latin with Cyrillic letters say: honest ones have 0.03 at
     #: most, in Arabic, whose "and" is written with the next word
@@ -135,22 +135,22 @@ class Judgement(Record):
 
 
 class RetryStep(Record):
-    """One more way to try a page whose text was not believed, or that failed by itself; what is None stays as it is."""
+    """A step of the retry policy: how to try a page again after a rejected text or a fault. None: as in the profile."""
 
-    #: what it is a remedy for; everything where it is empty
+    #: reasons after which this step is taken; () for all
     after: tuple[Reason, ...] = ()
     temperature: float | None = Field(default=None, ge=0.0, le=2.0)
     prompt: str | None = None
-    #: of what comes back after that prompt
+    #: format of the output for that prompt
     parser: Parser | None = None
-    #: pixels of the page image, as in Render
+    #: longer side of the page image in pixels, as in Render
     long_side: int | None = Field(default=None, ge=64, le=20_000)
-    #: limits of this attempt: tokens, and seconds in the engine
+    #: limits of this attempt: tokens of the output, and seconds in the engine
     max_tokens: int | None = Field(default=None, ge=1)
     deadline: float | None = Field(default=None, gt=0)
-    #: another profile, for one attempt, if somebody serves it
+    #: another profile for one attempt, if a worker serves it
     profile: ProfileName | None = None
-    #: the PDF's own text, if there is one to be trusted
+    #: use the text layer, if it can be trusted
     text_layer: bool = False
 
     @model_validator(mode="after")
@@ -164,27 +164,27 @@ class RetryStep(Record):
 
 
 class Canary(Record):
-    """What must come back from the canary page (worker/pipeline/canary.py) before a worker is ready."""
+    """Self-test: the expected text of the canary page (worker/pipeline/canary.py) before a worker is ready."""
 
-    #: words that must be read, in small letters
+    #: words that must be recognised, in lower case
     words: tuple[str, ...] = ()
-    #: read it twice: the texts must be the same, and not empty
+    #: recognise it twice: the texts must be equal, and not empty
     twice: bool = False
-    #: asked with this prompt where the profile's own does not ask for the text
+    #: prompt for the canary page, where the profile's own does not ask for the text
     prompt: str | None = None
 
 
 class Route(Record):
-    """Sends a page to another profile, where a worker serves that: the first route of a profile that fits decides.
+    """A route sends pages to another profile, where a worker serves that. The first route that fits a page is taken.
 
-    What is None fits every page.
+    A rule that is None fits each page.
     """
 
     to: ProfileName
-    #: inches of the page's longer side
+    #: longer side of the page, in inches
     min_inches: float | None = Field(default=None, gt=0)
     max_inches: float | None = Field(default=None, gt=0)
-    #: share of the page image that is ink, 0..1
+    #: share of the page image that is ink, 0 to 1
     min_ink: float | None = Field(default=None, ge=0, le=1)
     max_ink: float | None = Field(default=None, ge=0, le=1)
     #: kinds of source
@@ -198,7 +198,7 @@ class Route(Record):
         return self
 
     def fits(self, *, inches: float, ink: float, kind: Kind) -> bool:
-        """Say whether a page of this size, ink and kind of source takes this route."""
+        """Return whether a page takes this route: longer side in inches, share of ink, kind of source."""
         return (
             (self.min_inches is None or inches >= self.min_inches)
             and (self.max_inches is None or inches <= self.max_inches)
@@ -209,20 +209,20 @@ class Route(Record):
 
 
 class Profile(Record):
-    """One engine in one mode. A worker serves one profile, and a profile has queues of its own."""
+    """One engine in one mode. A worker serves one profile, and each profile has its own queues."""
 
     name: ProfileName
     engine: str
     model: str
     revision: str
-    #: where the model's files lie, for models that are not fetched by name
+    #: folder of the model's files, for models that are not fetched by name
     model_path: Path | None = None
-    #: languages or scripts that the engine must be told, in its own words
+    #: languages or scripts for engines that need them, by the engine's own names
     language: str | None = None
-    #: what a model is asked, for engines that are asked: <image> and words
+    #: prompt, for engines that take one: <image> and words
     prompt: str | None = None
-    #: how the words reach the model where nobody else writes its chat out: all of it, the image's place included, with
-    #: {prompt} where they go; None for a model that is given the prompt as it is
+    #: chat template, where no server applies one: the whole text with the image's place, and {prompt} for the prompt; None
+    #: for a model that takes the prompt as it is
     template: str | None = None
     sampling: Sampling | None = None
     mode: Mode | None = None
@@ -230,46 +230,46 @@ class Profile(Record):
     render: Render
     text_layer: TextLayer = TextLayer.IGNORE
     judgement: Judgement = Judgement()
-    #: ways to try a page again: from where it stands, the next one that is a remedy for what it fell with
+    #: the retry policy: after a failed attempt, the next step for its reason is taken
     ladder: tuple[RetryStep, ...] = ()
-    #: pages that go elsewhere
+    #: routes of pages to other profiles
     routes: tuple[Route, ...] = ()
     text_version: int = TEXT_VERSION
     #: pages that one message carries
     pages_per_job: int = Field(default=8, ge=1, le=1000)
-    #: seconds after which a page that is being recognised counts as hung
+    #: seconds that the recognition of a page may take
     page_deadline: float = Field(default=300.0, gt=0)
     canary: Canary = Canary()
-    #: seconds a page takes on one core, for estimates before anything was measured (bench/accuracy.py)
+    #: seconds of a page on one core, for estimates without a measurement (bench/accuracy.py)
     typical_seconds: float = 1.0
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what changes the text: neither how pages are batched nor how long they may take."""
+        """SHA-256 of the fields that change the text; batch sizes, deadlines and the self-test are left out."""
         operational = {"name", "model_path", "pages_per_job", "page_deadline", "canary", "typical_seconds"}
         return digest_of(self.model_dump_json(exclude=operational))
 
     @property
     def destinations(self) -> tuple[str, ...]:
-        """Names of the profiles that its pages may be sent to, by a route or by a rung."""
-        rungs = (rung.profile for rung in self.ladder if rung.profile is not None)
-        return tuple(sorted({*(route.to for route in self.routes), *rungs}))
+        """Names of the profiles that pages may be sent to, by a route or by the retry policy."""
+        retries = (step.profile for step in self.ladder if step.profile is not None)
+        return tuple(sorted({*(route.to for route in self.routes), *retries}))
 
-    def at(self, rung: RetryStep) -> Profile:
-        """Return the profile as a rung changes it."""
+    def at(self, step: RetryStep) -> Profile:
+        """Return the profile as a retry step changes it."""
         changes: dict[str, Any] = {}
-        if rung.prompt is not None:
-            changes["prompt"] = rung.prompt
-        if rung.parser is not None:
-            changes["parser"] = rung.parser
-        if rung.long_side is not None:
-            changes["render"] = self.render.model_copy(update={"long_side": rung.long_side})
-        if rung.temperature is not None and self.sampling is not None:
-            changes["sampling"] = self.sampling.model_copy(update={"temperature": rung.temperature})
-        return self.model_copy(update=changes).limited(max_tokens=rung.max_tokens, deadline=rung.deadline)
+        if step.prompt is not None:
+            changes["prompt"] = step.prompt
+        if step.parser is not None:
+            changes["parser"] = step.parser
+        if step.long_side is not None:
+            changes["render"] = self.render.model_copy(update={"long_side": step.long_side})
+        if step.temperature is not None and self.sampling is not None:
+            changes["sampling"] = self.sampling.model_copy(update={"temperature": step.temperature})
+        return self.model_copy(update=changes).limited(max_tokens=step.max_tokens, deadline=step.deadline)
 
     def limited(self, *, max_tokens: int | None = None, deadline: float | None = None) -> Profile:
-        """Return the profile with no more tokens for a page than this, and so many seconds; None leaves it as it is."""
+        """Return the profile with a limit on tokens and a deadline in seconds for a page; None leaves them as they are."""
         changes: dict[str, Any] = {}
         if deadline is not None:
             changes["page_deadline"] = deadline
@@ -278,7 +278,7 @@ class Profile(Record):
         return self.model_copy(update=changes)
 
 
-#: For engines that can't be asked in another way.
+#: Retry step for engines without other parameters.
 _OWN_TEXT = RetryStep(
     after=(Reason.EMPTY, Reason.INVENTED, Reason.WRONG_SCRIPT, Reason.ENGINE_FAILED, Reason.ENGINE_DEADLINE),
     text_layer=True,
@@ -314,9 +314,9 @@ PROFILES = {profile.name: profile for profile in (RAPIDOCR, TESSERACT)}
 
 
 def resolve(name: str, *, language: str | None = None) -> Profile:
-    """Return the profile of a CPU engine or of a class of the user's, for a language if one is given.
+    """Return the profile of a CPU engine or of a user's class (`package.module:Class`), for a language if one is given.
 
-    Raises ConfigurationError when there is no such profile, or when its engine takes no language.
+    Raises ConfigurationError when there is no such engine, or when it takes no language.
     """
     profile = PROFILES.get(name) or _custom(name)
     if profile is None:
@@ -333,7 +333,7 @@ def resolve(name: str, *, language: str | None = None) -> Profile:
         )
     if not re.fullmatch(r"[A-Za-z_]+(/[A-Za-z_]+)?(\+[A-Za-z_]+(/[A-Za-z_]+)?)*", language):
         raise ConfigurationError(f"{language!r} is no list of languages; examples: eng, Fraktur, deu+fra")
-    # A name is a queue's: where the readable part says less than the language, a digest tells two apart.
+    # The name is part of queue names: where its readable part is ambiguous, a digest is added.
     slug = re.sub(r"[^a-z]+", "-", language.lower()).strip("-")[:40]
     if slug.replace("-", "+") != language:
         slug = f"{slug[:31]}-{digest_of(language)[:8]}".lstrip("-")
@@ -342,9 +342,9 @@ def resolve(name: str, *, language: str | None = None) -> Profile:
 
 
 def adapted(profile: Profile, *, text_layer: TextLayer = TextLayer.IGNORE, scripts: tuple[str, ...] = ()) -> Profile:
-    """Return a profile that takes text layers as told, and believes only texts in these scripts; under a name of its own.
+    """Return a profile with this use of text layers, that accepts only texts in these scripts; under its own name.
 
-    `scripts` are names such as latin or greek, in letters of any size. Raises ConfigurationError for one that is unknown.
+    `scripts` are names such as latin or greek, in any case. Raises ConfigurationError for an unknown script.
     """
     changes: dict[str, Any] = {}
     name = profile.name
@@ -366,7 +366,7 @@ def adapted(profile: Profile, *, text_layer: TextLayer = TextLayer.IGNORE, scrip
 
 
 def _custom(name: str) -> Profile | None:
-    """Return the profile of an engine that is given as `package.module:Class`; None when `name` is no such thing."""
+    """Return the profile of an engine named `package.module:Class`; None when `name` has another form."""
     if not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", name):
         return None
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[-60:].strip("-")

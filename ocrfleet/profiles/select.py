@@ -1,4 +1,4 @@
-"""Which profile somebody means: by its name, by options, by a file, or by a folder with a model."""
+"""Select a profile by its name, by options, by a file, or by a folder with a model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ocrfleet.errors import ConfigurationError
-from ocrfleet.profiles.build import LAST_RUNGS, judgement_of, profile_of, prompt_called
+from ocrfleet.profiles.build import LAST_STEPS, judgement_of, profile_of, prompt_called
 from ocrfleet.profiles.models.deepseek import DEEPSEEK_OCR, DEEPSEEK_OCR_2
 from ocrfleet.profiles.models.dots import DOTS_OCR
 from ocrfleet.profiles.models.glm import GLM_OCR
@@ -32,7 +32,7 @@ _LARGEST_FILE = 1 << 20
 
 
 def named() -> Iterator[Profile]:
-    """Yield every profile that has a name of its own: those that `--profile` takes."""
+    """Yield each profile that `--profile` takes by name."""
     yield from PROFILES.values()
     for model in MODELS:
         for mode in [*model.modes, *(["auto"] if model.routes else [])]:
@@ -42,7 +42,7 @@ def named() -> Iterator[Profile]:
 
 
 def find(name: str) -> Profile:
-    """Return the profile called `name`, or the one that a JSON file, or JSON itself, describes.
+    """Return the profile called `name`, or the one that a JSON file or a JSON text describes.
 
     Raises ConfigurationError.
     """
@@ -64,7 +64,7 @@ def _called(name: str) -> Profile:
 
 
 def read_file(path: Path) -> Profile:
-    """Return the profile that a JSON file describes: all of it, or what differs from the profile that it `extends`.
+    """Return the profile that a JSON file describes: all of it, or the differences to the profile that it `extends`.
 
     It needs a name of its own unless it reads as the profile of that name does: a name is a queue's, and a worker reads
     what it finds there in one way. A `model_path` is taken from where the file lies. Raises ConfigurationError.
@@ -104,7 +104,7 @@ def choose(
     prompt: str | None = None,
     language: str | None = None,
 ) -> Profile:
-    """Return the profile that a person's options name; RapidOCR's when there are none. Raises ConfigurationError.
+    """Return the profile that the options of a command name; RapidOCR's without options. Raises ConfigurationError.
 
     `model` is the name of a model of ours, the place where it is published, or a folder with its files; for `openai` it
     may be any name that the server knows a model by.
@@ -143,7 +143,7 @@ def _of_model(model: str, *, engine: str, mode: str | None, prompt: str | None) 
 
 
 def _in_folder(folder: Path, *, mode: str | None, prompt: str | None) -> Profile:
-    """Return the profile of a model whose files lie in a folder: its revision is a digest of what tells it from others."""
+    """Return the profile of a model in a folder; its revision is a digest of the files that identify it."""
     config = _read_json(folder / "config.json", "the model's config")
     architectures = config.get("architectures")
     for known in MODELS:
@@ -162,7 +162,7 @@ def _in_folder(folder: Path, *, mode: str | None, prompt: str | None) -> Profile
 
 
 def _served(model: str, *, mode: str | None, prompt: str | None) -> Profile:
-    """Return the profile of a model of which nothing is known but the name that a server gives it."""
+    """Return the profile of a model of which only the server's name for it is known."""
     if mode is not None:
         raise ConfigurationError(f"--mode is for models that are known; the server decides how it shows {model} a page")
     if prompt is not None and prompt.partition(":")[0] not in DEEPSEEK_OCR.prompts and "<image>" not in prompt:
@@ -181,7 +181,7 @@ def _served(model: str, *, mode: str | None, prompt: str | None) -> Profile:
         parser=asked.parser,
         render=Render(long_side=1684),
         judgement=judgement_of(asked),
-        ladder=(WARMER, *(LAST_RUNGS if asked.reads else ())),
+        ladder=(WARMER, *(LAST_STEPS if asked.reads else ())),
         canary=Canary(words=("ferry", "nine"), prompt=DEEPSEEK_OCR.prompts["ocr"].text),
     )
 

@@ -1,6 +1,6 @@
-"""Models that are asked: their prompts, modes and limits, and the profiles that are made of them.
+"""Models that take prompts: their prompts, modes and limits.
 
-A family is a module of data (deepseek.py is the longest). Adding a model is adding one, and its name to MODELS.
+Each family is a module of data (deepseek.py is the longest). To add a model, add a module, and its name to MODELS.
 """
 
 from ocrfleet.profiles.build import profile_of

@@ -1,4 +1,4 @@
-"""What a model is: the facts that are the same in all of its profiles, as data."""
+"""A model as data: what is the same in all of its profiles."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ TRIED_TINY = "by tests with vLLM 0.32 on a CPU, with tiny random weights; not wi
 
 
 class Prompt(Record):
-    """What a model is asked, and what comes back."""
+    """A prompt, and the format of its output."""
 
     #: with {} where the user's words go
     text: str
@@ -64,7 +64,7 @@ class Prompt(Record):
 
 
 class Resolution(Record):
-    """How large a model is shown a page."""
+    """A resolution at which a model gets page images."""
 
     render: Render
     #: how its processor cuts the page; None where it takes the page as large as it is
@@ -72,7 +72,7 @@ class Resolution(Record):
 
     @property
     def image_tokens(self) -> int:
-        """Tokens that a page image takes at most, a square one that is."""
+        """Tokens of a square page image at most."""
         if self.mode is not None:
             return self.mode.image_tokens
         # The processors round each side to whole patches, and no further up than their own limit of pixels.
@@ -80,7 +80,7 @@ class Resolution(Record):
 
 
 def image_tokens(profile: Profile) -> int:
-    """Return how many tokens of a profile's prompt a page image takes at most."""
+    """Return the tokens of the prompt that a page image takes at most."""
     return Resolution(render=profile.render, mode=profile.mode).image_tokens
 
 
@@ -91,7 +91,7 @@ def _only_its_own(ladder: tuple[RetryStep, ...]) -> tuple[RetryStep, ...]:
 
 
 class Model(Record):
-    """A model that is asked."""
+    """A model that takes prompts."""
 
     name: str
     #: where it is published
