@@ -9,6 +9,19 @@ from pathlib import Path
 import pytest
 
 from tests.support.servers import ROOT, TOLD, SeaweedFS, Valkey, lacking
+from tests.support.waiting import TEST_SECONDS, scaled, set_scale
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Fix the time scale for the whole run."""
+    set_scale(os.environ, getattr(config.option, "numprocesses", None) or 1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each test its time, in this machine's seconds."""
+    for item in items:
+        if item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(scaled(TEST_SECONDS)))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

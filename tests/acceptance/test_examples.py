@@ -10,7 +10,6 @@ import secrets
 import socket
 import subprocess
 import sys
-import time
 
 import httpx
 import jsonschema
@@ -21,6 +20,7 @@ from ocrfleet.profiles.models import read_file
 from producer.delivery.webhook import Answer, Sender
 from tests.support.desk import Desk
 from tests.support.servers import ROOT
+from tests.support.waiting import rest
 
 EXAMPLES = ROOT / "examples"
 
@@ -85,7 +85,7 @@ def test_the_receiver_accepts_what_we_sign_and_nothing_else() -> None:
                 assert httpx.post(url, content=b"{}", trust_env=False).status_code == 401
                 break
             except httpx.TransportError:
-                time.sleep(0.1)
+                rest(0.1)
         # Given two deliveries, one of which comes twice
         body = json.dumps({"type": "document.ended"}).encode()
         sender = Sender(SecretStr(secret), private=True)

@@ -20,6 +20,7 @@ from tests.support.fakes.misbehaving import LIMIT, write_prints
 from tests.support.prometheus import Prometheus
 from tests.support.promql import asked, besides, legends, loaded, metrics, rules, selectors
 from tests.support.servers import FAKES, TOLD, SeaweedFS, Valkey, free_ports
+from tests.support.waiting import rest, scaled
 
 TOKEN = "a-token-of-the-tests"  # noqa: S105 - of no use elsewhere
 
@@ -50,7 +51,7 @@ class Fleet:
             "OCRFLEET_STORE": f"s3://{store}/fleet",
             "OCRFLEET_REDIS_URL": valkey.url,
             "OCRFLEET_CACHE": str(desk.folder / "cache"),
-            "OCRFLEET_LEASE_SECONDS": "3",
+            "OCRFLEET_LEASE_SECONDS": str(scaled(3)),
             "OCRFLEET_SUSPECT_DEATHS": "1",
             "OCRFLEET_QUARANTINE_DEATHS": "1",
             "OCRFLEET_API_TOKENS": TOKEN,
@@ -76,15 +77,15 @@ class Fleet:
     def tell(self, message: bytes) -> int:
         """Tell of an upload by HTTP; return the status of the answer."""
         headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
-        return httpx.post(f"{self._api}/v1/events/s3", content=message, headers=headers, timeout=60).status_code
+        return httpx.post(f"{self._api}/v1/events/s3", content=message, headers=headers, timeout=scaled(60)).status_code
 
     def until(self, expression: str) -> None:
         """Wait until an expression returns something."""
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + scaled(120)
         while not self.prometheus.ask(expression):
             now = {name: self.prometheus.ask(name) for name in (*metrics(expression), "up", "ocrfleet_leader")}
             assert time.monotonic() < deadline, f"{expression} does not come true: {now}"
-            time.sleep(0.2)
+            rest(0.2)
 
 
 def judging() -> Profile:

@@ -19,6 +19,7 @@ from tests.support.fakes.numbered import write_book
 from tests.support.fakes.webhook_receiver import IntakeScheduler
 from tests.support.servers import SeaweedFS, Valkey, free_ports
 from tests.support.service import Service, until
+from tests.support.waiting import scaled
 
 TOKEN = "t" * 32
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105 - a test's
@@ -40,7 +41,7 @@ class Served(Service):
         self.receiver = receiver
         (self.port,) = free_ports(1)
         self.client = httpx.Client(
-            base_url=f"http://127.0.0.1:{self.port}", headers={"Authorization": f"Bearer {TOKEN}"}, timeout=60
+            base_url=f"http://127.0.0.1:{self.port}", headers={"Authorization": f"Bearer {TOKEN}"}, timeout=scaled(60)
         )
         desk.plan |= {"wait": [3], "until": str(desk.folder / "go on")}
 

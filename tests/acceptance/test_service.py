@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from tests.support.desk import NUMBERED, Desk
 from tests.support.fakes.numbered import write_book
 from tests.support.servers import SeaweedFS, Valkey
 from tests.support.service import Service, until
+from tests.support.waiting import rest, scaled
 
 
 class Watched(Service):
@@ -103,7 +103,7 @@ def test_a_store_that_is_killed_amid_two_hundred_documents_costs_none_of_them(
     until(lambda: len(desk.recognised()) >= 60, seconds=90)
     # When the store is killed, is away for a while, and comes back
     seaweed.kill()
-    time.sleep(3)
+    rest(3)
     seaweed.start()
     # Then every document is completed, once, with its own text
     wanted = {f"{number:03}.tif.status.json" for number in range(200)}
@@ -178,7 +178,7 @@ def test_whoever_submits_may_wait_stop_waiting_and_wait_again(desk: Desk, valkey
     # Then the command goes on as long as there is something to be read, or until it is stopped
     assert waiting.poll() is None
     waiting.send_signal(signal.SIGINT)
-    _, said = waiting.communicate(timeout=120)
+    _, said = waiting.communicate(timeout=scaled(120))
     assert (waiting.returncode, "the work goes on" in said) == (130, True), said
     # And when it is given again, it submits nothing anew, and ends when all was read and delivered
     go_on.touch()

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +19,7 @@ from tests.support.desk import NUMBERED, Desk
 from tests.support.fakes.numbered import write_book
 from tests.support.servers import Valkey
 from tests.support.stage import Stage
+from tests.support.waiting import rest, scaled
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_workers_register_and_one_that_is_killed_is_started_again(
     assert status.status is DocumentStatus.COMPLETED
     # And they leave when the supervisor is told to
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=120)
+    _, said = process.communicate(timeout=scaled(120))
     assert process.returncode == 0, said
     assert desk.gone(seconds=2)
     assert stage.ledger.workers() == []
@@ -94,7 +94,7 @@ def test_told_to_stop_they_end_what_they_have_begun(desk: Desk, stage: Stage, sh
         os.killpg(process.pid, signal.SIGINT)
     else:
         process.send_signal(signal.Signals[how.split(maxsplit=1)[0]])
-    _, said = process.communicate(timeout=120)
+    _, said = process.communicate(timeout=scaled(120))
     # Then it ends well, the page is stored, and no process is left
     assert process.returncode == 0, said
     assert desk.gone(seconds=2)
@@ -111,10 +111,10 @@ def test_told_twice_it_hurries(desk: Desk, stage: Stage, shared: dict[str, str])
     stage.await_(stage.recognised)
     desk.family(process)
     process.send_signal(signal.SIGINT)
-    time.sleep(1.2)
+    rest(1.2)
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=20)
+    process.communicate(timeout=scaled(20))
     assert process.returncode == 130
     assert desk.gone(seconds=2)
 
@@ -148,7 +148,7 @@ def test_a_worker_at_its_limit_leaves_the_others_to_work_on(desk: Desk, stage: S
     stage.register("b", list(range(2, 9)))
     stage.await_(lambda: len(workers_of(desk, process)) == 1)
     (desk.folder / "until").touch()
-    _, said = process.communicate(timeout=120)
+    _, said = process.communicate(timeout=scaled(120))
     # Then that page is stored all the same; the other goes on to its own limit, and it says what happened
     assert process.returncode == 3
     assert "it may read no more" in said
@@ -177,14 +177,14 @@ def test_workers_wait_for_a_redis_that_is_away(desk: Desk, stage: Stage, shared:
     stage.valkey.kill()
     process = desk.start("worker", *NUMBERED, environment=shared)
     desk.until(lambda: workers_of(desk, process))
-    time.sleep(2)
+    rest(2)
     (worker,) = workers_of(desk, process)
     stage.valkey.start()
     # Then they are there when it is, and were not started again
     stage.await_(lambda: len(stage.ledger.workers()) == 1)
     assert workers_of(desk, process) == [worker]
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=120)
+    process.communicate(timeout=scaled(120))
     assert process.returncode == 0
 
 

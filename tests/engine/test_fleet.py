@@ -19,6 +19,7 @@ from ocrfleet.records.pages import PageResult
 from tests.support.servers import Valkey
 from tests.support.stage import Stage
 from tests.support.vllm.running import gone
+from tests.support.waiting import rest, scaled
 
 #: vLLM takes 20 to 40 seconds to start here.
 PATIENCE = 240
@@ -133,7 +134,7 @@ def test_a_signal_to_the_whole_group_drains(
         # When its process group gets what a terminal or a service manager sends
         os.killpg(worker.pid, signal.SIGTERM)
         # Then it ends well, nothing of it is left, and what it had begun is stored
-        assert worker.wait(timeout=60) == 0
+        assert worker.wait(timeout=scaled(60)) == 0
         assert gone([engine.pid for engine in engines], within=10)
         log = stage.logs()
         assert "engine died" not in log
@@ -157,10 +158,10 @@ def test_a_worker_that_can_not_start_says_so_and_takes_no_job(
     try:
         book = stage.register("book", [1, 2])
         worker = stage.start_worker()
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + scaled(120)
         while worker.poll() is None and time.monotonic() < deadline:
             stage.tick()
-            time.sleep(0.1)
+            rest(0.1)
         assert worker.returncode == 78
         last = stage.logs().strip().splitlines()[-1]
         assert "worker can't start" in last

@@ -57,7 +57,7 @@ def started() -> Iterator[Callable[[Profile], Running]]:
 
 @pytest.mark.parametrize("model", IMAGE, scope="class")
 class TestOtherModels(EngineContract):
-    longest_block = 2.0  # two cores, which torch has most of the time
+    longest_hold = 0.9  # two cores, which torch has most of the time
 
     @pytest.fixture
     def folder(self, model: str, checkpoints: Callable[[str], Path]) -> Path:

@@ -28,6 +28,7 @@ from tests.support.fakes.numbered import write_book
 from tests.support.scrape import Scrape, scrape, scraped
 from tests.support.servers import FAKES, Moto, Valkey, free_ports
 from tests.support.stage import ENGINE, Stage
+from tests.support.waiting import scaled
 
 _COMMAND = str(Path(sys.executable).with_name("ocrfleet"))
 
@@ -64,7 +65,7 @@ class Role:
 
     def end(self) -> int:
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(120)
+        return self.process.wait(scaled(120))
 
     def close(self) -> None:
         if self.process.poll() is None:
@@ -169,7 +170,7 @@ def test_a_leader_tells_of_the_whole_fleet(stage: Stage, roles: list[Role]) -> N
     assert after.values("ocrfleet_workers", profile=stage.profile.name) == [1]
     # And an upload that is told of is counted by who told of it
     headers = {"Authorization": f"Bearer {token}"}
-    httpx.post(f"http://127.0.0.1:{port}/v1/events/s3", content=b"{}", headers=headers, timeout=30)
+    httpx.post(f"http://127.0.0.1:{port}/v1/events/s3", content=b"{}", headers=headers, timeout=scaled(30))
     assert scrape(port).values("ocrfleet_events_total", source="webhook", outcome="unparsable") == [1]
     # `serve` has its own /metrics, and leaves the other port to those that have none
     with pytest.raises(httpx.ConnectError):
@@ -188,7 +189,7 @@ def test_who_does_not_lead_says_so_and_nothing_of_the_fleet(stage: Stage, roles:
         leads = [role for role, page in pages.items() if page.values("ocrfleet_leader") == [1]]
         return leads[0] if len(leads) == 1 and telling == leads else None
 
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + scaled(120)
     while (leader := leader_of_both()) is None:
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -296,4 +297,4 @@ def test_a_port_that_can_not_be_had_ends_the_command(stage: Stage, roles: list[R
     scraped(first.port, lambda _: True)
     second = Role(stage, "dispatch", "--clerks", "0", port=first.port)
     roles.append(second)
-    assert second.process.wait(120) == 3
+    assert second.process.wait(scaled(120)) == 3

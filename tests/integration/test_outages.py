@@ -13,6 +13,7 @@ from ocrfleet.errors import TransientError
 from ocrfleet.records.documents import DocumentStatus
 from tests.support.servers import SeaweedFS, Valkey
 from tests.support.stage import Stage
+from tests.support.waiting import rest, scaled
 
 
 def said(stage: Stage) -> list[str]:
@@ -34,10 +35,10 @@ def test_while_redis_is_full_workers_store_what_they_hold_and_producers_wait(sta
     with pytest.raises(TransientError):
         stage.ledger.published(book.document, 1, 10)
     # Then what was begun is stored all the same
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + scaled(30)
     while not before <= {int(stage.text(book, int(key[:6])).split()[-1]) for key in stage.stored(book)}:
         assert time.monotonic() < deadline, stage.logs()
-        time.sleep(0.1)
+        rest(0.1)
     # And when there is room, it goes on, and little is read twice
     stage.valkey.client.config_set("maxmemory", "0")
     (status,) = stage.finish(book)
@@ -79,7 +80,7 @@ def test_a_clock_that_is_set_forward_has_nothing_read_twice(stage: Stage) -> Non
         tags = stage.valkey.client.zrange(keys.UNACKED_INDEX, 0, -1)
         if tags:
             stage.valkey.client.zadd(keys.UNACKED_INDEX, dict.fromkeys(tags, time.time() - 3600), xx=True)
-        time.sleep(0.3)
+        rest(0.3)
     # Then others get its job, see who has it, and leave
     (status,) = stage.finish(book)
     assert status.status is DocumentStatus.COMPLETED

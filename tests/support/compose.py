@@ -22,6 +22,7 @@ import psutil
 import yaml
 
 from tests.support.servers import ROOT, free_ports, lacking
+from tests.support.waiting import scaled
 
 #: Where the programs of the tests' environment lie, as those of an image lie in its PATH.
 PROGRAMS = Path(sysconfig.get_path("scripts"))
@@ -119,7 +120,7 @@ class Composed:
         process = self.processes.pop(name)
         process.terminate()
         try:
-            return process.wait(timeout=seconds(self.services[name]["stop_grace_period"]))
+            return process.wait(timeout=scaled(seconds(self.services[name]["stop_grace_period"])))
         except subprocess.TimeoutExpired:
             process.kill()
             return process.wait()
@@ -140,7 +141,11 @@ class Composed:
         kind, *words = self.services[name]["healthcheck"]["test"]
         command = ["sh", "-c", *words] if kind == "CMD-SHELL" else words
         done = subprocess.run(
-            self._translated(name, command), env=self.environment(name), capture_output=True, timeout=30, check=False
+            self._translated(name, command),
+            env=self.environment(name),
+            capture_output=True,
+            timeout=scaled(30),
+            check=False,
         )
         return done.returncode == 0
 
@@ -169,7 +174,7 @@ class Composed:
 
     def until(self, condition: Callable[[], Any], what: str, *, seconds: float = 180) -> Any:
         """Wait until something is so; what all services said tells why it is not."""
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + scaled(seconds)
         while not (met := condition()):
             if time.monotonic() > deadline:
                 said = "\n".join(f"{name}: {self.log(name)[-1500:]}" for name in self.processes)
@@ -186,7 +191,7 @@ class Composed:
 
     def _wait_for(self, name: str, condition: str) -> None:
         if condition == "service_completed_successfully":
-            code = self.processes[name].wait(timeout=120)
+            code = self.processes[name].wait(timeout=scaled(120))
             assert code == 0, self.log(name)
             return
         assert condition == "service_healthy"

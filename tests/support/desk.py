@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 
 from tests.support.servers import FAKES
+from tests.support.waiting import scaled
 
 COMMAND = [str(Path(sys.executable).with_name("ocrfleet"))]
 NUMBERED = ["--engine", "numbered:NumberedEngine"]
@@ -59,7 +60,7 @@ class Desk:
 
     def run(self, *arguments: object, timeout: float = 200, **options: Any) -> subprocess.CompletedProcess[str]:
         process = self.start(*arguments, **options)
-        out, err = process.communicate(timeout=timeout)
+        out, err = process.communicate(timeout=scaled(timeout))
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def recognised(self) -> list[int]:
@@ -83,7 +84,7 @@ class Desk:
 
     def gone(self, seconds: float = 10) -> bool:
         """Say whether every process that was ever seen has ended."""
-        _, alive = psutil.wait_procs(list(self._seen.values()), timeout=seconds)
+        _, alive = psutil.wait_procs(list(self._seen.values()), timeout=scaled(seconds))
         return not [one for one in alive if one.status() != psutil.STATUS_ZOMBIE]
 
     def outputs(self, out: Path | None = None) -> dict[str, bytes]:
@@ -99,7 +100,7 @@ class Desk:
         return sum(1 for _ in (self.out / ".ocrfleet").rglob("pages/*.json"))
 
     def until(self, condition: Callable[[], object], seconds: float = 60) -> None:
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + scaled(seconds)
         while not condition():
             assert time.monotonic() < deadline, "it did not happen"
             time.sleep(0.02)

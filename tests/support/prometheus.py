@@ -15,6 +15,7 @@ import yaml
 
 from tests.support.promql import RULES
 from tests.support.servers import free_ports, lacking
+from tests.support.waiting import scaled
 
 
 class Prometheus:
@@ -46,7 +47,7 @@ class Prometheus:
             stdout=self._log,
             stderr=self._log,
         )
-        self._client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30)
+        self._client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=scaled(30))
         self._begun = time.time()
         self._await()
 
@@ -78,7 +79,7 @@ class Prometheus:
         return told["data"]["result"] if parameters else told["data"]
 
     def _await(self) -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + scaled(60)
         while time.monotonic() < deadline and self._process.poll() is None:
             try:
                 if self._client.get("/-/ready").is_success:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support.waiting import scaled
+
 
 class Scrape:
     """One page of metrics."""
@@ -45,7 +47,7 @@ class Scrape:
 
 
 def scrape(port: int) -> Scrape:
-    answer = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=30)
+    answer = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=scaled(30))
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("text/plain")
     return Scrape(answer.text)
@@ -53,7 +55,7 @@ def scrape(port: int) -> Scrape:
 
 def scraped(port: int, condition: Callable[[Scrape], object], *, seconds: float = 120) -> Scrape:
     """Scrape until a page fits, and return it."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + scaled(seconds)
     page: Scrape | None = None
     while True:
         try:

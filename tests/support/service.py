@@ -11,6 +11,7 @@ from typing import Any
 from tests.support.desk import Desk
 from tests.support.fakes.numbered import write_book
 from tests.support.servers import SeaweedFS, Valkey
+from tests.support.waiting import scaled
 
 
 class Service:
@@ -24,7 +25,7 @@ class Service:
             "OCRFLEET_S3_ENDPOINT_URL": seaweed.endpoint,
             "OCRFLEET_STORE": f"s3://{self.store}/fleet",
             "OCRFLEET_REDIS_URL": valkey.url,
-            "OCRFLEET_LEASE_SECONDS": "5",
+            "OCRFLEET_LEASE_SECONDS": str(scaled(5)),
             "OCRFLEET_CACHE": str(desk.folder / "cache"),
             **environment,
         }
@@ -47,7 +48,7 @@ class Service:
         for process in processes:
             process.send_signal(signal.SIGTERM)
         for process in processes:
-            _, said = process.communicate(timeout=60)
+            _, said = process.communicate(timeout=scaled(60))
             assert process.returncode == 0, said
 
     def put(self, key: str, numbers: list[int]) -> None:
@@ -74,7 +75,7 @@ class Service:
 
 
 def until(condition: Callable[[], Any], *, seconds: float = 60, otherwise: Callable[[], object] = str) -> Any:
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + scaled(seconds)
     while not (met := condition()):
         assert time.monotonic() < deadline, f"it did not happen: {otherwise()}"
         time.sleep(0.2)

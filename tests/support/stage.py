@@ -31,6 +31,7 @@ from producer.intake.register import Registered, Registration
 from producer.state.backlog import Backlog
 from tests.support.fakes.numbered import write_book
 from tests.support.servers import FAKES, Valkey
+from tests.support.waiting import scaled
 
 ENGINE = "numbered:NumberedEngine"
 
@@ -47,7 +48,7 @@ class Stage:
     ) -> None:
         self.folder = folder
         self.valkey = valkey
-        known = {"store": str(folder / "store"), "cache": folder / "cache", "lease_seconds": 3}
+        known = {"store": str(folder / "store"), "cache": folder / "cache", "lease_seconds": scaled(3)}
         self.settings = Settings(redis_url=valkey.url, **known | settings)
         self.store = open_store(self.settings)
         self.ledger = Ledger(valkey.url)
@@ -121,7 +122,7 @@ class Stage:
 
     def finish(self, *registered: Registered, workers: int = 0, seconds: float = 90) -> list[Status]:
         """Dispatch and sweep, as a producer process does, until the documents have ended; return their statuses."""
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + scaled(seconds)
         wanted = [keys.status(item.document, item.generation) for item in registered]
         while not all(self.store.exists(key) for key in wanted):
             assert time.monotonic() < deadline, f"not ended; logs:\n{self.logs()}"
@@ -139,7 +140,7 @@ class Stage:
                 self.sweep.run()
 
     def await_(self, condition: object, seconds: float = 30) -> None:
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + scaled(seconds)
         while not condition():  # type: ignore[operator]
             assert time.monotonic() < deadline, f"it did not happen; logs:\n{self.logs()}"
             self.tick()

@@ -23,6 +23,7 @@ from producer.monitoring.status import fleet_status
 from tests.support.desk import COMMAND
 from tests.support.servers import Valkey
 from tests.support.stage import Stage
+from tests.support.waiting import rest, scaled
 
 OTHER = resolve("numbered:OtherEngine")
 #: What a WideEngine's worker has in hand at most: four pages at once, two more that the engine wants, one for a renderer.
@@ -164,7 +165,7 @@ def test_an_engine_gets_as_many_pages_at_once_as_it_takes(wide: Stage) -> None:
     book = wide.register("a", numbers(0, 12), pages_per_job=4)
     wide.start_worker()
     wide.await_(lambda: len(wide.recognised()) == 6)
-    time.sleep(0.3)
+    rest(0.3)
     assert len(wide.recognised()) == 6
     (wide.folder / "until").touch()
     wide.finish(book)
@@ -181,10 +182,8 @@ def test_a_drained_worker_gives_back_a_page_that_hangs_and_blames_nobody(wide: S
     wide.await_(lambda: len(wide.stored(book)) >= 3 and 3 in wide.recognised())  # two jobs' pages come in any order
     # When the worker is told to leave
     first.send_signal(signal.SIGTERM)
-    told = time.monotonic()
-    assert first.wait(timeout=20) == 0, wide.logs()
-    # Then it does so soon after its time to drain
-    assert time.monotonic() - told < 20
+    # Then it does so soon after its time to drain, although the page never ends
+    assert first.wait(timeout=scaled(20)) == 0, wide.logs()
     # And what it had begun is stored, but for the page that hangs; that is given back, and nobody is to blame
     begun = set(wide.recognised())
     assert {f"{number + 1:06d}.json" for number in begun} - set(wide.stored(book)) == {"000004.json"}
@@ -205,7 +204,7 @@ def test_a_broken_engine_counts_against_the_pages_that_it_had_and_no_other(wide:
     book = wide.register("a", numbers(0, 30), pages_per_job=2)
     first = wide.start_worker()
     wide.await_(lambda: wide.dispatcher.active)
-    assert first.wait(timeout=30) == EXIT_BROKEN, wide.logs()
+    assert first.wait(timeout=scaled(30)) == EXIT_BROKEN, wide.logs()
     # Then those that it had in hand are suspected, once, and what was not begun is not
     unread = {number + 1 for number in wide.recognised()} - {int(name[:6]) for name in wide.stored(book)}
     faults = wide.faults(book)
@@ -228,7 +227,7 @@ def test_a_worker_that_may_go_on_no_more_ends_for_good_and_blames_no_page(wide: 
     first = wide.start_worker()
     wide.await_(lambda: wide.dispatcher.active)
     # Then the worker ends as one that is of no use to start again
-    assert first.wait(timeout=30) == EXIT_CONFIGURATION, wide.logs()
+    assert first.wait(timeout=scaled(30)) == EXIT_CONFIGURATION, wide.logs()
     assert "it may read no more" in wide.logs()
     # And pages that were read are stored, the others are given back, and nothing is held against any
     assert len(wide.stored(book)) == 10
@@ -248,14 +247,14 @@ def test_a_worker_that_may_go_on_no_more_ends_what_it_has_begun(wide: Stage) -> 
     book = wide.register("a", numbers(0, 12))
     first = wide.start_worker()
     wide.await_(lambda: "it may read no more" in wide.logs())
-    time.sleep(1.5)
+    rest(1.5)
     # Then the worker is not given up for dead, and takes nothing more
     assert len(wide.ledger.workers()) == 1
     assert set(wide.faults(book).values()) == {Faults()}
     assert len(wide.leased()) <= CAPACITY
     # And the page is stored before it ends
     (wide.folder / "until").touch()
-    assert first.wait(timeout=20) == EXIT_CONFIGURATION, wide.logs()
+    assert first.wait(timeout=scaled(20)) == EXIT_CONFIGURATION, wide.logs()
     assert wide.stored(book)[0] == "000001.json"
     assert len(wide.stored(book)) == 6
 
@@ -274,7 +273,9 @@ def test_workers_tell_of_themselves_and_status_of_what_nobody_serves(stage: Stag
 
     def status(*options: str) -> str:
         command = [*COMMAND, "status", *options]
-        answer = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=True)
+        answer = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=scaled(30), check=True
+        )
         return " ".join(answer.stdout.split())
 
     # Then the status says so, and how to help

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from tests.support.waiting import scaled
+
 _T = TypeVar("_T")
 
 
@@ -48,7 +50,7 @@ class Proxy:
         self._loop.close()
 
     def _call(self, work: Coroutine[Any, Any, _T]) -> _T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=10)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=scaled(10))
 
     def _each(self, act: Callable[[asyncio.StreamWriter], object]) -> None:
         async def all_of_them() -> None:

@@ -33,6 +33,7 @@ from tests.support.chaos.faults import Fault, Kind
 from tests.support.chaos.proxy import Proxy
 from tests.support.fakes.numbered import write_book
 from tests.support.servers import FAKES, SeaweedFS, free_ports, lacking
+from tests.support.waiting import rest, scaled
 
 COMMAND = str(Path(sys.executable).with_name("ocrfleet"))
 NUMBERED = ["--engine", "numbered:NumberedEngine"]
@@ -152,10 +153,10 @@ class Scene:
             "OCRFLEET_S3_ENDPOINT_URL": f"http://127.0.0.1:{self.proxies['store'].port}",
             "OCRFLEET_STORE": f"s3://{self.buckets['fleet']}/store",
             "OCRFLEET_CACHE": str(folder / "cache"),
-            "OCRFLEET_LEASE_SECONDS": "5",
-            "OCRFLEET_SWEEP_SECONDS": "5",
-            "OCRFLEET_DRAIN_SECONDS": "5",
-            "OCRFLEET_PAGE_DEADLINE": "4",
+            "OCRFLEET_LEASE_SECONDS": str(scaled(5)),
+            "OCRFLEET_SWEEP_SECONDS": str(scaled(5)),
+            "OCRFLEET_DRAIN_SECONDS": str(scaled(5)),
+            "OCRFLEET_PAGE_DEADLINE": str(scaled(4)),
             "OCRFLEET_RENDER_MEMORY_MB": "128",
             # Killed at random while it runs alone: three times running that is nobody's luck but a poison's.
             "OCRFLEET_QUARANTINE_DEATHS": "3",
@@ -372,14 +373,14 @@ class Scene:
         codes = {}
         for process in self.processes:
             if process.popen is not None:
-                code = process.popen.wait(timeout=60)
+                code = process.popen.wait(timeout=scaled(60))
                 if code:
                     codes[process.log.stem] = code
         return codes
 
     def left_over(self) -> list[str]:
         """Processes that any of ours ever started and that have not ended."""
-        _, alive = psutil.wait_procs(list(self._seen.values()), timeout=10)
+        _, alive = psutil.wait_procs(list(self._seen.values()), timeout=scaled(10))
         found = []
         for one in alive:
             with suppress(psutil.NoSuchProcess):
@@ -433,7 +434,7 @@ def _children(parent: psutil.Process, words: str) -> Iterator[psutil.Process]:
 
 
 def until(condition: Callable[[], Any], *, seconds: float, told: Callable[[], object] = str) -> None:
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + scaled(seconds)
     while not condition():
         assert time.monotonic() < deadline, f"it did not happen: {told()}"
-        time.sleep(0.2)
+        rest(0.2)

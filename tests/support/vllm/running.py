@@ -11,6 +11,7 @@ import psutil
 
 from ocrfleet.profiles.profile import Profile
 from ocrfleet.settings import Settings
+from tests.support.waiting import scaled
 from worker import engines
 
 
@@ -33,7 +34,7 @@ class Running:
         async def call() -> Any:
             return await function(self.engine)
 
-        return asyncio.run_coroutine_threadsafe(call(), self._loop).result(timeout=200)
+        return asyncio.run_coroutine_threadsafe(call(), self._loop).result(timeout=scaled(200))
 
     def close(self) -> None:
         self.use(lambda engine: engine.stop())
@@ -48,4 +49,6 @@ class Running:
 def gone(pids: list[int], *, within: float) -> bool:
     """Say whether all of these processes end within so many seconds; one that nobody has buried has ended, too."""
     processes = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
-    return not [one for one in psutil.wait_procs(processes, timeout=within)[1] if one.status() != psutil.STATUS_ZOMBIE]
+    return not [
+        one for one in psutil.wait_procs(processes, timeout=scaled(within))[1] if one.status() != psutil.STATUS_ZOMBIE
+    ]

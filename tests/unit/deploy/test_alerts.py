@@ -16,6 +16,7 @@ from typer.main import get_command
 from ocrfleet.settings import ApiSettings, S3Settings, Settings, VllmSettings
 from producer.cli.main import app
 from tests.support.servers import ROOT, TOLD, lacking
+from tests.support.waiting import scaled
 
 DEPLOY = ROOT / "deploy"
 RULES = DEPLOY / "prometheus" / "rules" / "ocrfleet.yml"
@@ -27,7 +28,9 @@ def run(program: str, *arguments: object) -> None:
     """Run a tool of Debian's `prometheus` or `prometheus-alertmanager`; what it says is the failure's reason."""
     if shutil.which(program) is None:
         lacking(f"{program} (make system-deps)")
-    ended = subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run(
+        [program, *map(str, arguments)], capture_output=True, text=True, timeout=scaled(60), check=False
+    )
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from ocrfleet.broker.ledger import Faults, Hold, Ledger, Mark, process_name
 from ocrfleet.errors import TransientError
 from ocrfleet.records.workers import WorkerState
 from tests.support.servers import Valkey
+from tests.support.waiting import rest
 
 DOCUMENT = "0" * 32
 DIGEST = "0" * 64
@@ -103,7 +102,7 @@ def test_living_workers_say_what_they_serve_and_dead_ones_are_forgotten(ledger: 
     ledger.heartbeat(WorkerState(worker="a", profile="p", profile_digest=DIGEST, pages=3), 30)
     ledger.heartbeat(WorkerState(worker="b", profile="q", profile_digest=DIGEST), 0.05)
     assert [(state.profile, state.pages) for state in ledger.workers()] == [("p", 3), ("q", 0)]
-    time.sleep(0.1)
+    rest(0.1)
     assert [state.worker for state in ledger.workers()] == ["a"]
     assert ledger.redis.smembers("ocrfleet:workers") == {b"a"}
     ledger.leave("a")
@@ -140,7 +139,7 @@ def test_one_of_several_sweeps_publishes_a_document_again(ledger: Ledger) -> Non
     assert ledger.may_publish_again(DOCUMENT, 1, 0.1)
     assert not ledger.may_publish_again(DOCUMENT, 1, 0.1)
     assert ledger.may_publish_again(DOCUMENT, 2, 0.1)
-    time.sleep(0.15)
+    rest(0.15)
     assert ledger.may_publish_again(DOCUMENT, 1, 0.1)
 
 

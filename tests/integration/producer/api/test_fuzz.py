@@ -29,6 +29,7 @@ from producer.api.app import create_app
 from producer.intake.batches import IntakeBatches
 from tests.support.servers import Valkey, free_ports
 from tests.support.shelf import Shelf
+from tests.support.waiting import scaled
 
 TOKEN = "t" * 32
 
@@ -106,7 +107,9 @@ def test_no_request_breaks_it(running: Running) -> None:
                 # By itself it would hardly ever guess the id of one.
                 case.path_parameters["document"] = next(running.documents)
             # Then the answer is one that the description knows, and no error of ours
-            answer = case.call_and_validate(headers={"Authorization": f"Bearer {TOKEN}"}, checks=_CHECKS, timeout=20)
+            answer = case.call_and_validate(
+                headers={"Authorization": f"Bearer {TOKEN}"}, checks=_CHECKS, timeout=scaled(20)
+            )
             answers[answer.status_code] += 1  # noqa: B023 - called before the next turn
 
         with suppress(Unsatisfiable):  # where nothing can be wrong with a request

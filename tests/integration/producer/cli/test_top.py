@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.stage import Stage
+from tests.support.waiting import scaled
 
 _COMMAND = str(Path(sys.executable).with_name("ocrfleet"))
 
@@ -32,7 +33,7 @@ def run(stage: Stage, *options: str, **more: str) -> subprocess.CompletedProcess
         env=environment(stage, **more),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=scaled(120),
         check=False,
     )
 
@@ -85,7 +86,7 @@ def test_on_a_terminal_it_goes_on_until_ctrl_c(busy: Stage) -> None:
     )
     os.close(theirs)
     shown = b""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + scaled(120)
     # Several screens, one after the other
     while shown.count(b"Needs somebody") < 3:
         assert time.monotonic() < deadline, shown
@@ -96,7 +97,7 @@ def test_on_a_terminal_it_goes_on_until_ctrl_c(busy: Stage) -> None:
             shown += os.read(ours, 1 << 16)
         except OSError:
             break
-    assert process.wait(60) == 0
+    assert process.wait(scaled(60)) == 0
     os.close(ours)
     # And the terminal is what it was: the other screen was left
     assert b"\x1b[?1049l" in shown

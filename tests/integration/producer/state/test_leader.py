@@ -7,22 +7,23 @@ from collections.abc import Callable
 
 from producer.state.leader import Leadership
 from tests.support.servers import Valkey
+from tests.support.waiting import rest, scaled
 
 NAME = "ocrfleet:dispatcher"
 
 
 def until(condition: Callable[[], bool], *, seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + scaled(seconds)
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.01)
 
 
 def test_one_of_many_leads_and_the_next_one_follows_at_once(valkey: Valkey) -> None:
-    with Leadership(valkey.client, NAME, seconds=1) as one:
+    with Leadership(valkey.client, NAME, seconds=scaled(1)) as one:
         until(lambda: one.held)
-        with Leadership(valkey.client, NAME, seconds=1) as two:
-            time.sleep(1.5)  # longer than the key would last without being renewed
+        with Leadership(valkey.client, NAME, seconds=scaled(1)) as two:
+            rest(1.5)  # longer than the key would last without being renewed
             assert one.held
             assert not two.held
             one.__exit__(None, None, None)
@@ -32,19 +33,19 @@ def test_one_of_many_leads_and_the_next_one_follows_at_once(valkey: Valkey) -> N
 
 def test_one_that_died_is_followed_when_its_key_has_expired(valkey: Valkey) -> None:
     valkey.client.set(NAME, "of a process that was killed", px=1000)
-    with Leadership(valkey.client, NAME, seconds=1) as next_one:
+    with Leadership(valkey.client, NAME, seconds=scaled(1)) as next_one:
         until(lambda: next_one.held, seconds=5)
 
 
 def test_whoever_lost_the_key_knows_it(valkey: Valkey) -> None:
-    with Leadership(valkey.client, NAME, seconds=1) as one:
+    with Leadership(valkey.client, NAME, seconds=scaled(1)) as one:
         until(lambda: one.held)
         valkey.client.set(NAME, "somebody else")
         until(lambda: not one.held)
 
 
 def test_it_leads_again_after_redis_was_away(valkey: Valkey) -> None:
-    with Leadership(valkey.client, NAME, seconds=1) as one:
+    with Leadership(valkey.client, NAME, seconds=scaled(1)) as one:
         until(lambda: one.held)
         valkey.kill()
         until(lambda: not one.held)

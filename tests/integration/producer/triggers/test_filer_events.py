@@ -12,6 +12,7 @@ import pytest
 
 from producer.triggers.notifications import ObjectEvent, parse
 from tests.support.servers import SeaweedFS
+from tests.support.waiting import scaled
 
 
 class Hook(ThreadingHTTPServer):
@@ -66,7 +67,7 @@ def server(hook: Hook) -> Iterator[SeaweedFS]:
 
 def events_of(hook: Hook, bucket: str, wanted: set[tuple[str, str | None, bool]]) -> list[ObjectEvent]:
     """Return a bucket's events once those that are wanted (key, ETag or version, created) have come, in whatever order."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + scaled(20)
     while time.monotonic() < deadline:
         events = [event for body in list(hook.bodies) for event in parse(body) if event.bucket == bucket]
         if wanted <= {(event.key, event.version or event.etag, event.created) for event in events}:

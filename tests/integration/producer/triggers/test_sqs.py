@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import math
 import random
 import threading
 import time
@@ -28,6 +29,7 @@ from producer.triggers.notifications import ObjectEvent
 from producer.triggers.sqs import SqsWatcher, sqs_client
 from producer.triggers.watcher import Watcher
 from tests.support.servers import Moto
+from tests.support.waiting import scaled
 
 TERMS = SubmissionOptions(profile_digest="0" * 64, queue=Priority.BULK, collection="inbox")
 
@@ -98,7 +100,7 @@ class Desk:
             yield watcher
         finally:
             watcher.stop()
-            thread.join(timeout=5)
+            thread.join(timeout=scaled(5))
             client.close()
             assert not thread.is_alive()
 
@@ -122,7 +124,7 @@ def desk(moto: Moto, tmp_path: Path) -> Desk:
 
 
 def until(condition: Callable[[], object], *, seconds: float = 15) -> None:
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + scaled(seconds)
     while not condition():
         assert time.monotonic() < deadline, "it did not come to that"
         time.sleep(0.02)
@@ -336,17 +338,18 @@ def test_one_message_that_cannot_be_registered_holds_up_no_other(desk: Desk, err
 
 
 def test_a_message_stays_hidden_for_as_long_as_registering_takes(desk: Desk) -> None:
-    # Given a visibility timeout of a second and work of three,
+    # Given work that takes three times the visibility timeout,
+    visibility = math.ceil(scaled(1))
     calls = []
 
     def register(events: Sequence[ObjectEvent]) -> None:
         calls.append(events)
-        time.sleep(3)
+        time.sleep(3 * visibility)
 
     desk.send(desk.event("a.pdf"))
 
     # when two watchers share the queue,
-    with desk.watching(register, visibility=1), desk.watching(register, visibility=1):
+    with desk.watching(register, visibility=visibility), desk.watching(register, visibility=visibility):
         until(lambda: desk.waiting() == 0)
 
     # then only one of them gets the message.
@@ -368,11 +371,18 @@ def test_events_of_one_object_in_a_batch_are_one(desk: Desk) -> None:
 
 
 def test_a_stop_does_not_wait_for_the_long_poll(desk: Desk) -> None:
-    with desk.watching(lambda _: None):
-        time.sleep(0.5)
-        begun = time.monotonic()
+    # Given a watcher whose request waits for a message
+    asked, answered = threading.Event(), threading.Event()
+    with desk.watching(lambda _: None) as watcher:
+        handlers = watcher._client.meta.events
+        handlers.register("before-send.sqs.ReceiveMessage", lambda **_: asked.set())
+        handlers.register("after-call.sqs.ReceiveMessage", lambda **_: answered.set())
+        asked.clear()
+        until(asked.is_set, seconds=30)
+        answered.clear()
 
-    assert time.monotonic() - begun < 10
+    # Then it stops without an answer to it
+    assert not answered.is_set()
 
 
 def test_a_queue_that_is_not_there_is_said_at_once(moto: Moto, desk: Desk) -> None:

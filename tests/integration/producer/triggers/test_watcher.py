@@ -29,6 +29,7 @@ from producer.triggers.filters import Filter, Prefix
 from producer.triggers.notifications import ObjectEvent
 from producer.triggers.watcher import Follower, Watcher
 from tests.support.servers import ROOT, Moto
+from tests.support.waiting import scaled
 
 TERMS = SubmissionOptions(profile_digest="0" * 64, queue=Priority.BULK, collection="inbox")
 
@@ -58,7 +59,7 @@ def wishes(store: FolderStore) -> list[SourceReference]:
 
 
 def until(condition: Callable[[], object], *, seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + scaled(seconds)
     while not condition():
         assert time.monotonic() < deadline, "it did not come to that"
         time.sleep(0.02)
@@ -153,7 +154,7 @@ def test_a_follower_finds_uploads_and_stops_at_once(
         until(lambda: len(wishes(store)) == 2)
     finally:
         follower.stop()
-        thread.join(timeout=2)
+        thread.join(timeout=scaled(2))
     assert not thread.is_alive()
 
 
@@ -211,7 +212,7 @@ def test_the_command_registers_what_events_tell_and_what_they_do_not(moto: Moto,
         for process in (one, two):
             process.send_signal(signal.SIGTERM)
         # Sooner than a long poll of the queue ends by itself
-        codes = [process.wait(timeout=15) for process in (one, two)]
+        codes = [process.wait(timeout=scaled(15)) for process in (one, two)]
 
     # then both are registered, under terms whose profile can be found, and SIGTERM is a clean end.
     assert codes == [0, 0]
@@ -223,7 +224,7 @@ def test_the_command_registers_what_events_tell_and_what_they_do_not(moto: Moto,
 
 def test_the_command_ends_when_what_it_watches_cannot_be_used(moto: Moto, tmp_path: Path) -> None:
     with command({"poll": ["s3://there-is-no-such-bucket/"]}, tmp_path / "store", moto) as process:
-        assert process.wait(timeout=20) == 1
+        assert process.wait(timeout=scaled(20)) == 1
 
 
 @pytest.mark.parametrize(

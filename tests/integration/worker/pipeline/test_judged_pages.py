@@ -25,6 +25,7 @@ from producer.intake.register import Registered
 from tests.support.fakes.misbehaving import FIGURE_BOX, LIMIT, OWN_TEXT, PRINT, draw_plate, write_pdf, write_prints
 from tests.support.servers import Valkey
 from tests.support.stage import Stage
+from tests.support.waiting import scaled
 from worker.pipeline.run_record import Attempt, RunRecord
 
 #: A page of 256 x 256 points is drawn so that engines of the tests can read its number.
@@ -130,7 +131,7 @@ def test_a_page_that_hangs_in_every_attempt_is_done_by_its_own_text(staged: Call
     # Given an engine that hangs in two pages, one that can be interrupted and one that can't, and the text of one of them
     hangs = (Reason.ENGINE_DEADLINE,)
     ladder = RetryStep(temperature=0.2, after=hangs), RetryStep(text_layer=True, after=hangs)
-    stage = staged(asking(engine, *ladder), page_deadline=1.0)
+    stage = staged(asking(engine, *ladder), page_deadline=scaled(1))
     stage.plan |= {"hang": [5, 6], "acts": {}}
     book = registered_pdf(stage, {4: None, 5: OWN_TEXT, 6: None})
     # When it is read, by as many workers as it takes, one after the other
@@ -267,7 +268,7 @@ def test_a_guest_reads_no_page_again_when_its_job_comes_again(staged: Callable[.
     home = stage.start_worker()
     stage.await_(lambda: climbing(stage) and stage.valkey.client.hlen(keys.UNACKED) == 0)
     home.terminate()
-    home.wait(30)
+    home.wait(scaled(30))
     (job,) = climbing(stage)
     assert (job.first, job.last) == (1, 2)
     # And the guest comes, reads both, believes one of them, and sends the other home, where nobody is

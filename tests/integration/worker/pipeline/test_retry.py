@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -244,12 +245,14 @@ def test_a_worker_that_takes_over_goes_on_where_the_page_stood(stage: Stage) -> 
 
 
 def test_pages_come_home_when_the_profile_that_they_were_sent_to_is_gone(stage: Stage) -> None:
-    # Given a page that was sent to another profile, whose worker is killed before it takes it
+    # Given a page that is about to be sent to another profile, whose worker is killed before it takes it
     book = registered(stage, {1: ["stay silent", "stay silent", "well"]})
+    stage.plan |= {"wait": [1], "until": str(stage.folder / "go on")}
     other = stage.start_worker(OTHERS)
-    stage.await_(stage.ledger.workers)
-    other.send_signal(19)  # SIGSTOP: its heartbeat lasts for a while
     stage.start_worker()
+    stage.await_(lambda: len(stage.ledger.workers()) == 2 and stage.recognised() == [1])
+    other.send_signal(signal.SIGSTOP)  # its heartbeat lasts for a while
+    (stage.folder / "go on").touch()
     queues = queue_names(OTHERS.name)
     stage.await_(lambda: any(job.climbing for job in MessageInspector(stage.valkey.client).jobs(queues)[0]))
     other.kill()

@@ -14,6 +14,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from ocrfleet.metrics import definitions as metrics
 from ocrfleet.metrics.definitions import ObservedGauge
 from tests.support.servers import ROOT
+from tests.support.waiting import scaled
 
 #: What a label may be called: each has few values, however much is read.
 LABELS = frozenset(
@@ -104,4 +105,4 @@ def test_buckets_ascend_and_are_fewer_than_what_they_cost() -> None:
 def test_a_sandbox_knows_no_metrics(module: str) -> None:
     # What opens strangers' files has no file of its own to write to, and starts fast.
     code = f"import sys, {module}; sys.exit('prometheus_client' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=scaled(60)).returncode == 0

@@ -22,6 +22,7 @@ from ocrfleet.metrics.exposition import ChildMetrics, Exposition, ObservedGauges
 from ocrfleet.settings import Settings
 from tests.support.scrape import Scrape, scrape, scraped
 from tests.support.servers import free_ports
+from tests.support.waiting import scaled
 
 #: A child: counts two pages, or as many as it is told, and has three in its engine.
 CHILD = """
@@ -40,7 +41,7 @@ Gauge("vllm:kv_cache_usage_perc", "Theirs.", ["model_name"], multiprocess_mode="
 
 def child(children: ChildMetrics, name: str, pages: int) -> None:
     environment = {**os.environ, **children.environment(name)}
-    subprocess.run([sys.executable, "-c", CHILD, str(pages)], env=environment, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", CHILD, str(pages)], env=environment, check=True, timeout=scaled(60))
 
 
 def page(*collectors: Collector) -> Scrape:
@@ -118,7 +119,7 @@ def test_what_parent_and_child_count_is_one_series(children: ChildMetrics, expos
     code = "from ocrfleet.metrics import definitions as metrics; metrics.STORE_ERRORS.inc(5)"
     environment = {**os.environ, **children.environment("clerk-0")}
     before = page_of(exposition).sum("ocrfleet_store_errors_total")
-    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=scaled(60))
 
     assert page_of(exposition).values("ocrfleet_store_errors_total") == [before + 5]
 
@@ -185,7 +186,7 @@ def test_those_who_say_nothing_are_few_and_not_for_ever(
     with served(exposition, Settings(metrics_port=port)), ExitStack() as silent:
         # Given more who hold a connection than there is room for
         for _ in range(exposition_module._AT_ONCE + 4):
-            silent.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
+            silent.enter_context(socket.create_connection(("127.0.0.1", port), timeout=scaled(30)))
         # Then there is an answer once the first of them were given up
         assert scraped(port, lambda _: True).values("ocrfleet_build_info") == [1]
 

@@ -21,6 +21,7 @@ from ocrfleet.records.base import digest_of
 from ocrfleet.sources import cache as module
 from ocrfleet.sources.cache import SourceCache
 from tests.support.servers import ROOT
+from tests.support.waiting import rest
 
 MIB = 1 << 20
 
@@ -117,7 +118,7 @@ def test_sixteen_threads_that_come_at_once_fetch_once(folder: Path) -> None:
 
     def fetch(out: BinaryIO) -> None:
         fetched.append(1)
-        time.sleep(0.1)
+        rest(0.1)
         out.write(b"all")
 
     def read(_: int) -> bytes:

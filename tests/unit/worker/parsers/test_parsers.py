@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ocrfleet.profiles.profile import Parser
 from ocrfleet.records.pages import Block, PageResult, PageStatus, Role
+from tests.support.growth import assert_grows_linearly
 from worker.parsers import Parsed, markdown, parse
 
 WIDTH, HEIGHT = 1190, 1684
@@ -118,10 +117,4 @@ class TestMarkdown:
     "unit", [*TOKENS, "\\\\", '" ', '" }', "<lcel><nl>", "<fcel><nl>", '{"text": "a"}', "![", "\n```", "<|re"]
 )
 def test_a_long_output_is_read_in_linear_time(parser: Parser, before: str, unit: str) -> None:
-    output = before + unit * (200_000 // len(unit))
-
-    begun = time.thread_time()
-    read(parser, output)
-
-    # Ten times what the slowest takes; bench/fuzz_parsers.py measures how it grows.
-    assert time.thread_time() - begun < 4
+    assert_grows_linearly(lambda size: read(parser, before + unit * (size // len(unit))), 100_000)

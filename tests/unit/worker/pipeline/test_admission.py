@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.waiting import scaled
 from worker.pipeline.admission import Admission, Place
 
 
@@ -56,7 +57,7 @@ async def settle() -> None:
 
 
 def run(test: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(test, timeout=10))
+    asyncio.run(asyncio.wait_for(test, timeout=scaled(10)))
 
 
 def test_so_many_pages_and_no_more() -> None:

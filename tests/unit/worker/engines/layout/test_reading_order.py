@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import random
-import time
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ocrfleet.records.pages import Line
+from tests.support.growth import assert_grows_linearly
 from worker.engines.layout.reading_order import order, parted, text_of
 
 HEIGHT, PITCH = 30, 36
@@ -212,17 +212,8 @@ class TestAnything:
 
         assert order(distinct) == order(other)
 
-    def test_five_hundred_lines_take_less_than_fifty_milliseconds(self) -> None:
-        lines = [one for page in range(5) for one in column(f"c{page}-", 100 + 630 * page, 100, 100)]
-        order(lines)
+    def test_many_lines_take_time_in_proportion(self) -> None:
+        def lines(count: int) -> list[Line]:
+            return [one for page in range(count // 100) for one in column(f"c{page}-", 100 + 630 * page, 100, 100)]
 
-        seconds = min(timed(lines) for _ in range(5))
-
-        assert seconds < 0.05
-
-
-def timed(lines: list[Line]) -> float:
-    """Return the seconds of a core, whatever else the machine does."""
-    begun = time.thread_time()
-    order(lines)
-    return time.thread_time() - begun
+        assert_grows_linearly(lambda count: order(lines(count)), 4000)

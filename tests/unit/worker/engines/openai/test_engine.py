@@ -51,6 +51,7 @@ from tests.support.fakes.chat_server import (
     usage_chunk,
     whole,
 )
+from tests.support.waiting import FOREVER, scaled
 from worker import engines
 from worker.engines.base import Engine, Recognition
 from worker.engines.openai.blame import MOST_SUSPECTS, Suspects
@@ -359,15 +360,13 @@ class TestLoops:
         assert with_engine(server, read).finish_reason == "loop"
 
     def test_a_page_whose_time_is_over_keeps_what_was_written(self, server: ChatServer) -> None:
-        server.script = [says(*[f"line {number} of a long page\n" for number in range(60)], pause=0.1)]
+        server.script = [says(*[f"line {number} of a long page\n" for number in range(600)], pause=0.1)]
 
         async def read_soon(engine: Engine) -> Recognition:
             return await engine.recognise(page(), PROFILE.limited(deadline=1.0))
 
-        begun = time.monotonic()
         recognition = with_engine(server, read_soon)
 
-        assert time.monotonic() - begun < 4
         assert recognition.finish_reason == "deadline"
         assert recognition.text.startswith("line 0 of a long page\nline 1 of")
         assert recognition.tokens == recognition.text.count("line")
@@ -611,12 +610,10 @@ class TestFaults:
         assert server.asked[1].at - server.asked[0].at >= 0.5
 
     def test_retries_end_before_the_pages_deadline(self, server: ChatServer) -> None:
-        server.script = [refuses(503, headers={"Retry-After": "60"})]
+        server.script = [refuses(503, headers={"Retry-After": str(FOREVER)})]
 
-        begun = time.monotonic()
+        # It does not wait for what the server asks for, which is longer than this test may take
         failure(server, TransientError, retries=6, page_deadline=0.5)
-
-        assert time.monotonic() - begun < 20
 
     def test_a_server_that_never_answers_is_asked_once(self, server: ChatServer) -> None:
         server.script = [hangs()]
@@ -628,7 +625,7 @@ class TestFaults:
         server.script = [hangs("once upon a time")]
 
         assert "sent nothing for 0.3 seconds" in str(failure(server, TransientError, timeout=0.3))
-        assert server.left.wait(30)
+        assert server.left.wait(scaled(30))
 
     def test_an_answer_that_breaks_off_is_nobodys_fault(self, server: ChatServer) -> None:
         server.script = [breaks_off("once upon a time")]
