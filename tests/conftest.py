@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from botocore.loaders import JSONFileLoader
 
 from tests.support.servers import ROOT, TOLD, SeaweedFS, Valkey, lacking
 from tests.support.waiting import TEST_SECONDS, scaled, set_scale
@@ -39,6 +41,15 @@ def corpus() -> Path:
     if not (folder / "manifest.csv").is_file():
         lacking("the corpus of real documents")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def aws_models() -> Iterator[None]:
+    """Read each of botocore's descriptions of a service once: every client of every test reads half a second of them."""
+    load = functools.cache(JSONFileLoader().load_file)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(JSONFileLoader, "load_file", lambda _, path: load(path))
+        yield
 
 
 @pytest.fixture

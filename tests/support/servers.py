@@ -169,11 +169,14 @@ class SeaweedFS:
         log = (self.folder / "log").open("ab")
         self.process = subprocess.Popen(self._command, stdout=log, stderr=log, cwd=self.folder)
         log.close()
+        config = Config(connect_timeout=1, read_timeout=2, retries={"total_max_attempts": 1})
+        session = boto3.session.Session(self.key, self.secret, region_name="us-east-1")
         deadline = time.monotonic() + scaled(60)
-        while time.monotonic() < deadline:
-            if self._is_ready():
-                return
-            time.sleep(0.05)
+        with closing(session.client("s3", endpoint_url=self.endpoint, config=config)) as client:
+            while time.monotonic() < deadline:
+                if self._is_ready(client):
+                    return
+                time.sleep(0.05)
         self.kill()
         raise AssertionError(f"SeaweedFS does not start: {(self.folder / 'log').read_text()[-2000:]}")
 
@@ -203,21 +206,18 @@ class SeaweedFS:
             for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108 - where it makes them
                 path.unlink(missing_ok=True)
 
-    def _is_ready(self) -> bool:
+    def _is_ready(self, client: S3Client) -> bool:
         """Say whether it takes and gives objects: for some seconds it listens and does neither."""
-        config = Config(connect_timeout=1, read_timeout=2, retries={"total_max_attempts": 1})
-        session = boto3.session.Session(self.key, self.secret, region_name="us-east-1")
-        with closing(session.client("s3", endpoint_url=self.endpoint, config=config)) as client:
-            try:
-                if not self._begun:
-                    with suppress(client.exceptions.BucketAlreadyExists, client.exceptions.BucketAlreadyOwnedByYou):
-                        client.create_bucket(Bucket="ready")
-                    client.put_object(Bucket="ready", Key="a", Body=b"a")
-                    self._begun = True
-                client.put_object(Bucket="ready", Key="b", Body=b"b")
-                return all(client.get_object(Bucket="ready", Key=key)["Body"].read() for key in "ab")
-            except (BotoCoreError, ClientError):
-                return False
+        try:
+            if not self._begun:
+                with suppress(client.exceptions.BucketAlreadyExists, client.exceptions.BucketAlreadyOwnedByYou):
+                    client.create_bucket(Bucket="ready")
+                client.put_object(Bucket="ready", Key="a", Body=b"a")
+                self._begun = True
+            client.put_object(Bucket="ready", Key="b", Body=b"b")
+            return all(client.get_object(Bucket="ready", Key=key)["Body"].read() for key in "ab")
+        except (BotoCoreError, ClientError):
+            return False
 
     def _write_identities(self) -> None:
         identities = [

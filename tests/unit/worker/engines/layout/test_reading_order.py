@@ -212,8 +212,8 @@ class TestAnything:
 
         assert order(distinct) == order(other)
 
-    def test_many_lines_take_time_in_proportion(self) -> None:
+    def test_five_hundred_lines_take_time_in_proportion(self) -> None:
         def lines(count: int) -> list[Line]:
-            return [one for page in range(count // 100) for one in column(f"c{page}-", 100 + 630 * page, 100, 100)]
+            return [one for page in range(5) for one in column(f"c{page}-", 100 + 630 * page, 100, count // 5)]
 
-        assert_grows_linearly(lambda count: order(lines(count)), 4000)
+        assert_grows_linearly(lambda count: order(lines(count)), 500)
