@@ -17,7 +17,7 @@ import pytest
 from pydantic import SecretStr
 
 from ocrfleet.profiles.models import read_file
-from producer.delivery.webhook import Answer, Sender
+from producer.delivery.webhook import DeliveryResult, WebhookClient
 from tests.support.desk import Desk
 from tests.support.servers import ROOT
 from tests.support.waiting import rest
@@ -88,11 +88,14 @@ def test_the_receiver_accepts_what_we_sign_and_nothing_else() -> None:
                 rest(0.1)
         # Given two deliveries, one of which comes twice
         body = json.dumps({"type": "document.ended"}).encode()
-        sender = Sender(SecretStr(secret), private=True)
+        sender = WebhookClient(SecretStr(secret), private=True)
         for delivery in ("a" * 32, "a" * 32, "b" * 32):
-            assert sender.send(url, delivery, body) == (Answer.DELIVERED, "")
+            assert sender.send(url, delivery, body) == (DeliveryResult.DELIVERED, "")
         # And one that somebody else signed
-        assert Sender(SecretStr("another secret of theirs"), private=True).send(url, "c" * 32, body)[0] is Answer.FAILED
+        assert (
+            WebhookClient(SecretStr("another secret of theirs"), private=True).send(url, "c" * 32, body)[0]
+            is DeliveryResult.FAILED
+        )
     finally:
         receiver.terminate()
         printed, _ = receiver.communicate()
