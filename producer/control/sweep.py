@@ -1,7 +1,7 @@
-"""The sweep: compares what should exist with what does, and publishes what is missing.
+"""The sweep: publishes lost jobs of active documents again.
 
-A message can be lost between the queue and its lease, by a Redis that restarts without its last second, by a publish
-cut short. Work is proportional to active documents, which the backlog limit bounds.
+A message can be lost between the queue and its lease, by a Redis that restarts without its last second, or by an
+interrupted publish. The work is proportional to the active documents, which the backlog limit bounds.
 """
 
 from __future__ import annotations
@@ -28,46 +28,46 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-#: Seconds in which of several sweeps only one publishes again what a document misses: the others see it at their next look.
+#: Seconds in which only one of several sweeps publishes the lost jobs of a document.
 _APART = 10.0
-#: Stands for a document's assembly among the page numbers that are missed.
+#: Stands for a document's assembly among page numbers.
 _ASSEMBLY = 0
 
 
 class Sweep:
-    """Looks after the documents of a dispatcher. What is missed at two looks running is published again."""
+    """Watches the documents of a dispatcher. Jobs that are missing in two consecutive runs are published again."""
 
     def __init__(self, dispatcher: Dispatcher, store: ObjectStore, ledger: Ledger, app: Celery) -> None:
         self._dispatcher = dispatcher
         self._store = store
         self._ledger = ledger
         self._app = app
-        self._published = MessageInspector(ledger.redis)
-        self._missed: set[tuple[str, int, int]] = set()
+        self._inspector = MessageInspector(ledger.redis)
+        self._missing: set[tuple[str, int, int]] = set()
 
     def run(self) -> int:
-        """Look once; return how many pages and assemblies were published again. Raises TransientError."""
+        """Run once; return how many pages and assemblies were published again. Raises TransientError."""
         lease = self._app.conf.broker_transport_options["visibility_timeout"]
-        if ahead := self._published.pull_back_leases(time.time(), lease):
+        if ahead := self._inspector.pull_back_leases(time.time(), lease):
             log.warning("sweep.leases_in_the_future", messages=ahead, remedy="a machine's clock is wrong: set it")
         documents = list(self._dispatcher.active.values())
         served = {(state.profile, state.profile_digest) for state in self._ledger.workers()}
-        # Those that are served as well: a page that was routed climbs the ladder of where it is.
+        # Those that are served, too: a routed page follows the retry policy of the profile that it was sent to.
         profiles = {name for active in documents for name in (active.marker.profile, *active.marker.routes)}
         profiles |= {profile for profile, _ in served}
-        jobs, assemblies = self._published.jobs(sorted({name for profile in profiles for name in queue_names(profile)}))
-        # A page that was sent to another profile comes back to its own when nobody serves that one any more.
+        jobs, assemblies = self._inspector.jobs(sorted({name for profile in profiles for name in queue_names(profile)}))
+        # A page that was sent to another profile is published for its own when no worker serves the other any more.
         jobs = [
             job for job in jobs if job.sent_to is None or (job.sent_to.profile, job.sent_to.profile_digest) in served
         ]
-        on_the_way = {
-            (job.document, job.generation, page) for job in jobs for page in range(job.first, job.last + 1)
-        } | {(document, generation, _ASSEMBLY) for document, generation in assemblies}
-        missed = {
+        known = {(job.document, job.generation, page) for job in jobs for page in range(job.first, job.last + 1)} | {
+            (document, generation, _ASSEMBLY) for document, generation in assemblies
+        }
+        missing = {
             (active.document, active.generation, page) for active in documents for page in self._due(active)
-        } - on_the_way
-        lost = missed & self._missed
-        self._missed = missed - lost
+        } - known
+        lost = missing & self._missing
+        self._missing = missing - lost
         published = 0
         for active in documents:
             pages = sorted(
@@ -81,19 +81,19 @@ class Sweep:
         return published
 
     def _due(self, active: ActiveDocument) -> list[int]:
-        """Return the pages that were handed to the queue and have no record, or that assembly is due."""
+        """Return the published pages without a record, or the assembly if that is due."""
         (progress,) = self._ledger.progress([(active.document, active.generation)])
         terminal = self._ledger.terminal(active.document, active.generation)
         if progress is None or terminal is None:
-            return []  # the dispatcher rebuilds it at its next look
+            return []  # the dispatcher seeds it at its next tick
         if progress.complete:
             return [_ASSEMBLY]
         return [page for page in active.manifest.pages() if page <= progress.published and page not in terminal]
 
     def _publish_again(self, active: ActiveDocument, pages: list[int]) -> int:
-        """Publish what is lost, but for pages that have a record which a Redis that lost its last second forgot.
+        """Publish lost jobs, without pages that have a record in the store of which a restarted Redis lost the mark.
 
-        Return how many pages and assemblies that are.
+        Return the number of pages and assemblies.
         """
         if pages != [_ASSEMBLY]:
             at = active.document, active.generation

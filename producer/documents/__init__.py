@@ -1,1 +1,1 @@
-"""Documents as the API and the commands see them."""
+"""Documents for the API and the commands: read, list, retry, cancel, delete."""

@@ -1,4 +1,4 @@
-"""The Monday question: every source of a collection with how it is, and when the rest will be done."""
+"""Collections: the state of each source, and a forecast of the time left."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from ocrfleet.broker.ledger import Ledger
     from ocrfleet.storage.store import ObjectStore
 
-#: Sources that are looked at at the same time.
+#: Sources that are read in one batch.
 _AT_ONCE = 256
-#: Waiting documents whose pages are counted for a forecast; the others are taken to be like these.
+#: Waiting documents whose pages are counted for a forecast; the others are extrapolated from these.
 _COUNTED = 1000
-#: Waiting documents, and arrivals, that are listed for a forecast at most.
+#: Waiting documents, and intake batches, that are listed for a forecast at most.
 _LISTED = 100_000
 _ARRIVALS = 1000
 
@@ -34,7 +34,7 @@ _ITEM = TypeVar("_ITEM")
 
 
 class CollectionReader:
-    """Reads collections from the store's indexes."""
+    """Reads collections from the store's indexes. Each call may raise TransientError."""
 
     def __init__(self, store: ObjectStore, ledger: Ledger | None, lookup: Lookup, *, assumed_speed: float) -> None:
         self._store = store
@@ -43,11 +43,11 @@ class CollectionReader:
         self._assumed_speed = assumed_speed
 
     def report(self, collection: str) -> Iterator[SourceRow]:
-        """Yield every source; however many there are, few of them are in memory.
+        """Yield each source; only a batch of them is in memory.
 
-        One that is being taken in meanwhile may come twice, as arriving and as a document; none is left out.
+        A source whose intake ends meanwhile may come twice, as arriving and as a document; none is left out.
         """
-        # Arrivals first: what is taken in meanwhile is then found among the submissions.
+        # Intake batches first: a source whose intake ends meanwhile is then found among the submissions.
         yield from self._arriving(collection)
         for batch in _batches(self._store.list(keys.submissions(collection)), _AT_ONCE):
             found = self._lookup.each(self._source, batch)
@@ -59,7 +59,7 @@ class CollectionReader:
                     yield submission
 
     def forecast(self, collection: str) -> Forecast:
-        """Say how much is left, by counting what waits up to a limit."""
+        """Return how much is left, and the time that it takes at the speed of the workers. Counts are limited."""
         left: dict[tuple[str, str], float] = defaultdict(float)
         documents, finishing, exact = self._waiting(collection, left)
         marked = self._active(collection)
@@ -82,12 +82,12 @@ class CollectionReader:
         if (documents or active or arriving or finishing) and not self._led():
             return Forecast(reason=NOBODY_LEADS, **known)
         if not pages:
-            reason = "nobody has counted the pages of what arrives yet" if arriving else None
+            reason = "the pages of sources that wait for intake are not counted yet" if arriving else None
             return Forecast(seconds=None if arriving else 0.0, reason=reason, **known)
         return self._time_for(left).model_copy(update=known)
 
     def _led(self) -> bool:
-        """Return whether somebody leads; true when that can't be asked, which is another thing to be told."""
+        """Return whether a process leads; true when Redis is away, which is reported otherwise."""
         if self._ledger is None:
             return True
         try:
@@ -96,7 +96,7 @@ class CollectionReader:
             return True
 
     def _source(self, key: str) -> tuple[Submission | SourceRow | None, DocumentFacts | None]:
-        """Return a submission and its document; a row instead where there is no more to be asked."""
+        """Return a submission and its document; or a row, where nothing else has to be read."""
         try:
             submission = Submission.from_bytes(self._store.get(key))
         except NotFoundError:
@@ -129,16 +129,16 @@ class CollectionReader:
                     yield SourceRow(name=wish.name, uri=wish.uri, state=State.ARRIVING)
             for key in self._store.list(keys.refused(arrivals)):
                 yield SourceRow(
-                    name=key, uri="", state=State.DAMAGED, reasons="refused by intake: see its log, mend it"
+                    name=key, uri="", state=State.DAMAGED, reasons="refused by intake: see its log, correct it"
                 )
 
     def sources(self, collection: str) -> int:
-        """Return how many sources there are, without reading what they are."""
+        """Return the number of sources, without reading them."""
         arriving, _ = self._count_arriving(collection)
         return arriving + sum(1 for _ in self._store.list(keys.submissions(collection)))
 
     def undelivered(self, collection: str) -> Iterator[Undelivered]:
-        """Yield what could not be delivered until somebody mends something."""
+        """Yield the documents whose results could not be delivered."""
         for key in self._store.list(keys.UNDELIVERED):
             with suppress(NotFoundError, DamagedRecordError):
                 left = Undelivered.from_bytes(self._store.get(key))
@@ -146,9 +146,10 @@ class CollectionReader:
                     yield left
 
     def _waiting(self, collection: str, left: dict[tuple[str, str], float]) -> tuple[int, int, bool]:
-        """Add the pages of waiting documents by profile; return how many documents, and whether all were counted.
+        """Add the pages of waiting documents to `left`, by profile.
 
-        Between the two stands how many have ended, and wait to be delivered once more.
+        Return the number of these documents, the number of those that have ended and are delivered again, and whether all were
+        counted.
         """
         waiting = (key for queue in Priority for key in self._store.list(keys.waiting_in(queue, collection)))
         counted = list(islice(waiting, _COUNTED))
@@ -163,7 +164,7 @@ class CollectionReader:
         return round(len(found) * scale), finishing, not others
 
     def _active(self, collection: str) -> list[DocumentFacts]:
-        """Return the documents of a collection that have an active marker: the backlog's limit bounds them."""
+        """Return the documents of a collection with an active marker: the backlog limit bounds them."""
         found = [
             facts
             for batch in _batches(self._store.list(keys.ACTIVE), _AT_ONCE)
@@ -172,14 +173,14 @@ class CollectionReader:
         return [facts for facts in found if facts is not None and _wanted_in(facts, collection)]
 
     def _facts(self, key: str) -> DocumentFacts | None:
-        """Return the document that a marker is of."""
+        """Return the document of a marker; None when it is gone or damaged."""
         try:
             return self._lookup.facts(keys.document_in(key))
         except (NotFoundError, DamagedRecordError, ValueError):
             return None
 
     def _count_arriving(self, collection: str) -> tuple[int, bool]:
-        """Return how many sources arrive, and whether all were counted."""
+        """Return the number of sources that wait for intake, and whether all were counted."""
         arrivals = (key for queue in Priority for key in self._store.list(keys.arrivals(queue, collection)))
         sources = sum(self._lookup.each(self._wishes, list(islice(arrivals, _ARRIVALS))))
         return sources, next(arrivals, None) is None

@@ -1,4 +1,4 @@
-"""Which documents there are, by what the indexes in the store can answer without a scan."""
+"""List documents by the indexes of the store, without a scan."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from producer.errors import UnanswerableError
 if TYPE_CHECKING:
     from ocrfleet.storage.store import ObjectStore
 
-#: Entries of an index that one call looks at, and at once.
+#: Index entries that one call reads at most, and in one batch.
 _LOOKED_AT = 5000
 _AT_ONCE = 250
 
@@ -26,7 +26,7 @@ _DAY = re.compile(r"\d{8}")
 
 
 class Query:
-    """A question for documents. Raises UnanswerableError for one that would need a scan."""
+    """A query for documents. Raises UnanswerableError for one that would need a scan."""
 
     def __init__(self, *, collection: str | None, state: State | None, day: str | None) -> None:
         if collection is not None:
@@ -45,7 +45,7 @@ class Query:
         self._prefixes = self._sources()
 
     def answer(self, store: ObjectStore, lookup: Lookup, *, after: str | None, limit: int) -> Documents:
-        """Return the documents behind `after`; fewer than there are when too many entries had to be looked at."""
+        """Return the documents after the cursor `after`, `limit` at most; fewer when too many index entries were read."""
         if after is not None and not after.startswith(self._prefixes):
             raise UnanswerableError("the cursor is not one of this question: ask without it to begin anew")
         limit = max(1, min(limit, MOST))

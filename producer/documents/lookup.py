@@ -1,4 +1,4 @@
-"""How a document is: read from the store, and from the ledger while it is being worked on."""
+"""Look up documents in the store, and the progress of active ones in the ledger."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-#: Submissions of a document that are read: the same bytes may be wanted under thousands of names.
+#: Submissions of a document that are read: the same bytes may be submitted under thousands of names.
 _NAMES = 100
-#: Requests to the store at the same time.
+#: Requests to the store in flight.
 THREADS = 16
-#: Most that one call returns of documents or pages.
+#: Documents or pages that one call returns at most.
 MOST = 1000
 
 _DOCUMENT = re.compile(r"[0-9a-f]{32}")
@@ -53,13 +53,13 @@ _FOUND = TypeVar("_FOUND")
 
 @dataclass(frozen=True, slots=True)
 class DocumentFacts:
-    """What the store says of a document."""
+    """Records of a document in the store."""
 
     manifest: Manifest
     submissions: tuple[Submission, ...]
-    #: how it ended last
+    #: of the newest generation that ended
     status: Status | None
-    #: of the generation that is open; a document that is just being registered has neither marker nor status
+    #: of the open generation; a document that is just being registered has neither marker nor status
     marker: Marker | None
     state: State
 
@@ -69,19 +69,19 @@ class DocumentFacts:
 
     @property
     def generation(self) -> int:
-        """The open one, else the one that ended last."""
+        """The open generation, else the one that ended last."""
         if self.marker is not None:
             return self.marker.generation
         return self.status.generation if self.status is not None else 1
 
     @property
     def latest(self) -> Submission | None:
-        """The submission that was asked for last."""
+        """The latest submission."""
         return max(self.submissions, key=lambda submission: submission.submitted, default=None)
 
 
 class Lookup:
-    """Reads documents from a store. May be used by several threads; `close` ends its own."""
+    """Reads documents from a store. Thread-safe; `close` stops its own threads. Each call may raise TransientError."""
 
     def __init__(self, store: ObjectStore, ledger: Ledger | None) -> None:
         self._store = store
@@ -92,22 +92,22 @@ class Lookup:
         self._pool.shutdown()
 
     def each(self, ask: Callable[[_GIVEN], _FOUND], given: Iterable[_GIVEN]) -> list[_FOUND]:
-        """Ask for several things at the same time; return the answers in order."""
+        """Call a function for several values in parallel; return the results in order."""
         return list(self._pool.map(ask, given))
 
     def facts(self, document: str, *, submission: Submission | None = None) -> DocumentFacts:
-        """Return what the store says of a document. Raises NotFoundError.
+        """Return the records of a document. Raises NotFoundError.
 
-        With a submission, only that one is looked at: one request less for each of the others.
+        With a submission, only that one is read: one request less for each of the others.
         """
         manifest = self.manifest(document)
         submissions = (submission,) if submission is not None else tuple(self._submissions(document))
         status = latest_status(self._store, document)
-        if status is not None and status.status is DocumentStatus.COMPLETED:  # for ever: two requests less
+        if status is not None and status.status is DocumentStatus.COMPLETED:  # it stays so: two requests less
             return DocumentFacts(manifest, submissions, status, None, State.COMPLETED)
         ended = status.generation if status is not None else 0
-        # In the order in which a document goes its way, so that one which takes a step meanwhile is still found. A marker
-        # of what has ended is the dispatcher's, until all who want to know were told.
+        # In the order of a document's states, so that one that changes its state meanwhile is still found. The dispatcher
+        # keeps the marker of an ended document until its results are delivered.
         marker = self._waiting(manifest, submissions, ended)
         state = State.WAITING
         with suppress(NotFoundError):
@@ -121,7 +121,7 @@ class Lookup:
         return DocumentFacts(manifest, submissions, status, None, state)
 
     def completed(self, document: str) -> Status | None:
-        """Return how a document ended if it was complete at the first try, by one request: most are."""
+        """Return the status of a document that was completed in its first generation, as most are, by one request; else None."""
         try:
             status = Status.from_bytes(self._store.get(keys.status(document, 1)))
         except NotFoundError:
@@ -140,7 +140,7 @@ class Lookup:
             ) from error
 
     def summaries(self, documents: Sequence[str]) -> list[DocumentSummary | None]:
-        """Return how several documents are; None for one that is gone or whose records are damaged."""
+        """Return summaries of documents; None for one that is gone or damaged."""
         found = self.each(self._facts_or_none, documents)
         progress = iter(self.progress([facts for facts in found if facts is not None]))
         return [
@@ -149,7 +149,7 @@ class Lookup:
         ]
 
     def view(self, document: str) -> DocumentView:
-        """Return all that is known of a document. Raises NotFoundError."""
+        """Return the full view of a document. Raises NotFoundError."""
         facts = self.facts(document)
         ((done, failed),) = self.progress([facts])
         ended = facts.status if facts.state not in OPEN else None
@@ -167,19 +167,19 @@ class Lookup:
         )
 
     def progress(self, documents: Sequence[DocumentFacts]) -> list[tuple[int, int]]:
-        """Return how many pages of each document are done, and how many failed."""
+        """Return the number of pages that are done and that failed, for each document."""
         active = [facts for facts in documents if facts.state is State.ACTIVE]
-        told = dict(
+        known = dict(
             zip(
                 (facts.document for facts in active),
-                self._told([(facts.document, facts.generation) for facts in active]),
+                self._ledger_progress([(facts.document, facts.generation) for facts in active]),
                 strict=True,
             )
         )
-        return [told.get(facts.document) or self._counted(facts) for facts in documents]
+        return [known.get(facts.document) or self._stored_progress(facts) for facts in documents]
 
     def pages(self, document: str, *, after: int, limit: int) -> Pages:
-        """Return how the pages behind page `after` are. Raises NotFoundError."""
+        """Return the states of pages from the page after `after` on. Raises NotFoundError."""
         facts = self.facts(document)
         limit = max(1, min(limit, MOST))
         wanted = list(islice((page for page in facts.manifest.pages() if page > after), limit + 1))
@@ -200,7 +200,7 @@ class Lookup:
         return Pages(items=tuple(items), next=shown[-1] if len(wanted) > limit else None)
 
     def page(self, document: str, page: int) -> PageResult:
-        """Return what became of a page: its text, else its failure in the latest generation. Raises NotFoundError."""
+        """Return the result of a page: done, else its failure in the latest generation. Raises NotFoundError."""
         self.manifest(document)
         before = keys.page_done(document, page - 1) if page > 1 else None
         found: dict[int | None, str] = {}
@@ -211,7 +211,7 @@ class Lookup:
             found[failed_in] = key
         if not found:
             raise NotFoundError(
-                f"document {document} has nothing of page {page}: it was not read yet, is none of the pages asked for, "
+                f"document {document} has no result of page {page}: it was not read yet, is not among the selected pages, "
                 "or was purged"
             )
         key = found.get(None) or found[max(generation for generation in found if generation is not None)]
@@ -238,25 +238,25 @@ class Lookup:
                 yield Submission.from_bytes(self._store.get(key))
 
     def _waiting(self, manifest: Manifest, submissions: Iterable[Submission], ended: int) -> Marker | None:
-        """Return the newest marker with which the document waits."""
+        """Return the newest waiting marker of the document; None without one."""
         markers = []
         for key in waiting_keys(manifest, submissions, ended):
             with suppress(NotFoundError):
                 markers.append(Marker.from_bytes(self._store.get(key)))
         return max(markers, key=lambda marker: marker.generation, default=None)
 
-    def _told(self, documents: Sequence[tuple[str, int]]) -> list[tuple[int, int] | None]:
-        """Return what the ledger says, None where it says nothing."""
+    def _ledger_progress(self, documents: Sequence[tuple[str, int]]) -> list[tuple[int, int] | None]:
+        """Return (done, failed) of each document by the ledger; None where it does not know the document."""
         if self._ledger is None:
             return [None] * len(documents)
         try:
             answers = self._ledger.progress(documents)
         except TransientError:
-            return [None] * len(documents)  # the store knows it, too
+            return [None] * len(documents)  # it is counted in the store then
         return [(answer.terminal - answer.failed, answer.failed) if answer is not None else None for answer in answers]
 
-    def _counted(self, facts: DocumentFacts) -> tuple[int, int]:
-        """Return what the store says."""
+    def _stored_progress(self, facts: DocumentFacts) -> tuple[int, int]:
+        """Return (done, failed) of a document by the store."""
         if facts.state not in OPEN and facts.status is not None:
             if facts.state is State.CANCELLED:
                 return facts.status.done, len(facts.status.failures)
@@ -272,7 +272,7 @@ class Lookup:
 
 
 def waiting_keys(manifest: Manifest, submissions: Iterable[Submission], ended: int) -> list[str]:
-    """Return where the waiting markers may be of a document whose generation `ended` was the last to end, 0 for none."""
+    """Return the possible keys of waiting markers of a document; `ended` is the last generation that ended, 0 for none."""
     places = sorted({(submission.terms.queue, submission.terms.collection) for submission in submissions})
     return [
         keys.waiting(queue, collection, manifest.created, manifest.document, generation)
@@ -283,7 +283,7 @@ def waiting_keys(manifest: Manifest, submissions: Iterable[Submission], ended: i
 
 
 def reasons_of(status: Status) -> str:
-    """Say why pages have no text, and how many; or why a document has no pages."""
+    """Return the reasons of failed pages with their counts, or the reason why a document has no pages."""
     if status.problem is not None:
         return f"{status.problem.reason}: {status.problem.detail}"
     counted = Counter(failure.reason for failure in status.failures)

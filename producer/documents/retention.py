@@ -1,8 +1,8 @@
-"""PurgeKind goes: deleted documents, and what is kept longer than somebody wants to keep it.
+"""Retention: deletes documents, and purges what is older than a given age.
 
-A deleted document has no manifest: from then on nobody finds it. Its tombstone says that its objects are to be removed, at
-once and again when no late worker can write any more. Whoever registers the same bytes again writes a manifest, so what is
-removed is looked at anew before each piece: a document that is wanted again loses nothing of its new life.
+A deleted document has no manifest: from then on it is not found. Its tombstone marks its objects for removal, at once and
+again when no late worker can write any more. Registering the same bytes again writes a manifest, so the manifest is checked
+before each batch: a document that was registered again loses nothing.
 """
 
 from __future__ import annotations
@@ -34,43 +34,43 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-#: Objects that are removed between two looks at whether the document is wanted again.
+#: Objects that are removed between two checks whether the document was registered again.
 _AT_ONCE = 256
-#: After which a manifest beside a tombstone is that of a new life, and not of one that is just being ended.
-_ENDING = timedelta(seconds=60)
+#: Age of a tombstone after which a manifest beside it is that of a new registration.
+_REGISTERED_AGAIN = timedelta(seconds=60)
 _MOMENT = "%Y%m%dT%H%M%S.%fZ"
 
 
 class PurgeKind(StrEnum):
-    """PurgeKind a purge removes."""
+    """What a purge removes."""
 
-    #: bytes that were sent to us, when every document made of them has ended
+    #: uploads of which each document has ended
     UPLOADS = "uploads"
-    #: page records, ladders and run records of completed documents; their outputs stay
+    #: page records, retry states and run records of completed documents; their outputs stay
     PAGES = "pages"
-    #: documents that have ended, with all that is kept of them
+    #: documents that have ended, with all of their objects
     DOCUMENTS = "documents"
 
 
 class Tombstone(Record):
-    """That a document was deleted."""
+    """Marker of a deleted document."""
 
     schema_version: Literal[1] = 1
     document: DocumentId
     deleted: Moment
-    #: when it was registered, which its indexes are by
+    #: when it was registered: part of the keys of its index entries
     created: Moment
 
 
 class Retention:
-    """Removes documents. `late` is how long after a deletion a worker may still write."""
+    """Deletes and purges documents. `late` is the time after a deletion in which workers may still write."""
 
     def __init__(self, store: ObjectStore, ledger: Ledger | None, lookup: Lookup, *, late: timedelta) -> None:
         self._ledger = ledger
         self._store = store
         self._lookup = lookup
         self._late = late
-        #: deleted documents that were emptied once by this process
+        #: deleted documents whose objects this process has removed once
         self._emptied: set[str] = set()
 
     def delete(self, manifest: Manifest, now: datetime) -> None:
@@ -83,7 +83,7 @@ class Retention:
         self._unlist(document, manifest)
 
     def remove(self, now: datetime, *, seconds: float) -> int:
-        """Remove objects of deleted documents for about so many seconds; return how many."""
+        """Remove objects of deleted documents for about so many seconds; return how many. Raises TransientError."""
         until = time.monotonic() + seconds
         removed = 0
         for key in self._store.list(keys.DELETED):
@@ -100,7 +100,7 @@ class Retention:
         return removed
 
     def purge(self, what: PurgeKind, *, before: datetime, dry_run: bool, now: datetime) -> Removed:
-        """Remove what is kept of documents that have ended and were registered on a day before that of `before`."""
+        """Purge documents that have ended and were registered on a day before that of `before`. Raises TransientError."""
         day = before.strftime("%Y%m%d")
         if what is PurgeKind.UPLOADS:
             return self._purge_uploads(day, dry_run=dry_run)
@@ -123,12 +123,12 @@ class Retention:
         return Removed(documents=documents, objects=objects)
 
     def _remove(self, tombstone: Tombstone, now: datetime, until: float) -> int:
-        """Empty a document as far as there is time; let go of its tombstone when that is done and nobody writes any more."""
+        """Remove a document's objects until the time is over, and its tombstone when no worker can write any more."""
         document = tombstone.document
         age = now - datetime.strptime(tombstone.deleted, _MOMENT).replace(tzinfo=UTC)
         late = age > self._late
-        if self._wanted_again(document):
-            if age > _ENDING:
+        if self._registered_again(document):
+            if age > _REGISTERED_AGAIN:
                 self._store.delete(keys.deleted(document))
             return 0
         if document in self._emptied and not late:
@@ -137,25 +137,25 @@ class Retention:
         removed = 0
         listing = self._store.list(keys.document(document))
         while batch := list(islice(listing, _AT_ONCE)):
-            if time.monotonic() > until or self._wanted_again(document):
+            if time.monotonic() > until or self._registered_again(document):
                 return removed
-            kept = (keys.manifest(document), keys.wanted_by(document))  # whoever writes these registers it anew
+            kept = (keys.manifest(document), keys.wanted_by(document))  # written by a new registration
             gone = [key for key in batch if not key.startswith(kept)]
             self._lookup.each(self._store.delete, gone)
             removed += len(gone)
         if late:
-            self._store.delete(keys.active(document))  # left where a dispatcher ended before it saw the deletion
+            self._store.delete(keys.active(document))  # left by a dispatcher that ended before it saw the deletion
             self._store.delete(keys.deleted(document))
             self._emptied.discard(document)
         else:
             self._emptied.add(document)
         return removed
 
-    def _wanted_again(self, document: str) -> bool:
+    def _registered_again(self, document: str) -> bool:
         return self._store.exists(keys.manifest(document))
 
     def _unlist(self, document: str, known: Manifest | Tombstone) -> None:
-        """Remove a document from every index but that of active ones, which the dispatcher looks after."""
+        """Remove a document from all indexes but that of active documents, which belongs to the dispatcher."""
         created = known.created
         last = latest_status(self._store, document)
         ended = last.generation if last is not None else 0
@@ -178,7 +178,7 @@ class Retention:
         release(self._store, document)
 
     def _ended_before(self, day: str, states: Iterable[State]) -> Iterator[str]:
-        """Yield the documents that ended so, by their indexes."""
+        """Yield the documents in these states that were registered before a day, by their indexes."""
         for state in states:
             for each in self._store.folders(keys.ended_on(state)):
                 if each < day:
@@ -186,7 +186,7 @@ class Retention:
                         yield key.rpartition("/")[2]
 
     def _working_keys(self, document: str) -> Iterator[str]:
-        """Yield what was needed to make a document's outputs, and for nothing else."""
+        """Yield the keys of objects that only the assembly of a document needs."""
         for part in ("pages", "climbs", "runs"):
             yield from self._store.list(f"{keys.document(document)}{part}/")
 
@@ -199,7 +199,7 @@ class Retention:
         return removed
 
     def _purge_uploads(self, day: str, *, dry_run: bool) -> Removed:
-        """Remove uploads of which every document has ended, before a day. One that nothing refers to yet is left."""
+        """Remove uploads whose documents have all ended and were registered before a day; not those without a document yet."""
         documents = objects = 0
         uploads = groupby(self._store.list(keys.UPLOADS), key=_upload_of)
         for upload, group in uploads:
@@ -210,12 +210,12 @@ class Retention:
             if all(self._lookup.each(lambda key: self._is_over(key.rpartition("/")[2], day), references)):
                 documents, objects = documents + len(references), objects + 1
                 if not dry_run:
-                    # The bytes first: without them the references mean nothing, and are removed the next time.
+                    # The bytes first: references that remain after a crash are removed the next time.
                     self._lookup.each(self._store.delete, [upload, *references])
         return Removed(documents=documents, objects=objects)
 
     def _is_over(self, document: str, day: str) -> bool:
-        """Say whether a document needs its sources no more, and was registered before a day."""
+        """Return whether a document no longer needs its sources, and was registered before a day."""
         try:
             facts = self._lookup.facts(document)
         except NotFoundError:
@@ -226,5 +226,5 @@ class Retention:
 
 
 def _upload_of(key: str) -> str:
-    """Return the key of an upload, of that key or of one that says which document is made of it."""
+    """Return the key of an upload from its own key or from that of a reference to it."""
     return key.partition(".refs/")[0]

@@ -1,4 +1,4 @@
-"""PurgeKind the store knows of documents, and what people may ask of them: for commands and for the API."""
+"""Document service: read, list, retry, cancel, delete and purge documents, for the commands and the API."""
 
 from __future__ import annotations
 
@@ -37,16 +37,15 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-#: In units of the time that a job may be renewed for: after that no worker writes into a deleted document any more.
+#: Multiple of OCRFLEET_JOB_DEADLINE after which no worker writes into a deleted document any more.
 _LATE = 2
 
 
 class DocumentService:
-    """Answers from the store and its indexes; without a ledger, or while Redis is away, progress comes from listings.
+    """Reads documents from the store and its indexes; without a ledger, or while Redis is away, progress is counted there, too.
 
-    May be used by several threads. Every method may raise TransientError when the store is away. Errors of what was asked:
-    NotFoundError (no such document or page), ConflictError (not in this state; producer/documents/lookup.py), UnanswerableError (no
-    index answers that, or what was given is malformed; producer/documents/listing.py). PurgeKind is returned stands in producer/documents/views.py.
+    Thread-safe. Each method may raise TransientError when the store is away, NotFoundError (no such document or page),
+    ConflictError (not possible in the document's state) and UnanswerableError (no index answers the query, or it is malformed).
     """
 
     def __init__(self, store: ObjectStore, ledger: Ledger | None, settings: Settings) -> None:
@@ -58,28 +57,28 @@ class DocumentService:
         self._profiles = Profiles(store)
 
     def close(self) -> None:
-        """End its threads."""
+        """Stop its threads."""
         self._lookup.close()
 
-    # ---- what is known
+    # ---- queries
 
     def view(self, document: str) -> DocumentView:
-        """Return all that is known of a document. Raises NotFoundError for one that is unknown or was deleted."""
+        """Return the full view of a document. Raises NotFoundError for one that is unknown or was deleted."""
         return self._lookup.view(document)
 
     def ended(self, document: str) -> Status:
-        """Return how a document ended, with the keys of its outputs. Raises NotFoundError, ConflictError while it is open."""
+        """Return the status of an ended document, with the keys of its outputs. Raises NotFoundError, ConflictError."""
         facts = self._lookup.facts(document)
         if facts.state in OPEN or facts.status is None:
             raise ConflictError(f"document {document} has not ended yet, it is {facts.state}: ask again later")
         return facts.status
 
     def pages(self, document: str, *, after: int = 0, limit: int = 100) -> Pages:
-        """Return how the pages behind page `after` are, at most 1,000. Raises NotFoundError."""
+        """Return the states of pages from the page after `after` on, 1,000 at most. Raises NotFoundError."""
         return self._lookup.pages(document, after=after, limit=limit)
 
     def page(self, document: str, page: int) -> PageResult:
-        """Return what became of a page: its text, else its failure in the latest generation. Raises NotFoundError."""
+        """Return the result of a page: done, else its failure in the latest generation. Raises NotFoundError."""
         return self._lookup.page(document, page)
 
     def documents(
@@ -91,43 +90,43 @@ class DocumentService:
         after: str | None = None,
         limit: int = 100,
     ) -> Documents:
-        """Return documents of a collection, in a state, registered on a day (20261122), or several of these; at most 1,000.
+        """Return documents by collection, state, day of registration (20261122), or several of these; 1,000 at most.
 
-        `after` is the `next` of the answer before. Raises UnanswerableError when no index answers that: nothing was named,
-        or a day of documents that are waiting or active.
+        `after` is the `next` of the previous result. Raises UnanswerableError when no index answers the query: there is no
+        criterion, or a day together with waiting or active.
         """
         query = Query(collection=collection, state=state, day=day)
         return query.answer(self._store, self._lookup, after=after, limit=limit)
 
     def collection_report(self, collection: str) -> Iterator[SourceRow]:
-        """Yield every source of a collection: those nobody has looked at yet, then the others as they were registered.
+        """Yield each source of a collection: those that wait for intake, then the others in the order of registration.
 
-        One that is being taken in meanwhile may come twice; none is left out. Raises UnanswerableError.
+        A source whose intake ends meanwhile may come twice; none is left out. Raises UnanswerableError.
         """
         check_collection(collection)
         return self._collections.report(collection)
 
     def when_done(self, collection: str) -> Forecast:
-        """Say how much of a collection is left, and how long its workers take for that. Raises UnanswerableError."""
+        """Return how much of a collection is left, and the time that it takes. Raises UnanswerableError."""
         check_collection(collection)
         return self._collections.forecast(collection)
 
     def sources(self, collection: str) -> int:
-        """Return how many sources a collection has, without reading what they are. Raises UnanswerableError."""
+        """Return the number of sources of a collection, without reading them. Raises UnanswerableError."""
         check_collection(collection)
         return self._collections.sources(collection)
 
     def undelivered(self, collection: str) -> Iterator[Undelivered]:
-        """Yield the documents of a collection whose results somebody's bucket does not take. Raises UnanswerableError."""
+        """Yield the documents of a collection whose results could not be delivered. Raises UnanswerableError."""
         check_collection(collection)
         return self._collections.undelivered(collection)
 
-    # ---- what may be asked
+    # ---- actions
 
     def retry(self, document: str) -> Retried:
-        """Have the pages tried again that are not done, in a new generation.
+        """Retry the pages that are not done, in a new generation.
 
-        Raises NotFoundError, ConflictError for a document that is open or could not be taken in.
+        Raises NotFoundError, and ConflictError for a document that is open or failed at intake.
         """
         facts = self._lookup.facts(document)
         status = facts.status
@@ -155,20 +154,20 @@ class DocumentService:
         return Retried(generation=generation, opened=True)
 
     def quarantined(self) -> Iterator[QuarantinedPage]:
-        """Yield the pages that workers died of, until somebody has them tried again."""
+        """Yield the pages in quarantine."""
         return quarantined(self._store)
 
     def cancel(self, document: str) -> int:
-        """End a document as it is; return the generation that ended. Raises NotFoundError, ConflictError when it has ended.
+        """Cancel a document; return the generation that ended. Raises NotFoundError, ConflictError when it has ended.
 
-        Pages that are being read now may still be stored; no output is made of them. The dispatcher removes the document's
-        marker when its end was told to those who want to know, as that of any other.
+        Pages in flight may still be stored; no output is made of them. The dispatcher removes the document's marker after it
+        was finished, as for any other document.
         """
         facts = self._lookup.facts(document)
         if facts.state not in OPEN:
             raise ConflictError(f"document {document} has ended already: it is {facts.state}")
         generation = facts.generation
-        self._forget(document, generation)  # before anything is changed: Redis may be away
+        self._forget(document, generation)  # first, as Redis may be away
         stored = stored_pages(self._store, document, generation)
         status = Status(
             document=document,
@@ -181,16 +180,16 @@ class DocumentService:
         )
         if not self._store.create(keys.status(document, generation), status.to_bytes()):
             raise ConflictError(f"document {document} ended just now, before it could be cancelled")
-        # Also by the dispatcher, but while its collection is paused that does not come to it.
+        # The dispatcher does this, too, but not while the collection is paused.
         self._store.put(keys.ended(DocumentStatus.CANCELLED, facts.manifest.created[:8], document), MARK)
         with suppress(TransientError):
-            # Once more: a page that ended meanwhile has made the ledger known again. Without a ledger the dispatcher asks
-            # the store, and finds the end.
+            # Again: a page that ended meanwhile may have seeded the ledger. Without a ledger, the dispatcher finds the status in
+            # the store.
             self._forget(document, generation)
         return generation
 
     def delete(self, document: str) -> None:
-        """Forget a document: nobody finds it any more. `remove_deleted` removes its objects. Raises NotFoundError."""
+        """Delete a document: it is not found any more. `remove_deleted` removes its objects. Raises NotFoundError."""
         facts = self._lookup.facts(document)
         if facts.state in OPEN:
             with suppress(ConflictError):
@@ -198,28 +197,28 @@ class DocumentService:
         self._retention.delete(facts.manifest, datetime.now(UTC))
 
     def remove_deleted(self, now: datetime | None = None, *, seconds: float = 5.0) -> int:
-        """Remove objects of deleted documents for about so many seconds; return how many. One process at a time does it."""
+        """Remove objects of deleted documents for about so many seconds; return how many. For one process at a time."""
         return self._retention.remove(now or datetime.now(UTC), seconds=seconds)
 
     def purge(
         self, *, older_than: timedelta, what: PurgeKind, dry_run: bool = False, now: datetime | None = None
     ) -> Removed:
-        """Remove what is kept of documents that have ended and were registered so long ago, by whole days."""
+        """Purge documents that have ended and were registered so long ago, in whole days."""
         now = now or datetime.now(UTC)
         return self._retention.purge(what, before=now - older_than, dry_run=dry_run, now=now)
 
     def pause(self, collection: str) -> None:
-        """Dispatch nothing more of a collection; pages that were handed over are still read. Raises UnanswerableError."""
+        """Stop dispatching a collection; published pages are still read. Raises UnanswerableError."""
         check_collection(collection)
         self._store.put(keys.paused(collection), MARK)
 
     def resume(self, collection: str) -> None:
-        """Dispatch a collection again. Raises UnanswerableError."""
+        """Resume dispatching a collection. Raises UnanswerableError."""
         check_collection(collection)
         self._store.delete(keys.paused(collection))
 
     def paused(self) -> list[str]:
-        """Return the names of the collections that are paused."""
+        """Return the names of the paused collections."""
         return [key.removeprefix(keys.PAUSED) for key in self._store.list(keys.PAUSED)]
 
     def _forget(self, document: str, generation: int) -> None:
@@ -227,7 +226,7 @@ class DocumentService:
             self._ledger.forget(document, generation)
 
     def _marker(self, facts: DocumentFacts, submission: Submission, generation: int, pages: int) -> Marker:
-        """Return what makes a document wait once more."""
+        """Return the waiting marker for a new generation."""
         manifest = facts.manifest
         try:
             profile: Profile | None = self._profiles.get(manifest.profile_digest)
@@ -239,7 +238,7 @@ class DocumentService:
             collection=submission.terms.collection,
             profile=manifest.profile,
             profile_digest=manifest.profile_digest,
-            # A profile that is not known any more is one of somebody's own: its pages go one by one.
+            # A profile that is not known any more was a user's own: one page a job is always possible.
             pages_per_job=profile.pages_per_job if profile is not None else 1,
             routes=profile.destinations if profile is not None else (),
             pages=pages,

@@ -1,4 +1,4 @@
-"""What people are shown of documents: frozen values that commands print and the API answers with."""
+"""Views of documents: frozen values that the commands print and the API returns."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from producer.state.quarantine import View
 
 
 class State(StrEnum):
-    """Where a document is. The last three are states of a source, in the report of a collection."""
+    """State of a document. The last three are states of a source, in the report of a collection."""
 
-    #: it has not been dispatched, or not since it was asked to be tried again
+    #: it has not been dispatched, or not since a retry was requested
     WAITING = "waiting"
-    #: its pages are on the queue or being read
+    #: its pages are on the queue or with workers
     ACTIVE = "active"
     COMPLETED = "completed"
-    #: some pages have no text that is believed
+    #: some pages failed
     PARTIAL = "partial"
     FAILED = "failed"
     CANCELLED = "cancelled"
-    #: the source is safely noted, and nobody has looked at its bytes yet
+    #: the source waits for intake
     ARRIVING = "arriving"
-    #: there was a document
+    #: the document was deleted
     DELETED = "deleted"
-    #: what is stored of it can't be read
+    #: its records can't be parsed
     DAMAGED = "damaged"
 
 
-#: States of documents that are worked on or will be.
+#: States of documents that have not ended.
 OPEN = frozenset({State.WAITING, State.ACTIVE})
 #: States that a document may end in, as its Status says.
 ENDED = (State.COMPLETED, State.PARTIAL, State.FAILED, State.CANCELLED)
 
 
 class Name(View):
-    """That somebody wants the document, under a name of theirs."""
+    """A submission of the document: its name and where it came from."""
 
     name: str
     uri: str
@@ -49,34 +49,34 @@ class Name(View):
 
 
 class DocumentSummary(View):
-    """A document without what can be long."""
+    """A document, without lists that can be long."""
 
     id: DocumentId
     state: State
-    #: that the numbers are of: the open one, else the one that ended last
+    #: generation of the numbers: the open one, else the one that ended last
     generation: int
-    #: pages that must end accounted for
+    #: pages to be read
     total: int
     done: int
     #: pages that failed in this generation
     failed: int
-    #: pages without anything on them, among those done; known once the document has ended
+    #: blank pages among those done; known once the document has ended
     blank: int = 0
-    #: for how many pages each reason stands; known once the document has ended
+    #: failed pages by reason; known once the document has ended
     reasons: dict[Reason, int] = Field(default_factory=dict)
-    #: why it could not be taken in
+    #: why intake failed
     problem: Problem | None = None
-    #: as the latest submission has it
+    #: priority of the latest submission
     queue: Priority | None = None
-    #: who wants it, the first hundred
+    #: its submissions, the first hundred
     names: tuple[Name, ...] = ()
-    #: when it was registered first
+    #: when it was first registered
     created: Moment
     profile: str
 
     @property
     def left(self) -> int:
-        """Number of pages that have neither a text nor a reason yet."""
+        """Number of pages that are neither done nor failed yet."""
         return max(0, self.total - self.done - self.failed) if self.state in OPEN else 0
 
     @property
@@ -92,9 +92,9 @@ class OutputView(View):
 
 
 class DocumentView(DocumentSummary):
-    """All that is known of a document."""
+    """A document with its failures and outputs."""
 
-    #: why its results are not where somebody wants them: what is to be mended
+    #: why its results could not be delivered, and what has to be corrected
     undelivered: str | None = None
     #: pages that failed, in order; once the document has ended
     failures: tuple[Failure, ...] = ()
@@ -103,10 +103,10 @@ class DocumentView(DocumentSummary):
 
 
 class Documents(View):
-    """Some documents of a listing."""
+    """A page of a listing of documents."""
 
     items: tuple[DocumentSummary, ...]
-    #: where the next ones begin, to be given as `after`; None at the end. There may be more even when there are no items.
+    #: cursor of the next documents, to be passed as `after`; None at the end. There may be more even without items.
     next: str | None = None
 
 
@@ -117,7 +117,7 @@ class PageState(StrEnum):
 
 
 class PageSummary(View):
-    """How a page is."""
+    """State of a page."""
 
     page: int
     state: PageState
@@ -126,10 +126,10 @@ class PageSummary(View):
 
 
 class Pages(View):
-    """Some pages of a document, in order."""
+    """Pages of a document, in order."""
 
     items: tuple[PageSummary, ...]
-    #: to be given as `after` to get the next ones; None at the end
+    #: cursor of the next pages, to be passed as `after`; None at the end
     next: int | None = None
 
 
@@ -138,44 +138,44 @@ class SourceRow(View):
 
     name: str
     uri: str
-    #: None while nobody has looked at the source
+    #: None before intake
     document: DocumentId | None = None
     state: State
     total: int = 0
     done: int = 0
     failed: int = 0
-    #: why pages failed, and how many, as "truncated 2, empty 1"; or why there are no pages
+    #: reasons of failed pages with counts, as "truncated 2, empty 1"; or why there are no pages
     reasons: str = ""
 
 
 class Forecast(View):
-    """When a collection will be done, if nothing else is read meanwhile."""
+    """Forecast of when a collection will be done, if the workers read nothing else."""
 
     #: at the speed of the workers while they are busy; None when it is not known, for the `reason` given
     seconds: float | None = None
     #: whether the speed of some worker is assumed (OCRFLEET_PAGES_PER_SECOND), as it has not been busy for long enough
     assumed: bool = False
     reason: str | None = None
-    #: documents that are waiting or active, and their pages that are to be read; an estimate where `exact` is false
+    #: documents that are waiting or active, and their pages that are left; an estimate where `exact` is false
     documents: int = 0
     pages: int = 0
     exact: bool = True
-    #: sources whose pages nobody has counted yet: not among these
+    #: sources that wait for intake: their pages are not counted yet
     arriving: int = 0
-    #: documents that have ended, and those who want them are still to get their results or to be told
+    #: documents that have ended and are being delivered
     finishing: int = 0
 
 
 class Retried(View):
-    """What came of asking for another try."""
+    """Result of a retry request."""
 
     generation: int
-    #: false when all pages are done already: nothing was to be tried
+    #: false when all pages are done: there was nothing to retry
     opened: bool
 
 
 class Removed(View):
-    """What a purge removed, or would remove."""
+    """What a purge removed, or would remove in a dry run."""
 
     documents: int = 0
     objects: int = 0

@@ -1,4 +1,4 @@
-"""Waiting for a collection: until every source of it has ended, and those who want it have it."""
+"""Wait for a collection: until each source has ended and its results are delivered."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ if TYPE_CHECKING:
     from producer.delivery.finisher import Undelivered
     from producer.documents.service import DocumentService
 
-#: Seconds between two looks at least, and in units of what a look took: a large collection is not looked at all the time.
+#: Seconds between two checks at least, and multiple of the time of a check: those of a large collection take long.
 _PAUSE, _REST = 1.0, 4.0
-#: Sources without all of their text that are kept to be shown.
+#: Incomplete sources that are kept to be shown.
 _SHOWN = 20
 
-#: Takes what is to be said, how many sources have ended, and of how many; None while that is not known.
+#: Called with a message, the number of ended sources, and the number of all sources, None while that is not known.
 Show = Callable[[str, int, int | None], None]
 
 
 @dataclass
 class Outcome:
-    """What a collection has come to, in sources and pages."""
+    """Outcome of a collection, in sources and pages."""
 
     sources: Counter[State] = field(default_factory=Counter)
     pages: int = 0
     done: int = 0
     failed: int = 0
-    #: that have not all of their text, the first of them
+    #: the first of the sources that are not completed
     wanting: list[SourceRow] = field(default_factory=list)
-    #: whose results somebody's bucket does not take
+    #: documents whose results could not be delivered
     undelivered: list[Undelivered] = field(default_factory=list)
 
     @classmethod
@@ -60,7 +60,7 @@ class Outcome:
 
 
 def wait_for(registry: DocumentService, collection: str, show: Show) -> Outcome:
-    """Return what a collection has come to, once it has ended. Goes on while the store or Redis is away."""
+    """Return the outcome of a collection once it has ended. Keeps waiting while the store or Redis is away."""
     while True:
         begun = time.monotonic()
         try:

@@ -1,6 +1,6 @@
-"""One of many: of the processes that could do a thing, one does it at a time.
+"""Leader election: one of several processes leads, by a key in Redis that expires.
 
-By a key in Redis that expires. A Redis that is wiped may have two of them for some seconds: what they do must bear that.
+After Redis was wiped, two may lead for some seconds: whatever a leader does must be safe to do twice.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from ocrfleet.metrics import definitions as metrics
 
 log = structlog.get_logger(__name__)
 
-#: What is said of a fleet that takes nothing in and delivers nothing.
+#: Message about a fleet without a leader, which reads no new documents and delivers nothing.
 NOBODY_LEADS = "nobody leads: start ocrfleet serve or dispatch"
 
 
 def is_led(client: redis.Redis) -> bool:
-    """Return whether a process leads the fleet, or did some seconds ago. Raises TransientError when Redis is away."""
+    """Return whether a process leads the fleet, or did until some seconds ago. Raises TransientError when Redis is away."""
     try:
         return bool(client.exists(keys.REDIS_DISPATCHER))
     except redis.RedisError as error:
@@ -34,7 +34,7 @@ def is_led(client: redis.Redis) -> bool:
 
 
 class Leadership:
-    """Strives for the key `name` and renews it for as long as it lasts, in a thread of its own. Use as a context manager."""
+    """Acquires the key `name` when it is free, and renews it, in a thread of its own. Use as a context manager."""
 
     def __init__(self, client: redis.Redis, name: str, *, seconds: float = 15.0) -> None:
         self._lock = Lock(client, name, timeout=seconds, blocking=False, thread_local=False)
@@ -54,23 +54,23 @@ class Leadership:
     def __exit__(
         self, _kind: type[BaseException] | None, _error: BaseException | None, _at: TracebackType | None
     ) -> None:
-        """Let go of it, so that the next one need not wait."""
+        """Release the key, so that the next process need not wait."""
         self._stop.set()
         self._thread.join()
 
     def _run(self) -> None:
         while not self._stop.wait(self._pause if self._held.is_set() else min(1.0, self._pause)):
-            self._strive()
+            self._acquire_or_renew()
         if self._held.is_set():
             try:
                 self._lock.release()
             except redis.RedisError:  # it expires by itself
                 log.debug("leader.not_released")
 
-    def _strive(self) -> None:
+    def _acquire_or_renew(self) -> None:
         try:
             held = self._lock.reacquire() if self._held.is_set() else self._lock.acquire()
-        except redis.RedisError as error:  # away, or somebody else's meanwhile (LockError is one)
+        except redis.RedisError as error:  # Redis is away, or another process has the key (LockError)
             held = False
             if not isinstance(error, LockError):
                 metrics.REDIS_ERRORS.inc()

@@ -10,13 +10,13 @@ from ocrfleet.storage.store import ObjectStore
 
 
 def save_profile(store: ObjectStore, profile: Profile) -> str:
-    """Store a profile for those who take its sources in; return its digest."""
+    """Store a profile under its digest, which submissions name; return the digest. Raises TransientError."""
     store.create(keys.profile(profile.digest), profile.model_dump_json().encode())
     return profile.digest
 
 
 class Profiles:
-    """The profiles that were saved in a store."""
+    """Profiles of a store, cached in memory."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store

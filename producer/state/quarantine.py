@@ -1,4 +1,4 @@
-"""The quarantine: pages that workers died of, each of them alone with its page, until somebody has them tried again."""
+"""Quarantine: pages with which workers died while each was alone in flight, until a retry."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def quarantined(store: ObjectStore) -> Iterator[QuarantinedPage]:
-    """Yield the pages in quarantine, by document, with what was seen of them. Raises TransientError."""
+    """Yield the pages in quarantine by document. Raises TransientError."""
     for key in store.list(keys.QUARANTINED):
         document, _, name = key.removeprefix(keys.QUARANTINED).partition("/")
         page, generation = map(int, name.split("-"))
@@ -25,7 +25,7 @@ def quarantined(store: ObjectStore) -> Iterator[QuarantinedPage]:
             manifest = Manifest.from_bytes(store.get(keys.manifest(document)))
             seen = store.get(key).decode(errors="replace")
         except (NotFoundError, DamagedRecordError):
-            continue  # deleted meanwhile, or told of where the document is asked for
+            continue  # deleted meanwhile; a damaged manifest is reported where the document is read
         yield QuarantinedPage(
             document=document,
             page=page,
@@ -36,23 +36,23 @@ def quarantined(store: ObjectStore) -> Iterator[QuarantinedPage]:
 
 
 def release(store: ObjectStore, document: str) -> None:
-    """Take a document's pages out of quarantine: they are tried again, or the document is gone. Raises TransientError."""
+    """Remove a document's pages from quarantine, for a retry or a deletion. Raises TransientError."""
     for key in list(store.list(keys.quarantined_of(document))):
         store.delete(key)
 
 
 class View(BaseModel):
-    """A frozen value."""
+    """Base of the frozen values that commands print and the API returns."""
 
     model_config = ConfigDict(frozen=True)
 
 
 class QuarantinedPage(View):
-    """A page that workers died of, each alone with it."""
+    """A page with which workers died, while it was alone in flight."""
 
     document: DocumentId
     page: int
     generation: int
     uri: str
-    #: how the workers died, as far as anybody saw it
+    #: how the workers ended, where a supervisor saw it
     seen: str

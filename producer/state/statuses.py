@@ -8,6 +8,6 @@ from ocrfleet.storage.store import ObjectStore
 
 
 def latest_status(store: ObjectStore, document: str) -> Status | None:
-    """Return how a document ended last; None while it has not ended even once."""
+    """Return the status of the newest generation that ended; None without one. Raises TransientError."""
     key = max(store.list(keys.statuses(document)), default=None)
     return Status.from_bytes(store.get(key)) if key else None
