@@ -22,7 +22,7 @@ LONGEST_BODY = 1_000_000
 
 
 def verified(secret: str, headers: Mapping[str, str], body: bytes) -> bool:
-    """Return whether a request was signed with the secret, not long ago."""
+    """Return whether a request was signed with the secret, not long ago. Names of headers are in small letters."""
     delivery, timestamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
     if not timestamp.isascii() or not timestamp.isdigit() or abs(time.time() - int(timestamp)) > TOLERANCE:
         return False
@@ -42,10 +42,11 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         size = int(self.headers.get("Content-Length", 0))
         body = self.rfile.read(size) if size <= LONGEST_BODY else b""
-        if not verified(os.environ["WEBHOOK_SECRET"], self.headers, body):
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        if not verified(os.environ["WEBHOOK_SECRET"], headers, body):
             self.send_error(HTTPStatus.UNAUTHORIZED)
             return
-        delivery = self.headers["webhook-id"]
+        delivery = headers["webhook-id"]
         if delivery not in self.seen:
             self.seen.add(delivery)
             sys.stdout.write(json.dumps(json.loads(body)) + "\n")

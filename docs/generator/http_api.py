@@ -58,8 +58,8 @@ def http_api(schema: dict[str, Any]) -> str:
             content = operation.get("requestBody", {}).get("content", {})
             if content:
                 lines.append("Body: " + ", ".join(f"`{media}`" for media in content) + "\n")
-            rows = [(status, cell(one["description"])) for status, one in operation["responses"].items()]
-            lines += table(("status", "meaning"), rows)
+            answers = operation["responses"].items()
+            lines += table(("status", "meaning"), [(status, cell(one["description"])) for status, one in answers])
     lines.append("## Records\n")
     for name, part in defined.items():
         if "properties" not in part:
@@ -67,9 +67,9 @@ def http_api(schema: dict[str, Any]) -> str:
         lines.append(f"### {name}\n")
         if part.get("description"):
             lines.append(f"{escaped(inspect.cleandoc(part['description']))}\n")
-        rows = [
+        fields = [
             (f"`{field}`", type_of(kind, defined), cell(kind.get("description", "")))
             for field, kind in part["properties"].items()
         ]
-        lines += table(("field", "value", "meaning"), rows)
+        lines += table(("field", "value", "meaning"), fields)
     return "\n".join(lines) + "\n"

@@ -49,7 +49,7 @@ def _value(default: Any) -> str:
 
 
 def _limits(field: Any) -> str:
-    schema = next(iter(_property(field).values()))
+    schema = _schema(field)
     options = schema.get("anyOf", [schema])
     said = []
     for one in options:
@@ -64,13 +64,13 @@ def _limits(field: Any) -> str:
     return ", ".join(said)
 
 
-def _property(field: Any) -> dict[str, Any]:
-    """Return the JSON Schema of one field, with what it refers to put in its place."""
-    schema = create_model("One", value=(field.annotation, field)).model_json_schema()
-    defined = schema.get("$defs", {})
+def _schema(field: Any) -> dict[str, Any]:
+    """Return the JSON Schema of one field, with definitions in the place of what refers to them."""
+    model: Any = create_model("One", value=(field.annotation, field))
+    schema = model.model_json_schema()
 
-    def resolved(part: dict[str, Any]) -> dict[str, Any]:
-        return defined[part["$ref"].rpartition("/")[2]] if "$ref" in part else part
+    def resolved(part: dict[str, Any]) -> Any:
+        return schema["$defs"][part["$ref"].rpartition("/")[2]] if "$ref" in part else part
 
-    value = resolved(schema["properties"]["value"])
-    return {"value": value | {"anyOf": [resolved(one) for one in value["anyOf"]]} if "anyOf" in value else value}
+    value: dict[str, Any] = resolved(schema["properties"]["value"])
+    return value | {"anyOf": [resolved(one) for one in value["anyOf"]]} if "anyOf" in value else value
