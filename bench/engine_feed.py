@@ -149,7 +149,7 @@ def fleet(scans: Path, profile_path: Path, out: Path) -> dict[str, float]:
 
     def watch(_: Tally) -> None:
         nonlocal at_start, at_end
-        if not at_start and log.exists() and "worker ready" in log.read_text():
+        if not at_start and log.exists() and "worker.ready" in log.read_text():
             at_start = sample()
         at_end = sample()
 

@@ -222,7 +222,7 @@ def parse_page(key: str) -> tuple[int, int | None]:
     return int(match["page"]), int(generation) if generation else None
 
 
-def climb(document: str, generation: int, page: int) -> str:
+def retry_state(document: str, generation: int, page: int) -> str:
     return f"documents/{document}/climbs/{generation:05d}/{page:06d}.json"
 
 

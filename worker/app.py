@@ -1,6 +1,6 @@
 """A worker process: one engine, its renderers, and a Celery consumer of its profile's queues.
 
-Ends with 0 after a drain (SIGTERM), 70 when it broke while working (restart it), 78 when it can't start as configured.
+Exit codes: 0 after a drain (SIGTERM), 70 when it broke while working (restart it), 78 when it can't start as configured.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from ocrfleet.profiles.models import find
 from ocrfleet.settings import Settings
 from ocrfleet.sources.sources import Sources
 from ocrfleet.storage.open import open_store
-from worker import engines
-from worker import metrics as meters
-from worker.consumer import prefetch as gate
+from worker import engines, metrics
+from worker.consumer.prefetch import limit_prefetch
 from worker.consumer.tasks import Acknowledgement, register_tasks
-from worker.pipeline.jobs import Pipeline
+from worker.pipeline.context import WorkerContext
+from worker.pipeline.pipeline import Pipeline
 from worker.rendering.pool import RenderPool
 
 if TYPE_CHECKING:
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-#: Seconds that a broken worker may take to give back its jobs before it ends all the same.
+#: Seconds that a broken worker may take to give back its jobs; then it ends at once.
 _BROKEN_GRACE = 15.0
-#: Seconds beyond its drain that a worker may take to acknowledge and to end its engine.
+#: Seconds beyond its drain that a worker may take to acknowledge its jobs and to stop its engine.
 _DRAIN_GRACE = 25.0
 
 
@@ -53,28 +53,26 @@ def main(
     settings = Settings()
     logs.configure(settings.log_level)
     try:
-        code = work(settings, find(profile))
+        code = work(make_context(settings, find(profile)))
     except ConfigurationError as error:
-        log.error("worker can't start", error=str(error))  # noqa: TRY400 - one clear line
+        log.error("worker.cannot_start", error=str(error))  # noqa: TRY400 - one clear line
         code = EXIT_CONFIGURATION
     except OcrfleetError as error:
-        log.error("worker broke", error=str(error))  # noqa: TRY400
+        log.error("worker.failed", error=str(error))  # noqa: TRY400
         code = EXIT_BROKEN
     except Exception as error:
-        log.exception("worker broke", error=str(error) or type(error).__name__)
+        log.exception("worker.failed", error=str(error) or type(error).__name__)
         code = EXIT_BROKEN
     sys.stderr.flush()
     # Not sys.exit: a thread that hangs in native code would keep a broken process alive for ever.
     os._exit(code)
 
 
-def work(settings: Settings, profile: Profile) -> int:
-    """Work until told to stop or broken; return the exit code. Raises FatalError when the engine can't be loaded."""
-    worker = f"{process_name(os.getpid())}.{uuid.uuid4().hex[:8]}"
-    meters.begin(profile)
+def make_context(settings: Settings, profile: Profile) -> WorkerContext:
+    """Return what the parts of this worker share. Raises ConfigurationError. The engine is not loaded yet."""
     store = open_store(settings)
-    ledger = Ledger(settings.redis_url)
-    pipeline = Pipeline(
+    return WorkerContext(
+        worker=f"{process_name(os.getpid())}.{uuid.uuid4().hex[:8]}",
         settings=settings,
         profile=profile,
         engine=engines.create(profile, settings),
@@ -85,76 +83,102 @@ def work(settings: Settings, profile: Profile) -> int:
         ),
         store=store,
         sources=Sources(settings, store),
-        ledger=ledger,
-        worker=worker,
+        ledger=Ledger(settings.redis_url),
     )
+
+
+def _renderers(profile: Profile) -> int:
+    """Return how many renderers an engine needs: a CPU engine needs its core for itself."""
+    if profile.engine not in {"vllm", "openai"}:
+        return 1
+    return max(1, min(8, len(os.sched_getaffinity(0))))
+
+
+def work(context: WorkerContext) -> int:
+    """Work until the worker is drained or broken; return the exit code. Raises FatalError when the engine can't be loaded."""
+    settings, profile = context.settings, context.profile
+    metrics.initialise(profile)
+    pipeline = Pipeline(context)
     pipeline.start()
     app = make_app(settings, consume=queue_names(profile.name))
-    gate.install(app, pipeline)
-    fatal: list[FatalError] = []
-    breaking = threading.Lock()
-
-    def broken(error: FatalError) -> None:
-        with breaking:
-            if fatal:
-                return
-            code = _exit_code(error)
-            log.error("worker broken: it gives back its jobs and ends", error=str(error))
-            fatal.append(error)
-            _end_in(_BROKEN_GRACE + (settings.drain_seconds if code == EXIT_CONFIGURATION else 0), code)
-            state.should_stop = code
-            pipeline.drain()
-            if code != EXIT_CONFIGURATION:
-                # Before any job is given back: whoever takes it must find that this worker died with its pages.
-                # One that may not go on, as by a limit of spending, ends what it has begun.
-                leases.stop()
-
-    leases = Leases(
-        ledger,
-        state=pipeline.state,
-        lease_seconds=settings.lease_seconds,
-        job_deadline=settings.job_deadline,
-        works=pipeline.responds,
-        trouble=pipeline.trouble,
-        patient=pipeline.patient,
-        broken=broken,
-    )
-    leases.start()
-    register_tasks(
-        app, Acknowledgement(leases, broken), pipeline=pipeline, store=store, ledger=ledger, profile=profile.name
-    )
-
-    @signals.worker_shutting_down.connect(weak=False)
-    def drain(**_: Any) -> None:
-        pipeline.drain()
-        # A thread that hangs, as in a share that went away, would keep it for ever.
-        _end_in(settings.drain_seconds + _DRAIN_GRACE, EXIT_BROKEN)
-
-    @signals.setup_logging.connect(weak=False)
-    def keep_logging(**_: Any) -> None:
-        """Being connected is enough: Celery then leaves the log and its level alone."""
-
+    limit_prefetch(app, pipeline.jobs)
+    shutdown = Shutdown(context, pipeline)
+    register_tasks(app, Acknowledgement(shutdown.leases, shutdown.broken), context, pipeline)
+    signals.worker_shutting_down.connect(shutdown.drain, weak=False)
+    # Being connected is enough: Celery then leaves the log and its level alone.
+    signals.setup_logging.connect(_keep_logging, weak=False)
     consumer = app.Worker(
-        hostname=f"{profile.name}@{worker}",
+        hostname=f"{profile.name}@{context.worker}",
         pool="threads",
-        concurrency=pipeline.jobs_at_once,
+        concurrency=pipeline.jobs.concurrency,
         without_gossip=True,
         without_mingle=True,
         without_heartbeat=True,
         quiet=True,
     )
+    shutdown.leases.start()
     if settings.ready_file is not None:
         settings.ready_file.touch()
-    log.info("worker ready", worker=worker, profile=profile.name, engine=pipeline.engine_version)
+    log.info("worker.ready", worker=context.worker, profile=profile.name, engine=context.engine.version)
     consumer.start()
-    code = _exit_code(fatal[0]) if fatal else 0
-    if code != EXIT_BROKEN:
-        leases.stop()
-        pipeline.stop()
-    return code
+    return shutdown.finish()
 
 
-def _end_in(seconds: float, code: int) -> None:
+def _keep_logging(**_: Any) -> None:
+    pass
+
+
+class Shutdown:
+    """Ends this worker: in order after SIGTERM, or because it broke. Its leases say meanwhile whether it lives."""
+
+    def __init__(self, context: WorkerContext, pipeline: Pipeline) -> None:
+        self._drain_seconds = context.settings.drain_seconds
+        self._pipeline = pipeline
+        self._error: FatalError | None = None
+        self._lock = threading.Lock()
+        self.leases = Leases(
+            context.ledger,
+            state=pipeline.state,
+            lease_seconds=context.settings.lease_seconds,
+            job_deadline=context.settings.job_deadline,
+            works=pipeline.responds,
+            trouble=pipeline.engine_failure,
+            patient=pipeline.waits_for_store,
+            broken=self.broken,
+        )
+
+    def drain(self, **_: Any) -> None:
+        """Begin no more pages, and end within the time for that. Celery calls this on SIGTERM."""
+        self._pipeline.drain()
+        # A thread that hangs, as in a network share that went away, would keep the process alive for ever.
+        _exit_after(self._drain_seconds + _DRAIN_GRACE, EXIT_BROKEN)
+
+    def broken(self, error: FatalError) -> None:
+        """Give back the jobs in hand, and end with the exit code of this error. Only the first call counts."""
+        with self._lock:
+            if self._error is not None:
+                return
+            self._error = error
+            code = _exit_code(error)
+            log.error("worker.broken", error=str(error))
+            _exit_after(_BROKEN_GRACE + (self._drain_seconds if code == EXIT_CONFIGURATION else 0), code)
+            state.should_stop = code
+            self._pipeline.drain()
+            if code != EXIT_CONFIGURATION:
+                # Before any job is given back: the next worker must find that this one died with its pages. A worker that may
+                # not go on, as by a limit of spending, first ends the pages that it has begun.
+                self.leases.stop()
+
+    def finish(self) -> int:
+        """Stop what still runs, and return the exit code. To be called when the consumer has stopped."""
+        code = 0 if self._error is None else _exit_code(self._error)
+        if code != EXIT_BROKEN:
+            self.leases.stop()
+            self._pipeline.stop()
+        return code
+
+
+def _exit_after(seconds: float, code: int) -> None:
     """End this process after so many seconds, if it has not ended by then."""
     timer = threading.Timer(seconds, os._exit, [code])
     timer.daemon = True
@@ -163,13 +187,6 @@ def _end_in(seconds: float, code: int) -> None:
 
 def _exit_code(error: FatalError) -> int:
     return EXIT_CONFIGURATION if isinstance(error, ConfigurationError) else EXIT_BROKEN
-
-
-def _renderers(profile: Profile) -> int:
-    """Return how many renderers keep an engine fed: a CPU engine needs its core for itself."""
-    if profile.engine not in {"vllm", "openai"}:
-        return 1
-    return max(1, min(8, len(os.sched_getaffinity(0))))
 
 
 def run() -> None:

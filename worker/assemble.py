@@ -1,7 +1,7 @@
-"""Assembly: from stored pages, in order, to outputs and the status that names them.
+"""Assembly: writes a document's outputs from its stored pages, in order, then the status that names them.
 
-Reads the store and nothing else. The same stored pages give the same bytes; outputs are named by their content and the
-status is created once, so two assemblies at once, or a late one, change nothing that a reader has seen.
+The content comes from the store only. The same stored pages give the same bytes. Outputs are named by their content and the
+status is created once, so a second assembly, at the same time or later, changes nothing that a reader has seen.
 """
 
 from __future__ import annotations
@@ -28,11 +28,10 @@ log = structlog.get_logger(__name__)
 
 
 def assemble(store: ObjectStore, ledger: Ledger, document: str, generation: int) -> Status | None:
-    """Write a document's outputs and its status; return None when pages have no record.
+    """Write a document's outputs and its status, and return it; return None when pages have no record.
 
-    The ledger then starts anew from what the store has, so the dispatcher publishes those pages again: a missing page
-    is never papered over. Raises NotFoundError for a document that is gone, TransientError when the store or Redis is
-    away. May be repeated.
+    The ledger is then seeded again from the store, so that the dispatcher publishes those pages: no page is left out. May be
+    repeated. Raises NotFoundError for a document that was deleted, TransientError when the store or Redis can't be reached.
     """
     if store.exists(keys.status(document, generation)):
         status = Status.from_bytes(store.get(keys.status(document, generation)))
@@ -41,7 +40,7 @@ def assemble(store: ObjectStore, ledger: Ledger, document: str, generation: int)
         stored = stored_pages(store, document, generation)
         missing = sum(1 for page in manifest.pages() if page not in stored.terminal)
         if missing:
-            log.warning("pages without a record are published again", document=document, pages=missing)
+            log.warning("assembly.pages_missing", document=document, pages=missing)
             ledger.forget(document, generation)
             ledger.seed(document, generation, total=manifest.total, done=stored.done, failed=stored.failed)
             return None
@@ -49,12 +48,18 @@ def assemble(store: ObjectStore, ledger: Ledger, document: str, generation: int)
         if not store.create(keys.status(document, generation), status.to_bytes()):
             status = Status.from_bytes(store.get(keys.status(document, generation)))
     ledger.forget(document, generation)
-    log.info("document ended", document=document, status=status.status, pages=status.total, failed=len(status.failures))
+    log.info(
+        "assembly.document_ended",
+        document=document,
+        status=status.status,
+        pages=status.total,
+        failed=len(status.failures),
+    )
     return status
 
 
 def _write(store: ObjectStore, manifest: Manifest, stored: StoredPages, generation: int) -> Status:
-    """Write every format in one pass over the pages; at no time more than one page is in memory."""
+    """Write all formats in one pass over the pages, with one page in memory at a time; return the status."""
     done = sum(1 for page in manifest.pages() if page in stored.done)
     outcome = _outcome(done, manifest.total)
     failures: list[Failure] = []

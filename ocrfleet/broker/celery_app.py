@@ -140,7 +140,7 @@ def publish_assembly(app: Celery, document: str, generation: int) -> None:
 
 def _send(app: Celery, producer: Any, task: str, job: Message, queue: str) -> None:
     # argsrepr would double the size of the message; a retry inside a batch would hide a failure.
-    args = [job.model_dump(mode="json")]
+    args = [job.model_dump(mode="json", exclude_none=True)]
     app.send_task(task, args=args, queue=queue, producer=producer, retry=False, argsrepr="", kwargsrepr="")
 
 

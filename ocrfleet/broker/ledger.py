@@ -151,8 +151,8 @@ class Faults:
     deaths_alone: int = 0
     #: reason of the last fault of its own
     reason: str | None = None
-    #: rejected texts; the store then has the page's retry state
-    falls: int = 0
+    #: failed attempts, for whatever reason; the store then has the page's retry state
+    failed_attempts: int = 0
     #: how the last worker that died with it ended, where a supervisor saw it
     death: str | None = None
     #: the last fault of its own in words
@@ -343,8 +343,8 @@ class Ledger:
             pipe.expire(key, _TTL)
             return int(pipe.execute()[0])
 
-    def fell(self, document: str, generation: int, page: int) -> None:
-        """Count a rejected text of the page."""
+    def count_failed_attempt(self, document: str, generation: int, page: int) -> None:
+        """Count a failed attempt at the page, after its retry state was stored."""
         key = keys.redis_faults(document, generation)
         with _broker_errors():
             pipe = self.redis.pipeline(transaction=False)
@@ -434,7 +434,7 @@ def _faults(facts: Sequence[bytes | None]) -> Faults:
         deaths=int(deaths or 0),
         deaths_alone=int(deaths_alone or 0),
         reason=reason.decode() if reason else None,
-        falls=int(falls or 0),
+        failed_attempts=int(falls or 0),
         death=death.decode() if death else None,
         detail=detail.decode() if detail else None,
     )

@@ -148,7 +148,7 @@ class RetryStep(Record):
     #: limits of this attempt: tokens of the output, and seconds in the engine
     max_tokens: int | None = Field(default=None, ge=1)
     deadline: float | None = Field(default=None, gt=0)
-    #: another profile for one attempt, if a worker serves it
+    #: another profile, if a worker serves it: it keeps the page and tries it by its own retry policy
     profile: ProfileName | None = None
     #: use the text layer, if it can be trusted
     text_layer: bool = False
@@ -158,7 +158,7 @@ class RetryStep(Record):
         changes = (self.temperature, self.prompt, self.parser, self.long_side)
         if any(change is not None for change in changes) + (self.profile is not None) + self.text_layer != 1:
             raise ValueError(
-                "a rung is another profile, or the text layer, or changes of this profile: one of the three"
+                "a retry step is another profile, or the text layer, or changes of this profile: one of the three"
             )
         return self
 

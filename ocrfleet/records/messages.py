@@ -20,11 +20,11 @@ from ocrfleet.records.base import (
 
 
 class Message(Record):
-    """What a task gets as its only argument."""
+    """The only argument of a Celery task."""
 
     @classmethod
     def from_message(cls, message: Any) -> Self:
-        """Parse a task's argument. Raises PermanentError for anything that is no such message of this version."""
+        """Parse the argument of a task. Raises PermanentError for anything else than a message of this version."""
         try:
             return cls.model_validate(message)
         except ValidationError as error:
@@ -34,26 +34,26 @@ class Message(Record):
 
 
 class Routed(Record):
-    """Another profile, that a rule or a rung of the one before sends a page to."""
+    """The profile that reads pages instead of their document's own one, because of a route or of a retry step.
+
+    Fields that a route leaves at None are not sent: workers of 0.1 read such a message, too.
+    """
 
     profile: str
     profile_digest: Digest
-    #: of the profile before: what its texts must be in (Judgement.scripts)
+    #: scripts that the texts must be in (Judgement.scripts of the document's profile)
     scripts: tuple[str, ...] = ()
-
-
-class Climbing(Routed):
-    """Another profile that makes one attempt at a page, as a rung of the ladder of the profile that reads it says."""
-
-    #: of that ladder, from 1
-    rung: int = Field(ge=1)
-    #: limits of the attempt: tokens, and seconds in the engine
+    #: retry steps up to and including the one that sent the pages here, over all profiles; None for a route
+    rung: int | None = Field(default=None, ge=1)
+    #: limits of the first attempt by this profile, from that retry step: tokens, and seconds in the engine
     max_tokens: int | None = Field(default=None, ge=1)
     deadline: float | None = Field(default=None, gt=0)
+    #: for each profile that sent the pages on by a retry step: the number of that step. None of them gets the pages again.
+    sent_on: dict[str, int] | None = None
 
 
 class PageJob(Message):
-    """What one message carries: a range of one document's pages, in one generation."""
+    """A range of pages of one document, in one generation. One message carries one job."""
 
     schema_version: Literal[1] = 1
     document: DocumentId
@@ -61,21 +61,23 @@ class PageJob(Message):
     queue: Priority
     first: PageNumber
     last: PageNumber
-    #: who reads these pages instead of the document's own profile
+    #: the profile that reads these pages instead of the document's own one, and on whose queue the job is
     routed: Routed | None = None
-    #: who makes the next attempt at these pages, and only that one
-    climbing: Climbing | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_climbing(cls, job: Any) -> Any:
+        """Read jobs of 0.1: their `climbing` names a profile for one attempt. The pages are now routed to that profile."""
+        if not isinstance(job, dict) or "climbing" not in job:
+            return job
+        fields = {name: value for name, value in job.items() if name != "climbing"}
+        return fields if job["climbing"] is None else fields | {"routed": job["climbing"]}
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
         if self.last < self.first:
             raise ValueError("a job's last page comes before its first")
         return self
-
-    @property
-    def sent_to(self) -> Routed | None:
-        """Whose queue it is on; None for that of the document's own profile."""
-        return self.climbing or self.routed
 
 
 class AssemblyJob(Message):

@@ -94,7 +94,7 @@ class PageResult(Record):
     rotation: int = 0
     #: the text is the PDF's own
     text_layer: bool = False
-    #: rung of the profile's ladder that gave the text; 0 is the profile as it stands
+    #: the retry step that gave the text, counted over all profiles that had the page; 0 is the first attempt
     rung: int = 0
     #: stop, length, or loop for a text that was stopped as it repeated itself
     finish_reason: str | None = None
@@ -108,19 +108,21 @@ class PageResult(Record):
 
 
 class RetryState(Record):
-    """How far a page is up a ladder. Written after each attempt that was of no use.
+    """How far the retries of a page are. Written after each attempt that failed.
 
-    The last writer stands: whatever it says, the page is tried again from there, and ends.
+    The last write wins. Whatever it says, the next attempt follows from it, and the retries end.
     """
 
     schema_version: Literal[1] = 1
-    #: of the profile whose ladder that is
+    #: of the profile whose retry steps `rung` counts
     profile_digest: Digest
-    #: where it fell last; 0 is the profile as it stands
+    #: the retry step that failed last; 0 is the profile without changes
     rung: int = Field(ge=0)
-    #: and what with
+    #: why it failed
     fell: Reason
-    #: that in words, where it was no doubt about a text: whoever goes on tells it as the one before would have
+    #: the same in words, where the attempt gave no text: the next worker reports it in these words
     detail: str | None = None
-    #: failed, with the best text so far
+    #: status `failed`, with the best text so far
     best: PageResult | None = None
+    #: as in Routed: profiles that sent the page on
+    sent_on: dict[str, int] | None = None

@@ -57,9 +57,7 @@ class Sweep:
         profiles |= {profile for profile, _ in served}
         jobs, assemblies = self._inspector.jobs(sorted({name for profile in profiles for name in queue_names(profile)}))
         # A page that was sent to another profile is published for its own when no worker serves the other any more.
-        jobs = [
-            job for job in jobs if job.sent_to is None or (job.sent_to.profile, job.sent_to.profile_digest) in served
-        ]
+        jobs = [job for job in jobs if job.routed is None or (job.routed.profile, job.routed.profile_digest) in served]
         known = {(job.document, job.generation, page) for job in jobs for page in range(job.first, job.last + 1)} | {
             (document, generation, _ASSEMBLY) for document, generation in assemblies
         }

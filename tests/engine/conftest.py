@@ -16,7 +16,7 @@ from ocrfleet.settings import Settings, VllmSettings
 from tests.support.servers import Valkey, lacking
 from tests.support.stage import Stage
 from tests.support.vllm.running import Running
-from worker.pipeline.retry import DOUBTS
+from worker.pipeline.retry import REJECTIONS
 
 #: vLLM on a CPU: a tiny model (tiny_vllm), 1 GiB of KV cache, nothing compiled, nothing from the network.
 ENVIRONMENT = {
@@ -61,7 +61,7 @@ def tiny(checkpoints: dict[str, Path]) -> Callable[..., Profile]:
         assert profile.sampling is not None
         sampling: Sampling = profile.sampling.model_copy(update={"max_tokens": max_tokens})
         # Random weights write noise until they are cut off: nothing to be judged, unless a test wants it.
-        unjudged = Judgement(ignored=DOUBTS)
+        unjudged = Judgement(ignored=REJECTIONS)
         changes = {"sampling": sampling, "canary": Canary(twice=True), "judgement": unjudged, **more}
         return profile.model_copy(update=changes)
 

@@ -22,7 +22,7 @@ from tests.support.engine_contract import EngineContract, Use, printed
 from tests.support.fakes.numbered import write_book
 from tests.support.vllm.running import Running
 from tests.support.waiting import rest, scaled
-from worker.pipeline.retry import DOUBTS
+from worker.pipeline.retry import REJECTIONS
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_run_with_vllm_from_end_to_end(desk: Desk, tiny: Callable[..., Profile],
                 "sampling": {"max_tokens": 16, "ngram_size": 30},
                 "canary": {"twice": True},
                 # Random weights write noise until they are cut off.
-                "judgement": {"ignored": DOUBTS},
+                "judgement": {"ignored": REJECTIONS},
             }
         )
     )

@@ -138,7 +138,7 @@ def test_a_signal_to_the_whole_group_drains(
         assert gone([engine.pid for engine in engines], within=10)
         log = stage.logs()
         assert "engine died" not in log
-        assert "worker broken" not in log
+        assert "worker.broken" not in log
         assert valkey.client.hlen(keys.UNACKED) == 0
         left = {"ocrfleet:inflight" in name.decode() for name in valkey.client.keys("*")}
         assert left == {False}, "a page is still in the hand of a worker that has gone"

@@ -1,7 +1,7 @@
-"""The gate: a worker takes another job from Redis when it has room for its pages, and not before.
+"""The prefetch limit: a worker takes another job from Redis only when it has room for its pages.
 
-Celery's own gate (`worker_disable_prefetch`) counts jobs; this one stands before it, at the same place, and counts pages.
-A kombu consumer sleeps between events, so it is woken when there is room again: an engine would starve meanwhile.
+Celery's own limit (`worker_disable_prefetch`) counts jobs. This one counts pages, at the same place, before it. A kombu consumer
+sleeps between events, so it is woken when there is room again: the engine would be idle meanwhile.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from celery.worker.consumer.tasks import Tasks
 if TYPE_CHECKING:
     from celery import Celery
 
-    from worker.pipeline.jobs import Pipeline
+    from worker.pipeline.jobs import JobRunner
 
 
-def install(app: Celery, pipeline: Pipeline) -> None:
-    """Put the gate into the app's consumer, at each of its (re)connections."""
+def limit_prefetch(app: Celery, jobs: JobRunner) -> None:
+    """Put the limit into the app's consumer, at each of its (re)connections."""
 
-    class Gate(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types
+    class PrefetchLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types
         requires = (Tasks,)
 
         def __init__(self, *_: Any, **__: Any) -> None:
@@ -32,25 +32,25 @@ def install(app: Celery, pipeline: Pipeline) -> None:
 
         def start(self, consumer: Any) -> None:
             qos = consumer.task_consumer.channel.qos
-            by_jobs = qos.can_consume
+            limit_by_jobs = qos.can_consume
 
             def can_consume(_: Any) -> bool:
-                to_come = max(0, len(state.reserved_requests) - pipeline.jobs_in_hand)
-                return bool(pipeline.room(jobs_to_come=to_come) and by_jobs())
+                expected = max(0, len(state.reserved_requests) - jobs.in_hand)
+                return bool(jobs.has_room(expected_jobs=expected) and limit_by_jobs())
 
             qos.can_consume = MethodType(can_consume, qos)
             consumer.hub.add_reader(self._read, self._woken)
-            pipeline.on_room = self._wake
+            jobs.on_room = self._wake
 
         def _wake(self) -> None:
-            with suppress(BlockingIOError):  # it has been told, and has not woken yet
+            with suppress(BlockingIOError):  # the pipe is full: it will wake anyway
                 os.write(self._write, b"!")
 
         def _woken(self) -> None:
             os.read(self._read, 4096)
 
         def stop(self, consumer: Any) -> None:
-            pipeline.on_room = lambda: None
+            jobs.on_room = lambda: None
             consumer.hub.remove(self._read)
 
-    app.steps["consumer"].add(Gate)
+    app.steps["consumer"].add(PrefetchLimit)

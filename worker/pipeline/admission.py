@@ -1,6 +1,6 @@
-"""Admission: how many pages, and how many pixels of them, a worker has in hand at the same time.
+"""Admission: limits the pages, and the pixels of them, that a worker has in hand at the same time.
 
-First come, first served, so that a page that needs the worker for itself is not starved by others.
+First come, first served, so that a page that must run alone is not overtaken for ever.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from dataclasses import dataclass, field
 
 @dataclass(eq=False)
 class Place:
-    """A page's place. `pixels` is what it may take until it is known what it takes."""
+    """The place of one page. `pixels` is the most that its image can have, until the image is rendered."""
 
     pixels: int
     alone: bool
-    given: asyncio.Event = field(default_factory=asyncio.Event)
+    admitted: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Admission:
-    """At most `pages` pages with at most `pixels` pixels; a page larger than that is admitted by itself. For one loop."""
+    """At most `pages` pages with at most `pixels` pixels; a page larger than that is admitted alone. For one event loop."""
 
     def __init__(self, *, pages: int, pixels: int) -> None:
         self._pages = pages
@@ -37,30 +37,30 @@ class Admission:
 
     @asynccontextmanager
     async def place(self, *, pixels: int, alone: bool) -> AsyncIterator[Place]:
-        """Wait for a place, and hold it until the block ends; alone, nobody else is inside."""
+        """Wait for a place, and keep it until the block ends. With `alone`, no other page has a place meanwhile."""
         place = Place(pixels, alone)
         self._waiting.append(place)
-        self._let_in()
+        self._admit()
         try:
-            await place.given.wait()
+            await place.admitted.wait()
             yield place
         finally:
             if place in self._inside:
                 self._inside.remove(place)
             else:
                 self._waiting.remove(place)
-            self._let_in()
+            self._admit()
 
-    def takes(self, place: Place, pixels: int) -> None:
-        """Note what a page takes, once that is known: usually less than was feared."""
+    def resize(self, place: Place, pixels: int) -> None:
+        """Set the pixels that a page takes, once its image is rendered: usually fewer than reserved."""
         place.pixels = pixels
-        self._let_in()
+        self._admit()
 
-    def _let_in(self) -> None:
+    def _admit(self) -> None:
         while self._waiting and self._has_room(self._waiting[0]):
             place = self._waiting.popleft()
             self._inside.add(place)
-            place.given.set()
+            place.admitted.set()
 
     def _has_room(self, place: Place) -> bool:
         if not self._inside:

@@ -1,260 +1,244 @@
-"""One attempt at a page: fetch, render, look at it, recognise, judge."""
+"""One attempt at a page: take it in hand, render it, let the engine read it, judge the text."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
-import weakref
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+import structlog
+
 from ocrfleet import keys
-from ocrfleet.errors import PageFaultError, PermanentError, Reason
+from ocrfleet.broker.ledger import Hold
+from ocrfleet.errors import (
+    ConfigurationError,
+    FatalError,
+    PageFaultError,
+    PermanentError,
+    Reason,
+    TransientError,
+    UnavailableError,
+)
 from ocrfleet.profiles.profile import TextLayer
-from ocrfleet.records.documents import Kind
 from ocrfleet.records.pages import PageResult, PageStatus
-from worker import metrics as meters
+from worker import metrics
 from worker.imaging import figures, ink
 from worker.parsers import Parsed, parse
 from worker.pipeline.admission import Admission
-from worker.pipeline.errors import DrainingError, SkippedError
-from worker.pipeline.health import Health
-from worker.pipeline.verdict import check_script, judge
-from worker.text_layer import trust as text_layer
+from worker.pipeline.errors import DrainingError, RoutedError, StepSkippedError, SupersededError
+from worker.pipeline.images import PageImages
+from worker.pipeline.own_text import own_text
+from worker.pipeline.run_record import RunningAttempt
+from worker.pipeline.utilisation import Utilisation
+from worker.pipeline.verdict import judge
 
 if TYPE_CHECKING:
     from ocrfleet.profiles.profile import Profile
-    from ocrfleet.records.documents import Manifest, Source
-    from ocrfleet.records.messages import PageJob
-    from ocrfleet.records.pages import Block, Line
-    from ocrfleet.settings import Settings
-    from ocrfleet.sources.sources import Sources
-    from ocrfleet.storage.store import ObjectStore
-    from worker.engines.base import Engine, Recognition
+    from ocrfleet.records.pages import Block
+    from worker.engines.base import Recognition
     from worker.imaging.page_image import PageImage
     from worker.pipeline.admission import Place
+    from worker.pipeline.context import WorkerContext
+    from worker.pipeline.page import Page
+    from worker.pipeline.retry import Step
     from worker.pipeline.routing import Router
-    from worker.pipeline.run_record import Try
-    from worker.pipeline.store_retry import StoreRetry
-    from worker.pipeline.utilisation import Feed
     from worker.pipeline.verdict import Rejection
-    from worker.rendering.pool import RenderPool
-    from worker.text_layer.trust import TextLayerWords
+
+log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """How an attempt is made."""
+class Attempts:
+    """Makes attempts at pages with one engine. Made once the engine has started; for one event loop."""
 
-    #: of the ladder; 0 is the profile as it stands
-    rung: int
-    #: as the rung changes it
-    profile: Profile
-    #: what becomes of the PDF's own text in this attempt
-    text_layer: TextLayer = TextLayer.IGNORE
-
-
-class Reading:
-    """Makes attempts at pages with one engine, for one event loop."""
-
-    def __init__(
-        self,
-        *,
-        settings: Settings,
-        engine: Engine,
-        renderers: RenderPool,
-        store: ObjectStore,
-        sources: Sources,
-        patience: StoreRetry,
-        fetching: StoreRetry,
-        admission: Admission,
-        router: Router,
-        feed: Feed,
-        health: Health,
-    ) -> None:
-        self._render_deadline = settings.render_deadline
-        self._passwords = settings.passwords()
-        self._engine = engine
-        self._renderers = renderers
-        self._store = store
-        self._sources = sources
-        self._patience = patience
-        self._fetching = fetching
-        #: of each source that is being opened: a download keeps one thread waiting, not one for each page
-        self._opening: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
-        self._admission = admission
+    def __init__(self, context: WorkerContext, router: Router) -> None:
+        settings, profile, engine = context.settings, context.profile, context.engine
+        self._context = context
         self._router = router
-        self._feed = feed
-        self._health = health
+        self._images = PageImages(context)
+        # What the engine takes at once, a page for each renderer, and some that are prepared, as pages end in bursts.
+        self.capacity = engine.concurrency + engine.ahead + context.renderers.size + engine.concurrency // 8
+        self._admission = Admission(pages=self.capacity, pixels=settings.pixels_in_flight * 1_000_000)
+        sides = [profile.render.long_side, *(step.long_side or 0 for step in profile.ladder)]
+        self._most_pixels = min(profile.render.max_pixels, max(sides) ** 2)
         self._engine_slots = asyncio.Semaphore(engine.concurrency + engine.ahead)
+        self.utilisation = Utilisation(worker=context.worker, profile=profile, slots=engine.concurrency)
 
-    async def attempt(self, job: PageJob, manifest: Manifest, current: Try, step: Step, place: Place) -> PageResult:
-        """Return the page's result: done, or failed with a text that is not believed, and why.
+    async def make(self, page: Page, step: Step) -> PageResult:
+        """Make one attempt and return its result: done, or failed with the text that is rejected, and why.
 
-        Raises SkippedError, MovedError, DrainingError, and whatever renderers, engine and store raise.
+        Raises StepSkippedError, PageFaultError or PermanentError for the page, RoutedError or SupersededError when it is not
+        for this worker, DrainingError or TransientError when it goes back to the queue, FatalError when this worker is broken.
+        No page is held against the worker that raised a ConfigurationError or UnavailableError: it had no part in that.
         """
-        image, kind, layer = await self._render(manifest, current, step)
-        self._admission.takes(place, image.width * image.height)
-        known: dict[str, Any] = {
-            "page": current.page,
-            "width_px": image.width,
-            "height_px": image.height,
-            "width_pt": round(image.width_pt, 2),
-            "height_pt": round(image.height_pt, 2),
-            "rotation": image.rotation,
-            "rung": step.rung,
-        }
-        if await self._patience.once(ink.is_blank, image):
-            return self.told(step.profile, PageStatus.DONE, blank=True, **known)
+        alone = page.faults.deaths >= self._context.settings.suspect_deaths or page.faults.deaths_alone > 0
+        with ExitStack() as preparing:
+            preparing.enter_context(self.utilisation.preparing())
+            async with self._admission.place(pixels=self._most_pixels, alone=alone) as place:
+                await self._take_in_hand(page, alone=alone)
+                attempt = RunningAttempt(page.number, step.rung, preparing)
+                async with self._recorded(page, attempt):
+                    result = await self._read(page, step, attempt, place)
+                page.attempts.append(attempt.ended(result.reason or "done", result.detail))
+                return result
+
+    async def _take_in_hand(self, page: Page, *, alone: bool) -> None:
+        """Hold the page in the ledger. Raises SupersededError when another worker has it, or nobody wants it any more."""
+        if self._context.health.leaving:
+            raise DrainingError("the worker is leaving")
+        retry, ledger = self._context.store_retry, self._context.ledger
+        hold = functools.partial(ledger.hold, worker=self._context.worker, alone=alone)
+        held = await retry.call(hold, *page.key)
+        if held is Hold.TAKEN:
+            raise SupersededError
+        if held is Hold.UNKNOWN and await retry.call(self._document_ended, page):
+            await retry.call(ledger.release, *page.key)
+            raise SupersededError
+
+    def _document_ended(self, page: Page) -> bool:
+        """Say whether the page's document has a status, as after a cancellation, or was deleted."""
+        store, (document, generation, _) = self._context.store, page.key
+        return store.exists(keys.status(document, generation)) or not store.exists(keys.manifest(document))
+
+    @asynccontextmanager
+    async def _recorded(self, page: Page, attempt: RunningAttempt) -> AsyncIterator[None]:
+        """Add an attempt that raises to the run record; release the page where the error is not its own."""
+        try:
+            yield
+        except StepSkippedError as error:
+            page.attempts.append(attempt.ended("skipped", str(error)))
+            raise
+        except (PermanentError, PageFaultError) as error:
+            page.attempts.append(attempt.ended(error.reason, error.detail))
+            raise
+        except (TransientError, DrainingError, RoutedError, ConfigurationError, UnavailableError) as error:
+            self._context.health.broken |= isinstance(error, FatalError)
+            page.attempts.append(attempt.ended(str(error)))
+            await self._context.store_retry.call(self._context.ledger.release, *page.key)
+            raise
+        except FatalError:
+            # The worker keeps the page: the ledger will find that the worker died with it.
+            self._context.health.broken = True
+            page.attempts.append(attempt.ended("worker broken"))
+            raise
+        except Exception as error:  # an error in our own code fails this page only
+            log.exception("page.raised")
+            detail = f"{type(error).__name__} in ocrfleet; the worker's log has the place"
+            page.attempts.append(attempt.ended(Reason.INTERNAL_ERROR, detail))
+            raise PageFaultError(Reason.INTERNAL_ERROR, detail) from error
+
+    async def _read(self, page: Page, step: Step, attempt: RunningAttempt, place: Place) -> PageResult:
+        """Render a page, look at it, and read it if that is needed."""
+        begun = time.perf_counter()
+        rendered = await self._images.render(page, step)
+        attempt.facts["render_seconds"] = round(time.perf_counter() - begun, 3)
+        image = rendered.image
+        self._admission.resize(place, image.width * image.height)
+        in_thread = self._context.store_retry.once
+        result = functools.partial(
+            page_result,
+            self._context,
+            step.profile,
+            page=page.number,
+            width_px=image.width,
+            height_px=image.height,
+            width_pt=round(image.width_pt, 2),
+            height_pt=round(image.height_pt, 2),
+            rotation=image.rotation,
+            rung=step.rung,
+        )
+        if await in_thread(ink.is_blank, image):
+            return result(PageStatus.DONE, blank=True)
         if step.text_layer is not TextLayer.IGNORE:
-            own = await self._patience.once(_own_text, layer, image, step)
+            own = await in_thread(own_text, rendered.words, image, step)
             if own is not None:
-                text, lines, doubt = own
-                return self._read(step, doubt, text_layer=True, text=text, lines=lines, **known)
-        if self._router.rules and job.sent_to is None and not step.rung:
-            await self._router.check(image, ink=await self._patience.once(ink.share, image), kind=kind)
-        recognition = await self._recognise(image, current, step)
-        with meters.stage("judge", step.profile.name):
-            parsed, doubt = await self._patience.once(_judged, recognition, image, step.profile)
-        return self._read(
-            step,
-            doubt,
+                return result(**_status(own.rejection), text_layer=True, text=own.text, lines=own.lines)
+        if not step.number and self._router.has_routes(page):
+            share = await in_thread(ink.share, image)
+            routed = await self._router.by_route(image, ink=share, kind=rendered.kind)
+            if routed is not None:
+                raise RoutedError(routed)
+        recognition = await self._recognise(image, step, attempt)
+        with metrics.stage("judge", step.profile.name):
+            parsed, rejection = await in_thread(_parse_and_judge, recognition, image, step.profile)
+        return result(
+            **_status(rejection),
             text=parsed.text,
             markdown=step.profile.prompt is not None,
             lines=recognition.lines,
-            blocks=await self._with_figures(job, current.page, image, parsed),
+            blocks=await self._store_figures(page, image, parsed),
             finish_reason=recognition.finish_reason,
             tokens=recognition.tokens,
-            **known,
         )
-
-    def _read(self, step: Step, doubt: Rejection | None, **known: Any) -> PageResult:
-        """Return the result of an attempt that gave a text."""
-        if doubt is None:
-            return self.told(step.profile, PageStatus.DONE, **known)
-        return self.told(step.profile, PageStatus.FAILED, reason=doubt.reason, detail=doubt.detail, **known)
-
-    def told(self, profile: Profile, status: PageStatus, **known: Any) -> PageResult:
-        """Return a result with what is known of who made it."""
-        return PageResult(
-            status=status,
-            profile=profile.name,
-            engine=profile.engine,
-            engine_version=self._engine.version,
-            model=profile.model,
-            revision=profile.revision,
-            **known,
-        )
-
-    async def _render(
-        self, manifest: Manifest, current: Try, step: Step
-    ) -> tuple[PageImage, Kind, TextLayerWords | None]:
-        index, inner = manifest.locate(current.page)
-        source = manifest.sources[index]
-        layer = None
-        begun = time.perf_counter()
-        async with self._opened(source, step.profile.name) as fd:
-            page = source.sha256, fd, source.kind, inner
-            limits: dict[str, Any] = {"passwords": self._passwords, "deadline": self._render_deadline}
-            with meters.stage("render", step.profile.name):
-                image = await self._renderers.render(*page, step.profile.render, **limits)
-                if step.text_layer is not TextLayer.IGNORE:
-                    # What can't be taken out can't be trusted. A crash may pass, where there is nothing but the layer.
-                    with suppress(PermanentError, *([] if _only_the_layer(step) else [PageFaultError])):
-                        layer = await self._renderers.layer(*page, **limits)
-        current.facts["render_seconds"] = round(time.perf_counter() - begun, 3)
-        return image, source.kind, layer
-
-    @asynccontextmanager
-    async def _opened(self, source: Source, profile: str) -> AsyncIterator[int]:
-        """Open a page's source, and make sure that it is what was registered until the block has ended.
-
-        In threads: one that lies elsewhere is fetched, a file that was touched is hashed again, the cache makes room.
-        """
-        opened = self._sources.opened(source)
-        with meters.stage("fetch", profile):
-            async with self._opening.setdefault(source.uri, asyncio.Lock()):
-                fd = await self._fetching.once(opened.__enter__)
-        try:
-            yield fd
-        except BaseException as error:
-            await self._patience.once(opened.__exit__, type(error), error, error.__traceback__)
-            raise
-        await self._patience.once(opened.__exit__, None, None, None)
 
     @asynccontextmanager
     async def _engine_slot(self) -> AsyncIterator[None]:
-        with self._feed.waiting():
+        with self.utilisation.waiting():
             await self._engine_slots.acquire()
         try:
             yield
         finally:
             self._engine_slots.release()
 
-    async def _recognise(self, image: PageImage, current: Try, step: Step) -> Recognition:
-        """Give a page to the engine once it has room; only then its deadline begins."""
+    async def _recognise(self, image: PageImage, step: Step, attempt: RunningAttempt) -> Recognition:
+        """Give a page to the engine once it has room. The page's deadline begins then."""
+        health, engine = self._context.health, self._context.engine
         async with self._engine_slot():
-            if self._health.stuck or self._health.broken:
+            if health.stuck or health.broken:
                 raise DrainingError("the engine hangs, or broke, in another page")
-            current.making_ready.close()
-            begun = time.perf_counter()
+            attempt.preparing.close()
             if step.profile.sampling is not None:
-                current.facts["temperature"] = step.profile.sampling.temperature
+                attempt.facts["temperature"] = step.profile.sampling.temperature
+            begun = time.perf_counter()
             try:
-                with self._feed.with_engine(), meters.stage("recognise", step.profile.name):
+                with self.utilisation.recognising(), metrics.stage("recognise", step.profile.name):
                     async with asyncio.timeout(step.profile.page_deadline):
-                        recognition = await self._engine.recognise(image, step.profile)
+                        recognition = await engine.recognise(image, step.profile)
             except TimeoutError as error:
-                self._health.stuck = not self._engine.interruptible
+                health.stuck = not engine.interruptible
                 detail = f"the engine did not answer within {step.profile.page_deadline:g} seconds"
                 raise PageFaultError(Reason.ENGINE_DEADLINE, detail) from error
             finally:
-                current.facts["recognise_seconds"] = round(time.perf_counter() - begun, 3)
-        self._feed.wrote(recognition.tokens)
-        meters.recognised(recognition, step.profile.name)
+                attempt.facts["recognise_seconds"] = round(time.perf_counter() - begun, 3)
+        self.utilisation.add_tokens(recognition.tokens)
+        metrics.count_tokens(recognition, step.profile.name)
         if recognition.tokens is not None:
-            current.facts["tokens"] = recognition.tokens
+            attempt.facts["tokens"] = recognition.tokens
         return recognition
 
-    async def _with_figures(self, job: PageJob, page: int, image: PageImage, parsed: Parsed) -> tuple[Block, ...]:
-        """Store the pictures of a page, and return its blocks with their names."""
-        blocks, pictures = await self._patience.once(figures.cut, page, image, parsed.blocks)
+    async def _store_figures(self, page: Page, image: PageImage, parsed: Parsed) -> tuple[Block, ...]:
+        """Store the figures of a page, and return its blocks with their names."""
+        retry = self._context.store_retry
+        blocks, pictures = await retry.once(figures.cut, page.number, image, parsed.blocks)
         for name, picture in pictures.items():
-            await self._patience.call(self._store.create, keys.figure(job.document, name), picture)
+            await retry.call(self._context.store.create, keys.figure(page.job.document, name), picture)
         return blocks
 
 
-def _only_the_layer(step: Step) -> bool:
-    return step.text_layer is TextLayer.ONLY and not step.rung
+def page_result(context: WorkerContext, profile: Profile, status: PageStatus, **fields: Any) -> PageResult:
+    """Return the result of a page, with the engine and model that made it."""
+    return PageResult(
+        status=status,
+        profile=profile.name,
+        engine=profile.engine,
+        engine_version=context.engine.version,
+        model=profile.model,
+        revision=profile.revision,
+        **fields,
+    )
 
 
-def _judged(recognition: Recognition, image: PageImage, profile: Profile) -> tuple[Parsed, Rejection | None]:
-    """Take apart what an engine wrote, and say whether it is believed. Takes long for a text of a million characters."""
+def _status(rejection: Rejection | None) -> dict[str, Any]:
+    if rejection is None:
+        return {"status": PageStatus.DONE}
+    return {"status": PageStatus.FAILED, "reason": rejection.reason, "detail": rejection.detail}
+
+
+def _parse_and_judge(recognition: Recognition, image: PageImage, profile: Profile) -> tuple[Parsed, Rejection | None]:
+    """Parse what an engine wrote, and return why it is rejected. A text of a million characters takes long."""
     parsed = parse(profile.parser, recognition.text, width_px=image.width, height_px=image.height)
     if recognition.blocks and not parsed.blocks:
         parsed = Parsed(text=parsed.text, blocks=recognition.blocks)
     return parsed, judge(parsed, recognition, image, profile.judgement)
-
-
-def _own_text(
-    layer: TextLayerWords | None, image: PageImage, step: Step
-) -> tuple[str, tuple[Line, ...], Rejection | None] | None:
-    """Return the text that a page has already, its lines, and why it is not believed; None when the page is to be read.
-
-    Raises SkippedError when a rung of the ladder wanted it and it can't be trusted, PermanentError when it is all that was
-    asked for and there is none.
-    """
-    why = "the page's own text can't be taken out" if layer is None else text_layer.distrust(layer, image)
-    doubt = None
-    if layer is not None and why is None:
-        text, lines = text_layer.reading(layer, image)
-        doubt = check_script(text, step.profile.judgement)
-        if doubt is None or _only_the_layer(step):
-            return text, lines, doubt
-    if step.text_layer is TextLayer.PREFER:
-        return None
-    if step.rung:
-        raise SkippedError(why if doubt is None else doubt.detail)
-    raise PermanentError(Reason.NO_TEXT_LAYER, f"{why}; with --text-layer prefer such pages are read")

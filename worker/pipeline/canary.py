@@ -1,4 +1,4 @@
-"""The canary: a page that a worker must read before it takes any job. A worker that fails every page fast is the worst."""
+"""Self-test: a worker must read the canary page before it takes any job. A worker that fails every page fast does the most harm."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from ocrfleet.profiles.profile import Profile
 
 TEXT = "The ferry left at nine"
-#: Pixels: like a line of 20 points at 200 dpi.
+#: Pixels: a line of 20 points at 200 dpi.
 _SIZE, _FONT_SIZE = (800, 200), 56
 
 
-def draw() -> PageImage:
+def draw_canary() -> PageImage:
     """Return the canary page: one line of large print."""
     page = Image.new("RGB", _SIZE, "white")
     ImageDraw.Draw(page).text((40, 60), TEXT, fill="black", font=ImageFont.load_default(_FONT_SIZE))
@@ -27,23 +27,24 @@ def draw() -> PageImage:
 
 
 async def self_test(engine: Engine, profile: Profile) -> None:
-    """Have the engine read the canary. Raises FatalError when it fails, or does not read what the profile says."""
+    """Let the engine read the canary page. Raises FatalError when it fails, or when the words of the profile are missing."""
     canary = profile.canary
-    asked = profile if canary.prompt is None else profile.model_copy(update={"prompt": canary.prompt})
-    text = await _read(engine, asked)
-    found = text.lower()
-    missing = [word for word in canary.words if word not in found]
+    if canary.prompt is not None:
+        profile = profile.model_copy(update={"prompt": canary.prompt})
+    text = await _recognise(engine, profile)
+    lower = text.lower()
+    missing = [word for word in canary.words if word not in lower]
     if missing:
         raise FatalError(f"the engine misreads the canary page: {text[:200]!r} lacks {', '.join(missing)}")
     if canary.twice:
-        again = await _read(engine, asked)
+        again = await _recognise(engine, profile)
         if not text.strip() or text != again:
             raise FatalError(f"the engine reads the canary page as {text[:200]!r}, and then as {again[:200]!r}")
 
 
-async def _read(engine: Engine, profile: Profile) -> str:
+async def _recognise(engine: Engine, profile: Profile) -> str:
     try:
-        return (await engine.recognise(draw(), profile)).text
+        return (await engine.recognise(draw_canary(), profile)).text
     except FatalError:
         raise
     except Exception as error:

@@ -1,19 +1,30 @@
-"""How an attempt or a page's visit ends early."""
+"""How an attempt at a page, or the work on it, ends without a result."""
 
 from __future__ import annotations
 
-from ocrfleet.errors import (
-    OcrfleetError,
-)
+from typing import TYPE_CHECKING
+
+from ocrfleet.errors import OcrfleetError
+
+if TYPE_CHECKING:
+    from ocrfleet.records.messages import Routed
 
 
 class SupersededError(OcrfleetError):
-    """Nothing is to be done: another worker reads the page or did, or its document was cancelled or deleted."""
+    """The page needs no work: another worker has it or is done with it, or its document was cancelled or deleted."""
 
 
 class DrainingError(OcrfleetError):
-    """The worker is leaving: the page goes to somebody else."""
+    """The worker is leaving: the page goes back to the queue."""
 
 
-class SkippedError(OcrfleetError):
-    """The attempt can't be made, as that at a text layer which is not there or can't be trusted."""
+class StepSkippedError(OcrfleetError):
+    """The attempt can't be made: its text layer is missing or can't be trusted."""
+
+
+class RoutedError(OcrfleetError):
+    """The page goes to the queue of another profile. It has no record yet."""
+
+    def __init__(self, routed: Routed) -> None:
+        super().__init__(f"the page goes to profile {routed.profile}")
+        self.routed = routed

@@ -1,4 +1,4 @@
-"""Whether this worker may go on: broken, stuck or leaving."""
+"""Whether this worker goes on, drains, or is broken."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from dataclasses import dataclass
 
 @dataclass
 class Health:
-    """Whether a worker goes on. `stuck`: a page hangs in an engine that can't be interrupted, so it gets no other.
+    """The state of one worker, which its parts set and read. For one event loop, but for `draining`."""
 
-    `broken`: the engine is, or it may not go on. `draining`: no page is begun any more.
-    """
-
+    #: a page hangs in an engine that can't be interrupted: the engine gets no other page
     stuck: bool = False
+    #: the engine is broken, or it may not go on
     broken: bool = False
+    #: no further page is begun
     draining: bool = False
+    #: the drain took too long: pages that were begun go back to the queue
+    giving_back: bool = False
 
     @property
     def leaving(self) -> bool:

@@ -1,27 +1,33 @@
-"""The ladder: how a page is tried again whose text was not believed, or that failed by itself, and which text stands.
+"""The retry policy: which attempt comes next after one that failed, and which text stands when none is accepted.
 
-A page goes up only: from where it fell, to the next rung that is a remedy for what it fell with. So it ends, whatever it
-falls with. A text that is believed ends the climb. Else the best one stands, as that of a failed page: what is doubted
-least, in the order of `DOUBTS`; of two that are doubted alike, the one with more in it, where what repeats counts
-once; of equals, the earlier. So no page is worse off for having been tried again.
+A page goes through the retry steps of a profile upwards only: from the step that failed to the next one that is a remedy for
+one of the reasons. So the retries end, whatever the reasons are. The first accepted text ends them. When none is accepted,
+the best text is kept with the failed page: the one with the least severe reason, in the order of `REJECTIONS`; of two with
+the same reason the one with more in it, where repetitions count once; of equals the earlier one. So no attempt makes the
+result of a page worse.
 """
 
 from __future__ import annotations
 
 import zlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ocrfleet.errors import Reason
+from ocrfleet.profiles.profile import TextLayer
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from ocrfleet.profiles.profile import RetryStep
+    from ocrfleet.profiles.profile import Profile, RetryStep
     from ocrfleet.records.pages import PageResult
+    from ocrfleet.settings import Settings
+    from worker.pipeline.page import Page
 
-#: From the least: a text that ends too early is right as far as it goes, one that loops until it does; what can't be taken
-#: apart may still be read; what is in another script, or was made up, had better not be; nothing is worse than anything.
-DOUBTS = (
+#: Why a text may be rejected, the least severe reason first. A text that ends too early is right as far as it goes, and a loop
+#: until it begins; what can't be parsed may still be read; the wrong script and an invented text had better not be; an empty
+#: text is worse than any other.
+REJECTIONS = (
     Reason.TRUNCATED,
     Reason.REPETITION,
     Reason.UNPARSABLE,
@@ -31,21 +37,97 @@ DOUBTS = (
 )
 
 
-def rungs_above(ladder: tuple[RetryStep, ...], rung: int, fell: Collection[Reason]) -> list[int]:
-    """Return the numbers (from 1) of the rungs above `rung` that are a remedy for something that a page fell with."""
+@dataclass(frozen=True, slots=True)
+class Step:
+    """How an attempt is made."""
+
+    #: of the retry step in this worker's profile; 0 is the profile without changes
+    number: int
+    #: the same over all profiles that had the page: what results and run records say
+    rung: int
+    #: the profile, changed by the retry step
+    profile: Profile
+    #: whether the PDF's own text is used in this attempt
+    text_layer: TextLayer
+
+    @property
+    def only_text_layer(self) -> bool:
+        """Whether the page has no other result than the PDF's own text, because its profile says so."""
+        return self.text_layer is TextLayer.ONLY and not self.number
+
+
+class RetryPolicy:
+    """Chooses the attempts at a page from the retry steps of one profile."""
+
+    def __init__(self, profile: Profile, settings: Settings) -> None:
+        self._profile = profile
+        self._steps = profile.ladder
+        self._page_attempts = settings.page_attempts
+        self._page_deadline = settings.page_deadline
+
+    def candidates(self, page: Page) -> list[int]:
+        """Return the numbers of the steps that may be tried next, the best one first."""
+        retry = page.retry
+        if retry is None:
+            return [0]
+        reasons = {retry.fell} | ({page.best.reason} if page.best is not None and page.best.reason else set())
+        numbers = steps_above(self._steps, retry.rung, reasons)
+        exhausted = page.faults.attempts >= self._page_attempts
+        if page.sent_on.get(self._profile.name) == retry.rung:
+            numbers.insert(0, retry.rung)  # it was sent on by this step, and stays with the profile that it went to
+        elif retry.fell not in REJECTIONS and not exhausted:
+            numbers.append(retry.rung)  # a fault may pass: once more in the same way
+        if exhausted:  # the engine gets it no more
+            numbers = [number for number in numbers if self._without_engine(number)]
+        return [number for number in numbers if number not in page.unavailable]
+
+    def retry_step(self, number: int) -> RetryStep | None:
+        """Return a retry step of the profile; None for 0."""
+        return self._steps[number - 1] if number else None
+
+    def step(self, page: Page, number: int) -> Step:
+        """Return the attempt in this worker that the retry step with this number asks for."""
+        profile, text_layer = self._profile_for(page), self._profile.text_layer
+        routed, retry_step = page.job.routed, self.retry_step(number)
+        if retry_step is not None:
+            profile = profile.at(retry_step)
+            text_layer = TextLayer.ONLY if retry_step.text_layer else TextLayer.IGNORE
+        elif routed is not None and routed.rung is not None:
+            # The retry step of another profile wants this engine to read the page, within its limits.
+            profile = profile.limited(max_tokens=routed.max_tokens, deadline=routed.deadline)
+            text_layer = TextLayer.IGNORE
+        # The deadline in the settings holds for every step.
+        profile = profile.limited(deadline=self._page_deadline)
+        return Step(number, page.steps_before + number, profile, text_layer)
+
+    def _without_engine(self, number: int) -> bool:
+        step = self.retry_step(number)
+        return step is not None and (step.profile is not None or step.text_layer)
+
+    def _profile_for(self, page: Page) -> Profile:
+        """Return the profile with the scripts that the page's document must be in."""
+        routed = page.job.routed
+        if routed is None or not routed.scripts:
+            return self._profile
+        judgement = self._profile.judgement.model_copy(update={"scripts": routed.scripts})
+        return self._profile.model_copy(update={"judgement": judgement})
+
+
+def steps_above(steps: tuple[RetryStep, ...], number: int, reasons: Collection[Reason]) -> list[int]:
+    """Return the numbers (from 1) of the retry steps above `number` that are a remedy for one of the reasons."""
     return [
-        number
-        for number, step in enumerate(ladder, start=1)
-        if number > rung and (not step.after or not set(fell).isdisjoint(step.after))
+        above
+        for above, step in enumerate(steps, start=1)
+        if above > number and (not step.after or not set(reasons).isdisjoint(step.after))
     ]
 
 
 def better(result: PageResult, than: PageResult | None) -> PageResult:
-    """Return the better one of two results that are not believed; the second where they are equally good."""
+    """Return the better one of two rejected results; the second one where they are equally good."""
     return result if than is None or _rank(result) < _rank(than) else than
 
 
 def _rank(result: PageResult) -> tuple[int, int]:
-    doubt = DOUBTS.index(result.reason) if result.reason in DOUBTS else len(DOUBTS)
-    # How much is in a text: bytes when it is compressed, so that copies count for little.
-    return doubt, -len(zlib.compress(result.text.encode(errors="replace")))
+    severity = REJECTIONS.index(result.reason) if result.reason in REJECTIONS else len(REJECTIONS)
+    # The size of the compressed text: copies add little to it.
+    return severity, -len(zlib.compress(result.text.encode(errors="replace")))

@@ -1,94 +1,75 @@
-"""Pages that go to another profile's queue: by a rule of their profile, up its ladder, or back from there."""
+"""Routing: sends pages to the queues of other profiles, by a route or a retry step of this worker's profile.
+
+A routed page stays with the profile that it went to, which tries it by its own retry steps. It may be sent on from there, but
+never to its document's own profile nor to one that sent it on before: so it passes each profile once at most.
+"""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ocrfleet.errors import OcrfleetError
-from ocrfleet.records.messages import Climbing, Routed
+from ocrfleet.records.messages import Routed
 
 if TYPE_CHECKING:
-    from ocrfleet.broker.ledger import Ledger
-    from ocrfleet.profiles.profile import Profile, RetryStep
-    from ocrfleet.records.documents import Kind, Manifest
-    from ocrfleet.records.messages import PageJob
+    from ocrfleet.profiles.profile import RetryStep
+    from ocrfleet.records.documents import Kind
     from worker.imaging.page_image import PageImage
-    from worker.pipeline.store_retry import StoreRetry
+    from worker.pipeline.context import WorkerContext
+    from worker.pipeline.page import Page
 
-#: Seconds that it is remembered which profiles are served.
+#: Seconds for which the list of served profiles is kept.
 _REMEMBERED = 5.0
 _POINTS_PER_INCH = 72.0
 
 
-@dataclass(frozen=True, slots=True)
-class Destination:
-    """The profile on whose queue a page is put, and what its job says of that."""
-
-    profile: str
-    routed: Routed | None = None
-    climbing: Climbing | None = None
-
-
-class MovedError(OcrfleetError):
-    """The page goes to another profile: it has no record yet, and its job no more business with it."""
-
-    def __init__(self, to: Destination) -> None:
-        super().__init__(f"the page goes to profile {to.profile}")
-        self.to = to
-
-
-def back_home(job: PageJob, manifest: Manifest) -> Destination:
-    """Return where a page goes that came to this worker for one attempt only."""
-    return Destination(job.routed.profile if job.routed else manifest.profile, routed=job.routed)
-
-
 class Router:
-    """Knows a profile's rules, and which profiles are served."""
+    """Decides by the routes and retry steps of one profile, and by which profiles workers serve now."""
 
-    def __init__(self, profile: Profile, ledger: Ledger, patience: StoreRetry) -> None:
-        self._routes = profile.routes
-        self._scripts = profile.judgement.scripts
-        self._ledger = ledger
-        self._patience = patience
-        self._asked = -_REMEMBERED
+    def __init__(self, context: WorkerContext) -> None:
+        self._context = context
+        self._profile = context.profile
+        self._read_at = -_REMEMBERED
         self._served: dict[str, str] = {}
 
-    @property
-    def rules(self) -> bool:
-        return bool(self._routes)
+    def has_routes(self, page: Page) -> bool:
+        """Say whether a route may apply to the page: each page is routed once."""
+        return bool(self._profile.routes) and page.job.routed is None
 
-    async def check(self, image: PageImage, *, ink: float, kind: Kind) -> None:
-        """Raise MovedError when a rule fits the page and somebody serves the profile that it names."""
+    async def by_route(self, image: PageImage, *, ink: float, kind: Kind) -> Routed | None:
+        """Return where a route sends a page with this share of ink (0..1); None when none applies or is served."""
         inches = max(image.width_pt, image.height_pt) / _POINTS_PER_INCH
-        route = next((route for route in self._routes if route.fits(inches=inches, ink=ink, kind=kind)), None)
-        if route is None:
-            return
-        digest = (await self._profiles()).get(route.to)
-        if digest is not None:
-            to = Routed(profile=route.to, profile_digest=digest, scripts=self._scripts)
-            raise MovedError(Destination(route.to, routed=to))
-
-    async def up(self, job: PageJob, number: int, rung: RetryStep) -> Destination | None:
-        """Return where a rung sends a page; None when nobody serves that profile."""
-        digest = (await self._profiles()).get(rung.profile or "")
-        if rung.profile is None or digest is None:
+        matching = (route for route in self._profile.routes if route.fits(inches=inches, ink=ink, kind=kind))
+        route = next(matching, None)
+        digest = (await self._served_profiles()).get(route.to) if route is not None else None
+        if route is None or digest is None:
             return None
-        climbing = Climbing(
-            profile=rung.profile,
-            profile_digest=digest,
-            scripts=job.routed.scripts if job.routed is not None else self._scripts,
-            rung=number,
-            max_tokens=rung.max_tokens,
-            deadline=rung.deadline,
-        )
-        return Destination(rung.profile, routed=job.routed, climbing=climbing)
+        return Routed(profile=route.to, profile_digest=digest, scripts=self._profile.judgement.scripts)
 
-    async def _profiles(self) -> dict[str, str]:
-        """Return the digests of the profiles that are served, by name."""
-        if time.monotonic() - self._asked >= _REMEMBERED:
-            workers = await self._patience.call(self._ledger.workers)
+    async def by_step(self, page: Page, number: int, step: RetryStep) -> Routed | str:
+        """Return where a retry step that names another profile sends a page, or why it can't."""
+        name = step.profile or ""
+        sent_before = name in page.sent_on and page.sent_on.get(self._profile.name) != number
+        if name in {page.manifest.profile, self._profile.name} or sent_before:
+            return f"{name} had the page before"
+        digest = (await self._served_profiles()).get(name)
+        if digest is None:
+            return f"nobody serves {name}"
+        routed = page.job.routed
+        return Routed(
+            profile=name,
+            profile_digest=digest,
+            scripts=self._profile.judgement.scripts if routed is None else routed.scripts,
+            rung=page.steps_before + number,
+            max_tokens=step.max_tokens,
+            deadline=step.deadline,
+            sent_on=page.sent_on | {self._profile.name: number},
+        )
+
+    async def _served_profiles(self) -> dict[str, str]:
+        """Return the digests of the profiles that workers serve, by name."""
+        if time.monotonic() - self._read_at >= _REMEMBERED:
+            workers = await self._context.store_retry.call(self._context.ledger.workers)
             self._served = {state.profile: state.profile_digest for state in workers}
-            self._asked = time.monotonic()
+            self._read_at = time.monotonic()
         return self._served

@@ -1,4 +1,4 @@
-"""What it took to read pages: kept apart from the outputs, since it differs from run to run."""
+"""Run records: the attempts behind the pages of a job. Apart from the outputs, because they differ from run to run."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ocrfleet.records.messages import PageJob
 
 
 class Attempt(Record):
-    """One try at a page."""
+    """One attempt at a page."""
 
     page: int
-    #: of the ladder; 0 is the profile as it stands
+    #: number of the retry step, over all profiles; 0 is the first attempt
     rung: int = 0
-    #: `done`, the reason of a failure, where the page went, or `skipped` for a rung that could not be tried
+    #: `done`, the reason of a failure, which profile the page went to, or `skipped` for a step that could not be tried
     outcome: str
-    #: what was seen, or why it was skipped
+    #: the failure in words, or why the step was skipped
     detail: str | None = None
     render_seconds: float | None = None
     recognise_seconds: float | None = None
@@ -27,7 +27,7 @@ class Attempt(Record):
 
 
 class RunRecord(Record):
-    """The attempts at a job's pages by one worker."""
+    """The attempts of one worker at the pages of a job."""
 
     schema_version: int = 1
     job: PageJob
@@ -37,16 +37,17 @@ class RunRecord(Record):
 
 
 @dataclass
-class Try:
+class RunningAttempt:
     """An attempt while it is made."""
 
     page: int
-    #: of the ladder
     rung: int
-    #: closed when the page is with the engine
-    making_ready: ExitStack
+    #: closed when the engine gets the page
+    preparing: ExitStack
+    #: seconds, tokens and temperature, as Attempt names them
     facts: dict[str, float] = field(default_factory=dict)
 
-    def done(self, outcome: str, detail: str | None = None) -> Attempt:
-        told = {"page": self.page, "rung": self.rung, "outcome": outcome, "detail": detail}
-        return Attempt.model_validate(told | self.facts)
+    def ended(self, outcome: str, detail: str | None = None) -> Attempt:
+        """Return the record of this attempt."""
+        fields = {"page": self.page, "rung": self.rung, "outcome": outcome, "detail": detail}
+        return Attempt.model_validate(fields | self.facts)

@@ -16,7 +16,7 @@ import numpy as np
 from ocrfleet.errors import ConfigurationError, PageFaultError, Reason
 from ocrfleet.records.documents import Kind
 from ocrfleet.sandbox.sandbox import Sandbox
-from worker import metrics as meters
+from worker import metrics
 from worker.imaging.page_image import PageImage
 from worker.text_layer.words import NO_LAYER, TextLayerWords, layer_of
 
@@ -147,7 +147,7 @@ class RenderPool:
             answer = renderer.sandbox.call(request | {"document": document}, fd=fd, deadline=deadline)
             return understand(answer, renderer.sandbox)
         except PageFaultError as fault:
-            meters.renderer_failed(fault)
+            metrics.count_renderer_fault(fault)
             raise
         finally:
             with self._lock:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 import subprocess
 import sys
@@ -52,7 +51,6 @@ def code(path: Path) -> Iterator[str]:
     yield from _INLINE.findall(_FENCED.sub("", text))
 
 
-@functools.cache
 def commands() -> dict[str, set[str]]:
     """Return every command with its options."""
     group: Any = typer.main.get_command(app)
@@ -65,7 +63,6 @@ def commands() -> dict[str, set[str]]:
     return found
 
 
-@functools.cache
 def settings() -> set[str]:
     kinds = (Settings, VllmSettings, OpenAiSettings, S3Settings, ApiSettings)
     return {f"{kind.model_config['env_prefix']}{name}".upper() for kind in kinds for name in kind.model_fields}
@@ -108,13 +105,9 @@ def test_settings_exist(path: Path) -> None:
 
 def _read_elsewhere(name: str) -> bool:
     """Say whether something else than the settings reads a variable: a plugin of vLLM, a test."""
-    return name in _sources()
-
-
-@functools.cache
-def _sources() -> str:
-    rooms = [path for room in ("producer", "worker", "tests") for path in (ROOT / room).rglob("*.py")]
-    return "\n".join(path.read_text() for path in (ROOT / "Makefile", *rooms))
+    sources = [ROOT / "Makefile", *(ROOT / "worker").rglob("*.py"), *(ROOT / "producer").rglob("*.py")]
+    sources += (ROOT / "tests").rglob("*.py")
+    return any(name in source.read_text() for source in sources)
 
 
 @pytest.mark.parametrize("path", PAGES, ids=ids)

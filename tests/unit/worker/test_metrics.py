@@ -13,7 +13,7 @@ from ocrfleet.records.pages import PageResult
 from tests.support.shelf import page_result
 from worker import metrics as meters
 from worker.engines.base import Recognition
-from worker.pipeline.utilisation import Feed
+from worker.pipeline.utilisation import Utilisation
 
 
 def value(name: str, **labels: str) -> float:
@@ -36,17 +36,17 @@ def test_a_page_counts_by_what_it_came_to(result: PageResult, status: str, verdi
     labels = {"status": status, "profile": "rapidocr", "queue": "bulk", "engine": "rapidocr", "verdict": verdict}
     before = value("ocrfleet_pages_total", **labels)
 
-    meters.ended(result, Priority.BULK)
+    meters.count_page(result, Priority.BULK)
 
     assert value("ocrfleet_pages_total", **labels) == before + 1
 
 
 def test_tokens_count_as_far_as_they_are_told() -> None:
-    meters.recognised(Recognition(text="a", tokens=300, tokens_in=900), "metered")
-    meters.recognised(Recognition(text="a", tokens=20), "metered")
-    meters.recognised(Recognition(text="a"), "metered")
-    meters.disbelieved(page_result(1, Reason.REPETITION).model_copy(update={"tokens": 20}), "metered")
-    meters.disbelieved(page_result(1, Reason.EMPTY), "metered")
+    meters.count_tokens(Recognition(text="a", tokens=300, tokens_in=900), "metered")
+    meters.count_tokens(Recognition(text="a", tokens=20), "metered")
+    meters.count_tokens(Recognition(text="a"), "metered")
+    meters.count_wasted_tokens(page_result(1, Reason.REPETITION).model_copy(update={"tokens": 20}), "metered")
+    meters.count_wasted_tokens(page_result(1, Reason.EMPTY), "metered")
 
     assert value("ocrfleet_tokens_total", direction="in", profile="metered") == 900
     assert value("ocrfleet_tokens_total", direction="out", profile="metered") == 320
@@ -55,7 +55,7 @@ def test_tokens_count_as_far_as_they_are_told() -> None:
 
 
 def test_what_may_be_counted_stands_at_zero_from_the_first() -> None:
-    meters.begin(RAPIDOCR.model_copy(update={"name": "begun"}))
+    meters.initialise(RAPIDOCR.model_copy(update={"name": "begun"}))
 
     for stage in metrics.STAGES:
         assert REGISTRY.get_sample_value("ocrfleet_stage_seconds_count", {"stage": stage, "profile": "begun"}) == 0
@@ -66,7 +66,7 @@ def test_what_may_be_counted_stands_at_zero_from_the_first() -> None:
 
 def test_a_renderer_that_crashed_counts_by_how() -> None:
     before = value("ocrfleet_renderer_crashes_total", reason="render_memory")
-    meters.renderer_failed(PageFaultError(Reason.RENDER_MEMORY, "too much"))
+    meters.count_renderer_fault(PageFaultError(Reason.RENDER_MEMORY, "too much"))
     assert value("ocrfleet_renderer_crashes_total", reason="render_memory") == before + 1
 
 
@@ -77,7 +77,7 @@ def test_a_stage_that_ends_in_an_error_took_its_time_as_well() -> None:
 
 
 def test_an_engine_has_pages_running_and_waiting() -> None:
-    feed = Feed(worker="w", profile=RAPIDOCR.model_copy(update={"name": "fed"}), slots=1, clock=lambda: 0.0)
+    feed = Utilisation(worker="w", profile=RAPIDOCR.model_copy(update={"name": "fed"}), slots=1, clock=lambda: 0.0)
 
     def requests() -> tuple[float, float]:
         running, waiting = (
@@ -87,11 +87,11 @@ def test_an_engine_has_pages_running_and_waiting() -> None:
 
     assert value("ocrfleet_engine_slots", profile="fed") == 1
     assert requests() == (0, 0)
-    with feed.with_engine():
+    with feed.recognising():
         assert requests() == (1, 0)
         # One that the engine has beyond what it takes at once, and one that it has no room for
-        with feed.with_engine(), feed.waiting():
-            feed.expose()
+        with feed.recognising(), feed.waiting():
+            feed.update_metrics()
             assert requests() == (1, 2)
         assert requests() == (1, 0)
     assert requests() == (0, 0)
@@ -99,19 +99,19 @@ def test_an_engine_has_pages_running_and_waiting() -> None:
 
 def test_busy_and_starved_seconds_are_exposed_as_they_pass() -> None:
     now = 0.0
-    feed = Feed(worker="w", profile=RAPIDOCR.model_copy(update={"name": "timed"}), slots=1, clock=lambda: now)
+    feed = Utilisation(worker="w", profile=RAPIDOCR.model_copy(update={"name": "timed"}), slots=1, clock=lambda: now)
 
     def exposed() -> tuple[float, float]:
-        feed.expose()
+        feed.update_metrics()
         busy, starved = (
             value(f"ocrfleet_engine_{kind}_seconds_total", profile="timed") for kind in ("busy", "starved")
         )
         return busy, starved
 
-    with feed.making_ready():
+    with feed.preparing():
         now = 2.0
         assert exposed() == (2, 2)
-        with feed.with_engine():
+        with feed.recognising():
             # Long before the page ends
             now = 32.0
             assert exposed() == (32, 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image
 
 from ocrfleet import keys
-from ocrfleet.broker.celery_app import publish_pages, queue_names
+from ocrfleet.broker.celery_app import TASK_PAGES, publish_pages, queue_names
 from ocrfleet.broker.inspection import MessageInspector
 from ocrfleet.errors import Reason
 from ocrfleet.profiles.profile import Judgement, Parser, Profile, Render, RetryStep, Sampling, resolve
@@ -43,7 +44,8 @@ def asking(engine: str, *ladder: RetryStep, **changes: object) -> Profile:
     return Profile.model_validate(resolve(engine).model_dump() | told | changes)
 
 
-GUEST = asking("misbehaving:OtherMisbehavingEngine")
+OTHER_PROMPT = RetryStep(prompt="<image>\nOnly the text.")
+GUEST = asking("misbehaving:OtherMisbehavingEngine", OTHER_PROMPT)
 
 
 @pytest.fixture
@@ -175,11 +177,12 @@ def test_an_attempt_takes_no_longer_than_its_rung_allows(staged: Callable[..., S
 
 
 def test_a_guest_takes_no_longer_than_the_rung_allows_that_sent_it_the_page(staged: Callable[..., Stage]) -> None:
-    # Given a guest whose own profile allows far more than the rung does
+    # Given a guest whose own profile allows far more than the rung does, and has no retry steps
+    guest = asking("misbehaving:OtherMisbehavingEngine")
     stage = staged(asking("misbehaving:MisbehavingEngine", RetryStep(profile=GUEST.name, deadline=0.5)))
     stage.plan["long"] = 3.0
     book = registered(stage, {1: ["truncate", "take long", "well"]})
-    stage.start_worker(GUEST)
+    stage.start_worker(guest)
     stage.await_(stage.ledger.workers)
     (status,) = stage.finish(book, workers=2)
     assert attempts(stage, book, 1)[:3] == [(0, "truncated"), sent(1), (1, "engine_deadline")]
@@ -244,59 +247,137 @@ def test_a_page_whose_text_shows_no_picture_has_none(staged: Callable[..., Stage
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.tif.md", "a.tif.json"}
 
 
-# ---- guests
+# ---- pages that a retry step sends to another profile
 
 
-def climbing(stage: Stage) -> list[PageJob]:
-    """The jobs that are with a guest, or on their way to it."""
+def with_guest(stage: Stage) -> list[PageJob]:
+    """The jobs that wait for the other profile, or are with it."""
     jobs, _ = MessageInspector(stage.valkey.client).jobs(queue_names(GUEST.name))
-    return [job for job in jobs if job.climbing is not None]
+    return [job for job in jobs if job.routed is not None]
 
 
-def waiting_at_home(stage: Stage) -> list[int]:
+def at_home(stage: Stage) -> list[int]:
+    """The pages that wait for their document's own profile, or are with it."""
     jobs, _ = MessageInspector(stage.valkey.client).jobs(queue_names(stage.profile.name))
-    return sorted(page for job in jobs if job.climbing is None for page in range(job.first, job.last + 1))
+    return sorted(page for job in jobs if job.routed is None for page in range(job.first, job.last + 1))
 
 
-def test_a_guest_reads_no_page_again_when_its_job_comes_again(staged: Callable[..., Stage]) -> None:
-    # Given two pages of one job that go to a guest, who is said to be there, and is not
-    ladder = RetryStep(profile=GUEST.name), RetryStep(prompt="<image>\nOnly the text.")
-    stage = staged(asking("misbehaving:MisbehavingEngine", *ladder))
+@pytest.fixture
+def sent_away(staged: Callable[..., Stage]) -> tuple[Stage, Registered]:
+    """A document whose two pages, in one job, wait on the queue of another profile that no worker serves yet."""
+    stage = staged(asking("misbehaving:MisbehavingEngine", RetryStep(profile=GUEST.name), OTHER_PROMPT))
+    # Given the other profile, which seems to be served
     state = WorkerState(worker="a guest", profile=GUEST.name, profile_digest=GUEST.digest)
     stage.ledger.heartbeat(state, 300)
-    book = registered(stage, {1: ["stay silent", "well"], 2: ["stay silent", "stay silent", "well"]}, pages_per_job=2)
+    acts = {1: ["stay silent", "well"], 2: ["stay silent", "stay silent", "well"]}
+    book = registered(stage, acts, pages_per_job=2)
     home = stage.start_worker()
-    stage.await_(lambda: climbing(stage) and stage.valkey.client.hlen(keys.UNACKED) == 0)
+    stage.await_(lambda: with_guest(stage) and stage.valkey.client.hlen(keys.UNACKED) == 0)
     home.terminate()
     home.wait(scaled(30))
-    (job,) = climbing(stage)
+    return stage, book
+
+
+def test_a_routed_page_stays_where_it_lands(sent_away: tuple[Stage, Registered]) -> None:
+    stage, book = sent_away
+    (job,) = with_guest(stage)
     assert (job.first, job.last) == (1, 2)
-    # And the guest comes, reads both, believes one of them, and sends the other home, where nobody is
+    # When the other profile's worker comes, accepts one text, and rejects the other
     stage.start_worker(GUEST)
-    stage.await_(lambda: waiting_at_home(stage) == [2] and not climbing(stage))
-    assert sorted(stage.recognised()) == [1, 1, 2, 2]
-    assert stage.result(book, 1).profile == GUEST.name
-    # When its job comes again, as when it could not say that it was done
-    publish_pages(stage.app, GUEST.name, [job])
-    stage.await_(lambda: waiting_at_home(stage) != [2] and not climbing(stage))
-    # Then it reads neither, and sends home what belongs there
-    assert sorted(stage.recognised()) == [1, 1, 2, 2]
-    assert waiting_at_home(stage) == [2, 2]
-    # And all ends right
-    stage.start_worker()
     (status,) = stage.finish(book)
+    # Then it tries that page again, by its own retry steps, and nobody else does
     assert status.status is DocumentStatus.COMPLETED
+    assert {page: attempts(stage, book, page) for page in (1, 2)} == {
+        1: [(0, "empty"), sent(1), (1, "done")],
+        2: [(0, "empty"), sent(1), (1, "empty"), (2, "done")],
+    }
     assert {page: (stage.result(book, page).profile, stage.result(book, page).rung) for page in (1, 2)} == {
         1: (GUEST.name, 1),
-        2: (stage.profile.name, 2),
+        2: (GUEST.name, 2),
     }
     assert all(stage.text(book, page) == f"page number {page}\n\n{PRINT}" for page in (1, 2))
+    assert at_home(stage) == []
+    # And a job that comes again, as when its worker could not say that it was done, reads nothing again
+    publish_pages(stage.app, GUEST.name, [job])
+    stage.await_(lambda: not with_guest(stage))
+    assert sorted(stage.recognised()) == [1, 1, 2, 2, 2]
 
 
-def test_pages_of_one_climbing_job_end_each_in_its_way(staged: Callable[..., Stage]) -> None:
+def test_a_job_of_the_version_before_is_worked_off(sent_away: tuple[Stage, Registered]) -> None:
+    # Given a job as 0.1 wrote it, for a single attempt of the other profile
+    stage, book = sent_away
+    (job,) = with_guest(stage)
+    assert job.routed is not None
+    climbing = job.routed.model_dump(mode="json", exclude={"sent_on"})
+    message = job.model_dump(mode="json") | {"routed": None, "climbing": climbing}
+    for queue in queue_names(GUEST.name):
+        stage.valkey.client.delete(queue)
+    stage.app.send_task(TASK_PAGES, args=[message], queue=keys.queue_pages(job.queue, GUEST.name))
+    assert [each.routed for each in with_guest(stage)] == [job.routed.model_copy(update={"sent_on": None})]
+    # When it is worked off
+    stage.start_worker(GUEST)
+    (status,) = stage.finish(book)
+    # Then its pages are read by that profile
+    assert status.status is DocumentStatus.COMPLETED
+    assert {(stage.result(book, page).profile, stage.result(book, page).rung) for page in (1, 2)} == {
+        (GUEST.name, 1),
+        (GUEST.name, 2),
+    }
+
+
+def test_pages_that_the_version_before_sent_home_go_on_there(staged: Callable[..., Stage]) -> None:
+    # Given a page that another profile read without success, as 0.1 noted that: by the step of the page's own profile
+    stage = staged(asking("misbehaving:MisbehavingEngine", RetryStep(profile=GUEST.name), OTHER_PROMPT))
+    book = registered(stage, {1: ["well"]})
+    old = {"schema_version": 1, "profile_digest": stage.profile.digest, "rung": 1, "fell": "empty"}
+    stage.store.put(keys.retry_state(book.document, book.generation, 1), json.dumps(old).encode())
+    stage.ledger.count_failed_attempt(book.document, book.generation, 1)
+    # When it is at home again
+    (status,) = stage.finish(book, workers=1)
+    # Then the next step is tried there
+    assert status.status is DocumentStatus.COMPLETED
+    assert attempts(stage, book, 1) == [(2, "done")]
+
+
+def test_a_page_goes_back_to_no_profile_that_sent_it_on(staged: Callable[..., Stage]) -> None:
+    # Given two profiles whose retry steps name each other, and an engine that sees nothing
+    back = asking(
+        "misbehaving:OtherMisbehavingEngine", RetryStep(profile=resolve("misbehaving:MisbehavingEngine").name)
+    )
+    stage = staged(asking("misbehaving:MisbehavingEngine", RetryStep(profile=back.name)))
+    book = registered(stage, {1: ["stay silent"]})
+    stage.start_worker(back)
+    stage.await_(stage.ledger.workers)
+    # When the page is read
+    (status,) = stage.finish(book, workers=2)
+    # Then each of them had it once, and it ends
+    assert attempts(stage, book, 1) == [(0, "empty"), sent(1), (1, "empty"), (2, "skipped")]
+    assert tries(stage, book, 1)[-1].detail == f"{stage.profile.name} had the page before"
+    assert [(failure.page, failure.reason) for failure in status.failures] == [(1, Reason.EMPTY)]
+
+
+def test_a_page_that_comes_home_goes_on_above_the_step_that_sent_it_away(staged: Callable[..., Stage]) -> None:
+    # Given a page that another profile's worker dies with, after a first attempt that saw nothing
+    guest = asking("misbehaving:OtherMisbehavingEngine", RetryStep(temperature=0.2))
+    stage = staged(asking("misbehaving:MisbehavingEngine", RetryStep(profile=guest.name), OTHER_PROMPT))
+    stage.plan["crash_at"] = {"1": 3}
+    book = registered(stage, {1: ["stay silent", "stay silent", "stay silent", "well"]})
+    other = stage.start_worker(guest)
+    stage.await_(stage.ledger.workers)
+    stage.start_worker()
+    stage.await_(lambda: other.poll() is not None)
+    # When nobody serves that profile any more
+    (status,) = stage.finish(book)
+    # Then the page goes on at home by the next step, and by none that it was tried by before
+    assert status.status is DocumentStatus.COMPLETED
+    assert stage.recognised() == [1, 1, 1, 1]
+    assert attempts(stage, book, 1)[-2:] == [(1, "skipped"), (2, "done")]
+    assert stage.result(book, 1).profile == stage.profile.name
+
+
+def test_pages_that_are_routed_together_end_each_in_its_way(staged: Callable[..., Stage]) -> None:
     # Given pages of one job that go to a guest together, who reads one, and doubts, sees nothing of, or fails at the others
-    ladder = RetryStep(profile=GUEST.name), RetryStep(prompt="<image>\nOnly the text.")
-    stage = staged(asking("misbehaving:MisbehavingEngine", *ladder))
+    stage = staged(asking("misbehaving:MisbehavingEngine", RetryStep(profile=GUEST.name)))
     book = registered(
         stage,
         {
@@ -327,12 +408,12 @@ def test_pages_of_one_climbing_job_end_each_in_its_way(staged: Callable[..., Sta
     results = {page: stage.result(book, page) for page in (1, 2, 4, 5)}
     assert {page: (result.profile, result.rung) for page, result in results.items()} == {
         1: (GUEST.name, 1),
-        2: (stage.profile.name, 2),
-        4: (stage.profile.name, 2),
+        2: (GUEST.name, 2),
+        4: (GUEST.name, 2),
         5: (stage.profile.name, 0),
     }
     assert all(result.text == f"page number {page}\n\n{PRINT}" for page, result in results.items())
     # And nothing is left on the way
     stage.await_(lambda: stage.valkey.client.hlen(keys.UNACKED) == 0)
-    assert climbing(stage) == []
-    assert waiting_at_home(stage) == []
+    assert with_guest(stage) == []
+    assert at_home(stage) == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from ocrfleet.profiles.profile import Judgement, Profile, RetryStep, Sampling, r
 from ocrfleet.records.base import Priority
 from ocrfleet.records.documents import DocumentStatus, Manifest, Marker, Status
 from ocrfleet.records.pages import PageResult
+from ocrfleet.records.workers import WorkerState
 from producer.intake.register import Registered
 from tests.support.fakes.misbehaving import INVENTED, LIMIT, PRINT, write_prints
 from tests.support.servers import Valkey
@@ -37,7 +37,8 @@ def asking(profile: Profile, *ladder: RetryStep) -> Profile:
     return Profile.model_validate(profile.model_dump() | changes)
 
 
-OTHERS = asking(resolve("misbehaving:OtherMisbehavingEngine"))
+#: A page that goes there stays there: its last step is that of LAST.
+OTHERS = asking(resolve("misbehaving:OtherMisbehavingEngine"), RetryStep(text_layer=True))
 PROFILE = asking(
     resolve("misbehaving:MisbehavingEngine"),
     RetryStep(temperature=0.2, after=(Reason.TRUNCATED, Reason.REPETITION, Reason.ENGINE_FAILED)),
@@ -245,17 +246,14 @@ def test_a_worker_that_takes_over_goes_on_where_the_page_stood(stage: Stage) -> 
 
 
 def test_pages_come_home_when_the_profile_that_they_were_sent_to_is_gone(stage: Stage) -> None:
-    # Given a page that is about to be sent to another profile, whose worker is killed before it takes it
+    # Given a page that was sent to another profile, whose worker dies before it takes it
     book = registered(stage, {1: ["stay silent", "stay silent", "well"]})
-    stage.plan |= {"wait": [1], "until": str(stage.folder / "go on")}
-    other = stage.start_worker(OTHERS)
+    other = WorkerState(worker="other", profile=OTHERS.name, profile_digest=OTHERS.digest)
+    stage.ledger.heartbeat(other, 300)
     stage.start_worker()
-    stage.await_(lambda: len(stage.ledger.workers()) == 2 and stage.recognised() == [1])
-    other.send_signal(signal.SIGSTOP)  # its heartbeat lasts for a while
-    (stage.folder / "go on").touch()
     queues = queue_names(OTHERS.name)
-    stage.await_(lambda: any(job.climbing for job in MessageInspector(stage.valkey.client).jobs(queues)[0]))
-    other.kill()
+    stage.await_(lambda: any(job.routed for job in MessageInspector(stage.valkey.client).jobs(queues)[0]))
+    stage.ledger.leave(other.worker)
     (status,) = stage.finish(book)
     # Then it ends, with nobody served to go to
     assert [failure.reason for failure in status.failures] == [Reason.EMPTY]

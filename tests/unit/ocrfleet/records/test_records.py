@@ -14,8 +14,8 @@ from ocrfleet.errors import DamagedRecordError, PermanentError, Reason
 from ocrfleet.markdown.style import AS_STORED, Style, Tables
 from ocrfleet.records.base import Priority, Record, digest_of
 from ocrfleet.records.documents import DocumentKey, Kind, Manifest, Marker, Problem, Source, Status
-from ocrfleet.records.messages import IntakeJob, PageJob
-from ocrfleet.records.pages import Line, PageResult, PageStatus
+from ocrfleet.records.messages import IntakeJob, PageJob, Routed
+from ocrfleet.records.pages import Line, PageResult, PageStatus, RetryState
 from ocrfleet.records.submissions import IntakeBatch, Submission, SubmissionOptions
 
 EXAMPLES = Path(__file__).parent / "examples"
@@ -30,6 +30,7 @@ RECORDS: dict[str, type[Record]] = {
     "arrival.json": IntakeBatch,
     "intake-job.json": IntakeJob,
     "page-job.json": PageJob,
+    "retry-state.json": RetryState,
 }
 
 DIGEST = "ab" * 32
@@ -159,6 +160,41 @@ def test_a_message_that_is_no_job_of_this_version_is_refused(message: object, sa
     with pytest.raises(PermanentError, match=said) as caught:
         PageJob.from_message(message)
     assert caught.value.reason is Reason.INTERNAL_ERROR
+
+
+#: What 0.1 sent for a single attempt by another profile, with all of its fields.
+CLIMBING: dict[str, Any] = {
+    "profile": "rapidocr",
+    "profile_digest": DIGEST,
+    "scripts": ["LATIN"],
+    "rung": 4,
+    "max_tokens": None,
+    "deadline": 120.0,
+}
+
+
+@pytest.mark.parametrize("routed", [None, {"profile": "a", "profile_digest": "cd" * 32, "scripts": []}])
+def test_a_page_job_that_sent_pages_away_for_one_attempt_routes_them(routed: object) -> None:
+    job = PageJob.from_message(MESSAGE | {"routed": routed, "climbing": CLIMBING})
+
+    assert job.routed == Routed(
+        profile="rapidocr", profile_digest=DIGEST, scripts=("LATIN",), rung=4, deadline=120.0, sent_on=None
+    )
+
+
+@pytest.mark.parametrize("routed", [None, {"profile": "a", "profile_digest": "cd" * 32, "scripts": ["GREEK"]}])
+def test_a_page_job_that_sent_nothing_away_is_read_as_it_was(routed: Any) -> None:
+    job = PageJob.from_message(MESSAGE | {"routed": routed, "climbing": None})
+
+    assert job.routed == (None if routed is None else Routed.model_validate(routed))
+    # And what a route sends has no field that the version before does not know
+    assert job.model_dump(mode="json", exclude_none=True) == MESSAGE | ({} if routed is None else {"routed": routed})
+
+
+@pytest.mark.parametrize("climbing", ["rapidocr", {"profile": "rapidocr"}, CLIMBING | {"rung": 0}])
+def test_a_page_job_with_a_damaged_field_of_the_version_before_is_refused(climbing: object) -> None:
+    with pytest.raises(PermanentError, match="routed"):
+        PageJob.from_message(MESSAGE | {"climbing": climbing})
 
 
 def test_the_refusal_does_not_repeat_what_the_message_held() -> None:

@@ -150,7 +150,7 @@ def test_a_page_that_takes_less_than_was_feared_lets_others_in() -> None:
         await yard.come("a", pixels=100)
         await yard.come("b", pixels=50)
         assert yard.entered == ["a"]
-        yard.admission.takes(yard.inside["a"], 50)
+        yard.admission.resize(yard.inside["a"], 50)
         await settle()
         assert yard.entered == ["a", "b"]
 
@@ -206,7 +206,7 @@ MOVES = st.lists(
         st.tuples(st.just("come"), st.integers(0, 150), st.booleans()),
         st.tuples(st.just("go"), st.integers(0, 50), st.just(False)),
         st.tuples(st.just("cancel"), st.integers(0, 50), st.just(False)),
-        st.tuples(st.just("takes"), st.integers(0, 50), st.just(False)),
+        st.tuples(st.just("resize"), st.integers(0, 50), st.just(False)),
     ),
     max_size=40,
 )
@@ -233,9 +233,9 @@ def test_whatever_happens_the_limits_hold_and_all_get_in_at_last(
             if move == "come":
                 wants_alone[str(number)] = alone
                 await yard.come(str(number), pixels=value, alone=alone)
-            elif move == "takes":
+            elif move == "resize":
                 for name in list(yard.inside)[:1]:
-                    yard.admission.takes(yard.inside[name], min(value, yard.inside[name].pixels))
+                    yard.admission.resize(yard.inside[name], min(value, yard.inside[name].pixels))
                     await settle()
             elif there:
                 name = there[value % len(there)]

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from ocrfleet.errors import Reason
 from ocrfleet.profiles.profile import RetryStep
 from ocrfleet.records.pages import PageResult, PageStatus, RetryState
-from worker.pipeline.retry import DOUBTS, better, rungs_above
+from worker.pipeline.retry import REJECTIONS, better, steps_above
 
 LADDER = (
     RetryStep(temperature=0.2, after=(Reason.REPETITION, Reason.TRUNCATED)),
@@ -47,13 +47,13 @@ def text(reason: Reason, words: str = "", *, rung: int = 0) -> PageResult:
         (3, Reason.EMPTY, []),
     ],
 )
-def test_only_rungs_above_that_are_a_remedy_are_tried(rung: int, reason: Reason, above: list[int]) -> None:
-    assert rungs_above(LADDER, rung, {reason}) == above
+def test_only_steps_above_that_are_a_remedy_are_tried(rung: int, reason: Reason, above: list[int]) -> None:
+    assert steps_above(LADDER, rung, {reason}) == above
 
 
 def test_a_fault_higher_up_does_not_hide_the_remedies_for_what_is_doubted() -> None:
-    assert rungs_above(LADDER, 2, {Reason.RENDER_MEMORY}) == []
-    assert rungs_above(LADDER, 2, {Reason.RENDER_MEMORY, Reason.EMPTY}) == [3]
+    assert steps_above(LADDER, 2, {Reason.RENDER_MEMORY}) == []
+    assert steps_above(LADDER, 2, {Reason.RENDER_MEMORY, Reason.EMPTY}) == [3]
 
 
 def test_of_texts_that_are_doubted_alike_the_one_with_more_in_it_stands() -> None:
@@ -76,7 +76,7 @@ def test_what_is_doubted_less_stands_however_little_it_is() -> None:
 
 
 results = st.lists(
-    st.builds(text, st.sampled_from(DOUBTS), st.text("ab ", max_size=30), rung=st.integers(0, 9)),
+    st.builds(text, st.sampled_from(REJECTIONS), st.text("ab ", max_size=30), rung=st.integers(0, 9)),
     min_size=1,
     max_size=6,
 )
@@ -89,7 +89,7 @@ def test_no_attempt_makes_a_page_worse(attempts: list[PageResult]) -> None:
     for result in attempts:
         best = better(result, best)
         assert best.reason is not None
-        doubts.append(DOUBTS.index(best.reason))
+        doubts.append(REJECTIONS.index(best.reason))
     assert all(later <= earlier for earlier, later in itertools.pairwise(doubts))
     climb = RetryState(profile_digest="0" * 64, rung=1, fell=Reason.EMPTY, best=best)
     assert RetryState.from_bytes(climb.to_bytes()) == climb
@@ -99,7 +99,7 @@ def test_no_attempt_makes_a_page_worse(attempts: list[PageResult]) -> None:
 def test_whatever_a_page_falls_with_its_climb_ends(rung: int, reasons: list[Reason]) -> None:
     seen = [rung]
     for reason in reasons:
-        above = rungs_above(LADDER, seen[-1], {reason})
+        above = steps_above(LADDER, seen[-1], {reason})
         if not above:
             break
         seen.append(above[0])

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocrfleet.profiles.profile import RAPIDOCR
-from worker.pipeline.utilisation import Feed
+from worker.pipeline.utilisation import Utilisation
 
 
 class Clock:
@@ -23,12 +23,12 @@ class Clock:
         self.now += seconds
 
 
-def fed(*, slots: int = 1) -> tuple[Clock, Feed]:
+def fed(*, slots: int = 1) -> tuple[Clock, Utilisation]:
     clock = Clock()
-    return clock, Feed(worker="w", profile=RAPIDOCR, slots=slots, clock=clock)
+    return clock, Utilisation(worker="w", profile=RAPIDOCR, slots=slots, clock=clock)
 
 
-def seconds(feed: Feed) -> tuple[float, float, float]:
+def seconds(feed: Utilisation) -> tuple[float, float, float]:
     state = feed.state()
     return state.seconds, state.busy_seconds, state.starved_seconds
 
@@ -44,7 +44,7 @@ def test_a_worker_with_nothing_to_do_neither_works_nor_starves() -> None:
 
 def test_it_starves_while_pages_are_made_ready_and_the_engine_has_none() -> None:
     clock, feed = fed()
-    with feed.making_ready():
+    with feed.preparing():
         clock.passes(2)
         # What is asked in between is told up to now
         assert seconds(feed) == (2, 2, 2)
@@ -55,7 +55,7 @@ def test_it_starves_while_pages_are_made_ready_and_the_engine_has_none() -> None
 
 def test_it_is_busy_while_it_has_a_page_in_hand() -> None:
     clock, feed = fed()
-    with feed.with_engine():
+    with feed.recognising():
         clock.passes(4)
     clock.passes(1)
     assert seconds(feed) == (5, 4, 0)
@@ -63,19 +63,19 @@ def test_it_is_busy_while_it_has_a_page_in_hand() -> None:
 
 def test_a_full_engine_does_not_starve_whoever_waits() -> None:
     clock, feed = fed()
-    with feed.making_ready(), feed.with_engine():
+    with feed.preparing(), feed.recognising():
         clock.passes(5)
     assert seconds(feed) == (5, 5, 0)
 
 
 def test_an_engine_with_a_free_slot_is_busy_and_starves_at_the_same_time() -> None:
     clock, feed = fed(slots=2)
-    with feed.making_ready(), feed.with_engine():
+    with feed.preparing(), feed.recognising():
         clock.passes(3)
-        with feed.with_engine():
+        with feed.recognising():
             clock.passes(5)
         # Two with the engine: more would not help
-        with feed.with_engine(), feed.with_engine():
+        with feed.recognising(), feed.recognising():
             clock.passes(7)
     assert seconds(feed) == (15, 15, 3)
 
@@ -84,10 +84,10 @@ def test_a_page_passes_from_being_made_ready_to_the_engine() -> None:
     # As worker/pipeline/page.py does it: the stack is closed once the engine takes the page, and again at the end
     clock, feed = fed()
     with ExitStack() as making_ready:
-        making_ready.enter_context(feed.making_ready())
+        making_ready.enter_context(feed.preparing())
         clock.passes(1)
         making_ready.close()
-        with feed.with_engine():
+        with feed.recognising():
             clock.passes(10)
     clock.passes(100)
     assert seconds(feed) == (111, 11, 1)
@@ -101,7 +101,7 @@ def test_time_is_counted_where_a_page_fails_too() -> None:
             clock.passes(2)
             raise ZeroDivisionError
 
-    for block in (feed.making_ready(), feed.with_engine()):
+    for block in (feed.preparing(), feed.recognising()):
         with pytest.raises(ZeroDivisionError):
             fails(block)
     clock.passes(9)
@@ -112,16 +112,16 @@ def test_time_is_counted_where_a_page_fails_too() -> None:
 def test_pages_and_tokens_are_counted() -> None:
     _, feed = fed()
     for tokens in (100, None, 5):
-        feed.wrote(tokens)
-        feed.read()
+        feed.add_tokens(tokens)
+        feed.add_page()
     assert (feed.state().pages, feed.state().tokens) == (3, 105)
 
 
 def test_a_clock_that_stands_still_counts_nothing() -> None:
     _, feed = fed()
-    with feed.making_ready(), feed.with_engine():
-        feed.wrote(7)
-        feed.read()
+    with feed.preparing(), feed.recognising():
+        feed.add_tokens(7)
+        feed.add_page()
     assert seconds(feed) == (0, 0, 0)
 
 
@@ -135,7 +135,7 @@ def test_no_second_is_counted_twice(slots: int, steps: list[tuple[str, int]]) ->
     for what, passed in steps:
         if what != "less":
             stack = ExitStack()
-            stack.enter_context(feed.making_ready() if what == "ready" else feed.with_engine())
+            stack.enter_context(feed.preparing() if what == "ready" else feed.recognising())
             open_blocks.append(stack)
         elif open_blocks:
             open_blocks.pop(0).close()

@@ -1,0 +1,48 @@
+"""Own text: takes the text that a PDF page already has instead of reading the page, where it can be trusted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ocrfleet.errors import PermanentError, Reason
+from ocrfleet.profiles.profile import TextLayer
+from worker.pipeline.errors import StepSkippedError
+from worker.pipeline.verdict import check_script
+from worker.text_layer import trust
+
+if TYPE_CHECKING:
+    from ocrfleet.records.pages import Line
+    from worker.imaging.page_image import PageImage
+    from worker.pipeline.retry import Step
+    from worker.pipeline.verdict import Rejection
+    from worker.text_layer.trust import TextLayerWords
+
+
+@dataclass(frozen=True, slots=True)
+class OwnText:
+    """The text of a page's text layer, its lines, and why it is rejected."""
+
+    text: str
+    lines: tuple[Line, ...]
+    rejection: Rejection | None
+
+
+def own_text(words: TextLayerWords | None, image: PageImage, step: Step) -> OwnText | None:
+    """Return the page's own text; None when the page has to be read.
+
+    Raises StepSkippedError when a retry step asked for it and it can't be trusted, PermanentError when the profile allows
+    nothing else.
+    """
+    problem = "the page's own text can't be taken out" if words is None else trust.distrust(words, image)
+    rejection = None
+    if words is not None and problem is None:
+        text, lines = trust.reading(words, image)
+        rejection = check_script(text, step.profile.judgement)
+        if rejection is None or step.only_text_layer:
+            return OwnText(text, lines, rejection)
+    if step.text_layer is TextLayer.PREFER:
+        return None
+    if step.number:
+        raise StepSkippedError(problem if rejection is None else rejection.detail)
+    raise PermanentError(Reason.NO_TEXT_LAYER, f"{problem}; with --text-layer prefer such pages are read")
