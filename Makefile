@@ -6,6 +6,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# uv looks where pip is told to look.
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 
 # The theme's makers announce their next program at each build.
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

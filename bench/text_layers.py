@@ -131,7 +131,7 @@ def spoilt(page: Page, others: list[Page]) -> Iterator[tuple[str, TextLayerWords
     rng = random.Random(page.name)  # noqa: S311 - the same page, the same garbage
     layer = page.layer
     for places in range(1, 26):
-        wrong = respelt(layer, lambda text, places=places: shifted(text, places))
+        wrong = respelt(layer, lambda text, places=places: shifted(text, places))  # type: ignore[misc]
         yield "letters shifted", wrong
         half = len(layer.words) // 2
         yield "letters of half of it shifted", replace(layer, words=layer.words[:half] + wrong.words[half:])
@@ -143,7 +143,7 @@ def spoilt(page: Page, others: list[Page]) -> Iterator[tuple[str, TextLayerWords
     yield "one line only", first_line(layer)
     yield "letters at random", respelt(layer, lambda text: garbled(text, 1.0, rng))
     for one_in in (6, 10):
-        wrong = respelt(layer, lambda text, share=1 / one_in: garbled(text, share, rng))
+        wrong = respelt(layer, lambda text, share=1 / one_in: garbled(text, share, rng))  # type: ignore[misc]
         yield f"one letter in {one_in} wrong, on a scan", as_scan(wrong)
 
 

@@ -247,7 +247,7 @@ def table(cases: list[tuple[Reason | None, Case]]) -> bool:
     every = {(kind, name, side) for (kind, name), sides in STATED.items() for side in sides}
     for line in wrong:
         print("wrong:", line)
-    for line in sorted(every - seen):
+    for line in sorted(every - seen):  # type: ignore[assignment]
         print("stated, and judged rightly:", *line)
     return not wrong and seen == every
 
@@ -287,10 +287,10 @@ def extremes(found: dict[str, dict[int, PageImage]], known: dict[str, str], read
         none[WITHOUT_TEXT] = in_rows(found[f"{WITHOUT_TEXT}:1"][side])
         fewest = min((marks, name) for name, (marks, _) in full.items())
         least = min((share, name) for name, (marks, share) in full.items() if marks >= floor)
-        most = max((marks, name) for name, (marks, _) in none.items())
+        most = max((marks, name) for name, (marks, _) in none.items())  # type: ignore[assignment]
         largest = max(((share, name) for name, (marks, share) in none.items() if marks >= 10), default=(0.0, ""))
         print(f"{side:8} {fewest[0]:7} {fewest[1]:>25} {least[0]:8.3f} {least[1]:>25}", end=" ")
-        print(f"{most[0]:8} {most[1]:>20} {largest[0]:8.3f} {largest[1]:>18}")
+        print(f"{most[0]:8} {most[1]:>20} {largest[0]:8.3f} {largest[1]:>18}")  # type: ignore[index]
     print("\nhonest texts: share of")
     texts = known | read | PAGES
     for told, measure in SHARES.items():

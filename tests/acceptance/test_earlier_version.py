@@ -160,13 +160,13 @@ def test_the_work_that_it_left_is_finished(inherited: Inherited, desk: Desk) -> 
     assert set(desk.recognised()) == pages - STORED
     # And what had ended stands as it was
     assert {place: inherited.status(*place) for place in ENDED} == ended
-    for place, (status, done, reasons) in ENDED.items():
+    for place, (state, done, reasons) in ENDED.items():
         stored = inherited.status(*place)
         assert stored is not None
         failed = [failure["reason"] for failure in stored["failures"]]
         counted = {reason: failed.count(reason) for reason in failed}
-        assert (stored["status"], stored["done"], counted) == (status, done, reasons), place
-        assert inherited.client.get(f"/v1/documents/{stored['document']}").json()["state"] == status
+        assert (stored["status"], stored["done"], counted) == (state, done, reasons), place
+        assert inherited.client.get(f"/v1/documents/{stored['document']}").json()["state"] == state
     # And results are delivered: those of before are the same bytes
     wanted = {f"{name}.{part}" for (_, name) in UNENDED if "/" in name for part in ("md", "json", "status.json")}
     until(lambda: wanted <= inherited.results().keys())

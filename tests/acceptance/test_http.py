@@ -66,7 +66,7 @@ class Served(Service):
         with self.client.stream("GET", f"{place}/events") as stream:
             *_, (last, _) = events(stream)
         assert last == "ended"
-        return self.client.get(place).json()
+        return self.client.get(place).json()  # type: ignore[no-any-return]
 
     def fetched(self, place: str, extension: str) -> httpx.Response:
         """Fetch a result as somebody does who has no token, from where one with a token is sent to."""
@@ -85,7 +85,7 @@ class Served(Service):
             return [message for message in found if message["data"]["document"] == document]
 
         (message,) = until(those)
-        return message
+        return message  # type: ignore[no-any-return]
 
     def _ready(self) -> bool:
         try:
@@ -117,7 +117,7 @@ def test_a_file_is_sent_followed_and_its_text_fetched(served: Served) -> None:
     client = served.client
     # Given a file, sent with a key and a callback; its last page takes a while
     data = served.book(1, 2, 3)
-    sent = {
+    sent: dict[str, Any] = {
         "files": {"file": ("Brief an Köln.tif", data, "image/tiff")},
         "data": {"collection": "letters", "callback": served.receiver.url},
         "headers": {"Idempotency-Key": "k1"},

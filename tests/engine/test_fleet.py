@@ -36,7 +36,7 @@ def engine_process(stage: Stage, name: str) -> psutil.Process | None:
 
 
 def finish(stage: Stage, *documents: object, workers: int = 1) -> list[DocumentStatus]:
-    return [status.status for status in stage.finish(*documents, workers=workers, seconds=PATIENCE)]
+    return [status.status for status in stage.finish(*documents, workers=workers, seconds=PATIENCE)]  # type: ignore[arg-type]
 
 
 @pytest.mark.timeout(600)
@@ -140,7 +140,7 @@ def test_a_signal_to_the_whole_group_drains(
         assert "engine died" not in log
         assert "worker.broken" not in log
         assert valkey.client.hlen(keys.UNACKED) == 0
-        left = {"ocrfleet:inflight" in name.decode() for name in valkey.client.keys("*")}
+        left = {"ocrfleet:inflight" in name.decode() for name in valkey.client.keys("*")}  # type: ignore[union-attr]
         assert left == {False}, "a page is still in the hand of a worker that has gone"
         stored = len(stage.stored(book))
         assert stored < 40

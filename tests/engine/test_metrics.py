@@ -21,7 +21,7 @@ def test_vllms_metrics_stand_beside_ours_with_their_worker(stage: Stage, tmp_pat
     exposition = Exposition(Settings())
     exposition.add(children)
     book = stage.register("book", [1, 2, 3])
-    stage.start_worker(**children.environment("worker-0"))
+    stage.start_worker(**children.environment("worker-0"))  # type: ignore[arg-type]
 
     stage.finish(book, seconds=PATIENCE)
 

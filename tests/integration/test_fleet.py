@@ -230,7 +230,7 @@ def test_a_job_ten_times_as_long_as_its_lease_is_delivered_once(tmp_path: Path, 
         stage.await_(
             lambda: (
                 stage.store.exists(keys.status(book.document, 1))
-                or deliveries.update(stage.valkey.client.hkeys(keys.UNACKED))
+                or deliveries.update(stage.valkey.client.hkeys(keys.UNACKED))  # type: ignore[arg-type, func-returns-value]
             ),
             seconds=80,
         )
@@ -252,8 +252,8 @@ def test_leases_are_renewed_where_kombu_keeps_them(stage: Stage) -> None:
     (tag,) = stage.valkey.client.hkeys(keys.UNACKED)
     before = stage.valkey.client.zscore(keys.UNACKED_INDEX, tag)
     assert before is not None
-    assert json.loads(stage.valkey.client.hget(keys.UNACKED, tag))[0]["properties"]["delivery_tag"] == tag.decode()
-    stage.await_(lambda: stage.valkey.client.zscore(keys.UNACKED_INDEX, tag) > before)
+    assert json.loads(stage.valkey.client.hget(keys.UNACKED, tag))[0]["properties"]["delivery_tag"] == tag.decode()  # type: ignore[arg-type, union-attr]
+    stage.await_(lambda: stage.valkey.client.zscore(keys.UNACKED_INDEX, tag) > before)  # type: ignore[operator]
 
 
 def test_a_drained_worker_gives_back_what_it_did_not_begin(stage: Stage) -> None:

@@ -55,7 +55,7 @@ def test_while_the_store_is_full_a_worker_waits_and_says_so(tmp_path: Path, valk
         stage.plan["seconds"] = 0.3
         book = stage.register("a", list(range(1, 7)))
         endpoint = {"OCRFLEET_S3_ENDPOINT_URL": seaweed.endpoint, "OCRFLEET_S3_ATTEMPTS": "2"}
-        stage.start_worker(**endpoint, **seaweed.environment)
+        stage.start_worker(**endpoint, **seaweed.environment)  # type: ignore[arg-type]
         stage.await_(lambda: len(stage.stored(book)) >= 1)
         # When it takes nothing more
         assert seaweed.fill(bucket, full=True)
@@ -79,7 +79,7 @@ def test_a_clock_that_is_set_forward_has_nothing_read_twice(stage: Stage) -> Non
     for _ in range(5):
         tags = stage.valkey.client.zrange(keys.UNACKED_INDEX, 0, -1)
         if tags:
-            stage.valkey.client.zadd(keys.UNACKED_INDEX, dict.fromkeys(tags, time.time() - 3600), xx=True)
+            stage.valkey.client.zadd(keys.UNACKED_INDEX, dict.fromkeys(tags, time.time() - 3600), xx=True)  # type: ignore[type-var]
         rest(0.3)
     # Then others get its job, see who has it, and leave
     (status,) = stage.finish(book)
@@ -97,7 +97,7 @@ def test_a_clock_that_is_set_back_does_not_keep_a_dead_workers_jobs(stage: Stage
     first.wait()
     tags = stage.valkey.client.zrange(keys.UNACKED_INDEX, 0, -1)
     assert tags
-    stage.valkey.client.zadd(keys.UNACKED_INDEX, dict.fromkeys(tags, time.time() + 3600), xx=True)
+    stage.valkey.client.zadd(keys.UNACKED_INDEX, dict.fromkeys(tags, time.time() + 3600), xx=True)  # type: ignore[type-var]
     # Then the sweep sees that, and another worker goes on
     (status,) = stage.finish(book, workers=1, seconds=60)
     assert (status.status, status.done) == (DocumentStatus.COMPLETED, 3)

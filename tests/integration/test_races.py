@@ -341,7 +341,7 @@ def test_a_redis_that_forgot_its_last_second_has_no_page_read_twice(stage: Stage
         record_pages(stage.store, stage.ledger, job_of(book, page, page), manifest, result(page, "t", stage=stage))
     stage.valkey.client.flushall()
     for name, value in before.items():
-        stage.valkey.client.restore(name, 0, value)
+        stage.valkey.client.restore(name, 0, value)  # type: ignore[arg-type]
     # When the sweep and a worker go on
     (status,) = stage.finish(book, workers=1)
     # Then only the page that has no record is read
@@ -366,7 +366,7 @@ def test_bits_of_an_older_generation_do_not_touch_a_newer_one(stage: Stage) -> N
     again = stage.register("a", [], retry_failed=True)
     stage.dispatcher.tick()
     for name, value in before.items():
-        stage.valkey.client.restore(name, 0, value, replace=True)
+        stage.valkey.client.restore(name, 0, value, replace=True)  # type: ignore[arg-type]
     assert stage.ledger.mark(book.document, 1, ()) is Mark.LAST
     # Then the page is read all the same
     (status,) = stage.finish(again)

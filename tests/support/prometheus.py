@@ -53,7 +53,7 @@ class Prometheus:
 
     def ask(self, expression: str) -> list[dict[str, Any]]:
         """Return what an expression is now: series with `metric` (labels) and `value`. Fails when it is none."""
-        return self._get("query", query=expression)
+        return self._get("query", query=expression)  # type: ignore[no-any-return]
 
     def ever(self, expression: str) -> list[dict[str, Any]]:
         """Return the series that an expression had at some time since the beginning, apart from those without a number."""

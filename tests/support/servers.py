@@ -17,7 +17,7 @@ import tempfile
 import time
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import boto3.session
 import pytest
@@ -39,7 +39,7 @@ FAKES = ROOT / "tests" / "support" / "fakes"
 TOLD = "told"
 
 
-def lacking(part: str) -> None:
+def lacking(part: str) -> NoReturn:
     """Skip the test for want of a part; in CI, where every part must be there, fail."""
     if os.environ.get("CI") == "true":
         pytest.fail(f"{part} is missing, and CI must have it")
@@ -287,7 +287,7 @@ class Moto:
 
     def queue(self, **attributes: str) -> str:
         """Make a queue of a new name; return its URL."""
-        return self.sqs.create_queue(QueueName=f"test-{secrets.token_hex(6)}", Attributes=attributes)["QueueUrl"]
+        return self.sqs.create_queue(QueueName=f"test-{secrets.token_hex(6)}", Attributes=attributes)["QueueUrl"]  # type: ignore[arg-type]
 
     def arn(self, queue_url: str) -> str:
         answer = self.sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["QueueArn"])

@@ -8,8 +8,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from ocrfleet import keys
 from ocrfleet.broker.celery_app import make_app
@@ -44,11 +46,11 @@ class Stage:
         *,
         engine: str = ENGINE,
         profile: Profile | None = None,
-        **settings: object,
+        **settings: Any,
     ) -> None:
         self.folder = folder
         self.valkey = valkey
-        known = {"store": str(folder / "store"), "cache": folder / "cache", "lease_seconds": scaled(3)}
+        known: dict[str, Any] = {"store": str(folder / "store"), "cache": folder / "cache", "lease_seconds": scaled(3)}
         self.settings = Settings(redis_url=valkey.url, **known | settings)
         self.store = open_store(self.settings)
         self.ledger = Ledger(valkey.url)
@@ -139,9 +141,9 @@ class Stage:
                 self._swept = time.monotonic()
                 self.sweep.run()
 
-    def await_(self, condition: object, seconds: float = 30) -> None:
+    def await_(self, condition: Callable[[], object], seconds: float = 30) -> None:
         deadline = time.monotonic() + scaled(seconds)
-        while not condition():  # type: ignore[operator]
+        while not condition():
             assert time.monotonic() < deadline, f"it did not happen; logs:\n{self.logs()}"
             self.tick()
             time.sleep(0.02)

@@ -81,7 +81,7 @@ def test_pages_are_read_by_the_profile_that_a_rule_sends_them_to(stage: Stage, r
     assert waiting_or_leased(stage) == []
 
 
-def jobs(stage: Stage, queues: list[str] | None = None) -> list:
+def jobs(stage: Stage, queues: list[str] | None = None) -> list:  # type: ignore[type-arg]
     return MessageInspector(stage.valkey.client).jobs(
         queues or [*queue_names(stage.profile.name), *queue_names(OTHER.name)]
     )[0]

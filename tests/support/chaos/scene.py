@@ -294,7 +294,7 @@ class Scene:
             found: list[psutil.Process] = []
             for popen in popens:
                 with suppress(psutil.NoSuchProcess):
-                    parent = psutil.Process(popen.pid)
+                    parent = psutil.Process(popen.pid)  # type: ignore[union-attr]
                     found += _children(parent, words) if words else [parent]
         return found[fault.which % len(found)] if found else None
 

@@ -130,7 +130,7 @@ class ChatServer:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = False  # joined in the end, so that no socket is left open
         self._server.chats = self  # type: ignore[attr-defined]
-        self._server.handle_error = lambda *_: None  # type: ignore[method-assign] - clients that leave are expected
+        self._server.handle_error = lambda *_: None  # type: ignore[method-assign]  # clients that leave are expected
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
         self._thread.start()
         return self

@@ -21,6 +21,7 @@ from ocrfleet.profiles.profile import Profile
 from tests.support.fakes.numbered import NumberedEngine, draw
 from worker.engines.base import Recognition
 from worker.engines.stream import LOOP, Transcript
+from worker.imaging.page_image import PageImage
 
 PRINT = "\n".join(
     (
@@ -91,7 +92,7 @@ def write_pdf(path: Path, texts: dict[int, str | None]) -> Path:
 class MisbehavingEngine(NumberedEngine):
     """What it does with which page stands in the plan."""
 
-    async def recognise(self, image: object, profile: object) -> Recognition:
+    async def recognise(self, image: PageImage, profile: object) -> Recognition:
         self._profile = profile
         return await super().recognise(image, profile)
 
@@ -100,7 +101,7 @@ class MisbehavingEngine(NumberedEngine):
         assert self._profile.sampling is not None
         limit = self._profile.sampling.max_tokens
         await super()._recognise(number)
-        attempts = Path(self._log).read_text().split().count(str(number))
+        attempts = Path(self._log).read_text().split().count(str(number))  # type: ignore[arg-type]
         acts = self._plan["acts"].get(str(number), ["well"])
         act = acts[min(attempts, len(acts)) - 1]
         if self._plan.get("crash_at", {}).get(str(number)) == attempts:
@@ -167,5 +168,5 @@ class FigureEngine(NumberedEngine):
 class PrintEngine(NumberedEngine):
     """One that reads the same on every page: the plan's "print", or some of ours."""
 
-    async def recognise(self, image: object, profile: object) -> Recognition:
+    async def recognise(self, image: PageImage, profile: object) -> Recognition:
         return Recognition(text=self._plan.get("print", PRINT))

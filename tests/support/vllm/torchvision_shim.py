@@ -27,7 +27,7 @@ class _BeforeTorchvision(importlib.abc.MetaPathFinder):
         for operator in _OPERATORS:
             with suppress(RuntimeError):
                 library.define(operator)
-        sys.ocrfleet_torchvision = library  # kept: what it declares is gone with it
+        sys.ocrfleet_torchvision = library  # type: ignore[attr-defined]  # kept: what it declares is gone with it
 
 
 sys.meta_path.insert(0, _BeforeTorchvision())

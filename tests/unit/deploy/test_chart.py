@@ -322,7 +322,7 @@ def test_a_secret_that_is_not_named_is_asked_for(chart: helm_python.Chart, part:
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_commands_are_given_options_that_they_have(chart: helm_python.Chart, name: str) -> None:
-    commands = typer.main.get_command(app).commands
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     called = {
         pod["containers"][0]["args"][0]: pod["containers"][0]["args"]
         for pod in pods(rendered(chart, VARIANTS[name])).values()

@@ -180,7 +180,7 @@ def test_the_model_that_is_fetched_is_the_one_that_the_profile_names(services: d
 
 
 def test_commands_are_given_options_that_they_have(services: dict[str, Any]) -> None:
-    commands = typer.main.get_command(app).commands
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     called = {
         name: service["command"]
         for name, service in services.items()

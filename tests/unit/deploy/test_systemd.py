@@ -83,7 +83,7 @@ def test_services_may_do_little(path: Path) -> None:
 
 
 def test_commands_are_given_options_that_they_have() -> None:
-    commands = typer.main.get_command(app).commands
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     for path in UNITS:
         # Given what a unit calls, with the options that it sets, or else the example
         options = dict(

@@ -13,7 +13,7 @@ import pytest
 import typer.main
 import yaml
 
-from deploy.grafana.dashboards import FOLDER as DASHBOARDS
+from deploy.grafana.dashboards import FOLDER as DASHBOARDS  # type: ignore[attr-defined]
 from ocrfleet.errors import Reason
 from ocrfleet.settings import ApiSettings, OpenAiSettings, S3Settings, Settings, VllmSettings
 from producer.cli.main import app

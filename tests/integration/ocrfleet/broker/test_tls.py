@@ -77,7 +77,7 @@ def tls(tmp_path: Path) -> Iterator[TlsRedis]:
 
 
 def test_a_document_is_read_by_way_of_a_redis_behind_tls(tmp_path: Path, tls: TlsRedis) -> None:
-    stage = Stage(tmp_path, tls)
+    stage = Stage(tmp_path, tls)  # type: ignore[arg-type]
     try:
         (status,) = stage.finish(stage.register("a", [1, 2, 3]), workers=1)
         assert status.status is DocumentStatus.COMPLETED

@@ -97,7 +97,7 @@ def test_each_written_object_is_an_event_with_its_etag_and_nothing_else_is(serve
     }
 
     wanted = {(key, etag, True) for key, etag in etags.items()} | {("gone.pdf", gone, True), ("gone.pdf", gone, False)}
-    events = events_of(hook, bucket, wanted)
+    events = events_of(hook, bucket, wanted)  # type: ignore[arg-type]
 
     assert {event.key for event in events} == {*etags, "gone.pdf"}
     assert {event.size for event in events if event.key == "large.pdf"} == {100}

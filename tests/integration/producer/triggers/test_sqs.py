@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -51,7 +52,7 @@ class Desk:
         events = ["s3:ObjectCreated:*", "s3:ObjectRemoved:*"]
         self.moto.s3.put_bucket_notification_configuration(
             Bucket=self.bucket,
-            NotificationConfiguration={kind: [{**target, "Events": events}]},
+            NotificationConfiguration={kind: [{**target, "Events": events}]},  # type: ignore[misc]
         )
 
     def put(self, key: str, data: bytes = b"%PDF-1.7") -> None:
@@ -60,12 +61,12 @@ class Desk:
     def put_in_parts(self, key: str) -> None:
         s3 = self.moto.s3
         upload = s3.create_multipart_upload(Bucket=self.bucket, Key=key)["UploadId"]
-        where = {"Bucket": self.bucket, "Key": key, "UploadId": upload}
+        where: Any = {"Bucket": self.bucket, "Key": key, "UploadId": upload}
         parts = [
             {"PartNumber": n, "ETag": s3.upload_part(**where, PartNumber=n, Body=data)["ETag"]}
             for n, data in ((1, b"1" * (5 << 20)), (2, b"2"))
         ]
-        s3.complete_multipart_upload(**where, MultipartUpload={"Parts": parts})
+        s3.complete_multipart_upload(**where, MultipartUpload={"Parts": parts})  # type: ignore[typeddict-item]
 
     def copy(self, key: str, to: str) -> None:
         self.moto.s3.copy_object(Bucket=self.bucket, Key=to, CopySource={"Bucket": self.bucket, "Key": key})
@@ -84,7 +85,7 @@ class Desk:
 
     def waiting(self) -> int:
         """Return the number of messages on the queue, those that somebody holds among them."""
-        names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+        names: Any = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
         answer = self.moto.sqs.get_queue_attributes(QueueUrl=self.queue, AttributeNames=names)
         return sum(int(answer["Attributes"][name]) for name in names)
 
@@ -322,7 +323,7 @@ def test_a_message_whose_events_cannot_be_registered_is_not_deleted_and_comes_ba
 
 @pytest.mark.parametrize("error", [RuntimeError("a fault of ours"), ConfigurationError("there is no permission")])
 def test_one_message_that_cannot_be_registered_holds_up_no_other(desk: Desk, error: Exception) -> None:
-    registered = set()
+    registered = set()  # type: ignore[var-annotated]
 
     def register(events: Sequence[ObjectEvent]) -> None:
         if any(event.key == "bad.pdf" for event in events):

@@ -204,7 +204,7 @@ def test_the_command_registers_what_events_tell_and_what_they_do_not(moto: Moto,
     put(moto, bucket, "quiet/a.pdf", "told.pdf")
 
     # Given two watchers with the same task,
-    with command(arguments, tmp_path / "store", moto) as one, command(arguments, tmp_path / "store", moto) as two:
+    with command(arguments, tmp_path / "store", moto) as one, command(arguments, tmp_path / "store", moto) as two:  # type: ignore[arg-type]
         # when an event comes, and none for another object,
         moto.sqs.send_message(QueueUrl=queue, MessageBody=json.dumps({"Records": [event]}))
         until(lambda: {wish.name for wish in wishes(store)} == {"told.pdf", "quiet/a.pdf"})

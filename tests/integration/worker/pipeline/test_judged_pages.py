@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ from worker.pipeline.run_record import Attempt, RunRecord
 SIDE = 256
 
 
-def asking(engine: str, *ladder: RetryStep, **changes: object) -> Profile:
+def asking(engine: str, *ladder: RetryStep, **changes: Any) -> Profile:
     told = {
         "prompt": "<image>\nRead.",
         "sampling": Sampling(max_tokens=LIMIT),
@@ -53,7 +54,7 @@ def staged(tmp_path: Path, valkey: Valkey) -> Iterator[Callable[..., Stage]]:
     """Make a stage for a profile."""
     made: list[Stage] = []
 
-    def make(profile: Profile, **settings: object) -> Stage:
+    def make(profile: Profile, **settings: Any) -> Stage:
         made.append(Stage(tmp_path, valkey, profile=profile, **settings))
         return made[-1]
 

@@ -188,7 +188,7 @@ class TestErrors:
 
     def test_a_certificate_that_is_not_trusted_is_a_matter_of_configuration(self) -> None:
         with pytest.raises(ConfigurationError, match="AWS_CA_BUNDLE"), s3.errors("it"):
-            raise SSLError(endpoint_url="https://x", error="[SSL: CERTIFICATE_VERIFY_FAILED] self-signed")
+            raise SSLError(endpoint_url="https://x", error="[SSL: CERTIFICATE_VERIFY_FAILED] self-signed")  # type: ignore[arg-type]
 
     def test_a_role_that_can_not_be_taken_just_now_may_be_so_later(self) -> None:
         with pytest.raises(TransientError) as told, s3.errors("it"):

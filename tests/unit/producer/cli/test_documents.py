@@ -33,7 +33,7 @@ class Desk(Shelf):
             self._app.command(command)(getattr(documents, command))
 
     def run(self, *words: str) -> Result:
-        return CliRunner().invoke(self._app, words, env={"COLUMNS": "200"})
+        return CliRunner().invoke(self._app, words, env={"COLUMNS": "200"})  # type: ignore[return-value]
 
     def refused(self, *words: str) -> str:
         """What the command line says of a command that can't be carried out as it was given; it then ends with 2."""
@@ -154,7 +154,7 @@ def test_each_document_is_asked_for_whatever_becomes_of_the_others(desk: Desk) -
 
     assert said.exit_code == 1
     assert "ended already" in said.stderr
-    assert desk.registry.view(active).state == DocumentStatus.CANCELLED
+    assert desk.registry.view(active).state == DocumentStatus.CANCELLED  # type: ignore[comparison-overlap]
 
 
 def test_nothing_is_deleted_that_nobody_said_yes_to(desk: Desk) -> None:

@@ -23,7 +23,7 @@ def pdf(pages: int) -> bytes:
     with pymupdf.open() as document:
         for _ in range(pages):
             document.new_page()
-        return document.tobytes()
+        return document.tobytes()  # type: ignore[no-any-return]
 
 
 @pytest.fixture

@@ -73,7 +73,7 @@ def test_where_nobody_else_sees_them_copies_are_sent_under_the_hash_of_what_was_
     tmp_path: Path, scans: Path
 ) -> None:
     store = Elsewhere(tmp_path / "store")
-    submit_files(store, TERMS, [scans], Count(), told=lambda: None)  # type: ignore[arg-type]
+    submit_files(store, TERMS, [scans], Count(), told=lambda: None)
     for name, wish in wishes(store).items():
         data = (scans / name).read_bytes()
         sha256 = hashlib.sha256(data).hexdigest()
@@ -90,7 +90,7 @@ def test_a_file_that_changes_while_it_is_sent_leaves_nothing_under_a_wrong_hash(
             return self.inner.create_from(key, path)
 
     store = Changing(tmp_path / "store")
-    submit_files(store, TERMS, [scans], Count(), told=lambda: None)  # type: ignore[arg-type]
+    submit_files(store, TERMS, [scans], Count(), told=lambda: None)
     for wish in wishes(store).values():
         stored = store.get(wish.uri.removeprefix("store:"))
         assert wish.uri == uri_of_upload(hashlib.sha256(stored).hexdigest())

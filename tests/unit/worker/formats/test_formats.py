@@ -695,7 +695,7 @@ def test_points_lie_where_pymupdf_says(rotation: int) -> None:
         expected.normalize()
 
         # Then it is where PyMuPDF has it
-        assert points(seen, (box,)) == [pytest.approx(tuple(expected), abs=0.01)]
+        assert points(seen, (box,)) == [pytest.approx(tuple(expected), abs=0.01)]  # type: ignore[comparison-overlap]
 
 
 def test_the_json_of_a_document_parses() -> None:

@@ -85,7 +85,7 @@ def test_a_texture_has_strokes_and_no_rows() -> None:
     pixels = np.full((1024, 1024, 3), 255, np.uint8)
     pixels[::2, ::2] = 0
 
-    assert printed(pixels) == Printed(letters=pytest.approx(512 * 512, rel=0.01), rows=(), across=0)
+    assert printed(pixels) == Printed(letters=pytest.approx(512 * 512, rel=0.01), rows=(), across=0)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (5000, 1), (3, 3), (2500, 2500)])

@@ -143,8 +143,8 @@ class TestAnything:
         read = text("".join("".join(row) + "<nl>" for row in grid))
 
         spans = [
-            int((re.search(r'rowspan="(\d+)"', cell) or ["", 1])[1])
-            * int((re.search(r'colspan="(\d+)"', cell) or ["", 1])[1])
+            int((re.search(r'rowspan="(\d+)"', cell) or ["", 1])[1])  # type: ignore[arg-type]
+            * int((re.search(r'colspan="(\d+)"', cell) or ["", 1])[1])  # type: ignore[arg-type]
             for cell in re.findall(r"<td[^>]*>", read)
         ]
         assert sum(spans) == sum(map(len, grid))

@@ -66,7 +66,7 @@ def grey(values: NDArray[np.floating[Any]]) -> PageImage:
 
 def noise(sigma: float, *, blur: float = 0, seed: int = 1) -> PageImage:
     grain = np.random.default_rng(seed).normal(0, 1, (1024, 724))
-    grain = cv2.GaussianBlur(grain, (0, 0), blur) if blur else grain
+    grain = cv2.GaussianBlur(grain, (0, 0), blur) if blur else grain  # type: ignore[assignment]
     return grey(200 + sigma * grain / grain.std())
 
 
@@ -85,7 +85,7 @@ def reason(
 ) -> Reason | None:
     parsed = parsed if isinstance(parsed, Parsed) else Parsed(text=parsed)
     doubt = judge(parsed, recognition, image, judgement or Judgement())
-    return doubt and doubt.reason
+    return doubt and doubt.reason  # type: ignore[return-value]
 
 
 def picture(*boxes: tuple[float, float, float, float]) -> Block:

@@ -75,7 +75,7 @@ def view(*workers: WorkerState, inventory: Inventory = INVENTORY, **changes: obj
 def lines(seen: TopView, width: int, *, height: int | None = None, trouble: str | None = None) -> list[str]:
     console = Console(file=io.StringIO(), width=width, height=height or 50, force_terminal=False, highlight=False)
     console.print(screen(seen, store="s3://fleet/store", width=width, height=height, trouble=trouble))
-    return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    return console.file.getvalue().splitlines()  # type: ignore[attr-defined, no-any-return]
 
 
 @pytest.mark.parametrize("width", [80, 160])

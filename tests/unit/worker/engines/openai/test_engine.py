@@ -95,7 +95,7 @@ def with_engine(
     server: ChatServer, use: Callable[[Engine], Awaitable[T]], *, profile: Profile = PROFILE, **settings: Any
 ) -> T:
     page_deadline = settings.pop("page_deadline", None)
-    told = {"base_url": server.url, "retries": 0, "timeout": 5.0} | settings
+    told: dict[str, Any] = {"base_url": server.url, "retries": 0, "timeout": 5.0} | settings
 
     async def main() -> T:
         engine = engines.create(profile, Settings(page_deadline=page_deadline, openai=OpenAiSettings(**told)))
