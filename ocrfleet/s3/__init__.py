@@ -1,1 +1,1 @@
-"""S3: client, ranged reader, multipart source."""
+"""S3: client, resuming reader, parts of files."""

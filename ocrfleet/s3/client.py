@@ -1,4 +1,4 @@
-"""S3, whoever serves it: one client a process, how its objects are named, and what its errors mean to us."""
+"""S3 client: one for each process, URIs of objects, and the translation of boto3's errors."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
     from ocrfleet.settings import S3Settings
 
 SCHEME = "s3://"
-#: AWS's rule and what other servers allow besides; no access points, whose names have colons
+#: AWS's rule, and what other servers allow; no access points, whose names have colons
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
-#: Characters of a server's own words that an error repeats.
+#: Characters of a server's own message that an error repeats.
 _LONGEST_WORDS = 200
 
 
 class PreconditionFailedError(OcrfleetError):
-    """The object is not, or no longer, what the request's condition says (If-Match, If-None-Match)."""
+    """The object does not meet the condition of the request (If-Match, If-None-Match)."""
 
 
 @dataclass(frozen=True)
 class S3Location:
-    """An object, or with a key that is empty or ends in a slash a prefix. The key is raw: nothing in it is encoded."""
+    """An object; or a prefix, with a key that is empty or ends in a slash. The key is not percent-encoded."""
 
     bucket: str
     key: str
@@ -46,18 +46,18 @@ class S3Location:
 
 
 def uri(bucket: str, key: str) -> str:
-    """Return the URI that is stored for an object, percent-encoded: any key survives."""
+    """Return the URI of an object as it is stored: percent-encoded, for any key."""
     return f"{SCHEME}{bucket}/{quote(key, safe='/')}"
 
 
 def parse(stored: str) -> S3Location:
-    """Return what `uri` made a URI of. Raises ValueError for anything else."""
+    """Return the location of a stored URI, the inverse of `uri`. Raises ValueError."""
     location = typed(stored)
     return S3Location(location.bucket, unquote(location.key, errors="strict"))
 
 
 def typed(text: str) -> S3Location:
-    """Return what somebody typed, s3://bucket/key, where every character stands for itself. Raises ValueError."""
+    """Return the location of s3://bucket/key as a person types it, not percent-encoded. Raises ValueError."""
     bucket, _, key = text.removeprefix(SCHEME).partition("/")
     if not text.startswith(SCHEME) or not _BUCKET.fullmatch(bucket):
         raise ValueError(f"not s3://bucket or s3://bucket/key: {text!r}")
@@ -65,17 +65,17 @@ def typed(text: str) -> S3Location:
 
 
 def as_typed(stored: str) -> str:
-    """Return a source's URI as its owner writes it: the counterpart of `typed`. What lies elsewhere stays as it is."""
+    """Return a stored URI as a person types it, the inverse of `typed`; other URIs are returned unchanged."""
     return str(parse(stored)) if stored.startswith(SCHEME) else stored
 
 
 @functools.lru_cache
 def client(settings: S3Settings) -> S3Client:
-    """Return the process's client for these settings. Threads may share it. Raises ConfigurationError."""
+    """Return the process's client for these settings. Thread-safe. Raises ConfigurationError."""
     made = _client(settings, settings.addressing)
     if settings.addressing == "auto" and not _is_aws(made):
-        # Few servers but AWS's have a host name for each bucket. Only the client knows its endpoint: boto3 has variables
-        # and files of its own for it.
+        # Few servers other than AWS have a host name for each bucket. Only the client knows its endpoint: boto3 also reads it
+        # from its own variables and files.
         made = _client(settings, "path")
     return made
 
@@ -84,7 +84,7 @@ def signer(settings: S3Settings, bucket: str) -> S3Client:
     """Return a client that makes presigned URLs for a bucket."""
     made = client(settings)
     if settings.addressing == "auto" and _is_aws(made) and "." not in bucket:
-        # On AWS boto3 would name the global endpoint, which may redirect to the bucket's region: that breaks a signature.
+        # On AWS, boto3 would use the global endpoint, which may redirect to the bucket's region: that breaks a signature.
         return client(settings.model_copy(update={"addressing": "virtual"}))
     return made
 
@@ -101,21 +101,21 @@ def _client(settings: S3Settings, addressing: Literal["auto", "path", "virtual"]
         read_timeout=settings.read_timeout,
         max_pool_connections=settings.connections,
         tcp_keepalive=True,
-        # Pauses grow exponentially and are random; a budget of retries keeps many threads from storming a server.
+        # Pauses grow exponentially and are random; a budget of retries limits the load of many threads.
         retries={"mode": "standard", "total_max_attempts": settings.attempts},
         s3={"addressing_style": addressing},
-        # By default boto3 sends CRC32 in a trailer after the body, which servers that are older than the idea refuse or,
-        # worse, store as content. Without it, TLS or the signature over the body's SHA-256 guards what is sent.
+        # By default, boto3 sends a CRC32 in a trailer after the body, which older servers refuse or, worse, store as content.
+        # Without it, TLS or the signature over the body's SHA-256 protects the body.
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )
     try:
-        # A session of its own: boto3's default one may not be used by two threads at once.
+        # A session of its own: boto3's default session is not thread-safe.
         return boto3.session.Session().client(
             "s3", endpoint_url=settings.endpoint_url, region_name=settings.region, config=config
         )
     except (ValueError, botocore.exceptions.BotoCoreError) as error:
-        # Not in the error's words: an endpoint may have a password in it.
+        # Without the message of the error: an endpoint may contain a password.
         raise ConfigurationError(
             f"no S3 client can be made ({type(error).__name__}): look at OCRFLEET_S3_ENDPOINT_URL, which must be like "
             "https://host:port, at OCRFLEET_S3_REGION and at boto3's own variables and files (AWS_*, ~/.aws)"
@@ -123,7 +123,7 @@ def _client(settings: S3Settings, addressing: Literal["auto", "path", "virtual"]
 
 
 def write_arguments(settings: S3Settings) -> dict[str, Any]:
-    """Return what every request that makes an object carries: its encryption and its storage class."""
+    """Return the arguments of each request that creates an object: encryption and storage class."""
     arguments = {
         "ServerSideEncryption": settings.server_side_encryption,
         "SSEKMSKeyId": settings.kms_key_id,
@@ -134,10 +134,10 @@ def write_arguments(settings: S3Settings) -> dict[str, Any]:
 
 @contextmanager
 def errors(what: str) -> Iterator[None]:
-    """Turn boto3's errors about `what` (a noun: "the source s3://a/b") into ours.
+    """Translate boto3's errors about `what` (a noun: "the source s3://a/b").
 
-    Raises NotFoundError when the object isn't there, PreconditionFailedError, TransientError for what may pass (after the
-    client's own retries), ConfigurationError for what a person must change. Nothing secret is in their words.
+    Raises NotFoundError when the object is missing, PreconditionFailedError, TransientError for errors that may pass (after
+    the client's own retries), ConfigurationError for what a person must correct. Their messages contain no secrets.
     """
     try:
         yield
@@ -146,11 +146,11 @@ def errors(what: str) -> Iterator[None]:
     except (botocore.exceptions.BotoCoreError, Boto3Error, ResponseParserError) as error:
         raise _unanswered(what, error) from error
     except RecursionError:
-        # Redirected without being told to which region, boto3 asks for it, is redirected again, and so on.
+        # Redirected without a region, boto3 asks for it, is redirected again, and so on.
         raise ConfigurationError(f"{what}: {_REMEDY['PermanentRedirect']}") from None
 
 
-#: Error codes that a person must do something about, and what. Codes that are numbers are those of HEAD, which has no body.
+#: Remedies for error codes that need a person. Numeric codes are those of HEAD, whose responses have no body.
 _REMEDIES = {
     "the bucket doesn't exist: make it, or correct its name": ("NoSuchBucket", "InvalidBucketName"),
     "the bucket is in another region or at another endpoint: set OCRFLEET_S3_REGION (or AWS_REGION), or "
@@ -200,7 +200,7 @@ _PASSING = {
         "ConditionalRequestConflict",
         "TemporaryRedirect",
     ),
-    # What was sent did not arrive as it was sent; or somebody aborted the upload that we are in.
+    # The body was damaged on the way; or another process aborted the upload.
     *("BadDigest", "IncompleteBody", "XAmzContentSHA256Mismatch", "InvalidDigest", "NoSuchUpload"),
 }
 _TOO_MANY_REQUESTS = 429
@@ -211,11 +211,11 @@ _PRECONDITION_FAILED = 412
 
 
 def _answered(what: str, error: botocore.exceptions.ClientError) -> OcrfleetError:
-    """Return what a server's refusal means."""
+    """Translate an error response of the server."""
     code = str(error.response.get("Error", {}).get("Code", ""))
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if code in _MISSING:
-        # HEAD of a bucket tells only that there is nothing.
+        # For HEAD of a bucket, the code is the same as for an object.
         bucket = error.operation_name == "HeadBucket"
         return (
             ConfigurationError(f"{what}: {_REMEDY['NoSuchBucket']}") if bucket else NotFoundError(f"{what}: no object")
@@ -236,7 +236,7 @@ def _answered(what: str, error: botocore.exceptions.ClientError) -> OcrfleetErro
 
 
 def _unanswered(what: str, error: Exception) -> OcrfleetError:
-    """Return what it means that there is no answer, or none that can be understood. Their own words may have secrets."""
+    """Translate an error without a valid response. boto3's own messages are left out, as they may contain secrets."""
     name = type(error).__name__
     match error:
         case (

@@ -1,4 +1,4 @@
-"""A part of an open file as a stream of its own, for those who send it."""
+"""A part of an open file as a stream, for uploads in parts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class FilePart(io.RawIOBase):
-    """Up to `length` bytes of a file from `start` on. None of it is kept, and several threads may read parts of one file."""
+    """Up to `length` bytes of a file from offset `start` on, without a buffer. Several threads may read parts of one file."""
 
     def __init__(self, file: int, start: int, length: int) -> None:
         super().__init__()

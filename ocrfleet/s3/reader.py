@@ -1,4 +1,4 @@
-"""An object of S3 as a stream that survives broken connections."""
+"""Read an object of S3 as a stream that resumes after broken connections."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from ocrfleet.s3.client import S3Location
 
-#: Bytes that are read in one go.
+#: Bytes of one read.
 CHUNK = 1 << 20
 
 
@@ -31,11 +31,11 @@ def opened(
     etag: str | None = None,
     version: str | None = None,
 ) -> io.BufferedReader:
-    """Open an object, in the version and with the ETag that are asked for if any, to be read from its beginning.
+    """Open an object for reading, optionally in one version or with one ETag.
 
-    When the connection breaks, the stream goes on where it was; after `attempts` in a row that gave nothing, reading raises
-    TransientError, as it does when the object was replaced meanwhile. Raises what `s3.errors(what)` raises;
-    PreconditionFailedError when its ETag is another one.
+    When the connection breaks, the stream resumes at its position. After `attempts` in a row without data, reading raises
+    TransientError, as it does when the object was replaced meanwhile. Raises what `s3.errors(what)` raises, and
+    PreconditionFailedError when the ETag differs.
     """
     request: GetObjectRequestTypeDef = {"Bucket": location.bucket, "Key": location.key}
     if etag is not None:
@@ -46,14 +46,14 @@ def opened(
 
 
 def reader(client: S3Client, request: GetObjectRequestTypeDef, *, what: str, attempts: int) -> Reader:
-    """Open the object that a request asks for, as `opened` does, without a buffer."""
+    """Open the object of a GET request, as `opened` does, without a buffer."""
     with s3.errors(what):
         answer = client.get_object(**request)
     return Reader(client, request, answer, what=what, attempts=attempts)
 
 
 class Reader(io.RawIOBase):
-    """The bytes of one answer and, where its connection breaks, of those to requests for the rest."""
+    """The bytes of one response and, where its connection breaks, of responses to requests for the rest."""
 
     def __init__(
         self,
@@ -66,14 +66,14 @@ class Reader(io.RawIOBase):
     ) -> None:
         super().__init__()
         self._client = client
-        #: for the rest, which must be of the same object
+        #: request for the rest, which must be of the same object
         self._request: GetObjectRequestTypeDef = {**request, "IfMatch": answer["ETag"]}
         self._what = what
         self._attempts = attempts
         self._body = answer["Body"]
         self._position = 0
         self.size = answer["ContentLength"]
-        #: that whoever wrote the object gave it
+        #: user metadata of the object
         self.metadata = answer["Metadata"]
 
     def readable(self) -> bool:
@@ -94,7 +94,7 @@ class Reader(io.RawIOBase):
         super().close()
 
     def _read(self, most: int) -> bytes:
-        """Return the next bytes, at least one before the object's end, over a new connection where this one is broken."""
+        """Return the next bytes, one at least before the end of the object; reconnects where the connection is broken."""
         wanted = min(most, self.size - self._position)
         if not wanted:
             return b""
@@ -119,6 +119,6 @@ class Reader(io.RawIOBase):
         except s3.PreconditionFailedError as error:
             raise TransientError(f"{self._what}: it was replaced while it was read; to be read again") from error
         except ConfigurationError as error:
-            # It was allowed a moment ago.
+            # The request was allowed before.
             raise TransientError(str(error)) from error
         self._body = answer["Body"]

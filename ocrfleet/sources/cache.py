@@ -1,10 +1,10 @@
-"""Files that were fetched from afar, kept in a folder that all processes of a machine share.
+"""Source cache: fetched files in a folder that all processes of a machine share.
 
-    <name>         a file that is whole; whoever reads it has a shared lock (flock) on it
-    <name>.part    one that is being fetched; whoever fetches it has an exclusive lock on it
-    total          bytes that all of them take, or a few more; the folder's own lock guards it
+    <name>         a complete file; its readers have a shared lock (flock) on it
+    <name>.part    a file that is being fetched; its writer has an exclusive lock on it
+    total          bytes of all files, or slightly more; guarded by a lock on the folder
 
-Locks end with the process that has them, however it ends: what a killed one leaves is known by having none.
+The kernel releases the locks of a process however it ends: files of killed processes have none.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from ocrfleet.errors import ConfigurationError, TransientError
 _NAME = re.compile(r"[0-9a-f]{32,64}")
 _PART = ".part"
 _TOTAL = "total"
-#: Eviction goes on until there is room for some more, so that not every file that comes looks through the folder.
+#: Share of the limit that eviction frees in addition, so that not each new file has to scan the folder.
 _ROOM = 0.1
-#: Bytes that a file takes at least, and is rounded up to.
+#: Block size in bytes: sizes of files are rounded up to it.
 _BLOCK = 4096
-#: Seconds after which a file that does not grow is waited for no more: whoever fetches it may hang.
+#: Seconds after which a fetch by another process that does not progress counts as hung.
 _SILENCE = 300.0
-#: Seconds between two looks whether a file has come.
+#: Seconds between two checks for a file that another process fetches.
 _POLL = 0.05
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 class SourceCache:
-    """A cache of files by name, a hex digest. Threads and processes may share it.
+    """A cache of files by name, a hex digest. Thread-safe, and safe between processes.
 
     It takes `max_bytes` of the disk; more only while more is in use.
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
-        """Make the folder, and remove what killed processes left. Raises ConfigurationError if others may write to it."""
+        """Create the folder, and remove files of killed processes. Raises ConfigurationError if other users may write to it."""
         self._folder = folder.absolute()
         self._max_bytes = max_bytes
         with self._usable():
@@ -54,11 +54,11 @@ class SourceCache:
 
     @contextmanager
     def held(self, name: str, fetch: Callable[[BinaryIO], None], *, size: int = 0) -> Iterator[int]:
-        """Open a file for reading, and keep it while the block runs; yield its descriptor.
+        """Open a file and keep it in the cache while the block runs; yields its descriptor.
 
-        One that isn't there is fetched: `fetch` writes it, `size` bytes as far as is known. Of many that want it at once, one
-        does so while the others wait; where it fails, the next one tries. Raises what `fetch` raises, and TransientError when
-        the disk is full or the folder can't be used.
+        A missing file is written by `fetch`; `size` is its expected size in bytes. Of several callers at once, one fetches while
+        the others wait; if it fails, the next one tries. Raises what `fetch` raises, and TransientError when the disk is full
+        or the folder can't be used.
         """
         if not _NAME.fullmatch(name):
             raise ValueError(f"not the name of a cached file: {name!r}")
@@ -70,17 +70,17 @@ class SourceCache:
             yield fd
         finally:
             os.close(fd)
-            with suppress(OSError):  # what was read is read
-                self._account(0)  # it may have been spared from eviction only because it was in use
+            with suppress(OSError):  # the file was read all the same
+                self._account(0)  # it may have been kept only because it was in use
 
     def _open(self, name: str) -> int | None:
-        """Open a file that is whole, with a lock that spares it from eviction; None when it isn't there."""
+        """Open a complete file, with a lock that keeps it from eviction; None when it is missing."""
         path = self._folder / name
         try:
             fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
         except FileNotFoundError:
             return None
-        fcntl.flock(fd, fcntl.LOCK_SH)  # waits at most for somebody who looks whether it is in use
+        fcntl.flock(fd, fcntl.LOCK_SH)  # waits only for a check whether it is in use
         if not _is_at(path, fd):
             os.close(fd)
             return None
@@ -89,12 +89,12 @@ class SourceCache:
         return fd
 
     def _fetched(self, name: str, fetch: Callable[[BinaryIO], None], size: int) -> int | None:
-        """Fetch a file and open it, or wait until somebody else has; None when it is to be looked for again."""
+        """Fetch a file and open it, or wait until another process has; None when the caller should try again."""
         part = self._folder / (name + _PART)
         with self._turn(part) as writer:
             if writer is None:
                 return self._open(name)
-            there = self._open(name)  # made after it was looked for, before this one's turn
+            there = self._open(name)  # completed before this process got the lock
             if there is not None:
                 part.unlink(missing_ok=True)
                 return there
@@ -105,25 +105,25 @@ class SourceCache:
                 with open(writer, "wb", closefd=False) as stream:
                     fetch(stream)
                     stream.truncate()
-                os.fsync(writer)  # else a power cut may leave a name with nothing behind it
+                os.fsync(writer)  # otherwise a power cut may leave a name without content
                 reader = os.open(part, os.O_RDONLY | os.O_NOFOLLOW)
             except BaseException:
                 part.unlink(missing_ok=True)
                 self._account(-_taken(reserved))
                 raise
             part.rename(self._folder / name)
-        # Evicted between these two, it is read all the same.
+        # If it was evicted in between, it can be read all the same.
         fcntl.flock(reader, fcntl.LOCK_SH)
         self._account(_taken(os.fstat(reader).st_size) - _taken(reserved))
         return reader
 
     @contextmanager
     def _turn(self, part: Path) -> Iterator[int | None]:
-        """Wait until nobody else fetches a file; yield the descriptor to write it to, None when somebody else has ended.
+        """Wait until no other process fetches a file; yield a descriptor to write it, None when another one has ended.
 
-        Raises TransientError when whoever fetches it gets nothing for long.
+        Raises TransientError when the fetch of another process does not progress.
         """
-        self._make_folder()  # somebody may have tidied up where it lies
+        self._make_folder()  # it may have been removed meanwhile
         fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
             while _is_at(part, fd) and not _locked(fd):
@@ -142,7 +142,7 @@ class SourceCache:
             os.close(fd)
 
     def _account(self, more: int) -> None:
-        """Note that files take so many bytes more than before, and evict some when that is too much."""
+        """Add to the bytes of all files, and evict files beyond the limit."""
         with self._alone():
             total = noted = self._noted()
             if total is not None:
@@ -153,9 +153,9 @@ class SourceCache:
                 self._note(total)
 
     def _evict(self, most: int) -> int:
-        """Remove leftovers, and while there are more than `most` bytes the files that were not used for longest.
+        """Remove files of killed processes, and the least recently used files beyond `most` bytes.
 
-        Return the bytes that are left. Only for whoever is alone.
+        Return the bytes that are left. Only with the lock on the folder.
         """
         total, files = 0, []
         with os.scandir(self._folder) as entries:
@@ -163,7 +163,7 @@ class SourceCache:
                 name = entry.name.removesuffix(_PART)
                 if not _NAME.fullmatch(name):
                     continue
-                with suppress(FileNotFoundError):  # it was renamed, or given up
+                with suppress(FileNotFoundError):  # it was renamed or removed
                     facts = entry.stat(follow_symlinks=False)
                     whole = entry.name == name
                     if not whole and _removed(entry.path):
@@ -181,10 +181,10 @@ class SourceCache:
         return total
 
     def _noted(self) -> int | None:
-        """Return the bytes that all files take; None when nobody knows."""
+        """Return the recorded bytes of all files; None without a valid record."""
         try:
             return int((self._folder / _TOTAL).read_text(encoding="ascii"))
-        except (FileNotFoundError, ValueError):  # whoever wrote it was killed
+        except (FileNotFoundError, ValueError):  # its writer was killed
             return None
 
     def _note(self, total: int) -> None:
@@ -192,7 +192,7 @@ class SourceCache:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Be the only one who looks after the folder while the block runs."""
+        """Hold the lock on the folder while the block runs."""
         fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
@@ -227,12 +227,12 @@ class SourceCache:
 
 
 def _taken(size: int) -> int:
-    """Return how much of the disk a file of this size takes."""
+    """Return the bytes that a file of this size takes on the disk."""
     return max(1, -(-size // _BLOCK)) * _BLOCK
 
 
 def _locked(fd: int) -> bool:
-    """Say whether an exclusive lock could be had at once."""
+    """Try to get an exclusive lock; return whether it was free."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -241,7 +241,7 @@ def _locked(fd: int) -> bool:
 
 
 def _is_at(path: Path | str, fd: int) -> bool:
-    """Say whether an open file is still the one that has this path."""
+    """Return whether an open file still has this path."""
     try:
         there = os.lstat(path)
     except FileNotFoundError:
@@ -250,7 +250,7 @@ def _is_at(path: Path | str, fd: int) -> bool:
 
 
 def _removed(path: str) -> bool:
-    """Remove a file that nobody has a lock on; say whether it is gone."""
+    """Remove a file unless it is locked; return whether it is gone."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Sources in S3: looked at and read, never written to."""
+"""Sources in S3: inspected and read, never written."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ocrfleet.s3.reader import Reader
     from ocrfleet.settings import S3Settings
 
-#: Refusals that are not about one object: a person must correct how S3 is reached at all.
+#: Error codes that concern all requests, not one object: a person must correct the configuration of S3.
 _NOT_OF_THE_OBJECT = {
     *("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidSecurity", "NotSignedUp", "AccountProblem"),
     *("ExpiredToken", "InvalidToken", "TokenRefreshRequired", "RequestTimeTooSkewed", "NotImplemented"),
@@ -30,7 +30,7 @@ _GONE = "the source is gone; put it back and run again"
 _BAD_REQUEST = 400
 _FORBIDDEN = 403
 _SERVER_ERROR = 500
-#: What it means for one object, by the code or else by the status.
+#: Message for one object, by the error code or else by the HTTP status.
 _OF_THE_OBJECT: dict[str | int, str] = {
     "NoSuchBucket": "the source's bucket is gone; put it back and run again",
     "InvalidObjectState": "the source is archived: restore it in S3, then run again",
@@ -42,14 +42,14 @@ _OF_THE_OBJECT: dict[str | int, str] = {
 
 @dataclass(frozen=True, slots=True)
 class ObjectReference:
-    """An object, if need be only in one version or with one ETag (without quotation marks)."""
+    """An object, optionally in one version or with one ETag (without quotation marks)."""
 
     uri: str
     etag: str | None = None
     version: str | None = None
 
     def request(self) -> GetObjectRequestTypeDef:
-        """Return the arguments of a GET or HEAD for it. Raises PermanentError for what can't be an object's URI."""
+        """Return the arguments of a GET or HEAD request. Raises PermanentError for an invalid URI."""
         try:
             location = s3.parse(self.uri)
         except ValueError as error:
@@ -64,27 +64,27 @@ class ObjectReference:
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """What the server says of an object."""
+    """Size, ETag, version and metadata of an object."""
 
     size: int
     etag: str
     version: str | None
-    #: that whoever wrote it gave it
+    #: user metadata
     metadata: Mapping[str, str]
 
 
 class S3Sources:
-    """Looks at sources in S3 and opens them.
+    """Inspects and opens sources in S3.
 
-    Each call may raise PermanentError for what is wrong with the source itself, TransientError when S3 is away, and
-    ConfigurationError for what a person must change first.
+    Each call may raise PermanentError for an error of the source itself, TransientError when S3 is away, and
+    ConfigurationError for what a person must correct first.
     """
 
     def __init__(self, settings: S3Settings) -> None:
         self._settings = settings
 
     def info(self, reference: ObjectReference) -> ObjectInfo:
-        """Ask for an object's size, ETag and version."""
+        """Return an object's size, ETag, version and metadata."""
         with _about(reference):
             answer = self._head(reference.request())
         return ObjectInfo(
@@ -101,14 +101,14 @@ class S3Sources:
         except ClientError as error:
             if _status(error) not in {_BAD_REQUEST, _FORBIDDEN}:
                 raise
-        # An answer to HEAD has no body: whether the key pair is refused or the object, GET says.
+        # A response to HEAD has no body: the one to GET says whether the credentials or the object are refused.
         answer = client.get_object(**request)
         answer["Body"].close()
         return answer
 
     @contextmanager
     def reading(self, reference: ObjectReference) -> Iterator[Reader]:
-        """Open an object to be read while the block runs; a broken connection is no end."""
+        """Open an object while the block runs; the reader resumes after a broken connection."""
         client = s3.client(self._settings)
         request = reference.request()
         with (
@@ -120,9 +120,9 @@ class S3Sources:
 
 @contextmanager
 def _about(reference: ObjectReference) -> Iterator[None]:
-    """Tell what is wrong with one source from what is wrong with S3.
+    """Separate errors of one source (PermanentError) from errors of S3.
 
-    What is wrong with a source enters outputs: its words don't change from one try to the next.
+    Errors of a source are part of outputs: their words do not change from one attempt to the next.
     """
     try:
         with s3.errors(_what(reference)):
@@ -147,7 +147,7 @@ def _status(error: ClientError) -> int:
 
 
 def _refusal(error: BaseException | None) -> str | None:
-    """Say why a server won't give this object, and what to do; None where that is not the object's fault."""
+    """Return why the server refuses this object, and what to do; None when the error does not concern the object."""
     if isinstance(error, ParamValidationError):
         return "the source's bucket or key has a name that S3 doesn't know: correct it"
     if not isinstance(error, ClientError):

@@ -1,8 +1,8 @@
-"""Sources: how they are named, opened and known to be unchanged. They are referenced and read, never written to.
+"""Sources: URIs, opening, and checks that they are unchanged. They are referenced and read, never written.
 
-file:///…              a file, read where it lies
-s3://bucket/key        an object of somebody's, through the cache of this machine
-store:uploads/<sha256> what was sent to us, in our own object store
+file:///…              a file, read in place
+s3://bucket/key        an object in S3, through the cache of this machine
+store:uploads/<sha256> an upload, in the object store
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ if TYPE_CHECKING:
 
 FILE = "file://"
 STORED = "store:"
-#: Metadata of objects in S3 by which we know what we wrote ourselves, wherever it lies.
+#: Metadata of objects in S3 that ocrfleet has written: they are never taken for sources.
 OWN_OUTPUT = "ocrfleet"
 _CHUNK = 1 << 20
 
 
 class OwnOutputError(OcrfleetError):
-    """A source is something that we wrote ourselves: to read it would give another one, and so on."""
+    """The source is an output of ocrfleet: its own output would become the next source, and so on."""
 
 
 def uri_of(path: Path) -> str:
-    """Return the file:// URI of a path, every byte of its name kept."""
+    """Return the file:// URI of a path; each byte of its name is kept."""
     return path.absolute().as_uri()
 
 
@@ -61,10 +61,10 @@ def sha256_of(fd: int) -> str:
 
 
 class Sources:
-    """Opens sources, wherever they lie. Threads may share it.
+    """Opens sources from files, S3 and uploads. Thread-safe.
 
-    `store` has what was sent to us; without one such sources are missing. Each call may raise TransientError when what has
-    the source is away, or the cache's disk is full, and ConfigurationError for what a person must change first.
+    `store` has the uploads; without it, uploads are missing. Each call may raise TransientError when the place of the source
+    is away or the cache's disk is full, and ConfigurationError for what a person must correct first.
     """
 
     def __init__(self, settings: Settings, store: ObjectStore | None) -> None:
@@ -74,24 +74,24 @@ class Sources:
 
     @contextmanager
     def opened(self, source: Source) -> Iterator[int]:
-        """Open a source for reading, as a file descriptor, and make sure that it is what was registered.
+        """Open a source for reading, as a file descriptor, and check that it is unchanged since its registration.
 
-        Raises PermanentError when it is gone or has changed, a file also when it changes before the block ends.
+        Raises PermanentError when it is gone or has changed; for a file, also when it changes before the block ends.
         """
         with _opened_file(source) if is_file(source.uri) else self._held(source, source.sha256) as fd:
             yield fd
 
     def fetched(self, wish: SourceReference) -> AbstractContextManager[int]:
-        """Open what somebody wants read, which lies in S3 or was sent to us, as a file descriptor.
+        """Open a submitted source in S3, or an upload, as a file descriptor, before it is registered.
 
-        Raises PermanentError when it is gone or is not, or no longer, what the wish says, OwnOutputError.
+        Raises PermanentError when it is gone or differs from the reference, OwnOutputError for an output of ocrfleet.
         """
         return self._held(wish, None)
 
     def looked_up(self, wish: SourceReference) -> SourceReference:
-        """Return a wish with the size, ETag and version that its object in S3 has now, where it does not say which it means.
+        """Return a reference with the present size, ETag and version of its object in S3, where it has no ETag.
 
-        Raises PermanentError when the object is gone, OwnOutputError.
+        Raises PermanentError when the object is gone, OwnOutputError for an output of ocrfleet.
         """
         if wish.etag is not None or not wish.uri.startswith(s3.SCHEME):
             return wish
@@ -100,7 +100,7 @@ class Sources:
         return wish.model_copy(update={"size": facts.size, "etag": facts.etag, "version": facts.version})
 
     def is_where_it_was(self, source: Source) -> bool:
-        """Say whether there is something with the size and the time or ETag that it was registered with; it isn't read."""
+        """Return whether the source still has its registered size, and time or ETag, without reading it."""
         try:
             if is_file(source.uri):
                 facts = path_of(source.uri).stat()
@@ -113,7 +113,7 @@ class Sources:
 
     @contextmanager
     def _held(self, wanted: Source | SourceReference, sha256: str | None) -> Iterator[int]:
-        """Open what does not lie in a file of this machine; `sha256` is what its bytes must have."""
+        """Open a source that is not a local file; `sha256` is the digest that its bytes must have."""
         if wanted.uri.startswith(STORED):
             fetch = functools.partial(self._fetch_upload, wanted, sha256)
             if isinstance(self._store, FolderStore):
@@ -134,7 +134,7 @@ class Sources:
 
     @functools.cached_property
     def _cache(self) -> SourceCache:
-        """The cache, once something is to be fetched: few who read local files want such a folder."""
+        """The cache, created at the first fetch: local files need none."""
         return SourceCache(self._settings.cache, self._settings.cache_mb << 20)
 
     def _fetch_object(self, wanted: Source | SourceReference, sha256: str | None, out: BinaryIO) -> None:
@@ -164,17 +164,17 @@ class Sources:
 
 
 def is_file(uri: str) -> bool:
-    """Say whether a URI is that of a file of this machine."""
+    """Return whether a URI names a local file."""
     return uri.startswith(FILE)
 
 
 def uri_of_upload(sha256: str) -> str:
-    """Return the URI of what was sent to us and lies in the store under keys.upload."""
+    """Return the URI of an upload, which is in the store under keys.upload."""
     return f"{STORED}{keys.upload(sha256)}"
 
 
 def _upload(wanted: Source | SourceReference) -> str:
-    """Return the key of what was sent to us. No other object of the store is a source."""
+    """Return the key of an upload. No other object of the store is a source."""
     key = wanted.uri.removeprefix(STORED)
     if not (key.startswith(keys.UPLOADS) and is_key(key)):
         raise gone()
@@ -186,8 +186,8 @@ def _reference(wanted: Source | SourceReference) -> ObjectReference:
 
 
 def is_own(metadata: Mapping[str, str]) -> bool:
-    """Say whether an object with this metadata was written by us."""
-    return OWN_OUTPUT in map(str.lower, metadata)  # servers don't agree in which letters they give it back
+    """Return whether an object with this metadata was written by ocrfleet."""
+    return OWN_OUTPUT in map(str.lower, metadata)  # servers return names in different cases
 
 
 def _refuse_own(metadata: Mapping[str, str]) -> None:
@@ -196,7 +196,7 @@ def _refuse_own(metadata: Mapping[str, str]) -> None:
 
 
 def _copy(stream: BinaryIO | io.RawIOBase, out: BinaryIO, *, size: int, sha256: str | None) -> None:
-    """Copy a source's bytes. Raises PermanentError when they are not those that were registered."""
+    """Copy a source's bytes. Raises PermanentError when they differ from the registered ones."""
     sha, there = hashlib.sha256(), 0
     while chunk := stream.read(_CHUNK):
         out.write(chunk)
@@ -223,7 +223,7 @@ def _opened_file(source: Source) -> Iterator[int]:
             raise changed()
         try:
             yield fd
-        except PermanentError as error:  # what is wrong with it may be that it changes just now
+        except PermanentError as error:  # the cause may be that the file is being changed
             if _touched(fd, before):
                 raise changed() from error
             raise
@@ -240,6 +240,6 @@ def _touched(fd: int, before: os.stat_result) -> bool:
 
 @functools.lru_cache(maxsize=256)
 def _sha256_at(path: Path, _size: int, _mtime_ns: int) -> str:
-    """Hash a file that was touched once, not once for each of its pages."""
+    """Return the digest of a file whose time has changed, computed once and not for each page."""
     with path.open("rb") as stream:
         return sha256_of(stream.fileno())
