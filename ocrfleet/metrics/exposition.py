@@ -1,4 +1,4 @@
-"""How metrics leave a process: its own, those of its children and what it observes now and then, added up to one page."""
+"""Exposition of metrics: those of the process, of its children, and measured gauges, on one page."""
 
 from __future__ import annotations
 
@@ -32,26 +32,26 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-#: By a value for each label, in their order.
+#: Values of a gauge by its label values, in the order of the labels.
 Values = Mapping[tuple[str, ...], float]
 
-#: prometheus_client looks for it as it is imported, and then keeps every value in files that another process can read.
+#: prometheus_client reads this at import, and then keeps each value in files that another process can read.
 _FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-#: vLLM's own: engines are told apart, as their gauges can't be added up (the share of a cache that is used).
+#: vLLM's own metrics get a label for the worker, as their gauges can't be summed (the share of a cache in use).
 _FOREIGN = "vllm:"
-#: Tries to read files of a process that is just making them, and seconds between two.
+#: Attempts to read files that a process is just creating, and seconds between two.
 _TRIES, _PAUSE = 5, 0.02
-#: Seconds that whoever asks may keep silent, and how many may ask at once.
+#: Seconds after which a silent client is disconnected, and connections at the same time.
 _TIMEOUT, _AT_ONCE = 10, 16
 
 
 def read_by_others() -> bool:
-    """Say whether this process is one of the children whose metrics somebody exposes."""
+    """Return whether the metrics of this process are exposed by its parent."""
     return _FOLDER in os.environ
 
 
 class ObservedGauges(Collector):
-    """Observed gauges: all there is was seen at the same time, and nothing is there before the first look."""
+    """Gauges whose values are replaced together; without any before the first time."""
 
     def __init__(self) -> None:
         self._seen: Mapping[ObservedGauge, Values] = {}
@@ -68,9 +68,9 @@ class ObservedGauges(Collector):
 
 
 class ChildMetrics(Collector):
-    """The metrics of processes that we start. Each has a folder in which it writes them, below one that is ours alone.
+    """Metrics of child processes, each of which writes them to a folder of its own.
 
-    What a process has counted outlives it: a counter that went back would be taken for a burst. Its gauges die with it.
+    Counters of a dead process are kept, since a counter that decreases would be read as a restart. Its gauges are dropped.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -79,13 +79,13 @@ class ChildMetrics(Collector):
         self._departed: Sequence[Metric] = ()
 
     def environment(self, name: str) -> dict[str, str]:
-        """Return what makes a process write its metrics where they are looked for; without it, it keeps them to itself."""
+        """Return the environment variables with which a child writes its metrics for this process."""
         folder = self._folder / name
         folder.mkdir(parents=True, exist_ok=True)
         return {_FOLDER: str(folder)}
 
     def record_exit(self, name: str) -> None:
-        """Keep what a dead process has counted, and make its folder ready for the next one of this name."""
+        """Record the exit of a child: keep its counters, and empty its folder for the next process of this name."""
         folder = self._folder / name
         if not folder.is_dir():
             return
@@ -107,7 +107,7 @@ class ChildMetrics(Collector):
 
 
 class Exposition(Collector):
-    """All that a process exposes. Other collectors may be added at any time; what several have is added up."""
+    """All metrics that a process exposes. Collectors may be added at any time; samples with equal labels are summed."""
 
     def __init__(self, settings: Settings) -> None:
         disable_created_metrics()
@@ -124,15 +124,15 @@ class Exposition(Collector):
         return _added_up(family for collector in list(self._collectors) for family in collector.collect())
 
     def page(self) -> bytes:
-        """Return all of it in Prometheus' text format."""
+        """Return the metrics in Prometheus' text format."""
         return generate_latest(self)
 
 
 @contextmanager
 def served(exposition: Exposition, settings: Settings) -> Iterator[None]:
-    """Answer http://OCRFLEET_METRICS_HOST:OCRFLEET_METRICS_PORT/metrics until the block ends, if a port is set.
+    """Serve http://OCRFLEET_METRICS_HOST:OCRFLEET_METRICS_PORT/metrics until the block ends, if a port is set.
 
-    Raises ConfigurationError when it can't be listened on.
+    Raises ConfigurationError when the port can't be used.
     """
     if settings.metrics_port is None:
         yield
@@ -168,7 +168,7 @@ def _app(exposition: Exposition) -> WSGIApplication:
 
 
 class _Server(ThreadingMixIn, WSGIServer):
-    """Answers several at once, and hangs up on those beyond."""
+    """Serves several connections at once, and closes those beyond the limit."""
 
     daemon_threads = True
 
@@ -201,17 +201,17 @@ class _Handler(WSGIRequestHandler):
     timeout = _TIMEOUT
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name in the base class
-        """Log nothing: it is asked every few seconds."""
+        """Log nothing: scrapes come every few seconds."""
 
 
 def _written(folder: Path) -> list[Metric]:
-    """Return what the processes that write into a folder have counted. Raises OSError, ValueError, RuntimeError."""
+    """Return the metrics that processes have written to a folder. Raises OSError, ValueError, RuntimeError."""
     for number in range(_TRIES):
         try:
             families = list(MultiProcessCollector(None, path=str(folder)).collect())
         except Exception as error:
-            # A file that is just being made has no head yet. To leave it out would be worse than no answer: its counters
-            # would seem to begin anew.
+            # A file that is just being created has no header yet. Leaving it out would be worse than an error: its counters
+            # would seem to be reset.
             if number == _TRIES - 1:
                 raise RuntimeError(f"the metrics in {folder} can't be read ({error})") from error
             time.sleep(_PAUSE)
@@ -228,7 +228,7 @@ def _told_apart(family: Metric, worker: str) -> Metric:
 
 
 def _added_up(families: Iterable[Metric]) -> list[Metric]:
-    """Return families of distinct names, with samples of distinct labels: those that come twice are added up."""
+    """Return families with distinct names and samples with distinct labels: equal ones are summed."""
     found: dict[str, tuple[Metric, dict[tuple[str, frozenset[tuple[str, str]]], float]]] = {}
     for family in families:
         _, values = found.setdefault(family.name, (Metric(family.name, family.documentation, family.type), {}))

@@ -28,26 +28,26 @@ PageNumber = Annotated[int, Field(ge=1)]
 Generation = Annotated[int, Field(ge=1, le=99999)]
 
 
-#: Named by people, and a part of keys.
+#: Name of a collection, chosen by people; part of keys.
 Collection = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$")]
 
 
-#: When something was registered, UTC, as 20261122T051000.123456Z: sorts by time.
+#: A time in UTC, as 20261122T051000.123456Z: sorts by time.
 Moment = Annotated[str, Field(pattern=r"^\d{8}T\d{6}\.\d{6}Z$")]
 
 
 class Record(BaseModel):
-    """A frozen value that refuses unknown fields, so that a newer writer is noticed and not half understood."""
+    """A frozen record that refuses unknown fields, so that records of a newer version are rejected, not misread."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def to_bytes(self) -> bytes:
-        """Serialise as one line of JSON; the same value always gives the same bytes."""
+        """Return the record as one line of JSON; equal records give the same bytes."""
         return self.model_dump_json(exclude_none=True).encode()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
-        """Read what `to_bytes` wrote. Raises DamagedRecordError."""
+        """Parse the bytes of `to_bytes`. Raises DamagedRecordError."""
         try:
             return cls.model_validate_json(data)
         except ValidationError as error:
@@ -55,19 +55,19 @@ class Record(BaseModel):
 
 
 def problems_of(error: ValidationError) -> str:
-    """Say what is wrong with a record, without what stands in it."""
+    """Return the errors of a record in words, without its content."""
     return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
 
 
 class Priority(StrEnum):
-    """The class of a document: interactive ones are dispatched before bulk ones, and have queues of their own."""
+    """Priority of a document: interactive ones are dispatched before bulk ones, and have their own queues."""
 
     INTERACTIVE = "interactive"
     BULK = "bulk"
 
 
 def digest_of(*parts: str) -> str:
-    """Return the SHA-256 (hex) of the parts, each with its length, so that no two lists of parts collide."""
+    """Return the SHA-256 (hex) of the parts, each with its length, so that different lists of parts differ."""
     sha = hashlib.sha256()
     for part in parts:
         data = part.encode("utf-8", "surrogateescape")
@@ -77,12 +77,12 @@ def digest_of(*parts: str) -> str:
 
 
 def moment() -> Moment:
-    """Return the time as keys have it."""
+    """Return the present time."""
     return datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
 
 
 def registered_at(moment: str) -> float:
-    """Return a moment of ours as a Unix time; infinity for what is none."""
+    """Return a `Moment` as Unix time; infinity for an invalid one."""
     with suppress(ValueError):
         return datetime.strptime(moment, "%Y%m%dT%H%M%S.%fZ").replace(tzinfo=UTC).timestamp()
     return math.inf

@@ -1,7 +1,7 @@
-"""The contract between producers and workers: what is stored and what is sent.
+"""Records of documents: source, manifest, marker, status.
 
-Everything here is frozen, JSON, and carries `schema_version`. A page is addressed by its 1-based number in its
-document; a document is one source, or several images in order, so page numbers run through all of them.
+Records are frozen, stored as JSON, and carry a `schema_version`. Pages are numbered from 1 within a document; a document
+is one source, or several images in order with continuous page numbers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ocrfleet.records.base import Digest, DocumentId, Generation, Moment, PageNu
 
 
 class Kind(StrEnum):
-    """What a source is, told by its bytes and never by its name."""
+    """Kind of a source, detected by its bytes and never by its name."""
 
     PDF = "pdf"
     PNG = "png"
@@ -29,19 +29,17 @@ class Kind(StrEnum):
 
 
 class Source(Record):
-    """A file that is referenced, not copied. `size` with `mtime_ns` or `etag` tells cheaply whether it changed.
+    """A file that is referenced, not copied. `size` with `mtime_ns` or `etag` shows cheaply whether it changed."""
 
-    `sha256` is what it was.
-    """
-
-    #: file:///…, s3://bucket/key or store:key (uploaded to our own store), percent-encoded: any name survives JSON
+    #: file:///…, s3://bucket/key or store:key (an upload), percent-encoded: any name is possible
     uri: str
     size: int
-    #: when it was changed last; 0 where an `etag` tells
+    #: time of the last change in nanoseconds; 0 where there is an `etag`
     mtime_ns: int
     etag: str | None = None
-    #: of a bucket that keeps versions
+    #: version in a bucket with versioning
     version: str | None = None
+    #: of the bytes at registration
     sha256: Digest
     kind: Kind
     #: pages of a PDF, frames of an image
@@ -49,33 +47,32 @@ class Source(Record):
 
 
 class Problem(Record):
-    """Why a document could not be taken in."""
+    """Why the intake of a document failed."""
 
     reason: Reason
     detail: str
 
 
 class Manifest(Record):
-    """All that a worker must know of a document; written before any job of it exists. Only where a source lies may change.
+    """What workers need of a document; written before any job of it. Only the URI of a source may change later.
 
-    A document that could not be taken in has no sources, no pages and a `problem`: it terminates as `failed` on the
-    same road as any other.
+    A document whose intake failed has no sources, no pages and a `problem`: it ends as `failed` in the same way as others.
     """
 
     schema_version: Literal[1] = 1
     document: DocumentId
-    #: when it was registered first
+    #: when it was first registered
     created: Moment
     profile: str
     profile_digest: Digest
     sources: tuple[Source, ...] = ()
-    #: inclusive ranges of the page numbers asked for, ascending and apart; all pages when the document has no selection
+    #: pages to read, as inclusive ranges, ascending and disjoint
     selection: tuple[tuple[PageNumber, PageNumber], ...] = ()
     problem: Problem | None = None
 
     @property
     def total(self) -> int:
-        """Number of pages that must end accounted for."""
+        """Number of pages to read."""
         return sum(last - first + 1 for first, last in self.selection)
 
     def pages(self) -> Iterator[int]:
@@ -106,7 +103,7 @@ class Failure(Record):
 
 
 class Output(Record):
-    """A stored output, with the hash that tells a reader that it is whole."""
+    """A stored output, with a hash by which a reader can check that it is complete."""
 
     key: str
     sha256: Digest
@@ -114,7 +111,7 @@ class Output(Record):
 
 
 class Status(Record):
-    """How a document ended, in one generation. Written once and last: its outputs exist when it does."""
+    """How a document ended, in one generation. Written once and last: its outputs exist then."""
 
     schema_version: Literal[1] = 1
     document: DocumentId
@@ -123,9 +120,9 @@ class Status(Record):
     total: int
     done: int
     blank: int = 0
-    #: pages whose text is the PDF's own: no engine read them
+    #: pages whose text is the text layer of the PDF
     text_layer: int = 0
-    #: pictures that were cut out of the pages
+    #: figures that were cut out of the pages
     figures: int = 0
     failures: tuple[Failure, ...] = ()
     problem: Problem | None = None
@@ -134,7 +131,7 @@ class Status(Record):
 
 
 class Marker(Record):
-    """What the sweep needs to know of a document that waits or is active, without reading anything else."""
+    """Marker of a waiting or active document, with what the dispatcher and the sweep need of it."""
 
     schema_version: Literal[1] = 1
     generation: Generation
@@ -144,14 +141,14 @@ class Marker(Record):
     profile_digest: Digest
     #: pages that one message carries
     pages_per_job: int = Field(ge=1)
-    #: other profiles that its pages may be routed to
+    #: other profiles that its pages may be sent to
     routes: tuple[str, ...] = ()
-    #: pages to be read, when it was made to wait
+    #: pages that are left to read, when the marker was written
     pages: int = Field(default=1, ge=0)
 
 
 class DocumentKey:
-    """How a document's id is made: from what changes its text, and from nothing else."""
+    """Makes a document's id from what changes its text, and from nothing else."""
 
     LENGTH: ClassVar[int] = 32
 
@@ -164,7 +161,7 @@ class DocumentKey:
         profile_digest: str,
         problem: Problem | None = None,
     ) -> str:
-        """Return the id (32 hex digits) for the sources' digests in order, the pages asked for and the profile."""
+        """Return the id (32 hex digits) for the sources' digests in order, the selected pages and the profile."""
         ranges = ",".join(f"{first}-{last}" for first, last in selection)
         trouble = f"{problem.reason}:{problem.detail}" if problem else ""
         return digest_of(*sources, "pages", ranges, "profile", profile_digest, "problem", trouble)[: cls.LENGTH]

@@ -36,24 +36,24 @@ class MarkdownOptions(Record):
 class SubmissionOptions(MarkdownOptions):
     """How a submission's sources are read, and where their results are delivered."""
 
-    #: its profile is in the store, under keys.profile
+    #: the profile is in the store, under keys.profile
     profile_digest: Digest
     queue: Priority
     collection: Collection
     #: pages to read, as inclusive ranges; an open end is None; () for all
     selection: tuple[tuple[PageNumber, PageNumber | None], ...] = ()
-    #: s3://bucket/prefix/ that outputs are delivered to, as <prefix><name>.<format>; None where nothing is delivered
+    #: s3://bucket/prefix/ to which outputs are delivered as <prefix><name>.<format>; None: not delivered
     results: str | None = None
-    #: that are delivered: md, json; () for all
+    #: formats that are delivered: md, json; () for all
     formats: tuple[str, ...] = ()
-    #: that is told when the document has ended
+    #: URL of the webhook for the document's end
     callback: str | None = None
 
 
 class SourceReference(Record):
-    """A source that somebody wants read, before anybody has looked at its bytes."""
+    """A submitted source, before its bytes are read."""
 
-    #: relative path that its outputs are named by; of a source in S3, its key
+    #: relative path after which its outputs are named; for a source in S3, its key
     name: str = Field(min_length=1)
     uri: str
     size: int = Field(ge=0)
@@ -63,48 +63,45 @@ class SourceReference(Record):
 
 
 class IntakeBatch(Record):
-    """Wishes that are safely noted and wait for intake, which removes it when each has become a document.
-
-    Doing it twice changes nothing.
-    """
+    """Submitted sources that wait for intake. Intake removes the batch when each of them is a document; safe to repeat."""
 
     schema_version: Literal[1] = 1
     created: Moment
     terms: SubmissionOptions
     wishes: tuple[SourceReference, ...] = Field(min_length=1, max_length=1000)
-    #: whether somebody follows it: then it is noted (Asked) what became of its one wish
+    #: whether a client follows it: then the outcome of its single source is stored (IntakeOutcome)
     followed: bool = False
 
     @model_validator(mode="after")
     def _followed_by_one(self) -> Self:
         if self.followed and len(self.wishes) > 1:
-            raise ValueError("an arrival of several wishes can't be followed")
+            raise ValueError("a batch of several sources can't be followed")
         return self
 
 
 class IntakeOutcome(Record):
-    """What became of an arrival that somebody follows: both are None while it waits."""
+    """Outcome of a batch that a client follows: both fields are None while it waits."""
 
     schema_version: Literal[1] = 1
     document: DocumentId | None = None
-    #: why it has become none
+    #: why the source did not become a document
     refused: str | None = None
 
 
 class Submission(Record):
-    """That somebody wants a document, under a name of theirs. Two submissions may want the same document."""
+    """A submission of a document under a name. Two submissions may be of the same document."""
 
-    #: what schema 1 wrote lay under other keys, and nobody ever read it
+    #: schema 1 used other keys and was never released
     schema_version: Literal[2] = 2
     name: str
     document: DocumentId
-    #: what it was made of; an image of a book is one of several
+    #: source of the document; for a folder of images, one of several
     uri: str
-    #: when it was asked for last: of two documents with one name, the one asked for later is delivered
+    #: time of the submission: of two documents with one name, the later submission is delivered
     submitted: Moment
     terms: SubmissionOptions
 
     @property
     def digest(self) -> str:
-        """The same for everybody who wants the same in the same way."""
+        """Equal for submissions of the same document with the same name, source and options."""
         return digest_of(self.name, self.document, self.uri, self.terms.to_bytes().decode())

@@ -8,19 +8,19 @@ from ocrfleet.records.base import Digest, Record
 
 
 class WorkerState(Record):
-    """What a worker says of itself at each heartbeat."""
+    """State of a worker, published at each heartbeat. Times are in seconds since it became ready."""
 
     schema_version: Literal[1] = 1
     worker: str
     profile: str
     profile_digest: Digest
-    #: since it was ready
+    #: since the worker became ready
     seconds: float = 0.0
-    #: that the engine has read
+    #: pages that the engine has recognised
     pages: int = 0
-    #: that the engine has written
+    #: tokens that the engine has written
     tokens: int = 0
-    #: with at least one page in hand
+    #: seconds with at least one page in flight
     busy_seconds: float = 0.0
-    #: with fewer pages with the engine than it takes, while others were being made ready
+    #: seconds with free engine slots while pages were being prepared
     starved_seconds: float = 0.0

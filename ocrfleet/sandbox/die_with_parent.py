@@ -18,8 +18,8 @@ _PR_SET_PDEATHSIG = 1
 
 
 def dying_with_us(*command: str) -> list[str]:
-    """Return the command line that runs a command (its program by full path) as long as this process lives."""
-    # -P: the current folder is somebody's, and no place to import from; -S: no site, for speed.
+    """Return a command line that runs a command (its program by full path) and is killed when this process dies."""
+    # -P: no imports from the current folder; -S: without site, for speed.
     return [sys.executable, "-P", "-S", str(Path(__file__)), str(os.getpid()), *command]
 
 

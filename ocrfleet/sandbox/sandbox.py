@@ -1,8 +1,8 @@
-"""A child process for native code that is not to be trusted: decoders that crash, hang or eat the memory.
+"""Sandbox: a child process for untrusted native code, as decoders that may crash, hang or exhaust the memory.
 
-The parent's side is `Sandbox`, the child's is `serve`; a child program is a module that ends in
-`if __name__ == "__main__": serve(handler)`. They talk JSON, each message after its length, over a socket pair; the
-document comes as an open file descriptor, pixels go back through shared memory. The child has no credentials in its
+The parent uses `Sandbox`, the child `serve`; a child program is a module that ends in
+`if __name__ == "__main__": serve(handler)`. They exchange JSON messages with a length prefix over a socket pair; the
+document is passed as an open file descriptor, pixels are returned in shared memory. The child has no credentials in its
 environment, no network where the kernel allows it, writes no file, and cannot outlive its parent.
 """
 
@@ -29,20 +29,20 @@ from typing import Any
 
 from ocrfleet.errors import FatalError, PageFaultError, PermanentError, Reason, TransientError
 
-#: What a child does with a request: the request, the document's descriptor (closed afterwards), the shared memory.
+#: Handler of a request in the child: the request, the document's descriptor (closed afterwards), the shared memory.
 Handler = Callable[[dict[str, Any], int | None, mmap.mmap | None], dict[str, Any]]
 
 #: Address space of a child before it opens anything: 126 MB with MuPDF, Pillow and pydantic imported (measured), doubled.
 BASE_MEMORY = 256 << 20
-#: No honest message comes near; a child gone mad may not make its parent allocate more, in bytes.
+#: Bytes of a message at most: a compromised child must not make its parent allocate more.
 MAX_MESSAGE = 1 << 20
-#: Descriptors a child may hold: stdio, socket, shared memory, the open document, what an import opens in passing.
+#: File descriptors of a child: stdio, socket, shared memory, the document, files that imports open.
 MAX_DESCRIPTORS = 32
-#: Seconds for Python to start in the child, on the busiest machine; no page is to blame for these.
+#: Seconds for the child to start, on a busy machine; not counted against any page.
 START_DEADLINE = 60.0
-#: Seconds after the deadline at which the kernel ends a child whose parent could not.
+#: Seconds after the deadline after which the kernel kills a child that its parent did not.
 ALARM_GRACE = 2.0
-#: Seconds that a process may take to be gone once its socket is closed.
+#: Seconds for a process to exit after its socket was closed.
 EXIT_DEADLINE = 5.0
 
 _LENGTH = 4
@@ -54,7 +54,7 @@ logger = logging.getLogger(__name__)
 
 
 class Sandbox:
-    """The parent's side: one child, started with the first call and again after it died. Usable from any thread.
+    """The parent's side: one child, started at the first call and restarted after it died. Thread-safe.
 
     `memory` is what the child may allocate beyond its own code, `shared` the size of the memory that both see, in bytes.
     After `recycle` calls the child is replaced, against leaks in native code.
@@ -74,7 +74,7 @@ class Sandbox:
         self.shared = mmap.mmap(self._shared_fd, shared) if self._shared_fd is not None else None
 
     def call(self, request: dict[str, Any], *, fd: int | None = None, deadline: float) -> dict[str, Any]:
-        """Have the child handle `request`, with the file open as `fd`, within `deadline` seconds; blocks.
+        """Let the child handle `request`, with the open file `fd`, within `deadline` seconds; blocks.
 
         Raises PermanentError as the child's handler raised it, PageFaultError when the child crashed, ran out of memory
         or time, FatalError when no child can be started, and TransientError after `close`.
@@ -93,7 +93,7 @@ class Sandbox:
             return self._open_answer(answer)
 
     def close(self) -> None:
-        """End the child, at once even if it is busy; the call that waits for it raises TransientError. Idempotent."""
+        """Kill the child, even if it is busy; a call that waits for it raises TransientError. Idempotent."""
         self._closed = True
         process = self._process
         if process is not None:
@@ -106,7 +106,7 @@ class Sandbox:
 
     def _running(self) -> tuple[socket.socket, subprocess.Popen[bytes]]:
         """Return a child that is ready for a request."""
-        # An idle child may have been killed for others' hunger: that is not the next page's fault.
+        # An idle child may have been killed by the out-of-memory killer: not the next page's fault.
         if self._process is not None and (self._calls >= self._recycle or self._process.poll() is not None):
             self._stop()
         if self._process is None:
@@ -173,12 +173,12 @@ class Sandbox:
                 error = PageFaultError(Reason.INTERNAL_ERROR, f"{self._module} raised {name}: please report it")
             case _:
                 error = self._fault(Reason.RENDER_CRASHED, "it answered nonsense")
-        # Whatever state such a child is in, the next page gets another.
+        # The state of such a child is unknown: the next page gets a new one.
         self._stop()
         raise error
 
     def _post_mortem(self, process: subprocess.Popen[bytes], deadline: float) -> PageFaultError | TransientError:
-        """Tell from how the child ended what it died of."""
+        """Return the error for the way in which the child ended."""
         with suppress(subprocess.TimeoutExpired):
             process.wait(EXIT_DEADLINE)
         status = process.returncode  # before _stop, which kills what is left
@@ -191,15 +191,15 @@ class Sandbox:
             # The parent slept through the deadline (a stopped process, a suspended machine), the child's alarm did not.
             return self._fault(Reason.RENDER_DEADLINE, deadline)
         if status == -signal.SIGKILL:
-            # Not by us, so by the kernel's out-of-memory killer, which the child asks to take it first (_confine); or by
-            # a person. The page may be tried again in both cases.
+            # Killed by the out-of-memory killer, which prefers the child (_confine), or by a person. The page may be tried
+            # again in both cases.
             return self._fault(Reason.RENDER_MEMORY)
         if status < 0:
             return self._fault(Reason.RENDER_CRASHED, signal.Signals(-status).name)
         return self._fault(Reason.RENDER_CRASHED, f"exit status {status}")
 
     def _fault(self, reason: Reason, fact: float | str = "") -> PageFaultError:
-        """Word a fault. These texts enter outputs that are compared byte for byte: no pids, addresses, times or paths."""
+        """Return a fault. Its message is part of outputs that are compared byte for byte: no pids, addresses, times or paths."""
         match reason:
             case Reason.RENDER_DEADLINE:
                 return PageFaultError(reason, f"decoding took longer than {fact:g} s")
@@ -210,7 +210,7 @@ class Sandbox:
 
 
 def serve(handler: Handler) -> None:
-    """Be the child: confine this process, then answer requests with `handler` until the parent is gone.
+    """Run the child: confine this process, then handle requests until the parent is gone.
 
     What the handler imports, it imports under the limits. It raises PermanentError for the input's fault and
     MemoryError for a lack of memory.
@@ -245,13 +245,13 @@ def _handle(handler: Handler, request: dict[str, Any], fd: int | None, shared: m
         return {"permanent": [error.reason, error.detail]}
     except MemoryError:
         return {"memory": True}
-    except Exception as error:  # noqa: BLE001 - the boundary: whatever it was, the parent hears of it
+    except Exception as error:  # noqa: BLE001 - the boundary: each error is reported to the parent
         return {"error": type(error).__name__, "traceback": traceback.format_exc()[-20_000:]}
 
 
 def _confine(memory: int) -> None:
-    """Give up what a decoder does not need. Best effort where the kernel may refuse; limits are not."""
-    # Signals to a process group or from a service manager: the parent drains first, then this one sees an end of file.
+    """Drop privileges that a decoder does not need. Best effort where the kernel may refuse; the limits are mandatory."""
+    # Signals to the process group or from a service manager: the parent drains first, then the child sees an end of file.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     # The alarm must end the process whatever this thread's parent had blocked or ignored.
@@ -260,7 +260,7 @@ def _confine(memory: int) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
     with suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as score:  # noqa: PTH123
-        score.write("1000")  # when the machine runs out of memory, a decoder is the cheapest thing to lose
+        score.write("1000")  # out of memory, a decoder should be killed first
 
     libc = ctypes.CDLL(None, use_errno=True)
     # As root a network namespace needs nothing more; others need a user namespace around it, where that is allowed.
@@ -283,7 +283,7 @@ def _confine(memory: int) -> None:
 
 
 def _anonymous_file(size: int) -> int:
-    """Return the descriptor of a file in memory that has no name and, where the kernel can, never changes its size."""
+    """Return the descriptor of an unnamed file in memory, of fixed size where the kernel supports that."""
     if not hasattr(os, "memfd_create"):
         with tempfile.TemporaryFile() as file:
             file.truncate(size)
@@ -320,7 +320,7 @@ def _receive(connection: socket.socket, until: float) -> dict[str, Any]:
         raise ValueError("the message is too long")
     message = json.loads(_read(connection, length, until))
     if not isinstance(message, dict):
-        raise ValueError("the message is no object")  # noqa: TRY004 - for the caller it is a bad value like others
+        raise ValueError("the message is no object")  # noqa: TRY004 - for the caller, an invalid value like others
     return message
 
 
