@@ -164,7 +164,7 @@ def test_a_worker_that_can_not_start_says_so_and_takes_no_job(
             rest(0.1)
         assert worker.returncode == 78
         last = stage.logs().strip().splitlines()[-1]
-        assert "worker can't start" in last
+        assert "worker.cannot_start" in last
         assert "nowhere" in last
         assert stage.stored(book) == []
         assert valkey.client.hlen(keys.UNACKED) == 0

@@ -295,7 +295,7 @@ def test_a_message_that_is_no_job_is_refused_and_the_worker_goes_on(stage: Stage
     book = stage.register("a", [1])
     (status,) = stage.finish(book, workers=1)
     assert status.status is DocumentStatus.COMPLETED
-    assert "message refused" in stage.logs()
+    assert "job.refused" in stage.logs()
 
 
 @pytest.mark.parametrize("engine", ["numbered:NumberedEngine", "numbered:StubbornEngine"])

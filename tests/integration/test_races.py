@@ -265,9 +265,9 @@ def test_a_record_that_can_not_be_read_costs_its_document_no_more_than_a_look_no
     # When the document is to be assembled
     stage.start_worker()
     stage.finish(other)
-    stage.await_(lambda: "record that can't be read" in stage.logs())
+    stage.await_(lambda: "job.record_damaged" in stage.logs())
     # Then its message is not given back again and again, and the record is kept
-    assert "given back" not in stage.logs()
+    assert "job.given_back" not in stage.logs()
     assert stage.store.get(keys.page_done(book.document, 1)) == b'{"schema_version":9}'
     assert not stage.store.exists(keys.status(book.document, 1))
 

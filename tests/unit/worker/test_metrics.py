@@ -27,7 +27,7 @@ def value(name: str, **labels: str) -> float:
         (page_result(1).model_copy(update={"blank": True}), "done", "blank"),
         (page_result(1).model_copy(update={"text_layer": True}), "done", "text_layer"),
         (page_result(1, Reason.TRUNCATED), "failed", "truncated"),
-        # A text layer that is not believed is a failure like others
+        # A text layer that is rejected is a failure like others
         (page_result(1, Reason.WRONG_SCRIPT).model_copy(update={"text_layer": True}), "failed", "wrong_script"),
     ],
     ids=lambda given: given if isinstance(given, str) else "",

@@ -1,4 +1,4 @@
-"""What a judged page may end by: its own text, a rung's limit, a guest's attempt, and with the pictures that were seen on it."""
+"""What a judged page may end by: its own text, a retry step's limits, another profile's attempts, and with the pictures that were seen on it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def asking(engine: str, *ladder: RetryStep, **changes: Any) -> Profile:
 
 
 OTHER_PROMPT = RetryStep(prompt="<image>\nOnly the text.")
-GUEST = asking("misbehaving:OtherMisbehavingEngine", OTHER_PROMPT)
+OTHER = asking("misbehaving:OtherMisbehavingEngine", OTHER_PROMPT)
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def attempts(stage: Stage, book: Registered, page: int) -> list[tuple[int, str]]
 
 
 def sent(rung: int) -> tuple[int, str]:
-    return rung, f"the page goes to profile {GUEST.name}"
+    return rung, f"the page goes to profile {OTHER.name}"
 
 
 def failed(stage: Stage, book: Registered, page: int) -> PageResult:
@@ -112,7 +112,7 @@ def test_a_page_that_no_attempt_reads_is_done_by_its_own_text(staged: Callable[.
     book = registered_pdf(stage, {5: OWN_TEXT, 6: None, 7: OWN_TEXT})
     # When it is read
     (status,) = stage.finish(book, workers=1)
-    # Then the page that has one is done by it, at the rung that says so
+    # Then the page that has one is done by it, at the retry step that says so
     own = stage.result(book, 1)
     assert (own.text_layer, own.rung, own.reason, own.blank) == (True, 2, None, False)
     assert own.text.split() == OWN_TEXT.split()
@@ -157,17 +157,17 @@ def test_a_page_that_hangs_in_every_attempt_is_done_by_its_own_text(staged: Call
     assert status.done == 2
 
 
-# ---- the limits of a rung
+# ---- the limits of a retry step
 
 
-def test_an_attempt_takes_no_longer_than_its_rung_allows(staged: Callable[..., Stage]) -> None:
-    # Given a rung that allows less time than the profile, and two pages that take long: at that rung, and at the bottom
+def test_an_attempt_takes_no_longer_than_its_retry_step_allows(staged: Callable[..., Stage]) -> None:
+    # Given a retry step that allows less time than the profile, and two pages that take long: at that step, and at the bottom
     stage = staged(asking("misbehaving:MisbehavingEngine", RetryStep(temperature=0.2, deadline=0.5)))
     stage.plan["long"] = 3.0
     book = registered(stage, {1: ["truncate", "take long", "well"], 2: ["take long"]})
     # When they are read
     (status,) = stage.finish(book, workers=1)
-    # Then only the attempt at the rung was cut short, and was the page's fault
+    # Then only the attempt at that step was cut short, and was the page's fault
     assert status.status is DocumentStatus.COMPLETED
     assert attempts(stage, book, 1) == [(0, "truncated"), (1, "engine_deadline"), (1, "done")]
     assert attempts(stage, book, 2) == [(0, "done")]
@@ -177,20 +177,22 @@ def test_an_attempt_takes_no_longer_than_its_rung_allows(staged: Callable[..., S
     assert 0.5 <= cut.recognise_seconds < 3.0
 
 
-def test_a_guest_takes_no_longer_than_the_rung_allows_that_sent_it_the_page(staged: Callable[..., Stage]) -> None:
-    # Given a guest whose own profile allows far more than the rung does, and has no retry steps
-    guest = asking("misbehaving:OtherMisbehavingEngine")
-    stage = staged(asking("misbehaving:MisbehavingEngine", RetryStep(profile=GUEST.name, deadline=0.5)))
+def test_another_profile_takes_no_longer_than_the_retry_step_allows_that_sent_it_the_page(
+    staged: Callable[..., Stage],
+) -> None:
+    # Given another profile that allows far more than the retry step does, and has no retry steps of its own
+    other_profile = asking("misbehaving:OtherMisbehavingEngine")
+    stage = staged(asking("misbehaving:MisbehavingEngine", RetryStep(profile=OTHER.name, deadline=0.5)))
     stage.plan["long"] = 3.0
     book = registered(stage, {1: ["truncate", "take long", "well"]})
-    stage.start_worker(guest)
+    stage.start_worker(other_profile)
     stage.await_(stage.ledger.workers)
     (status,) = stage.finish(book, workers=2)
     assert attempts(stage, book, 1)[:3] == [(0, "truncated"), sent(1), (1, "engine_deadline")]
     assert tries(stage, book, 1)[2].detail == "the engine did not answer within 0.5 seconds"
-    # And it may have passed: the page is tried once more, by the guest
+    # And it may have passed: the page is tried once more, by the other profile
     assert status.status is DocumentStatus.COMPLETED
-    assert (stage.result(book, 1).profile, stage.result(book, 1).rung) == (GUEST.name, 1)
+    assert (stage.result(book, 1).profile, stage.result(book, 1).rung) == (OTHER.name, 1)
 
 
 # ---- pictures
@@ -251,9 +253,9 @@ def test_a_page_whose_text_shows_no_picture_has_none(staged: Callable[..., Stage
 # ---- pages that a retry step sends to another profile
 
 
-def with_guest(stage: Stage) -> list[PageJob]:
+def sent_to_other(stage: Stage) -> list[PageJob]:
     """The jobs that wait for the other profile, or are with it."""
-    jobs, _ = MessageInspector(stage.valkey.client).jobs(queue_names(GUEST.name))
+    jobs, _ = MessageInspector(stage.valkey.client).jobs(queue_names(OTHER.name))
     return [job for job in jobs if job.routed is not None]
 
 
@@ -266,14 +268,14 @@ def at_home(stage: Stage) -> list[int]:
 @pytest.fixture
 def sent_away(staged: Callable[..., Stage]) -> tuple[Stage, Registered]:
     """A document whose two pages, in one job, wait on the queue of another profile that no worker serves yet."""
-    stage = staged(asking("misbehaving:MisbehavingEngine", RetryStep(profile=GUEST.name), OTHER_PROMPT))
+    stage = staged(asking("misbehaving:MisbehavingEngine", RetryStep(profile=OTHER.name), OTHER_PROMPT))
     # Given the other profile, which seems to be served
-    state = WorkerState(worker="a guest", profile=GUEST.name, profile_digest=GUEST.digest)
+    state = WorkerState(worker="the other profile's", profile=OTHER.name, profile_digest=OTHER.digest)
     stage.ledger.heartbeat(state, 300)
     acts = {1: ["stay silent", "well"], 2: ["stay silent", "stay silent", "well"]}
     book = registered(stage, acts, pages_per_job=2)
     home = stage.start_worker()
-    stage.await_(lambda: with_guest(stage) and stage.valkey.client.hlen(keys.UNACKED) == 0)
+    stage.await_(lambda: sent_to_other(stage) and stage.valkey.client.hlen(keys.UNACKED) == 0)
     home.terminate()
     home.wait(scaled(30))
     return stage, book
@@ -281,10 +283,10 @@ def sent_away(staged: Callable[..., Stage]) -> tuple[Stage, Registered]:
 
 def test_a_routed_page_stays_where_it_lands(sent_away: tuple[Stage, Registered]) -> None:
     stage, book = sent_away
-    (job,) = with_guest(stage)
+    (job,) = sent_to_other(stage)
     assert (job.first, job.last) == (1, 2)
     # When the other profile's worker comes, accepts one text, and rejects the other
-    stage.start_worker(GUEST)
+    stage.start_worker(OTHER)
     (status,) = stage.finish(book)
     # Then it tries that page again, by its own retry steps, and nobody else does
     assert status.status is DocumentStatus.COMPLETED
@@ -293,42 +295,42 @@ def test_a_routed_page_stays_where_it_lands(sent_away: tuple[Stage, Registered])
         2: [(0, "empty"), sent(1), (1, "empty"), (2, "done")],
     }
     assert {page: (stage.result(book, page).profile, stage.result(book, page).rung) for page in (1, 2)} == {
-        1: (GUEST.name, 1),
-        2: (GUEST.name, 2),
+        1: (OTHER.name, 1),
+        2: (OTHER.name, 2),
     }
     assert all(stage.text(book, page) == f"page number {page}\n\n{PRINT}" for page in (1, 2))
     assert at_home(stage) == []
     # And a job that comes again, as when its worker could not say that it was done, reads nothing again
-    publish_pages(stage.app, GUEST.name, [job])
-    stage.await_(lambda: not with_guest(stage))
+    publish_pages(stage.app, OTHER.name, [job])
+    stage.await_(lambda: not sent_to_other(stage))
     assert sorted(stage.recognised()) == [1, 1, 2, 2, 2]
 
 
 def test_a_job_of_the_version_before_is_worked_off(sent_away: tuple[Stage, Registered]) -> None:
     # Given a job as 0.1 wrote it, for a single attempt of the other profile
     stage, book = sent_away
-    (job,) = with_guest(stage)
+    (job,) = sent_to_other(stage)
     assert job.routed is not None
     climbing = job.routed.model_dump(mode="json", exclude={"sent_on"})
     message = job.model_dump(mode="json") | {"routed": None, "climbing": climbing}
-    for queue in queue_names(GUEST.name):
+    for queue in queue_names(OTHER.name):
         stage.valkey.client.delete(queue)
-    stage.app.send_task(TASK_PAGES, args=[message], queue=keys.queue_pages(job.queue, GUEST.name))
-    assert [each.routed for each in with_guest(stage)] == [job.routed.model_copy(update={"sent_on": None})]
+    stage.app.send_task(TASK_PAGES, args=[message], queue=keys.queue_pages(job.queue, OTHER.name))
+    assert [each.routed for each in sent_to_other(stage)] == [job.routed.model_copy(update={"sent_on": None})]
     # When it is worked off
-    stage.start_worker(GUEST)
+    stage.start_worker(OTHER)
     (status,) = stage.finish(book)
     # Then its pages are read by that profile
     assert status.status is DocumentStatus.COMPLETED
     assert {(stage.result(book, page).profile, stage.result(book, page).rung) for page in (1, 2)} == {
-        (GUEST.name, 1),
-        (GUEST.name, 2),
+        (OTHER.name, 1),
+        (OTHER.name, 2),
     }
 
 
 def test_pages_that_the_version_before_sent_home_go_on_there(staged: Callable[..., Stage]) -> None:
     # Given a page that another profile read without success, as 0.1 noted that: by the step of the page's own profile
-    stage = staged(asking("misbehaving:MisbehavingEngine", RetryStep(profile=GUEST.name), OTHER_PROMPT))
+    stage = staged(asking("misbehaving:MisbehavingEngine", RetryStep(profile=OTHER.name), OTHER_PROMPT))
     book = registered(stage, {1: ["well"]})
     old = {"schema_version": 1, "profile_digest": stage.profile.digest, "rung": 1, "fell": "empty"}
     stage.store.put(keys.retry_state(book.document, book.generation, 1), json.dumps(old).encode())
@@ -359,11 +361,11 @@ def test_a_page_goes_back_to_no_profile_that_sent_it_on(staged: Callable[..., St
 
 def test_a_page_that_comes_home_goes_on_above_the_step_that_sent_it_away(staged: Callable[..., Stage]) -> None:
     # Given a page that another profile's worker dies with, after a first attempt that saw nothing
-    guest = asking("misbehaving:OtherMisbehavingEngine", RetryStep(temperature=0.2))
-    stage = staged(asking("misbehaving:MisbehavingEngine", RetryStep(profile=guest.name), OTHER_PROMPT))
+    other_profile = asking("misbehaving:OtherMisbehavingEngine", RetryStep(temperature=0.2))
+    stage = staged(asking("misbehaving:MisbehavingEngine", RetryStep(profile=other_profile.name), OTHER_PROMPT))
     stage.plan["crash_at"] = {"1": 3}
     book = registered(stage, {1: ["stay silent", "stay silent", "stay silent", "well"]})
-    other = stage.start_worker(guest)
+    other = stage.start_worker(other_profile)
     stage.await_(stage.ledger.workers)
     stage.start_worker()
     stage.await_(lambda: other.poll() is not None)
@@ -377,8 +379,8 @@ def test_a_page_that_comes_home_goes_on_above_the_step_that_sent_it_away(staged:
 
 
 def test_pages_that_are_routed_together_end_each_in_its_way(staged: Callable[..., Stage]) -> None:
-    # Given pages of one job that go to a guest together, who reads one, and doubts, sees nothing of, or fails at the others
-    stage = staged(asking("misbehaving:MisbehavingEngine", RetryStep(profile=GUEST.name)))
+    # Given pages of one job that go to another profile together, which reads one, and doubts, sees nothing of, or fails at the others
+    stage = staged(asking("misbehaving:MisbehavingEngine", RetryStep(profile=OTHER.name)))
     book = registered(
         stage,
         {
@@ -390,7 +392,7 @@ def test_pages_that_are_routed_together_end_each_in_its_way(staged: Callable[...
         },
         pages_per_job=5,
     )
-    stage.start_worker(GUEST)
+    stage.start_worker(OTHER)
     stage.await_(stage.ledger.workers)
     # When they are read
     (status,) = stage.finish(book, workers=2)
@@ -408,13 +410,13 @@ def test_pages_that_are_routed_together_end_each_in_its_way(staged: Callable[...
     assert [(failure.page, failure.reason) for failure in status.failures] == [(3, Reason.EMPTY)]
     results = {page: stage.result(book, page) for page in (1, 2, 4, 5)}
     assert {page: (result.profile, result.rung) for page, result in results.items()} == {
-        1: (GUEST.name, 1),
-        2: (GUEST.name, 2),
-        4: (GUEST.name, 2),
+        1: (OTHER.name, 1),
+        2: (OTHER.name, 2),
+        4: (OTHER.name, 2),
         5: (stage.profile.name, 0),
     }
     assert all(result.text == f"page number {page}\n\n{PRINT}" for page, result in results.items())
     # And nothing is left on the way
     stage.await_(lambda: stage.valkey.client.hlen(keys.UNACKED) == 0)
-    assert with_guest(stage) == []
+    assert sent_to_other(stage) == []
     assert at_home(stage) == []

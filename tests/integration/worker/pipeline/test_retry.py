@@ -1,4 +1,4 @@
-"""A page is done when its text is good: each kind of failure is seen, and goes up the rungs that are made for it."""
+"""A page is done when its text is good: each kind of failure is seen, and is followed by the retry steps that are made for it."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def markdown(stage: Stage, status: Status) -> str:
     return stage.store.get(status.outputs["md"].key).decode()
 
 
-def test_each_page_ends_as_it_should_by_the_rungs_that_are_made_for_it(stage: Stage) -> None:
+def test_each_page_ends_as_it_should_by_the_retry_steps_that_are_made_for_it(stage: Stage) -> None:
     # Given two profiles that are served, and pages that each fail in a way of their own
     book = registered(
         stage,
@@ -99,7 +99,7 @@ def test_each_page_ends_as_it_should_by_the_rungs_that_are_made_for_it(stage: St
     stage.await_(stage.ledger.workers)
     # When they are read
     (status,) = stage.finish(book, workers=2)
-    # Then each went up the rungs that are remedies for what it fell with, and no further
+    # Then each was tried by the steps that are remedies for what it failed with, and by no others
     assert [attempts(stage, book, page) for page in range(1, 9)] == [
         [(0, "done")],
         [(0, "repetition"), (WARM, "done")],
@@ -151,7 +151,7 @@ def test_a_loop_is_stopped_long_before_the_limit(stage: Stage) -> None:
     assert result.text.startswith("and the sea was calm, and")
 
 
-def test_the_best_text_stands_when_none_is_believed(stage: Stage) -> None:
+def test_the_best_text_stands_when_none_is_accepted(stage: Stage) -> None:
     # Given pages whose later attempts are worse than an earlier one, in what is doubted or in how much there is
     book = registered(
         stage,
@@ -174,7 +174,7 @@ def test_the_best_text_stands_when_none_is_believed(stage: Stage) -> None:
     assert best[1].text in f"page number 2\n\n{PRINT}"
 
 
-def test_an_error_at_a_higher_rung_does_not_lose_the_text_of_a_lower(stage: Stage) -> None:
+def test_an_error_at_a_later_step_does_not_lose_the_text_of_an_earlier(stage: Stage) -> None:
     book = registered(stage, {1: ["truncate", "fail"]})
     stage.finish(book, workers=1)
     assert (failed(stage, book, 1).reason, failed(stage, book, 1).rung) == (Reason.TRUNCATED, 0)
@@ -193,7 +193,7 @@ def test_a_page_that_is_refused_is_not_asked_for_again_in_the_same_way(stage: St
 
 
 def test_a_source_that_is_gone_by_the_next_attempt_is_told_as_that(stage: Stage) -> None:
-    # Given a page that fell, and whose source is gone when it is tried again after a restart
+    # Given a page whose text was rejected, and whose source is gone when it is tried again after a restart
     book = registered(stage, {1: ["truncate", "well"]})
     stage.plan["crash_at"] = {"1": 2}
     first = stage.start_worker()
@@ -235,7 +235,7 @@ def opened_again(stage: Stage, book: Registered, generation: int) -> Registered:
 
 
 def test_a_worker_that_takes_over_goes_on_where_the_page_stood(stage: Stage) -> None:
-    # Given a page that fell once, and kills its worker at the next attempt
+    # Given a page whose text was rejected once, and kills its worker at the next attempt
     book = registered(stage, {1: ["truncate", "well"]})
     stage.plan["crash_at"] = {"1": 2}
     (status,) = stage.finish(book, workers=1)
@@ -259,7 +259,7 @@ def test_pages_come_home_when_the_profile_that_they_were_sent_to_is_gone(stage: 
     assert [failure.reason for failure in status.failures] == [Reason.EMPTY]
 
 
-def test_pages_of_one_job_climb_together(stage: Stage) -> None:
+def test_pages_of_one_job_are_routed_together(stage: Stage) -> None:
     book = registered(
         stage, {number: ["stay silent", "stay silent", "well"] for number in range(1, 7)}, pages_per_job=3
     )

@@ -1,4 +1,4 @@
-"""A page goes up only, by the rungs that are remedies; and it is never worse off for having been tried again."""
+"""A page goes to later retry steps only, to those that are remedies; and it is never worse off for having been tried again."""
 
 from __future__ import annotations
 
@@ -91,12 +91,12 @@ def test_no_attempt_makes_a_page_worse(attempts: list[PageResult]) -> None:
         assert best.reason is not None
         doubts.append(REJECTIONS.index(best.reason))
     assert all(later <= earlier for earlier, later in itertools.pairwise(doubts))
-    climb = RetryState(profile_digest="0" * 64, rung=1, fell=Reason.EMPTY, best=best)
-    assert RetryState.from_bytes(climb.to_bytes()) == climb
+    state = RetryState(profile_digest="0" * 64, rung=1, fell=Reason.EMPTY, best=best)
+    assert RetryState.from_bytes(state.to_bytes()) == state
 
 
 @given(st.integers(0, 3), st.lists(st.sampled_from(list(Reason)), max_size=9))
-def test_whatever_a_page_falls_with_its_climb_ends(rung: int, reasons: list[Reason]) -> None:
+def test_whatever_a_page_fails_with_its_retries_end(rung: int, reasons: list[Reason]) -> None:
     seen = [rung]
     for reason in reasons:
         above = steps_above(LADDER, seen[-1], {reason})
@@ -106,7 +106,7 @@ def test_whatever_a_page_falls_with_its_climb_ends(rung: int, reasons: list[Reas
     assert seen == sorted(set(seen))
 
 
-def test_a_rung_is_one_way_to_try_again() -> None:
+def test_a_retry_step_is_one_way_to_try_again() -> None:
     for wrong in (
         {},
         {"max_tokens": 5},
