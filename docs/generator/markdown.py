@@ -26,7 +26,8 @@ def cell(text: str) -> str:
 
 
 def escaped(text: str) -> str:
-    return re.sub(r"([<>*_\[\]])", r"\\\1", text)
+    """Return text as Markdown that stands for it, in the dialects of the site and of forges."""
+    return re.sub(r"([*_\[\]])", r"\\\1", text).replace("<", "&lt;")
 
 
 def type_of(schema: dict[str, Any], defined: Mapping[str, Any]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import re
 import subprocess
 import sys
@@ -13,7 +15,7 @@ import pytest
 import typer.main
 import yaml
 
-from deploy.grafana.dashboards import FOLDER as DASHBOARDS  # type: ignore[attr-defined]
+from deploy.grafana.dashboards import FOLDER as DASHBOARDS
 from ocrfleet.errors import Reason
 from ocrfleet.settings import ApiSettings, OpenAiSettings, S3Settings, Settings, VllmSettings
 from producer.cli.main import app
@@ -51,6 +53,7 @@ def code(path: Path) -> Iterator[str]:
     yield from _INLINE.findall(_FENCED.sub("", text))
 
 
+@functools.cache
 def commands() -> dict[str, set[str]]:
     """Return every command with its options."""
     group: Any = typer.main.get_command(app)
@@ -63,6 +66,7 @@ def commands() -> dict[str, set[str]]:
     return found
 
 
+@functools.cache
 def settings() -> set[str]:
     kinds = (Settings, VllmSettings, OpenAiSettings, S3Settings, ApiSettings)
     return {f"{kind.model_config['env_prefix']}{name}".upper() for kind in kinds for name in kind.model_fields}
@@ -73,6 +77,15 @@ def test_what_is_generated_is_what_the_code_makes() -> None:
         [sys.executable, "-m", "docs.generate", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert checked.returncode == 0, checked.stderr
+
+
+@pytest.mark.parametrize("path", PAGES, ids=ids)
+def test_lists_begin_after_an_empty_line(path: Path) -> None:
+    """Python-Markdown, which makes the site, takes them for a part of the paragraph otherwise."""
+    text = _FENCED.sub("", path.read_text())
+    for above, line in itertools.pairwise(text.splitlines()):
+        if re.match(r"- |\d+\. ", line):
+            assert re.match(r"$|- |\d+\. | {2,}", above), f"{ids(path)}: {line}"
 
 
 @pytest.mark.parametrize("path", PAGES, ids=ids)
@@ -105,9 +118,13 @@ def test_settings_exist(path: Path) -> None:
 
 def _read_elsewhere(name: str) -> bool:
     """Say whether something else than the settings reads a variable: a plugin of vLLM, a test."""
-    sources = [ROOT / "Makefile", *(ROOT / "worker").rglob("*.py"), *(ROOT / "producer").rglob("*.py")]
-    sources += (ROOT / "tests").rglob("*.py")
-    return any(name in source.read_text() for source in sources)
+    return name in _sources()
+
+
+@functools.cache
+def _sources() -> str:
+    rooms = [path for room in ("producer", "worker", "tests") for path in (ROOT / room).rglob("*.py")]
+    return "\n".join(path.read_text() for path in (ROOT / "Makefile", *rooms))
 
 
 @pytest.mark.parametrize("path", PAGES, ids=ids)

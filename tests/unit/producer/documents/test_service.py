@@ -129,7 +129,7 @@ def test_a_page_is_its_success_else_its_latest_failure(shelf: Shelf) -> None:
     assert shelf.registry.page(document, 2).text == "text of 2"
 
     for page in (1, 3, 0, 10**7):
-        with pytest.raises(NotFoundError, match=f"nothing of page {page}"):
+        with pytest.raises(NotFoundError, match=f"no result of page {page}"):
             shelf.registry.page(document, page)
 
 
