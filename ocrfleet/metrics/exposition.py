@@ -167,7 +167,7 @@ def _app(exposition: Exposition) -> WSGIApplication:
     return answer
 
 
-class _Server(ThreadingMixIn, WSGIServer):
+class _MetricsServer(ThreadingMixIn, WSGIServer):
     """Serves several connections at once, and closes those beyond the limit."""
 
     daemon_threads = True
@@ -189,12 +189,12 @@ class _Server(ThreadingMixIn, WSGIServer):
             self._room.release()
 
 
-class _Server6(_Server):
+class _MetricsServer6(_MetricsServer):
     address_family = socket.AF_INET6
 
 
-def _server(host: str) -> type[_Server]:
-    return _Server6 if ":" in host else _Server
+def _server(host: str) -> type[_MetricsServer]:
+    return _MetricsServer6 if ":" in host else _MetricsServer
 
 
 class _Handler(WSGIRequestHandler):

@@ -49,7 +49,7 @@ _REDELIVER = 600.0
 
 
 @dataclass(slots=True)
-class Step:
+class ControllerStep:
     """A step of the loop. `run` returns something true when it found work; where it raises, the next round runs it again."""
 
     name: str
@@ -90,7 +90,7 @@ class Controller(threading.Thread):
                         self._loop(leadership, steps)
         app.close()
 
-    def _loop(self, leadership: Leadership, steps: Sequence[Step]) -> None:
+    def _loop(self, leadership: Leadership, steps: Sequence[ControllerStep]) -> None:
         """Run the steps in rounds while this process leads."""
         pause = _ROUND
         while leadership.held and not self._stopped.wait(pause):
@@ -99,7 +99,7 @@ class Controller(threading.Thread):
                 pause = _ROUND if found_work else min(pause * 1.5, _IDLE_ROUND)
 
     @contextmanager
-    def _steps(self, app: Celery) -> Iterator[Sequence[Step]]:
+    def _steps(self, app: Celery) -> Iterator[Sequence[ControllerStep]]:
         """Start what the steps need, for as long as this process leads."""
         settings, store, ledger = self._settings, self._store, self._ledger
         with ExitStack() as stack:
@@ -134,17 +134,17 @@ class Controller(threading.Thread):
                 return sweep.run()
 
             yield (
-                Step("adopt active documents", adopt_once),
-                Step("publish intake jobs", intake.tick),
-                Step("dispatch documents, finish ended ones", dispatch),
-                Step("publish lost jobs again", publish_lost, every=settings.sweep_seconds),
-                Step("remove deleted documents", documents.remove_deleted, every=_REMOVE_DELETED),
-                Step("deliver again what a bucket refused", finisher.try_undelivered, every=_REDELIVER),
-                Step("send webhooks", sender.run_due),
+                ControllerStep("adopt active documents", adopt_once),
+                ControllerStep("publish intake jobs", intake.tick),
+                ControllerStep("dispatch documents, finish ended ones", dispatch),
+                ControllerStep("publish lost jobs again", publish_lost, every=settings.sweep_seconds),
+                ControllerStep("remove deleted documents", documents.remove_deleted, every=_REMOVE_DELETED),
+                ControllerStep("deliver again what a bucket refused", finisher.try_undelivered, every=_REDELIVER),
+                ControllerStep("send webhooks", sender.run_due),
             )
 
 
-def _run_round(steps: Sequence[Step]) -> bool | None:
+def _run_round(steps: Sequence[ControllerStep]) -> bool | None:
     """Run the steps that are due; return whether any found work. A step that fails ends the round: None is returned then."""
     found_work = False
     for step in steps:

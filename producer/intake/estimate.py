@@ -54,7 +54,7 @@ class ReadingSpeed:
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class UnreadableSource:
     """A document that can't be read."""
 
     name: str
@@ -81,7 +81,7 @@ class Estimate:
     #: documents that may have several pages, and how many of them were counted
     several: int = 0
     counted: int = 0
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[UnreadableSource] = field(default_factory=list)
     #: files that are no documents
     skipped: list[Skipped] = field(default_factory=list)
 
@@ -129,13 +129,15 @@ def estimate_submission(
     return estimate
 
 
-def _pages(source: SourceReference, options: SubmissionOptions, intake: Intake, problems: list[Problem]) -> int:
+def _pages(
+    source: SourceReference, options: SubmissionOptions, intake: Intake, problems: list[UnreadableSource]
+) -> int:
     try:
         return _selected(options, intake.wished(source).pages)
     except PermanentError as error:
-        problems.append(Problem(source.name, error.detail, error.reason))
+        problems.append(UnreadableSource(source.name, error.detail, error.reason))
     except OwnOutputError as error:
-        problems.append(Problem(source.name, str(error)))
+        problems.append(UnreadableSource(source.name, str(error)))
     return 0
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ocrfleet.storage.page_records import stored_pages
 from ocrfleet.storage.store import FolderStore
 from producer.intake.discover import Skipped, discover
-from producer.intake.estimate import Estimate, Problem, ReadingSpeed
+from producer.intake.estimate import Estimate, ReadingSpeed, UnreadableSource
 from producer.intake.inspect import Intake
 from producer.intake.register import manifest_of
 
@@ -31,7 +31,7 @@ def estimate_run(order: Order, settings: Settings) -> Estimate:
             estimate.documents += 1
             manifest = manifest_of(item, intake, profile=order.profile, selection=order.selection)
             if manifest.problem is not None:
-                estimate.problems.append(Problem(item.name, manifest.problem.detail, manifest.problem.reason))
+                estimate.problems.append(UnreadableSource(item.name, manifest.problem.detail, manifest.problem.reason))
             elif manifest.document not in seen:
                 seen.add(manifest.document)
                 estimate.size += sum(source.size for source in manifest.sources)

@@ -11,7 +11,7 @@ from producer.errors import UsageError
 from producer.intake.discover import SUFFIXES
 
 
-class Place(Protocol):
+class BucketPrefix(Protocol):
     """A bucket, and a prefix of keys in it: "" for all."""
 
     @property
@@ -23,7 +23,7 @@ class Place(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """A Place. As with S3 itself, a prefix may end in the middle of a name."""
+    """A bucket and a prefix. As with S3 itself, a prefix may end in the middle of a name."""
 
     bucket: str
     prefix: str
@@ -75,7 +75,7 @@ class Filter:
             and not any(place.holds(bucket, key) for place in self.ours)
         )
 
-    def separates(self, watched: Place, other: Place) -> bool:
+    def separates(self, watched: BucketPrefix, other: BucketPrefix) -> bool:
         """Say whether no key below `other` can be wanted from `watched` as far as prefixes tell, leaving `ours` aside."""
         if watched.bucket != other.bucket or not _overlap(watched.prefix, other.prefix):
             return True
@@ -89,7 +89,7 @@ def _overlap(one: str, other: str) -> bool:
     return one.startswith(other) or other.startswith(one)
 
 
-def check_results(watched: Place, results: str | None, wanted: Filter, *, what: str = "results") -> None:
+def check_results(watched: BucketPrefix, results: str | None, wanted: Filter, *, what: str = "results") -> None:
     """Raise UsageError when `results` (s3://bucket/prefix, or None) and what is watched are not apart.
 
     Each result would be an upload that makes the next one. Results are delivered below their prefix with the whole key of
@@ -120,7 +120,7 @@ def apart_from_ours(wanted: Filter, watched: Iterable[Prefix], *, results: str |
     return replace(wanted, ours=tuple(Prefix.folder(place) for place in (results, own) if place is not None))
 
 
-def _below(inner: Place, outer: Place) -> bool:
+def _below(inner: BucketPrefix, outer: BucketPrefix) -> bool:
     return inner.prefix != outer.prefix and inner.prefix.startswith(outer.prefix)
 
 
