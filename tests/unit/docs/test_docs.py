@@ -15,7 +15,6 @@ import pytest
 import typer.main
 import yaml
 
-from deploy.grafana.dashboards import FOLDER as DASHBOARDS
 from ocrfleet.errors import Reason
 from ocrfleet.settings import ApiSettings, OpenAiSettings, S3Settings, Settings, VllmSettings
 from producer.cli.main import app
@@ -174,7 +173,7 @@ def test_every_page_is_in_the_navigation() -> None:
 def test_log_texts_and_panels_that_the_alerts_page_quotes_exist() -> None:
     quoted = set(re.findall(r'"([^"\n]+)"', (DOCS / "howto" / "alerts.md").read_text()))
     sources = [path.read_text() for room in ("ocrfleet", "producer", "worker") for path in (ROOT / room).rglob("*.py")]
-    sources += [path.read_text() for path in DASHBOARDS.parent.glob("*.py")]
+    sources += [path.read_text() for path in (ROOT / "deploy" / "grafana").glob("*.py")]
     # What the kernel and CUDA write, and a part of a sentence with a name in it.
     theirs = {"OOMKilled", "out of memory", "Nobody serves NAME"}
     assert {text for text in quoted - theirs if not any(text in source for source in sources)} == set()
