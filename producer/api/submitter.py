@@ -158,7 +158,7 @@ class Submitter:
         )
         self._store.put(index_of(wish), seen.to_bytes())
         registration = Registration(self._store, self._intake, profile=profile, terms=options, ledger=self._ledger)
-        return registration.take_in(wish, submitted=moment()).document
+        return registration.register_reference(wish, submitted=moment()).document
 
     def add_source(self, wanted: SourceRequest) -> str:
         """Store a source in S3 for intake; return the id of the submission, to follow it."""

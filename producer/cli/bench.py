@@ -24,16 +24,18 @@ _DAY = 86_400
 
 @with_profile
 def bench(
-    inputs: Annotated[list[Path], typer.Argument(help="Documents, as for [b]ocrfleet run[/]; the more, the better.")],
+    inputs: Annotated[
+        list[Path], typer.Argument(help="Documents, as for [b]ocrfleet run[/]; more of them measure better.")
+    ],
     *,
     chosen: Profile,
     base_url: BaseUrlOption = None,
     workers: WorkersOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Measure how fast this machine reads documents: pages a day, tokens a page, seconds the engine waited for us.
+    """Measure the speed of a profile on this machine: pages a day, tokens a page, seconds that the engine was idle.
 
-    Runs the whole fleet on the documents, in a folder that is removed afterwards.
+    Reads the documents with an embedded fleet, into a temporary folder.
 
     [b]ocrfleet bench --profile deepseek-ocr scans/[/]
     """
@@ -54,7 +56,7 @@ def bench(
 
 
 def speed(report: Report) -> dict[str, Any]:
-    """Return what a measured run came to. Seconds of starting, and of finding nothing to do, are apart."""
+    """Return the speed of a measured run. Seconds of starting and without pages do not count as busy."""
     workers = report.workers
     pages, tokens = sum(state.pages for state in workers), sum(state.tokens for state in workers)
     per_second = sum(state.pages / state.busy_seconds for state in workers if state.busy_seconds)
@@ -78,20 +80,20 @@ def speed(report: Report) -> dict[str, Any]:
 def show_speed(facts: dict[str, Any]) -> None:
     """Print it for a person."""
     table = Table(show_header=False, box=None)
-    told = {
+    labels = {
         "pages_per_day": "pages a day, all workers, while they read",
         "pages_per_day_per_worker": "pages a day of each worker",
         "tokens_per_page": "tokens a page",
         "tokens_per_second": "tokens a second, all workers",
-        "starved_seconds": "seconds the engine had room while pages were being made ready for it",
-        "starved_share": "share of the time",
-        "busy_seconds": "seconds the engines were reading",
-        "seconds_in_all": "seconds in all, with the start of the workers",
+        "starved_seconds": "seconds that the engines were idle while pages were rendered",
+        "starved_share": "share of the busy seconds",
+        "busy_seconds": "seconds that the engines were busy",
+        "seconds_in_all": "seconds in all, including the start of the workers",
         "pages_read": "pages read",
         "pages_failed": "pages failed",
         "workers": "workers",
     }
-    for name, words in told.items():
+    for name, words in labels.items():
         value = facts[name]
         shown = (
             f"{value:,}" if isinstance(value, int) else f"{value:,.3f}" if name == "starved_share" else f"{value:,.1f}"

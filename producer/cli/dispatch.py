@@ -1,4 +1,4 @@
-"""`ocrfleet dispatch`: the control plane without HTTP."""
+"""`ocrfleet dispatch`: the controller and the intake consumers, without an HTTP API."""
 
 from __future__ import annotations
 
@@ -14,19 +14,25 @@ from ocrfleet.storage.open import open_store
 from producer.cli.options import read_settings
 from producer.control.process import control_plane
 
-ClerksOption = Annotated[
+IntakeConsumersOption = Annotated[
     int,
     typer.Option(
-        min=0, max=64, help="Processes that take in what was submitted: fetch it, count its pages. 0: others do it."
+        "--intake-consumers",
+        "--clerks",
+        min=0,
+        max=64,
+        help="Intake consumer processes: they fetch submitted sources and count their pages. 0: other machines run them.",
     ),
 ]
 
 
-def dispatch(*, clerks: ClerksOption = 1) -> None:
-    """Take in what was submitted, keep the queue filled, publish again what got lost, deliver what has ended.
+def dispatch(*, intake_consumers: IntakeConsumersOption = 1) -> None:
+    """Run the controller: register submissions, dispatch pages, publish lost messages again, deliver results.
 
-    [b]ocrfleet serve[/] does it, too, beside its HTTP API. Several may run: one leads, and when it dies another one does.
+    [b]ocrfleet serve[/] does the same beside its HTTP API. Several may run: one of them leads, and another takes over when it dies.
     Stops on SIGTERM or Ctrl-C.
+
+    Exit code: 0 stopped; 2 usage; 3 misconfigured.
     """
     settings = read_settings()
     logs.configure(settings.log_level)
@@ -36,6 +42,8 @@ def dispatch(*, clerks: ClerksOption = 1) -> None:
     exposition = Exposition(settings)
     with (
         served(exposition, settings),
-        control_plane(settings, open_store(settings), clerks=clerks, exposition=exposition, on_failure=stopped.set),
+        control_plane(
+            settings, open_store(settings), consumers=intake_consumers, exposition=exposition, on_failure=stopped.set
+        ),
     ):
         stopped.wait()

@@ -1,4 +1,4 @@
-"""`ocrfleet status`, `results`, `retry`, `cancel`, `delete`, `pause`, `resume`, `purge`: what becomes of documents."""
+"""`ocrfleet status`, `results`, `retry`, `cancel`, `delete`, `pause`, `resume`, `purge`: the documents of a fleet."""
 
 from __future__ import annotations
 
@@ -34,27 +34,27 @@ _EXIT_INCOMPLETE = 1
 _AGE = re.compile(r"(\d{1,5})([dhw])")
 _UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 
-IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The document's id, all 32 digits of it.")]
+IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The document's id: 32 hexadecimal digits.")]
 IdsArgument = Annotated[
-    list[str] | None, typer.Argument(metavar="ID…", help="The documents' ids, all 32 digits of each.")
+    list[str] | None, typer.Argument(metavar="ID…", help="The documents' ids: 32 hexadecimal digits each.")
 ]
-CollectionOption = Annotated[str | None, typer.Option("--collection", help="The documents of a collection.")]
-NamedCollectionOption = Annotated[str, typer.Option("--collection", help="Which collection.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON: of a collection, a line for each source.")]
+CollectionOption = Annotated[str | None, typer.Option("--collection", help="All documents of a collection.")]
+NamedCollectionOption = Annotated[str, typer.Option("--collection", help="Name of the collection.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON; for a collection, one line a source.")]
 
 
 def status(
     document: Annotated[
-        str | None, typer.Argument(metavar="[ID]", help="A document's id, all 32 digits of it.")
+        str | None, typer.Argument(metavar="[ID]", help="A document's id: 32 hexadecimal digits.")
     ] = None,
     *,
     collection: CollectionOption = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print every source of the collection as CSV.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show how a document is, or every source of a collection and when the rest will be done.
+    """Show the state of a document, or of every source of a collection with an estimate of the time left.
 
-    Without either: the workers of a shared Redis, what waits for each profile, and what nobody serves.
+    Without either: the workers of the fleet, the jobs that wait for each profile, and profiles that no worker serves.
 
     [b]ocrfleet status --collection 1890s --csv > 1890s.csv[/]
     """
@@ -89,11 +89,11 @@ def status(
 def results(
     document: IdArgument,
     *,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the text; made if it isn't there.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the outputs; made if it isn't there.")],
     tables: TablesOption = Tables.HTML,
     join_hyphens: JoinHyphensOption = False,
 ) -> None:
-    """Fetch what became of a document, as OUTPUT/<name>.md and so on, under the name that it was asked for last.
+    """Download the outputs of a document as OUTPUT/<name>.md and so on, named by its latest submission.
 
     Exit code: 0 every page done; 1 partial, failed or cancelled; 2 there is no such document, or it has not ended.
     """
@@ -112,7 +112,7 @@ def results(
 
 
 def retry(documents: IdsArgument = None, *, collection: CollectionOption = None) -> None:
-    """Have pages tried again that are not done: of documents, or of all of a collection that ended without some.
+    """Retry pages that are not done: of documents, or of all incomplete documents of a collection.
 
     Exit code: 0 asked for; 1 some of them can't be tried again.
     """
@@ -130,9 +130,9 @@ def retry(documents: IdsArgument = None, *, collection: CollectionOption = None)
 
 
 def quarantine(
-    *, as_json: Annotated[bool, typer.Option("--json", help="Print JSON, a line for each page.")] = False
+    *, as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one line a page.")] = False
 ) -> None:
-    """List the pages that workers died of, each alone with its page, and what was seen of that.
+    """List the pages that killed workers, each of which read nothing else then, with the diagnostics.
 
     Such a page is [b]failed[/] in its document and read no more. [b]ocrfleet retry ID[/] has it tried again.
     """
@@ -151,7 +151,7 @@ def quarantine(
 
 
 def cancel(documents: Annotated[list[str], typer.Argument(metavar="ID…", help="The documents' ids.")]) -> None:
-    """End documents as they are. Pages that were read stay; ocrfleet retry goes on with the others.
+    """Cancel documents. Pages that are done are kept; ocrfleet retry resumes with the others.
 
     Exit code: 0 cancelled; 1 some of them had ended.
     """
@@ -169,7 +169,7 @@ def delete(
     *,
     yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
 ) -> None:
-    """Forget documents with all that is stored of them, but not their sources, nor what was delivered elsewhere.
+    """Delete documents with all that is stored of them, except their sources and delivered outputs.
 
     Exit code: 0 deleted; 1 some of them are not there.
     """
@@ -184,14 +184,14 @@ def delete(
 
 
 def pause(*, collection: NamedCollectionOption) -> None:
-    """Send no more pages of a collection to the workers; those that were sent are still read."""
+    """Pause a collection: dispatch no more of its pages. Pages on the queue are still read."""
     with _asked(read_settings()) as registry:
         registry.pause(collection)
     typer.echo(f"{collection} is paused. Go on: ocrfleet resume --collection {collection}")
 
 
 def resume(*, collection: NamedCollectionOption) -> None:
-    """Go on with a collection that was paused."""
+    """Resume a paused collection."""
     with _asked(read_settings()) as registry:
         registry.resume(collection)
     typer.echo(f"{collection} goes on")
@@ -205,14 +205,14 @@ def purge(
     what: Annotated[
         PurgeKind,
         typer.Option(
-            help="[b]uploads[/]: files that were sent to us, once every document made of them has ended; [b]pages[/]: page "
+            help="[b]uploads[/]: uploaded files, once every document made of them has ended; [b]pages[/]: page "
             "records of completed documents (their outputs stay); [b]documents[/]: all that is stored of ended ones."
         ),
     ],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed, and remove nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count what would be deleted; delete nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
 ) -> None:
-    """Remove what is kept of documents that ended and are older than this. For a timer: with --yes.
+    """Delete stored data of documents that ended and are older than this. For a timer, add --yes.
 
     Without its upload a document can't be tried again; sources that we only refer to are never touched.
     """
@@ -237,14 +237,14 @@ def read_age(text: str) -> timedelta:
 
 
 def inside(name: str) -> str:
-    """Return a name as a relative path that stays below the folder it is put in; empty when nothing is left of it."""
+    """Return a name as a relative path that can't leave its folder; empty when no part of it is usable."""
     parts = (part for part in name.replace("\0", "").split("/") if part not in {"", ".", ".."})
     return "/".join(parts)
 
 
 @contextmanager
 def _asked(settings: Settings) -> Iterator[DocumentService]:
-    """Give a registry; what it can't answer as asked is an error of usage."""
+    """Yield the document service; errors about the request become UsageError."""
     registry = DocumentService(open_store(settings), Ledger(settings.redis_url), settings)
     try:
         yield registry
@@ -255,7 +255,7 @@ def _asked(settings: Settings) -> Iterator[DocumentService]:
 
 
 def _each(documents: Iterable[str] | None, ask: Callable[[str], str]) -> None:
-    """Ask the same of each document, whatever became of those before; end with 1 when one could not be done."""
+    """Do the same for each document, also after one failed; exit with 1 when one failed."""
     refused = 0
     for document in documents or ():
         try:
@@ -270,7 +270,7 @@ def _each(documents: Iterable[str] | None, ask: Callable[[str], str]) -> None:
 
 
 def _unfinished(registry: DocumentService, collection: str) -> Iterator[str]:
-    """Yield the documents of a collection that ended without some of their pages."""
+    """Yield the incomplete documents of a collection that have ended."""
     for state in (State.PARTIAL, State.FAILED):
         after = None
         while True:

@@ -1,4 +1,4 @@
-"""`ocrfleet models`: what can be asked of which model, and what it needs."""
+"""`ocrfleet models`: models with their prompts, modes and GPU memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LONGEST_SHOWN = 80
 
 
 def models(*, as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False) -> None:
-    """List the models with their prompts and modes, and the profiles that are made of them."""
+    """List the models with their prompts and modes, and the profiles made of them."""
     profiles = list(named())
     if as_json:
         facts = {
@@ -59,5 +59,5 @@ def models(*, as_json: Annotated[bool, typer.Option("--json", help="Print JSON i
 
 
 def gpu_memory_gib(model: Model) -> float:
-    """Return the GiB of GPU memory for the weights, one page of full length, and 2 GiB for what is computed meanwhile."""
+    """Return the GiB of GPU memory for the weights, the cache of one page of full length, and 2 GiB of activations."""
     return model.weights_gib + model.context * model.kv_kib / 1024**2 + 2.0

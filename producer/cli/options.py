@@ -1,4 +1,4 @@
-"""What the commands' options mean: from text to values, or a UsageError."""
+"""Options that commands share, and their values; a wrong one raises UsageError."""
 
 from __future__ import annotations
 
@@ -28,97 +28,95 @@ WorkersOption = Annotated[
 EngineOption = Annotated[
     str | None,
     typer.Option(
-        help="What reads the pages: [b]rapidocr[/] (the default), [b]tesseract[/], [b]vllm[/], [b]openai[/] (a server "
-        "that speaks its protocol), or package.module:Class of your own.",
-        rich_help_panel="What reads the pages",
+        help="OCR engine: [b]rapidocr[/] (the default), [b]tesseract[/], [b]vllm[/], [b]openai[/] (a server with that "
+        "protocol), or package.module:Class of your own.",
+        rich_help_panel="Recognition",
     ),
 ]
 ModelOption = Annotated[
     str | None,
     typer.Option(
-        help=f"For vllm and openai: {', '.join(model.model for model in MODELS)}; for vllm, a folder with such a model; "
-        "for openai, any name that the server knows.",
-        rich_help_panel="What reads the pages",
+        help=f"Model for vllm and openai: {', '.join(model.model for model in MODELS)}; for vllm also a folder with one "
+        "of them, for openai any name that the server knows.",
+        rich_help_panel="Recognition",
     ),
 ]
 ModeOption = Annotated[
     str | None,
     typer.Option(
-        help="Resolution of a model that has several; [b]auto[/] sends pages where they fit best. See ocrfleet models.",
-        rich_help_panel="What reads the pages",
+        help="Resolution, for models with several; [b]auto[/] chooses one for each page. See ocrfleet models.",
+        rich_help_panel="Recognition",
     ),
 ]
 PromptOption = Annotated[
     str | None,
     typer.Option(
-        help="What a model is asked: [b]markdown[/] (the default), [b]ocr[/], [b]fields:name,date[/], … (see ocrfleet "
-        "models), or your own words with <image> in them.",
-        rich_help_panel="What reads the pages",
+        help="Prompt for the model: [b]markdown[/] (the default), [b]ocr[/], [b]fields:name,date[/], … (see ocrfleet "
+        "models), or a text of your own that contains <image>.",
+        rich_help_panel="Recognition",
     ),
 ]
 ProfileOption = Annotated[
     str | None,
     typer.Option(
-        help="All of that in one name (see ocrfleet models), or a JSON file of your own.",
-        rich_help_panel="What reads the pages",
+        help="Engine, model, mode and prompt by one name (see ocrfleet models), or a JSON file with a profile.",
+        rich_help_panel="Recognition",
     ),
 ]
 LanguageOption = Annotated[
     str | None,
-    typer.Option(
-        help="Languages for engines that must be told, e.g. [b]deu+Fraktur[/].", rich_help_panel="What reads the pages"
-    ),
+    typer.Option(help="Languages, for engines that need them, e.g. [b]deu+Fraktur[/].", rich_help_panel="Recognition"),
 ]
 TextLayerOption = Annotated[
     TextLayer,
     typer.Option(
-        help="The text that a PDF page has already: [b]ignore[/] it and read the page (it may still be a last resort), "
-        "[b]prefer[/] it where it can be trusted, or take it [b]only[/], and fail other pages.",
-        rich_help_panel="What reads the pages",
+        help="Text layer of PDF pages: [b]ignore[/] it and recognise the page (a retry may still use it), [b]prefer[/] it "
+        "where it is trustworthy, or use [b]only[/] it and fail the other pages.",
+        rich_help_panel="Recognition",
     ),
 ]
 ScriptOption = Annotated[
     list[str] | None,
     typer.Option(
-        help="A script that the pages are in, as [b]latin[/] or [b]cyrillic[/]; may be given several times. A text that is "
-        "mostly in others is not believed.",
-        rich_help_panel="What reads the pages",
+        help="Script of the pages, as [b]latin[/] or [b]cyrillic[/]; may be given several times. A text mostly in other "
+        "scripts is rejected.",
+        rich_help_panel="Recognition",
     ),
 ]
 BaseUrlOption = Annotated[
     str | None,
     typer.Option(
-        help="For openai: the server, e.g. http://127.0.0.1:8000/v1. Its key is OCRFLEET_OPENAI_API_KEY or OPENAI_API_KEY.",
-        rich_help_panel="What reads the pages",
+        help="URL of the server for openai, e.g. http://127.0.0.1:8000/v1. Its key: OCRFLEET_OPENAI_API_KEY or OPENAI_API_KEY.",
+        rich_help_panel="Recognition",
     ),
 ]
 
 TablesOption = Annotated[
     Tables,
     typer.Option(
-        help="Tables in the Markdown: [b]html[/], or [b]markdown[/] where no cell spans others or has several lines.",
-        rich_help_panel="How the text is written",
+        help="Tables in the Markdown: [b]html[/], or [b]markdown[/] for tables without spanning or multi-line cells.",
+        rich_help_panel="Output",
     ),
 ]
 JoinHyphensOption = Annotated[
     bool,
     typer.Option(
         "--join-hyphens/--keep-hyphens",
-        help="Write words whole in the Markdown that were divided at the end of a line.",
-        rich_help_panel="How the text is written",
+        help="Join words that are hyphenated at a line's end in the Markdown.",
+        rich_help_panel="Output",
     ),
 ]
 
 
 def read_settings(password_file: Path | None = None, base_url: str | None = None) -> Settings:
-    """Read OCRFLEET_* and the options that stand for one of them. Raises UsageError."""
-    told: dict[str, object] = {}
+    """Read OCRFLEET_*, with options that replace some of them. Raises UsageError."""
+    given: dict[str, object] = {}
     try:
         if password_file is not None:
-            told["password_file"] = password_file.absolute()
+            given["password_file"] = password_file.absolute()
         if base_url is not None:
-            told["openai"] = OpenAiSettings(base_url=base_url)
-        settings = Settings.model_validate(Settings(**told)) if told else Settings()  # type: ignore[arg-type]
+            given["openai"] = OpenAiSettings(base_url=base_url)
+        settings = Settings.model_validate(Settings(**given)) if given else Settings()  # type: ignore[arg-type]
     except ValidationError as error:
         raise UsageError(
             "; ".join(f"{_variable(e['loc'], error.title)}: {e['msg']}" for e in error.errors())
@@ -131,7 +129,7 @@ def read_settings(password_file: Path | None = None, base_url: str | None = None
 
 
 def _variable(location: tuple[int | str, ...], settings: str) -> str:
-    """Return the environment variable that a setting is read from."""
+    """Return the environment variable of a setting."""
     prefixes = {"VllmSettings": "VLLM_", "OpenAiSettings": "OPENAI_", "S3Settings": "S3_", "ApiSettings": "API_"}
     prefix = prefixes.get(settings, "")
     return f"OCRFLEET_{prefix}{str(location[0]).upper()}"
@@ -148,7 +146,7 @@ def read_profile(
     text_layer: TextLayerOption = TextLayer.IGNORE,
     script: ScriptOption = None,
 ) -> Profile:
-    """Return the profile that the options name. Raises UsageError."""
+    """Return the profile that the options describe. Raises UsageError."""
     try:
         chosen = choose(engine=engine, profile=profile, model=model, mode=mode, prompt=prompt, language=language)
         return adapted(chosen, text_layer=text_layer, scripts=tuple(script or ()))
@@ -157,7 +155,7 @@ def read_profile(
 
 
 def with_profile(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of `read_profile`, as Typer reads them from its signature; it gets `chosen` for them."""
+    """Replace the parameter `chosen` of a command by the options of `read_profile`, which Typer reads from the signature."""
     own = dict(inspect.signature(command, eval_str=True).parameters)
     del own["chosen"]
     options = inspect.signature(read_profile, eval_str=True).parameters
@@ -171,9 +169,9 @@ def with_profile(command: Callable[..., None]) -> Callable[..., None]:
     return with_options
 
 
-def read_terms(*, collection: str, results: str | None, **known: Any) -> SubmissionOptions:
-    """Return the terms of a submission, with what else Terms has. Raises UsageError."""
-    folder = None if results is None else str(Prefix.folder(results))
+def read_submission_options(*, collection: str, results: str | None, **known: Any) -> SubmissionOptions:
+    """Return the options of a submission; `known` are further fields of it. Raises UsageError."""
+    folder = None if results is None else str(Prefix.parse_folder(results))
     try:
         return SubmissionOptions(collection=collection, results=folder, **known)
     except ValidationError:
@@ -183,7 +181,7 @@ def read_terms(*, collection: str, results: str | None, **known: Any) -> Submiss
 
 
 def read_group(group: str | None) -> bool:
-    """Say whether the images of a folder are one document. Raises UsageError."""
+    """Return whether the images of a folder are one document. Raises UsageError."""
     if group not in {None, "folder"}:
         raise UsageError(f"--group takes 'folder', not {group!r}")
     return group == "folder"

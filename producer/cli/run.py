@@ -1,4 +1,4 @@
-"""`ocrfleet run`: a folder of scans in, text out, with an embedded fleet."""
+"""`ocrfleet run`: reads documents on this machine, with an embedded fleet."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ def run(
     output: Annotated[
         Path,
         typer.Option(
-            "--output", "-o", help="Folder for the text; its .ocrfleet keeps the state that makes a run resumable."
+            "--output",
+            "-o",
+            help="Folder for the outputs; its subfolder .ocrfleet keeps the state from which a run is resumed.",
         ),
     ],
     chosen: Profile,
@@ -55,32 +57,34 @@ def run(
     group: Annotated[
         str | None,
         typer.Option(
-            help="[b]folder[/]: the images of a folder, in natural order, are one document.", metavar="folder"
+            help="[b]folder[/]: the images of each folder, in natural order, are one document.", metavar="folder"
         ),
     ] = None,
     pages: Annotated[
         str | None, typer.Option(help="Pages to read of each document, e.g. [b]3-10[/] or [b]1,5-[/].")
     ] = None,
     password_file: Annotated[
-        Path | None, typer.Option(help="File with one password a line, tried on encrypted PDFs.")
+        Path | None, typer.Option(help="File with one password a line, for encrypted PDFs.")
     ] = None,
     workers: WorkersOption = None,
     tables: TablesOption = Tables.HTML,
     join_hyphens: JoinHyphensOption = False,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Try pages again that failed in an earlier run.")
+        bool, typer.Option("--retry-failed", help="Retry pages that failed in an earlier run.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Count pages and estimate the time; read nothing.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON summary instead of tables.")] = False,
 ) -> None:
     """Read documents on this machine: no server needed.
 
-    Writes [b]OUTPUT/<path>.md[/] and [b]OUTPUT/<path>.json[/] for each document. Interrupted, or killed, the same command goes on
-    where it stopped. A page that fails has its place in the text, and its reason at the end.
+    Writes [b]OUTPUT/<path>.md[/] and [b]OUTPUT/<path>.json[/] for each document. After an interruption or
+    a crash, the same command resumes. A failed page has a placeholder in the text; its reason is listed at the end.
 
     [b]ocrfleet run scans/ more.pdf --output out/[/]
 
-    Exit code: 0 every page done; 1 some document partial or failed; 2 usage; 3 could not run; 130 interrupted.
+    Exit code: 0 every page done; 1 some document partial or failed; 2 usage; 3 misconfigured; 130 interrupted.
     """
     settings = read_settings(password_file, base_url)
     order = Order(
@@ -119,7 +123,7 @@ def _dry_run(order: Order, settings: Settings, *, as_json: bool) -> None:
 
 
 def carry_out(order: Order, settings: Settings) -> Report:
-    """Run an order with progress on stderr; Ctrl-C, SIGTERM and a closed terminal end it cleanly."""
+    """Run an order with progress on stderr. Ctrl-C, SIGTERM and a closed terminal stop it after the pages in flight."""
     check_inputs(order.inputs, output=order.output)
     if order.output.exists() and not order.output.is_dir():
         raise UsageError(f"--output {order.output} is a file; it must be a folder")
@@ -130,7 +134,7 @@ def carry_out(order: Order, settings: Settings) -> Report:
 
         def stop(number: int, _: FrameType | None) -> None:
             if job.report.interrupted is not None:
-                os.kill(os.getpid(), signal.SIGKILL)  # asked twice: the kernel takes our children with us
+                os.kill(os.getpid(), signal.SIGKILL)  # the second signal; the kernel kills the children, too
             if number == signal.SIGHUP:
                 let_go_of_terminal()
             job.interrupt(number)
@@ -142,7 +146,7 @@ def carry_out(order: Order, settings: Settings) -> Report:
 
 
 def let_go_of_terminal() -> None:
-    """Send what is still printed to nowhere: writing to a terminal that was closed is an error."""
+    """Redirect output to /dev/null: writing to a closed terminal is an error."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for fd in (1, 2):
         if stat.S_ISCHR(os.fstat(fd).st_mode):  # isatty(3) denies it once the terminal is gone
@@ -151,7 +155,7 @@ def let_go_of_terminal() -> None:
 
 
 def exit_code(result: Report, order: Order) -> int:
-    """Return what the command ends with. Raises UsageError when there was nothing to read."""
+    """Return the exit code of a run. Raises UsageError when no document was found."""
     if result.interrupted is not None:
         return 128 + result.interrupted
     if not result.ended:

@@ -1,4 +1,4 @@
-"""`ocrfleet serve`: the HTTP API, and the control plane beside it."""
+"""`ocrfleet serve`: the HTTP API, with the controller and the intake consumers beside it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ocrfleet.profiles.profile import Profile
 from ocrfleet.storage.open import open_store
 from producer.api.app import create_app
 from producer.api.auth import check_address
-from producer.cli.dispatch import ClerksOption
+from producer.cli.dispatch import IntakeConsumersOption
 from producer.cli.options import read_settings, with_profile
 from producer.control.process import control_plane
 from producer.documents.service import DocumentService
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 
 #: Bytes of a request's line and headers.
 _LARGEST_HEAD = 16 << 10
-#: Seconds that an idle connection is kept, and that requests get to end when the server is told to.
+#: Seconds that an idle connection is kept; seconds that requests get to finish when the server stops.
 _KEEP_ALIVE, _GRACE = 30, 15
-#: Connections that the kernel keeps until they are taken.
+#: Connections that wait in the kernel to be accepted.
 _BACKLOG = 2048
 
 
@@ -45,20 +45,20 @@ _BACKLOG = 2048
 def serve(
     *,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; others than this machine's need a token.")
+        str, typer.Option(help="Address to listen on; any but a loopback address needs a token.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8080,
-    clerks: ClerksOption = 1,
+    intake_consumers: IntakeConsumersOption = 1,
     chosen: Profile,
 ) -> None:
-    """Serve the HTTP API (/v1, described at /docs), take in what is sent, keep the queue filled, deliver what has ended.
+    """Serve the HTTP API (/v1, described at /docs); run the controller and the intake consumers beside it.
 
-    Whoever asks needs one of the tokens in OCRFLEET_API_TOKENS. Sources must lie in OCRFLEET_API_SOURCES. Documents that
-    name no profile are read by the one that is chosen here. Several servers may run: one of them leads.
+    Clients need one of the tokens in OCRFLEET_API_TOKENS. S3 sources must lie in OCRFLEET_API_SOURCES. The profile given here
+    is the default for submissions without one. Several servers may run: one of them leads.
 
     [b]OCRFLEET_API_TOKENS=$(openssl rand -hex 32) ocrfleet serve --host 0.0.0.0[/]
 
-    Exit code: 0 stopped by SIGTERM or Ctrl-C; 2 usage; 3 it can't be served as configured.
+    Exit code: 0 stopped by SIGTERM or Ctrl-C; 2 usage; 3 misconfigured.
     """
     settings = read_settings()
     check_address(host, settings.api)
@@ -81,7 +81,7 @@ def serve(
     fleet = control_plane(
         settings,
         store,
-        clerks=clerks,
+        consumers=intake_consumers,
         exposition=exposition,
         on_failure=lambda: os.kill(os.getpid(), signal.SIGTERM),
     )
@@ -100,7 +100,7 @@ def run(
     *,
     background: Sequence[AbstractContextManager[object]] = (),
 ) -> None:
-    """Serve an app until SIGTERM or Ctrl-C comes, with what goes on beside it. Raises ConfigurationError when it can't listen."""
+    """Serve an app, and run `background` beside it, until SIGTERM or Ctrl-C. Raises ConfigurationError when it can't listen."""
     server = _Server(
         uvicorn.Config(
             app,
@@ -131,7 +131,7 @@ def run(
             stack.enter_context(part)
         server.run(sockets=[listener])
     if not server.started:
-        raise ConfigurationError("the API could not be started: the lines above say why")
+        raise ConfigurationError("the API did not start: see the log above")
 
 
 def _listener(host: str, port: int) -> socket.socket:
@@ -147,7 +147,7 @@ def _listener(host: str, port: int) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    """Tells streams that the end has come: they would keep it waiting."""
+    """Sets `stopping` on a signal, so that event streams end and don't delay the shutdown."""
 
     def __init__(self, config: uvicorn.Config, stopping: threading.Event) -> None:
         super().__init__(config)

@@ -1,4 +1,4 @@
-"""`ocrfleet submit`: have documents read by a fleet."""
+"""`ocrfleet submit`: submits documents to a fleet."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ocrfleet.records.base import Priority, digest_of
 from ocrfleet.s3.client import SCHEME
 from ocrfleet.sources.sources import Sources
 from ocrfleet.storage.open import open_store
-from producer.cli.options import JoinHyphensOption, TablesOption, read_settings, read_terms, with_profile
+from producer.cli.options import JoinHyphensOption, TablesOption, read_settings, read_submission_options, with_profile
 from producer.cli.render.documents import show_outcome
 from producer.cli.render.estimate import show_estimate, submission_json
 from producer.cli.render.progress import bar
@@ -32,12 +32,12 @@ from producer.intake.batches import Count
 from producer.intake.discover import Skipped
 from producer.intake.estimate import ReadingSpeed, estimate_submission
 from producer.intake.inspect import Intake
-from producer.intake.local_files import look_at_files, submit_files
+from producer.intake.local_files import list_files, submit_files
 from producer.intake.page_ranges import parse_pages
 from producer.state.profiles import save_profile
 from producer.text import printable
 from producer.triggers.filters import Filter, Prefix, apart_from_ours
-from producer.triggers.s3_prefix import Prefixes
+from producer.triggers.s3_prefix import PrefixRegistration
 
 if TYPE_CHECKING:
     from ocrfleet.records.submissions import SourceReference, SubmissionOptions
@@ -50,18 +50,19 @@ _EXIT_INCOMPLETE = 1
 @with_profile
 def submit(
     inputs: Annotated[
-        list[str], typer.Argument(help="Documents and folders of them, or [b]s3://bucket/prefix/[/]: all below it.")
+        list[str],
+        typer.Argument(help="Documents, folders of them, and [b]s3://bucket/prefix/[/] for all objects below it."),
     ],
     *,
     queue: Annotated[
-        Priority, typer.Option(help="[b]interactive[/] documents are read before [b]bulk[/] ones.")
+        Priority, typer.Option(help="Priority: [b]interactive[/] documents are read before [b]bulk[/] ones.")
     ] = Priority.BULK,
     collection: Annotated[
-        str | None, typer.Option(help="Name that they are found under; by default one that is made of INPUTS.")
+        str | None, typer.Option(help="Collection of the documents; by default a name derived from INPUTS.")
     ] = None,
     results: Annotated[
         str | None,
-        typer.Option(help="[b]s3://bucket/prefix/[/] that outputs are delivered to, named after their source."),
+        typer.Option(help="[b]s3://bucket/prefix/[/] to deliver outputs to, named after their source."),
     ] = None,
     tables: TablesOption = Tables.HTML,
     join_hyphens: JoinHyphensOption = False,
@@ -69,40 +70,38 @@ def submit(
     pages: Annotated[
         str | None, typer.Option(help="Pages to read of each document, e.g. [b]3-10[/] or [b]1,5-[/].")
     ] = None,
-    exclude: Annotated[list[str] | None, typer.Option(help="In S3: no keys that start so.")] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="For S3: no keys with this prefix.")] = None,
     wait: Annotated[
-        bool, typer.Option("--wait", help="Stay until every source of the collection has ended and was delivered.")
+        bool, typer.Option("--wait", help="Wait until every source of the collection has ended and is delivered.")
     ] = False,
     dry_run: Annotated[
         bool,
-        typer.Option(
-            "--dry-run", help="Say what would be submitted, how many pages, hours and what cost; submit nothing."
-        ),
+        typer.Option("--dry-run", help="Estimate pages, hours and cost; submit nothing."),
     ] = False,
     chosen: Profile,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Have documents read by a fleet: they are noted in its store, and taken in by [b]ocrfleet dispatch[/].
+    """Submit documents to a fleet: [b]ocrfleet dispatch[/] or [b]serve[/] registers them and has them read.
 
-    Submitting twice is harmless: the same bytes are read once. Of a prefix in S3, what was submitted before and did not change
-    is not even asked for, so the same command goes on where it was interrupted.
+    Submitting twice is harmless: the same bytes are read once. Objects below an S3 prefix that were submitted before and did
+    not change are left out, so the same command resumes an interrupted submission.
 
     [b]ocrfleet submit s3://archive/1890s/ --collection 1890s --results s3://texts/[/]
 
-    Exit code: 0 submitted, or with --wait, every page done and delivered; 1 with --wait, something is not; 2 usage; 3 the
-    store can't be used; 130 interrupted: what was submitted is read all the same, and the same command waits again.
+    Exit code: 0 submitted, or with --wait, every page done and delivered; 1 with --wait, some page is not; 2 usage; 3 the
+    store is unreachable or misconfigured; 130 interrupted: the fleet goes on, and the same command waits again.
     """
     if wait and dry_run:
         raise UsageError("--wait and --dry-run don't go together: nothing is submitted that could be waited for")
     settings = read_settings()
-    places = [Prefix.typed(place) for place in inputs if place.startswith(SCHEME)]
+    places = [Prefix.parse(place) for place in inputs if place.startswith(SCHEME)]
     wanted = apart_from_ours(Filter(exclude=tuple(exclude or ())), places, results=results, store=settings.store)
     files = [Path(path) for path in inputs if not path.startswith(SCHEME)]
     for path in files:
         if not path.exists():
             raise UsageError(f"there is no {path}")
     asked = [place if place.startswith(SCHEME) else str(Path(place).absolute()) for place in inputs]
-    terms = read_terms(
+    options = read_submission_options(
         profile_digest=chosen.digest,
         queue=queue,
         collection=collection or f"submit-{digest_of(*asked)[:12]}",
@@ -113,31 +112,33 @@ def submit(
         callback=None if callback is None else _callback(callback, private=settings.webhook_private),
     )
     store = open_store(settings)
-    prefixes = Prefixes(store, terms, wanted, settings.s3)
+    prefixes = PrefixRegistration(store, options, wanted, settings.s3)
     count, skipped = Count(), list[Skipped]()
     if dry_run:
-        wishes = chain(*(prefixes.unknown(place, count) for place in places), look_at_files(files, count, skipped))
-        _dry_run(wishes, count, skipped, options=terms, profile=chosen, store=store, settings=settings, as_json=as_json)
+        sources = chain(*(prefixes.unknown(place, count) for place in places), list_files(files, count, skipped))
+        _dry_run(
+            sources, count, skipped, options=options, profile=chosen, store=store, settings=settings, as_json=as_json
+        )
         return
     save_profile(store, chosen)
     columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("looking")
+        task = progress.add_task("searching")
 
-        def told() -> None:
+        def show_count() -> None:
             progress.update(
                 task,
                 description=f"{count.seen} seen, {count.submitted} submitted, {count.known} known, {count.skipped} skipped",
             )
 
         for place in places:
-            prefixes.register(place, count, told=told)
+            prefixes.register(place, count, progress=show_count)
         if files:
-            skipped = submit_files(store, terms, files, count, told=told)
+            skipped = submit_files(store, options, files, count, progress=show_count)
     if not count.seen:
         raise UsageError("no document was found in " + ", ".join(inputs))
-    outcome = _waited(settings, store, terms.collection) if wait else None
-    _report(count, skipped, terms.collection, outcome, as_json=as_json)
+    outcome = _waited(settings, store, options.collection) if wait else None
+    _report(count, skipped, options.collection, outcome, as_json=as_json)
     if outcome is not None and not outcome.succeeded:
         sys.exit(_EXIT_INCOMPLETE)
 
@@ -184,7 +185,7 @@ def _dry_run(
 
 
 def _waited(settings: Settings, store: ObjectStore, collection: str) -> Outcome:
-    """Wait for a collection; whoever stops that is told that nothing else stops."""
+    """Wait for a collection; on Ctrl-C print that the fleet goes on."""
     registry = DocumentService(store, Ledger(settings.redis_url), settings)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
@@ -192,7 +193,7 @@ def _waited(settings: Settings, store: ObjectStore, collection: str) -> Outcome:
             return wait_for(registry, collection, show)
     except SystemExit:  # by Ctrl-C
         console.print(
-            f"No longer waiting; the work goes on. See: ocrfleet status --collection {collection}, or wait again with the "
+            f"No longer waiting; the fleet goes on. See: ocrfleet status --collection {collection}, or wait again with the "
             "same command."
         )
         raise
@@ -222,7 +223,7 @@ def _report(
     )
     if outcome is not None:
         show_outcome(collection, outcome)
-    typer.echo(f"See how they are: ocrfleet status --collection {collection}")
+    typer.echo(f"See their state: ocrfleet status --collection {collection}")
 
 
 def _show_skipped(skipped: Sequence[Skipped]) -> None:

@@ -1,4 +1,4 @@
-"""`ocrfleet sweep`: publish again what got lost, once or now and then."""
+"""`ocrfleet sweep`: publishes lost messages again, once or periodically."""
 
 from __future__ import annotations
 
@@ -24,44 +24,44 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-#: Seconds between two looks: what is missed at both is lost.
+#: Seconds between two looks at the queue: a message that is missing both times is lost.
 _BETWEEN_LOOKS = 2.0
 
 
 def sweep(
     *,
     every: Annotated[
-        float | None, typer.Option(min=5, help="Go on, with so many seconds in between; without it, once.")
+        float | None, typer.Option(min=5, help="Sweep again after so many seconds; without it, once.")
     ] = None,
 ) -> None:
-    """Look for pages and assemblies that ought to be on the queue and are not, and publish them again.
+    """Publish page jobs and assemblies again that are missing on the queue.
 
-    [b]ocrfleet serve[/] and [b]dispatch[/] do it by themselves every minute. Several may run at once. Stops on SIGTERM or Ctrl-C.
+    [b]ocrfleet serve[/] and [b]dispatch[/] sweep every minute by themselves. Several may run at once. Stops on SIGTERM or Ctrl-C.
 
-    Exit code: 0; 3 when Redis or the store can't be used.
+    Exit code: 0; 3 Redis or the store is unreachable or misconfigured.
     """
     settings = read_settings()
     logs.configure(settings.log_level)
-    told = threading.Event()
+    stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: told.set())
+        signal.signal(number, lambda *_: stopped.set())
     if every is None:
-        _sweep(settings, told, None)
+        _sweep(settings, stopped, None)
         return
     with served(Exposition(settings), settings):
-        _sweep(settings, told, every)
+        _sweep(settings, stopped, every)
 
 
-def _sweep(settings: Settings, told: threading.Event, every: float | None) -> None:
+def _sweep(settings: Settings, stopped: threading.Event, every: float | None) -> None:
     store, ledger, app = open_store(settings), Ledger(settings.redis_url), make_app(settings)
-    while not told.is_set():
+    while not stopped.is_set():
         try:
-            # It publishes nothing new and finishes nothing: whoever leads does that.
+            # It dispatches nothing new and finishes no document: the leader does that.
             dispatcher = Dispatcher(store, ledger, app, backlog=lambda: 0)
             dispatcher.adopt()
             one = Sweep(dispatcher, store, ledger, app)
             one.run()
-            if told.wait(_BETWEEN_LOOKS):
+            if stopped.wait(_BETWEEN_LOOKS):
                 break
             published = one.run()
         except TransientError as error:
@@ -70,6 +70,6 @@ def _sweep(settings: Settings, told: threading.Event, every: float | None) -> No
             log.warning("sweep.store_or_redis_away", error=str(error))
         else:
             typer.echo(f"{len(dispatcher.active)} active documents; published again: {published}")
-        if every is None or told.wait(every):
+        if every is None or stopped.wait(every):
             break
     app.close()

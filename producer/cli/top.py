@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 def top(
     *,
-    every: Annotated[float, typer.Option(min=0.5, help="Seconds between two looks.")] = 2.0,
-    once: Annotated[bool, typer.Option("--once", help="Look once, print that, and end.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Look once, and print JSON.")] = False,
+    every: Annotated[float, typer.Option(min=0.5, help="Seconds between two snapshots.")] = 2.0,
+    once: Annotated[bool, typer.Option("--once", help="Print one snapshot and end.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one snapshot as JSON.")] = False,
 ) -> None:
-    """Show a fleet live: what is to be read, how fast that goes, what needs somebody, and each worker.
+    """Show a fleet live: backlog, speed, problems that need a person, and each worker.
 
     Asks Redis ([b]OCRFLEET_REDIS_URL[/]) and the store ([b]OCRFLEET_STORE[/]), nothing else. Ends on Ctrl-C.
 

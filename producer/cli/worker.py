@@ -20,20 +20,18 @@ def worker(
     chosen: Profile,
     base_url: BaseUrlOption = None,
     gpus: Annotated[
-        str | None, typer.Option(help="[b]all[/], or numbers such as [b]0,2[/]: a worker process for each.")
+        str | None, typer.Option(help="[b]all[/], or numbers such as [b]0,2[/]: one worker process a GPU.")
     ] = None,
-    processes: Annotated[
-        int, typer.Option(min=1, max=256, help="Worker processes, where they don't follow from --gpus.")
-    ] = 1,
+    processes: Annotated[int, typer.Option(min=1, max=256, help="Worker processes, without --gpus.")] = 1,
 ) -> None:
-    """Serve page jobs from a shared Redis ([b]OCRFLEET_REDIS_URL[/]) into a shared store ([b]OCRFLEET_STORE[/]).
+    """Run worker processes: page jobs from Redis ([b]OCRFLEET_REDIS_URL[/]), results to the store ([b]OCRFLEET_STORE[/]).
 
-    Each worker holds one engine and serves one profile. It is started again when its engine dies, and drains on SIGTERM
-    or Ctrl-C: begun pages get [b]OCRFLEET_DRAIN_SECONDS[/]. Told again, it ends at once.
+    Each worker process has one engine and serves one profile. A process that dies is restarted. SIGTERM and Ctrl-C drain:
+    pages in flight get [b]OCRFLEET_DRAIN_SECONDS[/] to finish. A second signal ends the processes at once.
 
     [b]ocrfleet worker --profile deepseek-ocr-2 --gpus all[/]
 
-    Exit code: 0 drained; 2 usage; 3 it can never start as it is configured; 130 or 143 told again.
+    Exit code: 0 drained; 2 usage; 3 misconfigured; 130 or 143 ended by a second signal.
     """
     settings = read_settings(base_url=base_url)
     devices = grouped(read_gpus(gpus), settings.vllm.tensor_parallel_size)

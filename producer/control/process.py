@@ -32,11 +32,11 @@ def control_plane(
     settings: Settings,
     store: ObjectStore,
     *,
-    clerks: int,
+    consumers: int,
     exposition: Exposition,
     on_failure: Callable[[], None],
 ) -> Iterator[None]:
-    """Run the controller, and `clerks` intake consumers in processes of their own, until the block ends. Exposes their metrics.
+    """Run the controller, and `consumers` intake consumers in processes of their own, until the block ends. Exposes their metrics.
 
     A misconfigured intake consumer calls `on_failure` from another thread, which must end the block; its end then raises
     ConfigurationError.
@@ -48,11 +48,11 @@ def control_plane(
     with scratch("ocrfleet-clerks-") as folder:
         metrics = ChildMetrics(folder / "metrics")
         exposition.add(metrics)
-        consumers = [_consumer(settings, folder / f"clerk-{number}.ready", metrics) for number in range(clerks)]
+        processes = [_consumer(settings, folder / f"clerk-{number}.ready", metrics) for number in range(consumers)]
 
         def run() -> None:
             try:
-                _run(consumers, metrics, ended)
+                _run(processes, metrics, ended)
             except ConfigurationError as error:
                 failures.append(error)
                 on_failure()

@@ -1,6 +1,6 @@
-"""The clerk: a Celery consumer of the intake queue that makes documents of arrivals. As many may run as there is need for.
+"""The intake consumer: registers the sources of intake batches as documents. Any number of these processes may run.
 
-Ends with 0 after a drain (SIGTERM), 78 when it can't start as configured.
+Exit code: 0 after a drain (SIGTERM), 78 misconfigured.
 """
 
 from __future__ import annotations
@@ -43,96 +43,98 @@ log = structlog.get_logger(__name__)
 
 COMMAND = [sys.executable, "-P", "-m", "producer.intake.consumer"]
 
-#: Arrivals that are taken in at the same time: each waits for the network most of its time.
+#: Batches that one process works on at the same time: each mostly waits for the network.
 _AT_ONCE = 4
-#: Sources of an arrival that can't be had now, one after the other, after which the rest of it waits: each may have cost
-#: minutes, and others wait, too.
-_PATIENCE = 5
+#: Consecutive sources that can't be fetched, after which the rest of a batch is postponed: each may take minutes, and other
+#: batches wait.
+_FAILURES = 5
 
 
 class IntakeConsumer:
-    """Takes arrivals in. May be used by several threads."""
+    """Registers the sources of intake batches. Threads may share it."""
 
     def __init__(self, store: ObjectStore, ledger: Ledger, intake: Intake) -> None:
         self._store = store
         self._ledger = ledger
         self._intake = intake
         self._profiles = Profiles(store)
-        self._leaving = threading.Event()
+        self._draining = threading.Event()
 
-    def leave(self) -> None:
-        """Give back what is in hand after the source that is being taken in."""
-        self._leaving.set()
+    def drain(self) -> None:
+        """Postpone the batches in hand, each after its present source."""
+        self._draining.set()
 
-    def take_in(self, key: str) -> None:
-        """Make documents of an arrival's wishes, then remove it. A wish that can't be done now keeps no other waiting.
+    def process(self, key: str) -> None:
+        """Register the sources of a batch, then delete it. A source that can't be fetched now does not hold up the others.
 
-        Raises TransientError when something is left of it, to be done later: first what was not tried.
+        Raises TransientError when sources are left; the batch then has these, beginning with those that were not tried.
         """
         try:
             data = self._store.get(key)
         except NotFoundError:
-            return  # done by somebody else
+            return  # another consumer was faster
         try:
-            arrival = IntakeBatch.from_bytes(data)
-            profile = self._profiles.get(arrival.terms.profile_digest)
+            batch = IntakeBatch.from_bytes(data)
+            profile = self._profiles.get(batch.terms.profile_digest)
         except (DamagedRecordError, NotFoundError) as error:
-            # Aside, not away: it would come back for ever and keep the others waiting.
+            # Moved aside: else it would be published again for ever.
             self._store.put(keys.refused(key), data)
             self._store.delete(key)
-            log.error("arrival refused", kept_as=keys.refused(key), error=str(error))  # noqa: TRY400
+            log.error("intake_consumer.batch_refused", kept_as=keys.refused(key), error=str(error))  # noqa: TRY400
             return
-        registrar = Registration(self._store, self._intake, profile=profile, terms=arrival.terms, ledger=self._ledger)
+        registration = Registration(self._store, self._intake, profile=profile, terms=batch.terms, ledger=self._ledger)
         failed: list[SourceReference] = []
         in_a_row = 0
-        trouble: OcrfleetError = TransientError("the clerk is leaving")
-        wishes = iter(arrival.wishes)
-        while not self._leaving.is_set() and in_a_row < _PATIENCE and (wish := next(wishes, None)) is not None:
+        last_error: OcrfleetError = TransientError("the intake consumer drains")
+        references = iter(batch.wishes)
+        while (
+            not self._draining.is_set() and in_a_row < _FAILURES and (reference := next(references, None)) is not None
+        ):
             try:
-                became = self._register(registrar, wish, arrival)
-                if arrival.followed:
+                became = self._register(registration, reference, batch)
+                if batch.followed:
                     self._store.put(keys.asked(keys.arrival_name(key)), became.to_bytes())
             except OcrfleetError as error:
-                failed.append(wish)
-                trouble = error
+                failed.append(reference)
+                last_error = error
                 in_a_row += 1
             else:
                 in_a_row = 0
-        left = (*wishes, *failed)
+        left = (*references, *failed)
         if left:
-            # Each clerk leaves out only what it did itself: two at the same arrival lose none.
-            if left != arrival.wishes:
-                self._store.put(key, arrival.model_copy(update={"wishes": left}).to_bytes())
-            raise TransientError(f"{len(left)} of {len(arrival.wishes)} sources wait: {trouble}") from trouble
+            # A consumer leaves out only what it registered itself, so two with the same batch lose no source.
+            if left != batch.wishes:
+                self._store.put(key, batch.model_copy(update={"wishes": left}).to_bytes())
+            raise TransientError(f"{len(left)} of {len(batch.wishes)} sources are left: {last_error}") from last_error
         self._store.delete(key)
-        log.info("taken in", collection=arrival.terms.collection, sources=len(arrival.wishes))
+        log.info("intake_consumer.batch_registered", collection=batch.terms.collection, sources=len(batch.wishes))
 
     @staticmethod
-    def _register(registrar: Registration, wish: SourceReference, arrival: IntakeBatch) -> IntakeOutcome:
-        with structlog.contextvars.bound_contextvars(source=wish.uri):
+    def _register(registration: Registration, reference: SourceReference, batch: IntakeBatch) -> IntakeOutcome:
+        with structlog.contextvars.bound_contextvars(source=reference.uri):
             try:
                 with metrics.INTAKE_SECONDS.time():
-                    registered = registrar.take_in(wish, submitted=arrival.created)
+                    registered = registration.register_reference(reference, submitted=batch.created)
             except OwnOutputError as error:
-                log.warning("not taken in", error=str(error))
+                log.warning("intake_consumer.own_output_skipped", error=str(error))
                 return IntakeOutcome(refused=str(error))
             except OcrfleetError:
                 raise
             except Exception as error:
-                # A fault of ours must not keep the others waiting for ever; it is accounted for, as a document that failed.
-                log.exception("intake raised")
+                # A bug must not postpone the batch for ever: the source becomes a document that failed.
+                log.exception("intake_consumer.source_raised")
                 fault = PermanentError(Reason.INTERNAL_ERROR, f"intake raised {type(error).__name__}: see its log")
-                registered = registrar.refuse(wish, fault, submitted=arrival.created)
-            log.debug("registered", document=registered.document, pages=registered.total)
+                registered = registration.refuse(reference, fault, submitted=batch.created)
+            log.debug("intake_consumer.document_registered", document=registered.document, pages=registered.total)
             return IntakeOutcome(document=registered.document)
 
 
 def serve(settings: Settings) -> int:
-    """Consume the intake queue until told to stop; return the exit code."""
+    """Consume the intake queue until SIGTERM; return the exit code. Raises ConfigurationError."""
     store = open_store(settings)
     ledger = Ledger(settings.redis_url)
     intake = Intake(settings, store, Sources(settings, store))
-    clerk = IntakeConsumer(store, ledger, intake)
+    intake_consumer = IntakeConsumer(store, ledger, intake)
     app = make_app(settings, consume=[keys.QUEUE_INTAKE])
     leases = Leases(ledger, state=None, lease_seconds=settings.lease_seconds, job_deadline=settings.job_deadline)
 
@@ -140,19 +142,19 @@ def serve(settings: Settings) -> int:
     def take_in(self: Any, message: Any) -> None:
         try:
             with leases.held(self.request.properties["delivery_tag"]):
-                clerk.take_in(IntakeJob.from_message(message).arrival)
+                intake_consumer.process(IntakeJob.from_message(message).arrival)
         except PermanentError as error:
-            # Nothing is lost: the arrival is published again in this version's words.
-            log.error("message refused", error=error.detail)  # noqa: TRY400
-        # What is left is in the store, and published again after a rest: on the queue it would circle, before all others.
+            # Nothing is lost: the scheduler publishes the batch again in this version's format.
+            log.error("intake_consumer.message_refused", error=error.detail)  # noqa: TRY400
+        # The scheduler publishes the batch again after a pause. A message on the queue would be retried at once, before others.
         except OcrfleetError as error:
-            log.warning("arrival left for later", error=str(error))
+            log.warning("intake_consumer.batch_postponed", error=str(error))
         except Exception:
-            log.exception("arrival left for later")
+            log.exception("intake_consumer.batch_raised")
 
     @signals.worker_shutting_down.connect(weak=False)
     def drain(**_: Any) -> None:
-        clerk.leave()
+        intake_consumer.drain()
 
     @signals.setup_logging.connect(weak=False)
     def keep_logging(**_: Any) -> None:
@@ -160,7 +162,7 @@ def serve(settings: Settings) -> int:
 
     leases.start()
     consumer = app.Worker(
-        hostname="clerk@%h",
+        hostname="intake@%h",
         pool="threads",
         concurrency=_AT_ONCE,
         without_gossip=True,
@@ -170,7 +172,7 @@ def serve(settings: Settings) -> int:
     )
     if settings.ready_file is not None:
         settings.ready_file.touch()
-    log.info("clerk ready")
+    log.info("intake_consumer.ready")
     consumer.start()
     leases.stop()
     intake.close()
@@ -178,13 +180,13 @@ def serve(settings: Settings) -> int:
 
 
 def main() -> None:
-    """Run a clerk as OCRFLEET_* says."""
+    """Run the intake consumer with the settings OCRFLEET_*."""
     settings = Settings()
     logs.configure(settings.log_level)
     try:
         code = serve(settings)
     except ConfigurationError as error:
-        log.error("clerk can't start", error=str(error))  # noqa: TRY400 - one clear line
+        log.error("intake_consumer.misconfigured", error=str(error))  # noqa: TRY400 - one clear line
         code = EXIT_CONFIGURATION
     sys.exit(code)
 

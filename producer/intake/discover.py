@@ -1,4 +1,4 @@
-"""From the paths that a person gave to what is to be read, and under which name."""
+"""Discovery: the documents in files and folders, and the names of their outputs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ocrfleet.records.documents import Kind
 from ocrfleet.sandbox.decoders import SNIFF_BYTES, sniff
 from producer.errors import UsageError
 
-#: What a file that isn't recognised by its bytes claims to be: it is reported as broken, not skipped.
+#: Formats by file suffix. A file with such a suffix and other bytes is reported as broken, not skipped.
 SUFFIXES = {
     ".pdf": Kind.PDF,
     ".png": Kind.PNG,
@@ -31,15 +31,15 @@ SUFFIXES = {
     ".jpx": Kind.JPEG2000,
     ".jpf": Kind.JPEG2000,
 }
-#: Hidden names that nobody misses: our own state, and what desktops leave in every folder.
+#: Hidden names that are not reported as skipped: the state of a run, and files of desktops.
 _OURS = {".ocrfleet", ".DS_Store", ".directory"}
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A document to be: one file, or the images of a folder in order."""
+    """A document that was found: one file, or the images of a folder in order."""
 
-    #: relative path that its outputs are named by
+    #: relative path that names its outputs
     name: str
     files: tuple[Path, ...]
     grouped: bool = False
@@ -47,7 +47,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A file that is no document, and why."""
+    """A file that is not read, and why."""
 
     name: str
     reason: str
@@ -56,7 +56,7 @@ class Skipped:
 def discover(
     inputs: Sequence[Path], *, group_folders: bool, leave_out: Path | None = None
 ) -> Iterator[Candidate | Skipped]:
-    """Yield what the inputs hold, folder by folder, files in natural order.
+    """Yield the documents in the inputs, folder by folder, files in natural order.
 
     A file is named by its own name, a file in a folder by its path below that folder. `leave_out` (the output folder)
     is not searched. Raises UsageError for an input that does not exist, and for two files that would share a name.
@@ -85,7 +85,7 @@ def discover(
 
 
 def check_inputs(inputs: Sequence[Path], *, output: Path | None) -> None:
-    """Raise UsageError for an input that does not exist or that the outputs would be mixed with."""
+    """Raise UsageError for an input that does not exist, or that is the output folder."""
     for path in inputs:
         if not path.exists():
             raise UsageError(f"there is no {path}")
@@ -140,11 +140,11 @@ def _file(path: Path, name: str) -> Candidate | Skipped:
         return Skipped(name, "not a regular file")
     if path.suffix.lower() in SUFFIXES or kind_of(path) is not None:
         return Candidate(name, (path,))
-    return Skipped(name, "neither a PDF nor an image of a kind that is read (PNG, JPEG, TIFF, WebP, BMP, JPEG 2000)")
+    return Skipped(name, "neither a PDF nor an image of a supported format (PNG, JPEG, TIFF, WebP, BMP, JPEG 2000)")
 
 
 def kind_of(path: Path) -> Kind | None:
-    """Return what a file's first bytes say it is; None when they say nothing or can't be read."""
+    """Return the format of a file by its first bytes; None when it is unknown or the file can't be read."""
     try:
         with path.open("rb") as stream:
             return sniff(stream.read(SNIFF_BYTES))

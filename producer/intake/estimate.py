@@ -133,7 +133,7 @@ def _pages(
     source: SourceReference, options: SubmissionOptions, intake: Intake, problems: list[UnreadableSource]
 ) -> int:
     try:
-        return _selected(options, intake.wished(source).pages)
+        return _selected(options, intake.inspect(source).pages)
     except PermanentError as error:
         problems.append(UnreadableSource(source.name, error.detail, error.reason))
     except OwnOutputError as error:

@@ -1,4 +1,4 @@
-"""Intake: from a source's bytes to its digest, kind and number of pages, or to one clear reason why not."""
+"""Inspection of sources: digest, format and number of pages, or the reason why a source can't be read."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from ocrfleet.settings import Settings
     from ocrfleet.storage.store import ObjectStore
 
-#: Seconds for which a fresh file is not trusted to be the same by its time alone: file systems count coarsely.
+#: Seconds after its last change in which a file is not indexed: the clock of file systems is coarse.
 _RACY_SECONDS = 2.0
 #: Seconds that counting a file's pages may take.
 _DEADLINE = 120.0
 
 
 class Seen(Record):
-    """What a source was when it had this URI, size and time or ETag: spares reading it again."""
+    """Index entry for a URI, size and time or ETag, so that the source is not read again."""
 
     schema_version: Literal[1] = 1
     sha256: Digest
@@ -39,15 +39,17 @@ class Seen(Record):
     pages: int = Field(ge=1)
 
 
-def index_of(wish: SourceReference) -> str:
-    """Return the key under which it is remembered what a source that does not lie in a file was."""
-    return keys.source_index(digest_of(wish.uri, wish.etag or "", wish.version or "", str(wish.size)))
+def index_of(reference: SourceReference) -> str:
+    """Return the key of the index entry of a source that is not a local file."""
+    return keys.source_index(
+        digest_of(reference.uri, reference.etag or "", reference.version or "", str(reference.size))
+    )
 
 
 class Intake:
-    """Takes sources in. Untrusted bytes are opened in a sandbox; `close` ends it. Threads may share it, and its sandbox.
+    """Inspects sources. Opens untrusted bytes in a sandbox, which `close` ends. Threads may share it.
 
-    Without a store nothing is remembered (a dry run).
+    Without a store nothing is indexed (a dry run).
     """
 
     def __init__(self, settings: Settings, store: ObjectStore | None, sources: Sources | None = None) -> None:
@@ -60,7 +62,7 @@ class Intake:
         self._sandbox.close()
 
     def source(self, path: Path) -> Source:
-        """Return what a file is. Raises PermanentError with the reason when it can't be read as a document."""
+        """Inspect a local file. Raises PermanentError with the reason when it can't be read as a document."""
         try:
             fd = os.open(path, os.O_RDONLY)
         except OSError as error:
@@ -69,9 +71,9 @@ class Intake:
             before = os.fstat(fd)
             uri = uri_of(path)
             index = keys.source_index(digest_of(uri, str(before.st_size), str(before.st_mtime_ns)))
-            seen = self._remembered(index)
+            seen = self._indexed(index)
             if seen is None:
-                seen = self._look(fd, path.name)
+                seen = self._read(fd, path.name)
                 after = os.fstat(fd)
                 if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
                     raise PermanentError(Reason.SOURCE_CHANGED, "the file changed while it was read; run again")
@@ -90,46 +92,46 @@ class Intake:
             pages=seen.pages,
         )
 
-    def wished(self, wish: SourceReference) -> Source:
-        """Return what somebody's source is. An object that was replaced since the wish is taken as it is now.
+    def inspect(self, reference: SourceReference) -> Source:
+        """Inspect a submitted source. An object that was replaced since is read in its present version.
 
-        Raises PermanentError with the reason when it can't be read as a document, OwnOutputError for what we wrote ourselves,
+        Raises PermanentError with the reason when it can't be read as a document, OwnOutputError for a delivered result,
         TransientError and ConfigurationError when it can't be fetched.
         """
-        if is_file(wish.uri):
-            return self.source(path_of(wish.uri))
+        if is_file(reference.uri):
+            return self.source(path_of(reference.uri))
         try:
-            return self._wished(self._sources.looked_up(wish))
+            return self._inspect(self._sources.looked_up(reference))
         except PermanentError as error:
             if error.reason is not Reason.SOURCE_CHANGED:
                 raise
-            return self._wished(self._sources.looked_up(wish.model_copy(update={"etag": None})))
+            return self._inspect(self._sources.looked_up(reference.model_copy(update={"etag": None})))
 
     def is_where_it_was(self, source: Source) -> bool:
-        """Say whether a source still lies where it was registered, by its size and its time or ETag."""
+        """Return whether a source is still where it was registered, by its size and its time or ETag."""
         return self._sources.is_where_it_was(source)
 
-    def _wished(self, wish: SourceReference) -> Source:
-        index = index_of(wish)
-        seen = self._remembered(index)
+    def _inspect(self, reference: SourceReference) -> Source:
+        index = index_of(reference)
+        seen = self._indexed(index)
         if seen is None:
-            with self._sources.fetched(wish) as fd:
-                seen = self._look(fd, wish.name)
+            with self._sources.fetched(reference) as fd:
+                seen = self._read(fd, reference.name)
             if self._store is not None:
                 self._store.put(index, seen.to_bytes())
         return Source(
-            uri=wish.uri,
-            size=wish.size,
+            uri=reference.uri,
+            size=reference.size,
             mtime_ns=0,
-            etag=wish.etag,
-            version=wish.version,
+            etag=reference.etag,
+            version=reference.version,
             sha256=seen.sha256,
             kind=seen.kind,
             pages=seen.pages,
         )
 
     def broken_page(self, path: Path) -> Source:
-        """Return an image of a book that can't be read as a source of one page: the page fails, none shifts."""
+        """Return a source of one page for an unreadable image of a book: the page fails, and the others keep their numbers."""
         facts = path.stat() if path.exists() else None
         kind = SUFFIXES.get(path.suffix.lower(), Kind.TIFF)
         try:
@@ -147,7 +149,7 @@ class Intake:
             pages=1,
         )
 
-    def _remembered(self, index: str) -> Seen | None:
+    def _indexed(self, index: str) -> Seen | None:
         if self._store is None:
             return None
         try:
@@ -155,7 +157,7 @@ class Intake:
         except (NotFoundError, DamagedRecordError):
             return None
 
-    def _look(self, fd: int, name: str) -> Seen:
+    def _read(self, fd: int, name: str) -> Seen:
         size = os.fstat(fd).st_size
         if size == 0:
             raise PermanentError(Reason.EMPTY_FILE, "the file is empty (0 bytes); get it again from where it came")
@@ -165,7 +167,7 @@ class Intake:
             suffix = PurePosixPath(name).suffix
             promise = f"the name ends in {suffix} but " if suffix else ""
             raise PermanentError(
-                Reason.UNSUPPORTED, f"{promise}the bytes are those of no PDF and no image that is read"
+                Reason.UNSUPPORTED, f"{promise}the file is neither a PDF nor an image of a supported format"
             )
         try:
             answer = self._sandbox.call({"kind": kind, "passwords": list(self._passwords)}, fd=fd, deadline=_DEADLINE)

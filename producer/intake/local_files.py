@@ -1,4 +1,4 @@
-"""Submitting files of this machine: noted as arrivals, where they lie or, for a fleet that can't see them, after an upload."""
+"""Submitting files of this machine: noted as batches, where they lie or, for a fleet that can't see them, after an upload."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ if TYPE_CHECKING:
     from ocrfleet.storage.store import ObjectStore
     from producer.intake.batches import Count
 
-#: Files that are noted together.
+#: Files in one batch.
 _AT_ONCE = 100
 _CHUNK = 1 << 20
 
 
 def submit_files(
-    store: ObjectStore, terms: SubmissionOptions, paths: Sequence[Path], count: Count, *, told: Callable[[], None]
+    store: ObjectStore, terms: SubmissionOptions, paths: Sequence[Path], count: Count, *, progress: Callable[[], None]
 ) -> list[Skipped]:
-    """Submit files and the files in folders under terms whose profile has been saved; return what is skipped.
+    """Submit files and the files in folders; return those that are skipped. The profile in `terms` must be in the store.
 
-    With a store in a local folder they are referenced where they lie, which all machines must see. `count` is kept while it
-    goes on, and `told` is called now and then. Raises UsageError, TransientError.
+    With a store in a local folder the files are referenced by path, so all machines must have them there. Updates `count`
+    and calls `progress` after each batch. Raises UsageError, TransientError.
     """
-    arrivals = IntakeBatches(store)
+    batches = IntakeBatches(store)
     skipped: list[Skipped] = []
     found = discover(paths, group_folders=False)
     while chunk := list(islice(found, _AT_ONCE)):
         before = len(skipped)
         count.seen += len(chunk)
-        count.submitted += arrivals.add_all(terms, _wishes(store, chunk, skipped))
+        count.submitted += batches.add_all(terms, _references(store, chunk, skipped))
         count.skipped += len(skipped) - before
-        told()
+        progress()
     return skipped
 
 
-def look_at_files(paths: Sequence[Path], count: Count, skipped: list[Skipped]) -> Iterator[SourceReference]:
-    """Yield the files that would be submitted, where they lie, and count them as if they were. Raises UsageError."""
+def list_files(paths: Sequence[Path], count: Count, skipped: list[Skipped]) -> Iterator[SourceReference]:
+    """Yield references to the files that would be submitted, and count them. Raises UsageError."""
     for item in discover(paths, group_folders=False):
         count.seen += 1
         if isinstance(item, Skipped):
@@ -57,7 +57,7 @@ def look_at_files(paths: Sequence[Path], count: Count, skipped: list[Skipped]) -
             yield _referenced(item)
 
 
-def _wishes(
+def _references(
     store: ObjectStore, chunk: Sequence[Candidate | Skipped], skipped: list[Skipped]
 ) -> Iterator[SourceReference]:
     for item in chunk:
@@ -77,7 +77,7 @@ def _referenced(candidate: Candidate) -> SourceReference:
 
 
 def _uploaded(store: ObjectStore, candidate: Candidate) -> SourceReference:
-    """Send a copy that nobody changes meanwhile: what lies under a hash must have it."""
+    """Upload a copy, whose hash can't change while it is sent: the hash names the upload."""
     (path,) = candidate.files
     sha, size = hashlib.sha256(), 0
     with path.open("rb") as source, tempfile.TemporaryFile() as copy:

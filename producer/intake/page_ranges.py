@@ -12,7 +12,7 @@ Selection = Sequence[tuple[int, int | None]]
 
 
 def select(selection: Selection, total: int) -> tuple[tuple[int, int], ...]:
-    """Return the pages asked for that a document of `total` pages has, as ascending ranges that do not touch.
+    """Return the selected pages that a document of `total` pages has, as ascending ranges that do not touch.
 
     Raises PermanentError when it has none of them.
     """
@@ -25,7 +25,7 @@ def select(selection: Selection, total: int) -> tuple[tuple[int, int], ...]:
         else:
             merged.append((first, end))
     if not merged:
-        raise PermanentError(Reason.NO_SUCH_PAGES, f"the document has {total} pages, and none of those asked for")
+        raise PermanentError(Reason.NO_SUCH_PAGES, f"the document has {total} pages, and none of the selected ones")
     return tuple(merged)
 
 

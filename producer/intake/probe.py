@@ -1,4 +1,4 @@
-"""The sandboxed program that counts a document's pages: `python -m producer.intake.probe`, started by a Sandbox."""
+"""The program in the sandbox that counts the pages of a document: `python -m producer.intake.probe`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Registration: a source becomes a document with a manifest and a marker, and its submission is noted.
+"""Registration: makes a document of a source, with a manifest, a marker and a record of the submission.
 
-Registering twice is harmless: the same bytes, pages and profile are the same document, whoever asks for it.
+Registering twice is harmless: the same bytes, pages and profile are the same document for every client.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ if TYPE_CHECKING:
     from producer.intake.inspect import Intake
 
 
-#: Failures whose cause lies outside the document: registering it again is reason enough to try again.
+#: Failures with a cause outside the document: they are retried when it is registered again.
 _PASSING = {Reason.SOURCE_CHANGED, Reason.SOURCE_MISSING, Reason.NEEDS_PASSWORD}
 
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """A document that somebody asked for."""
+    """A registered document."""
 
     name: str
     document: str
     generation: int
     total: int
-    #: terminal already: nothing is to be done but to deliver it
+    #: whether it has ended already, and is only to be delivered
     ended: bool
 
 
 class Registration:
-    """Registers sources under one profile and the same terms. May be used by several threads at once."""
+    """Registers sources with one profile and the same submission options. Threads may share it."""
 
     def __init__(
         self,
@@ -59,39 +59,39 @@ class Registration:
         retry_failed: bool = False,
         ledger: Ledger | None = None,
     ) -> None:
-        """With a ledger, what waits is counted there."""
+        """With a ledger, waiting pages are counted there."""
         self._store = store
         self._intake = intake
         self._profile = profile
         self._terms = terms
         self._retry_failed = retry_failed
         self._ledger = ledger
-        #: what this registrar had tried: under another name it is the same document, and not tried once more
+        #: what this registration had tried: under another name it is the same document, and not tried once more
         self._opened: set[str] = set()
 
     def register(self, candidate: Candidate) -> Registered:
-        """Register what was found in a folder. Raises TransientError."""
+        """Register files that were found in a folder. Raises TransientError."""
         manifest = manifest_of(candidate, self._intake, profile=self._profile, selection=self._terms.selection)
         return self._settle(candidate.name, uri_of(candidate.files[0]), manifest, moment())
 
-    def take_in(self, wish: SourceReference, *, submitted: Moment) -> Registered:
-        """Register what somebody asked for at a time.
+    def register_reference(self, reference: SourceReference, *, submitted: Moment) -> Registered:
+        """Register a source that was submitted at a time.
 
-        Raises OwnOutputError for what we wrote ourselves, TransientError.
+        Raises OwnOutputError for a delivered result, TransientError.
         """
         try:
-            source = self._intake.wished(wish)
+            source = self._intake.inspect(reference)
             pages = select(self._terms.selection, source.pages)
         except PermanentError as error:
-            return self.refuse(wish, error, submitted=submitted)
+            return self.refuse(reference, error, submitted=submitted)
         return self._settle(
-            wish.name, wish.uri, _manifest(self._profile, (source,), pages, [source.sha256], None), submitted
+            reference.name, reference.uri, _manifest(self._profile, (source,), pages, [source.sha256], None), submitted
         )
 
-    def refuse(self, wish: SourceReference, error: PermanentError, *, submitted: Moment) -> Registered:
-        """Register what can't be taken in, so that it is accounted for: a document without pages, and why."""
-        manifest = _broken(self._profile, error, wish.uri, wish.etag or str(wish.mtime_ns))
-        return self._settle(wish.name, wish.uri, manifest, submitted)
+    def refuse(self, reference: SourceReference, error: PermanentError, *, submitted: Moment) -> Registered:
+        """Register a source that can't be read as a document without pages, with the reason."""
+        manifest = _broken(self._profile, error, reference.uri, reference.etag or str(reference.mtime_ns))
+        return self._settle(reference.name, reference.uri, manifest, submitted)
 
     def _settle(self, name: str, uri: str, manifest: Manifest, submitted: Moment) -> Registered:
         """Write the manifest, the submission and the marker, in the order that survives a crash."""
@@ -109,15 +109,15 @@ class Registration:
         self._refer(manifest)
         generation, ended = self._open(manifest, returned=returned)
         if ended and renewed and (self._terms.results or self._terms.callback):
-            # It ended before this one asked for it: the marker makes the dispatcher deliver it once more.
+            # It ended before this submission: the marker makes the dispatcher deliver it again.
             self._mark(manifest, generation, 0)
         return Registered(name, document, generation, manifest.total, ended)
 
     def _submit(self, submission: Submission, manifest: Manifest) -> bool:
-        """Note a submission; say whether it is news: it is new, or its name may mean another document meanwhile."""
+        """Store a submission; return whether it is new, or was submitted again after its name may have named another document."""
         key = keys.wanted(submission.document, submission.digest)
         listed = keys.submission(self._terms.collection, manifest.created, submission.document, submission.digest)
-        # First: a crash between the two leaves nothing that is delivered and not listed.
+        # First: after a crash between the two, no document is delivered that is not listed.
         self._store.create(listed, submission.to_bytes())
         if self._store.create(key, submission.to_bytes()):
             return True
@@ -128,9 +128,9 @@ class Registration:
         return True
 
     def _undelete(self, document: str) -> bool:
-        """Make sure that nothing is left of a document that was deleted and is wanted again; say whether it was.
+        """Delete the rest of a document that was deleted and is submitted again; return whether it was deleted.
 
-        Its manifest and its submissions were gone when the deletion was answered: those that are there are new.
+        The deletion removed manifest and submissions before it was confirmed: those in the store now are new.
         """
         tombstone = keys.deleted(document)
         if not self._store.exists(tombstone):
@@ -143,20 +143,20 @@ class Registration:
         return True
 
     def _refer(self, manifest: Manifest) -> None:
-        """Note which uploads the document needs: a purge spares those."""
+        """Record which uploads the document needs, so that a purge keeps them."""
         for source in manifest.sources:
             if source.uri.startswith(STORED):
                 self._store.put(keys.reference(source.uri.removeprefix(STORED), manifest.document), MARK)
 
     def _stored(self, manifest: Manifest) -> Manifest:
-        """Return the manifest that stands: the first one written, with the source where it was last seen."""
+        """Return the valid manifest: the first one written, with the present location of its sources."""
         key = keys.manifest(manifest.document)
         if self._store.create(key, manifest.to_bytes()):
             return manifest
         first = Manifest.from_bytes(self._store.get(key))
         if all(self._intake.is_where_it_was(source) for source in first.sources):
             return first
-        # The file was moved or touched, its bytes are the same: workers must find it where it is now.
+        # The file was moved or touched, with the same bytes: workers need its present location.
         moved = first.model_copy(update={"sources": manifest.sources})
         self._store.put(key, moved.to_bytes())
         return moved
@@ -164,7 +164,7 @@ class Registration:
     def _open(self, manifest: Manifest, *, returned: bool) -> tuple[int, bool]:
         """Return the document's open generation and whether it has ended; write the marker of one that has not.
 
-        One that has `returned` from being deleted gets a marker in any case: the old ones are about to be removed.
+        A document that was deleted (`returned`) always gets a marker, because the old ones are about to be deleted.
         """
         document = manifest.document
         last = latest_status(self._store, document)
@@ -172,7 +172,7 @@ class Registration:
         for key in (keys.active(document), self._waiting(manifest, ended + 1)):
             with suppress(NotFoundError, DamagedRecordError):
                 generation = Marker.from_bytes(self._store.get(key)).generation
-                # Else it was left by somebody who was killed before he removed it.
+                # Else the marker is stale: a process was killed before it deleted it.
                 if generation > ended and not returned:
                     return generation, False
         if last is not None and (document in self._opened or not self._worth_another_try(last)):
@@ -209,7 +209,7 @@ class Registration:
 
 
 def manifest_of(candidate: Candidate, intake: Intake, *, profile: Profile, selection: Selection) -> Manifest:
-    """Take a candidate in. One that can't be read becomes a manifest with a problem and no pages."""
+    """Return the manifest of a candidate; for one that can't be read, with a problem and without pages."""
     try:
         sources = _sources(candidate, intake)
         pages = select(selection, sum(source.pages for source in sources))
@@ -231,7 +231,7 @@ def _sources(candidate: Candidate, intake: Intake) -> tuple[Source, ...]:
 
 
 def _broken(profile: Profile, error: PermanentError, *what: str) -> Manifest:
-    """Return the manifest of what can't be taken in, which is told apart by where it lies."""
+    """Return the manifest of a source that can't be read, which its location identifies."""
     return _manifest(profile, (), (), [digest_of(*what)], Problem(reason=error.reason, detail=error.detail))
 
 

@@ -1,7 +1,6 @@
-"""Arrivals onto the intake queue: a few at a time, interactive ones first, collections in turn.
+"""The intake scheduler: publishes intake batches to the intake queue, interactive ones first, collections in turn.
 
-One that comes back, as its sources can't be had now, rests before it is published again, longer each time: meanwhile the
-others go on.
+A batch whose sources can't be fetched now is published again after a pause, which doubles each time; others go on.
 """
 
 from __future__ import annotations
@@ -30,28 +29,28 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-#: Arrivals on the queue or being taken in at most: so few that interactive ones are not kept waiting by bulk.
-_AHEAD = 16
-#: Arrivals of a collection that are looked at: behind so many that rest, the others of theirs wait.
-_LOOKED_AT = 1000
-#: Seconds that one rests which came back, doubled each time, and at most.
-_FIRST_REST, _LONGEST_REST = 2.0, 300.0
+#: Batches in flight (on the queue or at a consumer): few, so that bulk batches do not hold up interactive ones.
+_MAX_IN_FLIGHT = 16
+#: Batches of a collection that are listed: when so many of them pause, the rest of the collection waits.
+_LISTED = 1000
+#: Seconds before a batch is published again: doubled each time, up to the second number.
+_FIRST_PAUSE, _LONGEST_PAUSE = 2.0, 300.0
 
 
 @dataclass(slots=True)
-class _Tried:
-    """An arrival that was published."""
+class _Attempts:
+    """The attempts at one batch."""
 
-    #: in a row
-    times: int
-    #: until when it rests; None while it is on its way
-    rests: float | None
-    #: when it was published
+    #: consecutive attempts
+    number: int
+    #: end of the pause on the clock; None while the batch is in flight
+    paused_until: float | None
+    #: when the batch was published last
     last: float
 
 
 class IntakeScheduler:
-    """Publishes the intake of what has arrived. What is on its way is asked of the broker, so nothing stays lost."""
+    """Publishes intake batches. The broker is asked which are in flight, so a lost message is published again."""
 
     def __init__(
         self, store: ObjectStore, ledger: Ledger, app: Celery, *, clock: Callable[[], float] = time.monotonic
@@ -60,46 +59,46 @@ class IntakeScheduler:
         self._clock = clock
         self._app = app
         self._published = MessageInspector(ledger.redis)
-        #: published at the last look: their messages may be on their way between queue and lease
-        self._fresh: set[str] = set()
-        self._tried: dict[str, _Tried] = {}
+        #: published in the last tick: a message may be between queue and lease, where no look finds it
+        self._last_published: set[str] = set()
+        self._attempts: dict[str, _Attempts] = {}
         self._turn = 0
 
     def tick(self) -> int:
-        """Publish what there is room for; return how many. Raises TransientError."""
-        on_the_way = self._published.intakes() | self._fresh
-        chosen = list(islice(self._waiting(on_the_way), max(0, _AHEAD - len(on_the_way))))
+        """Publish batches up to the limit in flight; return how many. Raises TransientError."""
+        in_flight = self._published.intakes() | self._last_published
+        chosen = list(islice(self._waiting(in_flight), max(0, _MAX_IN_FLIGHT - len(in_flight))))
         if chosen:
             publish_intake(self._app, chosen)
-            metrics.REPUBLISHED.labels("intake").inc(sum(key in self._tried for key in chosen))
-        self._fresh = set(chosen)
-        self._note(chosen, on_the_way)
+            metrics.REPUBLISHED.labels("intake").inc(sum(key in self._attempts for key in chosen))
+        self._last_published = set(chosen)
+        self._note(chosen, in_flight)
         return len(chosen)
 
-    def _note(self, chosen: Iterable[str], on_the_way: set[str]) -> None:
-        """Note what was published, and forget what has not come back for long: it was taken in."""
+    def _note(self, chosen: Iterable[str], in_flight: set[str]) -> None:
+        """Record the attempts; drop batches that have not come back for long, which are done."""
         now = self._clock()
-        for key, tried in list(self._tried.items()):
-            if key not in on_the_way and now - tried.last > 2 * _LONGEST_REST:
-                del self._tried[key]
+        for key, attempts in list(self._attempts.items()):
+            if key not in in_flight and now - attempts.last > 2 * _LONGEST_PAUSE:
+                del self._attempts[key]
         for key in chosen:
-            times = self._tried[key].times if key in self._tried else 0
-            self._tried[key] = _Tried(times + 1, None, now)
+            number = self._attempts[key].number if key in self._attempts else 0
+            self._attempts[key] = _Attempts(number + 1, None, now)
 
     def _is_due(self, key: str) -> bool:
-        """Say whether an arrival that is not on its way may be published; let one that has just come back rest."""
-        tried = self._tried.get(key)
-        if tried is None:
+        """Return whether a batch that is not in flight may be published; begin the pause of one that came back."""
+        attempts = self._attempts.get(key)
+        if attempts is None:
             return True
-        if tried.rests is None:
-            # As it may have been away for long, e.g. for a server that does not answer, it is noted when it is seen.
-            rest = min(_FIRST_REST * 2 ** (tried.times - 1), _LONGEST_REST)
-            tried.last = self._clock()
-            tried.rests = tried.last + rest
-        return self._clock() >= tried.rests
+        if attempts.paused_until is None:
+            # The pause begins now: the attempt may have taken long, e.g. when a server did not answer.
+            pause = min(_FIRST_PAUSE * 2 ** (attempts.number - 1), _LONGEST_PAUSE)
+            attempts.last = self._clock()
+            attempts.paused_until = attempts.last + pause
+        return self._clock() >= attempts.paused_until
 
-    def _waiting(self, on_the_way: set[str]) -> Iterator[str]:
-        """Yield the keys of those that are due: of each class one of every collection in turn, each time from another on."""
+    def _waiting(self, in_flight: set[str]) -> Iterator[str]:
+        """Yield the keys of batches that are due: by priority, one of each collection in turn, beginning with another each time."""
         self._turn += 1
         for queue in (Priority.INTERACTIVE, Priority.BULK):
             collections = self._store.folders(keys.arrivals(queue))
@@ -107,16 +106,16 @@ class IntakeScheduler:
                 continue
             first = self._turn % len(collections)
             in_turn = (*collections[first:], *collections[:first])
-            yield from _in_turn([self._due(queue, collection, on_the_way) for collection in in_turn])
+            yield from _in_turn([self._due(queue, collection, in_flight) for collection in in_turn])
 
-    def _due(self, queue: Priority, collection: str, on_the_way: set[str]) -> Iterator[str]:
-        for key in islice(self._store.list(keys.arrivals(queue, collection)), _LOOKED_AT):
-            if key not in on_the_way and self._is_due(key):
+    def _due(self, queue: Priority, collection: str, in_flight: set[str]) -> Iterator[str]:
+        for key in islice(self._store.list(keys.arrivals(queue, collection)), _LISTED):
+            if key not in in_flight and self._is_due(key):
                 yield key
 
 
 def _in_turn(listings: Sequence[Iterator[str]]) -> Iterator[str]:
-    """Yield one of each listing, then the next of each."""
+    """Yield the first of each listing, then the second of each, and so on."""
     while listings:
         heads = [(listing, next(listing, None)) for listing in listings]
         yield from (key for _, key in heads if key is not None)

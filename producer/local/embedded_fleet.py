@@ -116,7 +116,7 @@ class EmbeddedFleet:
         """Return why a worker waits, by the last line of its log; None when none waits."""
         for child in self._supervisor.children:
             entry = child.last_entry()
-            if str(entry.get("event")).endswith("waiting"):
+            if "wait" in str(entry.get("event")):
                 return str(entry.get("error"))
         return None
 

@@ -1,4 +1,4 @@
-"""Which objects are wanted: by key, apart from what we write ourselves, and only where somebody allowed it."""
+"""Filters of objects by key: supported formats, no own results, only permitted prefixes."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ class BucketPrefix(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """A bucket and a prefix. As with S3 itself, a prefix may end in the middle of a name."""
+    """A bucket and a prefix of keys. As with S3 itself, a prefix may end in the middle of a name."""
 
     bucket: str
     prefix: str
 
     @classmethod
-    def typed(cls, text: str) -> Prefix:
-        """Return what somebody typed as s3://bucket/prefix. Raises UsageError."""
+    def parse(cls, text: str) -> Prefix:
+        """Parse s3://bucket/prefix, in which each character stands for itself. Raises UsageError."""
         location = _typed(text)
         return cls(location.bucket, location.key)
 
     @classmethod
-    def folder(cls, text: str) -> Prefix:
-        """As `typed`, with the slash at the end that s3://bucket/inbox lacks. Raises UsageError."""
+    def parse_folder(cls, text: str) -> Prefix:
+        """Parse s3://bucket/folder, with or without a slash at the end. Raises UsageError."""
         location = _typed(text)
         return cls(location.bucket, location.key if location.key in {"", "/"} else location.key.rstrip("/") + "/")
 
@@ -56,15 +56,15 @@ def _typed(text: str) -> S3Location:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Wants keys of documents that can be read: those with a prefix and a suffix that are named, and not excluded."""
+    """Accepts keys with one of the prefixes and suffixes, and none of the excluded prefixes."""
 
-    #: () for all
+    #: (): all keys
     prefixes: tuple[str, ...] = ()
-    #: whatever their case
+    #: compared without case
     suffixes: tuple[str, ...] = tuple(SUFFIXES)
-    #: prefixes of keys that are never wanted
+    #: prefixes of keys that are never accepted
     exclude: tuple[str, ...] = ()
-    #: where we write ourselves, results and the store: a searchable PDF is a PDF, a figure is an image
+    #: prefixes of results and of the store: an own figure is an image, too
     ours: tuple[Prefix, ...] = ()
 
     def wants(self, bucket: str, key: str) -> bool:
@@ -76,7 +76,7 @@ class Filter:
         )
 
     def separates(self, watched: BucketPrefix, other: BucketPrefix) -> bool:
-        """Say whether no key below `other` can be wanted from `watched` as far as prefixes tell, leaving `ours` aside."""
+        """Return whether the prefixes exclude every key below `other` from `watched`; ignores `ours`."""
         if watched.bucket != other.bucket or not _overlap(watched.prefix, other.prefix):
             return True
         if any(other.prefix.startswith(excluded) for excluded in self.exclude):
@@ -85,39 +85,38 @@ class Filter:
 
 
 def _overlap(one: str, other: str) -> bool:
-    """Say whether some key starts with both prefixes."""
+    """Return whether a key can start with both prefixes."""
     return one.startswith(other) or other.startswith(one)
 
 
 def check_results(watched: BucketPrefix, results: str | None, wanted: Filter, *, what: str = "results") -> None:
-    """Raise UsageError when `results` (s3://bucket/prefix, or None) and what is watched are not apart.
+    """Raise UsageError when `results` (s3://bucket/prefix, or None) overlap with the watched prefix.
 
-    Each result would be an upload that makes the next one. Results are delivered below their prefix with the whole key of
-    their source, so results in s3://b/ land in a watched s3://b/inbox/ as well as the other way round. `what` lies there is
-    said in the error.
+    Else each result would be an upload that makes the next one. Results are delivered below their prefix with the whole key
+    of their source, so results in s3://b/ land in a watched s3://b/inbox/, too. `what` names the results in the error.
     """
     if results is None:
         return
-    other = Prefix.folder(results)
+    other = Prefix.parse_folder(results)
     if wanted.separates(watched, other):
         return
     place = f"s3://{watched.bucket}/{watched.prefix}"
     remedy = f"leave them out with --exclude {other.prefix}, or " if _below(other, watched) else ""
     raise UsageError(
-        f"{what} in {other} would lie in what is read itself, {place}: {remedy}choose another bucket or prefix"
+        f"{what} in {other} would lie in the source prefix {place}: {remedy}choose another bucket or prefix"
     )
 
 
 def apart_from_ours(wanted: Filter, watched: Iterable[Prefix], *, results: str | None, store: str) -> Filter:
-    """Return a filter that wants nothing of what we write: results, and the store where that is in S3.
+    """Return a filter that rejects own outputs: results, and the store when it is in S3.
 
-    Raises UsageError when either lies in what is `watched`, or the other way round.
+    Raises UsageError when either overlaps with a `watched` prefix.
     """
     own = store if store.startswith(SCHEME) else None
     for place in watched:
         check_results(place, results, wanted)
         check_results(place, own, wanted, what="the store")
-    return replace(wanted, ours=tuple(Prefix.folder(place) for place in (results, own) if place is not None))
+    return replace(wanted, ours=tuple(Prefix.parse_folder(place) for place in (results, own) if place is not None))
 
 
 def _below(inner: BucketPrefix, outer: BucketPrefix) -> bool:
@@ -125,11 +124,11 @@ def _below(inner: BucketPrefix, outer: BucketPrefix) -> bool:
 
 
 class Allowed:
-    """The buckets and prefixes that others may name: a token is no key to everything that we can read."""
+    """The buckets and prefixes that clients of the API may read: less than the server itself can."""
 
     def __init__(self, places: Iterable[str]) -> None:
-        """Take s3://bucket/folder, with or without a slash at the end: s3://b/in does not allow inner/x. Raises UsageError."""
-        self._places: Sequence[Prefix] = [Prefix.folder(place) for place in places]
+        """Take s3://bucket/folder, with or without a slash at the end; s3://b/in does not permit inner/x. Raises UsageError."""
+        self._places: Sequence[Prefix] = [Prefix.parse_folder(place) for place in places]
 
     def allows(self, bucket: str, key: str) -> bool:
         return any(place.holds(bucket, key) for place in self._places)

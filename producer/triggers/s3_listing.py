@@ -1,4 +1,4 @@
-"""What lies below a prefix in S3: listed page by page, so that a million objects need no more memory than a thousand."""
+"""Listing of an S3 prefix, page by page: memory does not grow with the number of objects."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Entry(Record):
-    """An object as a listing has it."""
+    """An object in a listing."""
 
     key: str
     size: int
@@ -34,7 +34,7 @@ def entries(client: S3Client, bucket: str, prefix: str) -> Iterator[Entry]:
         if page is None:
             return
         for found in page.get("Contents", ()):
-            if not found["Key"].endswith("/"):  # what consoles make to show an empty folder
+            if not found["Key"].endswith("/"):  # placeholders of empty folders
                 yield Entry(
                     key=found["Key"],
                     size=found["Size"],
@@ -43,6 +43,6 @@ def entries(client: S3Client, bucket: str, prefix: str) -> Iterator[Entry]:
                 )
 
 
-def wish(bucket: str, entry: Entry) -> SourceReference:
-    """Return the wish to have a listed object read."""
+def reference(bucket: str, entry: Entry) -> SourceReference:
+    """Return the source reference of a listed object."""
     return SourceReference(name=entry.key, uri=s3.uri(bucket, entry.key), size=entry.size, etag=entry.etag)

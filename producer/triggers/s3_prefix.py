@@ -1,6 +1,6 @@
-"""What lies below a prefix in S3 becomes arrivals: what is wanted of it, and was not noted as it is now.
+"""Submission of S3 prefixes: new and changed objects become intake batches.
 
-Done again, it goes on: after an interruption as well as when new objects have come.
+Done again, it resumes after an interruption, and finds objects that were added since.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from ocrfleet.storage.store import ObjectStore
     from producer.triggers.filters import Filter, Prefix
 
-#: Objects that one part of the roll notes.
-_NOTED_AT_ONCE = 1000
+#: Objects that are submitted, and added to the index, together.
+_AT_ONCE = 1000
 
 
-class Prefixes:
-    """Registers what lies below prefixes, all under the same terms, whose profile has been saved.
+class PrefixRegistration:
+    """Submits the objects below prefixes with the same options, whose profile is in the store.
 
-    Several places may be registered at the same time, each by one thread.
+    Threads may share it, with one thread a prefix.
     """
 
     def __init__(self, store: ObjectStore, terms: SubmissionOptions, wanted: Filter, settings: S3Settings) -> None:
@@ -37,9 +37,9 @@ class Prefixes:
         self._terms = terms
         self._wanted = wanted
         self._client = s3.client(settings)
-        self._arrivals = IntakeBatches(store)
-        #: kept from look to look, so that each reads only what others have noted meanwhile
-        self._rolls: dict[Prefix, SeenObjects] = {}
+        self._batches = IntakeBatches(store)
+        #: kept between listings, so that each reads only what other processes have added
+        self._indexes: dict[Prefix, SeenObjects] = {}
 
     def register(
         self,
@@ -47,29 +47,29 @@ class Prefixes:
         count: Count,
         *,
         since: datetime | None = None,
-        told: Callable[[], None] = lambda: None,
+        progress: Callable[[], None] = lambda: None,
     ) -> None:
-        """Register what was not noted yet, with `since` only of what was changed then or later.
+        """Submit objects that are new or changed; with `since`, only of those modified at that time or later.
 
-        `count` is kept while it goes on, and `told` is called now and then. Raises TransientError, and ConfigurationError
-        when the prefix can't be listed: then some may be registered.
+        Updates `count` and calls `progress` after each chunk. Raises TransientError, and ConfigurationError when the prefix
+        can't be listed; some objects may then be submitted.
         """
-        roll = self._roll(place)
-        unknown = roll.unknown(self._listed(place, count, since))
-        while chunk := list(islice(unknown, _NOTED_AT_ONCE)):
-            count.submitted += self._arrivals.add_all(
-                self._terms, (listing.wish(place.bucket, entry) for entry in chunk)
+        index = self._index(place)
+        unknown = index.unknown(self._listed(place, count, since))
+        while chunk := list(islice(unknown, _AT_ONCE)):
+            count.submitted += self._batches.add_all(
+                self._terms, (listing.reference(place.bucket, entry) for entry in chunk)
             )
-            # Noted afterwards: a crash between the two registers it twice, which is harmless.
-            roll.note(chunk)
-            told()
-        told()
+            # In this order: after a crash between the two, objects are submitted twice, which is harmless.
+            index.add(chunk)
+            progress()
+        progress()
 
     def unknown(self, place: Prefix, count: Count) -> Iterator[SourceReference]:
-        """Yield what would be registered, and count it as if it were. Raises TransientError, ConfigurationError."""
-        for entry in self._roll(place).unknown(self._listed(place, count, None)):
+        """Yield references to the objects that would be submitted, and count them. Raises TransientError, ConfigurationError."""
+        for entry in self._index(place).unknown(self._listed(place, count, None)):
             count.submitted += 1
-            yield listing.wish(place.bucket, entry)
+            yield listing.reference(place.bucket, entry)
 
     def _listed(self, place: Prefix, count: Count, since: datetime | None) -> Iterator[listing.Entry]:
         for entry in listing.entries(self._client, place.bucket, place.prefix):
@@ -81,7 +81,7 @@ class Prefixes:
             else:
                 count.skipped += 1
 
-    def _roll(self, place: Prefix) -> SeenObjects:
-        if place not in self._rolls:
-            self._rolls[place] = SeenObjects(self._store, digest_of(str(place), self._terms.to_bytes().decode()))
-        return self._rolls[place]
+    def _index(self, place: Prefix) -> SeenObjects:
+        if place not in self._indexes:
+            self._indexes[place] = SeenObjects(self._store, digest_of(str(place), self._terms.to_bytes().decode()))
+        return self._indexes[place]

@@ -1,7 +1,7 @@
-"""Events from an SQS queue: a message is deleted only when its events have been registered, or when it is no use.
+"""Events from an SQS queue: a message is deleted after its events are registered, or moved when it is unparsable.
 
-SQS delivers at least once and in any order. A message that is left comes back when its visibility timeout is over, and goes
-where the queue's redrive policy says when that happened too often.
+SQS delivers at least once and in any order. A message that is not deleted is delivered again after its visibility timeout,
+and moved by the queue's redrive policy after too many deliveries.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-#: SQS's limits: seconds that a request may wait for messages, and messages that one request may carry
+#: SQS's limits: seconds that a request may wait for messages, and messages in one request
 LONG_POLL_SECONDS = 20
 BATCH = 10
 #: Seconds that a received message is hidden from others; prolonged three times as often while it is being registered.
 VISIBILITY_SECONDS = 60
-#: Seconds between two tries while SQS is away: boto3 has tried several times by then.
+#: Seconds between two requests while SQS is unreachable; boto3 has retried each several times.
 PAUSE_SECONDS = 5.0
 _DENIED = {"AccessDenied", "AccessDeniedException"}
 _MISSING = {"QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue"}
@@ -86,7 +86,7 @@ def sqs_client(queue_url: str, settings: S3Settings) -> SQSClient:
 
 @dataclass(frozen=True, slots=True)
 class _Received:
-    """A message that holds events, and what deletes it."""
+    """A message and its events."""
 
     message: MessageTypeDef
     events: Sequence[ObjectEvent]
@@ -97,10 +97,10 @@ class _Received:
 
 
 class SqsWatcher:
-    """Receives messages and hands their events to `on_events`, one event for each object, until it is stopped.
+    """Receives messages and passes their events to `on_events`, one event an object, until it is stopped.
 
-    Several watchers may share a queue. `on_events` returns when the events are safely registered; an error of it leaves the
-    messages on the queue. It gets up to ten messages' events at once, and each message's by themselves when that fails.
+    Several watchers may share a queue. `on_events` returns after the events are registered; when it raises, the messages stay
+    on the queue. It gets the events of up to ten messages, and after an error those of each message separately.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class SqsWatcher:
         dead_letter_url: str | None = None,
         visibility: int = VISIBILITY_SECONDS,
     ) -> None:
-        """Take where unparsable messages go; without `dead_letter_url` the queue's redrive policy says it.
+        """Unparsable messages are moved to `dead_letter_url`, by default the one in the queue's redrive policy.
 
         `visibility` is in seconds.
         """
@@ -122,20 +122,20 @@ class SqsWatcher:
         self._dead_letters = dead_letter_url
         self._visibility = visibility
         self._stopped = threading.Event()
-        #: batches of messages, and None when there is nothing more to wait for
+        #: received messages; None after `stop`
         self._inbox: queue.SimpleQueue[Sequence[MessageTypeDef] | OcrfleetError | None] = queue.SimpleQueue()
 
     def stop(self) -> None:
-        """Let `run` return when what it has in hand is registered. A request that waits for messages is abandoned."""
+        """Make `run` return after the messages in hand. Abandons a request that waits for messages."""
         self._stopped.set()
         self._inbox.put(None)
 
     def run(self) -> None:
-        """Receive until stopped. Raises ConfigurationError for a queue that can't be used from the first; later that may pass."""
+        """Receive until stopped. Raises ConfigurationError when the first request is refused; later refusals are retried."""
         self._find_dead_letters()
         answered = False
         while not self._stopped.is_set():
-            # A thread that is not waited for: a request may take 20 seconds, and nothing ends it early.
+            # A thread that is not joined: a request may take 20 seconds and can't be cancelled.
             threading.Thread(target=self._receive, name="sqs-receive", daemon=True).start()
             match self._inbox.get():
                 case None:
@@ -155,7 +155,7 @@ class SqsWatcher:
                         self._handle(messages)
 
     def _pause(self, error: OcrfleetError) -> None:
-        log.warning("the queue of events is away", error=str(error))
+        log.warning("sqs.queue_unreachable", error=str(error))
         self._stopped.wait(PAUSE_SECONDS)
 
     def _receive(self) -> None:
@@ -182,7 +182,7 @@ class SqsWatcher:
             self._register(received)
 
     def _parsed(self, message: MessageTypeDef) -> _Received | None:
-        """Return a message's events; None when it was no notification and has been dealt with."""
+        """Return the events of a message; None for an unparsable one, which is moved to the dead-letter queue."""
         try:
             return _Received(message, parse(message["Body"]))
         except UnparsableEventError as error:
@@ -191,31 +191,31 @@ class SqsWatcher:
             return None
 
     def _register(self, received: Sequence[_Received]) -> None:
-        """Hand over the events, then delete the messages; what fails is left, for the queue's redrive policy at last."""
+        """Pass the events on, then delete the messages. Messages that fail stay, in the end for the queue's redrive policy."""
         events = newest(event for one in received for event in one.events)
         try:
             if events:
                 self._on_events(events)
         except TransientError as error:
-            log.warning("events can't be registered now: they come back", messages=len(received), error=str(error))
+            log.warning("sqs.batch_not_registered", messages=len(received), error=str(error))
         except Exception as error:
             if len(received) > 1:
-                # One that can't be registered shall not hold up the others.
+                # Separately, so that one message does not hold up the others.
                 for one in received:
                     self._register([one])
             elif isinstance(error, OcrfleetError):
-                log.warning("a message can't be registered: it comes back", message=received[0].name, error=str(error))
+                log.warning("sqs.message_not_registered", message=received[0].name, error=str(error))
             else:
-                log.exception("a message can't be registered: it comes back", message=received[0].name)
+                log.exception("sqs.message_raised", message=received[0].name)
         else:
             metrics.WATCH_LAST_SUCCESS.labels("sqs").set_to_current_time()
             self._delete([one.message for one in received])
 
     def _bury(self, message: MessageTypeDef, reason: str) -> None:
-        """Move a message that can't be parsed to the dead-letter queue; without one it is left to the queue's redrive."""
+        """Move an unparsable message to the dead-letter queue; without one it is left on the queue."""
         about = {"message": message.get("MessageId"), "reason": reason}
         if self._dead_letters is None:
-            log.error("a message is no event; there is no dead-letter queue to put it on: it is left", **about)
+            log.error("sqs.unparsable_message_left", **about)
             return
         try:
             with _errors(self._dead_letters):
@@ -225,13 +225,13 @@ class SqsWatcher:
                     MessageAttributes={"ocrfleet-reason": {"DataType": "String", "StringValue": reason}},
                 )
         except OcrfleetError as error:
-            log.warning("a message is no event, and can't be put on the dead-letter queue", **about, error=str(error))
+            log.warning("sqs.dead_letter_failed", **about, error=str(error))
             return
-        log.error("a message is no event: it was put on the dead-letter queue", **about)
+        log.error("sqs.dead_lettered", **about)
         self._delete([message])
 
     def _delete(self, messages: Sequence[MessageTypeDef]) -> None:
-        """Delete messages; one that stays comes back, which is harmless."""
+        """Delete messages; one that stays is delivered again, which is harmless."""
         try:
             with _errors(self._queue):
                 answer = self._client.delete_message_batch(
@@ -239,19 +239,19 @@ class SqsWatcher:
                     Entries=[{"Id": str(n), "ReceiptHandle": m["ReceiptHandle"]} for n, m in enumerate(messages)],
                 )
         except OcrfleetError as error:
-            log.warning("messages can't be deleted: they come back", messages=len(messages), error=str(error))
+            log.warning("sqs.delete_failed", messages=len(messages), error=str(error))
             return
         for failed in answer.get("Failed", []):
-            log.warning("a message can't be deleted: it comes back", code=failed["Code"])
+            log.warning("sqs.message_delete_failed", code=failed["Code"])
 
     def _give_back(self, messages: Sequence[MessageTypeDef]) -> None:
-        """Show messages to others at once that were received when nobody wanted them any more."""
+        """Make messages visible again that were received after `stop`."""
         if messages:
             self._hide(messages, 0)
 
     @contextmanager
     def _kept(self, messages: Sequence[MessageTypeDef]) -> Iterator[None]:
-        """Keep messages hidden from others for as long as it takes."""
+        """Prolong the visibility timeout of messages until the block ends."""
         done = threading.Event()
 
         def prolong() -> None:
@@ -269,7 +269,7 @@ class SqsWatcher:
     def _hide(self, messages: Sequence[MessageTypeDef], seconds: int) -> None:
         try:
             with _errors(self._queue):
-                # A part may fail: of messages that have been deleted meanwhile.
+                # Fails for messages that were deleted meanwhile.
                 self._client.change_message_visibility_batch(
                     QueueUrl=self._queue,
                     Entries=[
@@ -278,15 +278,15 @@ class SqsWatcher:
                     ],
                 )
         except OcrfleetError as error:
-            log.warning("messages can't be kept: others may get them, too", messages=len(messages), error=str(error))
+            log.warning("sqs.visibility_failed", messages=len(messages), error=str(error))
 
     def _find_dead_letters(self) -> None:
-        """Look up where the queue's redrive policy sends messages, unless that was said. Raises ConfigurationError."""
+        """Find the dead-letter queue in the queue's redrive policy, unless it was given. Raises ConfigurationError."""
         while self._dead_letters is None and not self._stopped.is_set():
             try:
                 self._dead_letters = self._redrive_target()
             except _DeniedError as error:
-                log.warning("the queue's redrive policy can't be read: name the dead-letter queue", error=str(error))
+                log.warning("sqs.redrive_policy_unreadable", error=str(error))
                 return
             except TransientError as error:
                 self._pause(error)
@@ -306,7 +306,7 @@ class SqsWatcher:
 
 
 class _DeniedError(ConfigurationError):
-    """What is asked for is not permitted."""
+    """The request is not permitted."""
 
 
 @contextmanager

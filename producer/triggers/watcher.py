@@ -1,6 +1,7 @@
-"""Uploads become work: events and listings end in the same arrivals, which are harmless to note twice.
+"""The watcher: submits uploaded objects by events and by listings of their prefix.
 
-Events get lost, so what they told is compared with a listing now and then. Where nobody sends any, the listing is all.
+Events get lost, so a listing reconciles them at long intervals. In a store without events, listings do all. Submitting an
+object twice is harmless.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from ocrfleet.s3 import client as s3
 from ocrfleet.sources.sources import is_own
 from producer.intake.batches import Count, IntakeBatches
 from producer.triggers.notifications import newest
-from producer.triggers.s3_prefix import Prefixes
+from producer.triggers.s3_prefix import PrefixRegistration
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -34,20 +35,20 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-#: Objects that are looked up at the same time.
+#: Objects whose metadata is requested at the same time.
 _THREADS = 16
 
 
 class Watcher:
-    """Registers objects under the same terms: those that events name, and those of a listing that are not noted yet.
+    """Submits objects with the same options: those of events, and new ones of a listing.
 
-    May be used by several threads at once; but one place is reconciled by one thread.
+    Threads may share it, with one thread a prefix.
     """
 
     def __init__(self, store: ObjectStore, terms: SubmissionOptions, wanted: Filter, settings: S3Settings) -> None:
-        """Take terms whose profile has been saved in the store."""
-        self._arrivals = IntakeBatches(store)
-        self._prefixes = Prefixes(store, terms, wanted, settings)
+        """Take options whose profile is in the store."""
+        self._batches = IntakeBatches(store)
+        self._prefixes = PrefixRegistration(store, terms, wanted, settings)
         self._terms = terms
         self._wanted = wanted
         self._client = s3.client(settings)
@@ -62,40 +63,39 @@ class Watcher:
         self._pool.shutdown(cancel_futures=True)
 
     def register(self, events: Sequence[ObjectEvent], *, source: str) -> int:
-        """Register the wanted objects that were written, as they are now; return how many. The rest needs nothing.
+        """Submit the objects of events that pass the filter, in their present version; return how many.
 
-        `source` says in the metrics who told of them.
-
-        Raises TransientError, and ConfigurationError when an object may not be read: then some may be registered.
+        `source` is the label in the metrics. Raises TransientError, and ConfigurationError when an object may not be read;
+        some objects may then be submitted.
         """
         written = [e for e in newest(events) if e.created and self._wanted.wants(e.bucket, e.key)]
-        found = [wish for wish in self._pool.map(self._look_up, written) if wish is not None]
-        registered = self._arrivals.add_all(self._terms, found)
+        found = [reference for reference in self._pool.map(self._look_up, written) if reference is not None]
+        registered = self._batches.add_all(self._terms, found)
         metrics.EVENTS.labels(source, "registered").inc(registered)
         metrics.EVENTS.labels(source, "ignored").inc(len(events) - registered)
         return registered
 
     def reconcile(self, place: Prefix, *, since: datetime | None = None) -> int:
-        """Register the wanted objects below a prefix that have not been noted yet; return how many.
+        """Submit new and changed objects below a prefix that pass the filter; return how many.
 
-        With `since`, only those that were changed at that time or later. Raises TransientError, and ConfigurationError when
-        the prefix can't be listed: then some may be registered.
+        With `since`, only those modified at that time or later. Raises TransientError, and ConfigurationError when the prefix
+        can't be listed; some objects may then be submitted.
         """
         count = Count()
         self._prefixes.register(place, count, since=since)
         return count.submitted
 
     def _look_up(self, event: ObjectEvent) -> SourceReference | None:
-        """Return an object as it is now, which may be newer than its event; None when it is gone, or a result of ours."""
+        """Return the present version of an object, which may be newer than its event; None when it is gone, or an own result."""
         uri = s3.uri(event.bucket, event.key)
         try:
             with s3.errors(f"the source {uri}"):
                 head = self._client.head_object(Bucket=event.bucket, Key=event.key)
         except NotFoundError:
-            log.info("an object is gone already: nothing to read", uri=uri)
+            log.info("watcher.object_gone", uri=uri)
             return None
         if is_own(head["Metadata"]):
-            log.info("an object is a result of ours: nothing to read", uri=uri)
+            log.info("watcher.own_output_skipped", uri=uri)
             return None
         version = head.get("VersionId")
         return SourceReference(
@@ -103,24 +103,23 @@ class Watcher:
             uri=uri,
             size=head["ContentLength"],
             etag=head["ETag"].strip('"'),
-            # What S3 calls the one version of an object in a bucket that keeps none.
+            # S3's name for the one version in a bucket without versioning.
             version=None if version == "null" else version,
         )
 
 
-class Follower:
-    """Looks at a prefix again and again for what nobody told of, until it is stopped."""
+class PrefixWatcher:
+    """Lists a prefix periodically and submits new objects, until it is stopped."""
 
-    #: Clocks differ, and an object that is uploaded in parts has the time at which its upload began.
+    #: Clocks differ, and a multipart upload has the time at which it began.
     OVERLAP = timedelta(hours=1)
 
     def __init__(
         self, watcher: Watcher, place: Prefix, *, every: float, whole_every: float, source: str = "poll"
     ) -> None:
-        """Take seconds between two looks at what changed of late, and between two at all there is; and its name in metrics.
+        """Compare recently modified objects with the index every `every` seconds, and all objects every `whole_every` seconds.
 
-        Each look lists the whole prefix, as S3 can't list by time; but objects older than the last look, less an overlap,
-        are not compared with what is noted.
+        Each time the whole prefix is listed, as S3 can't list by time. `source` is the label in the metrics.
         """
         self._watcher = watcher
         self._place = place
@@ -133,7 +132,7 @@ class Follower:
         self._stopped.set()
 
     def run(self) -> None:
-        """Look until stopped. Raises ConfigurationError for a prefix that can't be listed from the first; later that may pass."""
+        """List until stopped. Raises ConfigurationError when the first listing is refused; later refusals are retried."""
         since: datetime | None = None
         whole_at = time.monotonic()
         while not self._stopped.is_set():
@@ -144,18 +143,18 @@ class Follower:
             except (TransientError, ConfigurationError) as error:
                 if since is None and isinstance(error, ConfigurationError):
                     raise
-                log.warning("a prefix can't be looked at now", prefix=str(self._place), error=str(error))
+                log.warning("watcher.listing_failed", prefix=str(self._place), error=str(error))
             else:
                 metrics.EVENTS.labels(self._source, "registered").inc(count)
                 metrics.WATCH_LAST_SUCCESS.labels(self._source).set_to_current_time()
                 since = now - self.OVERLAP
                 whole_at = begun + self._whole_every if whole else whole_at
-                log.info("looked at a prefix", prefix=str(self._place), registered=count)
+                log.info("watcher.prefix_listed", prefix=str(self._place), registered=count)
             self._stopped.wait(self._every)
 
 
 class Watch(Protocol):
-    """Something that goes on until it is stopped, by another thread."""
+    """A loop that another thread stops."""
 
     def run(self) -> None: ...
 
@@ -163,7 +162,7 @@ class Watch(Protocol):
 
 
 def run_all(watches: Sequence[Watch], ended: queue.SimpleQueue[None]) -> None:
-    """Run watches side by side until something is put into `ended`; raise the error of one that ends by itself."""
+    """Run watches in parallel until `ended` gets an item; raise the error of one that fails."""
     with ThreadPoolExecutor(len(watches), thread_name_prefix="watch") as pool:
         running = [pool.submit(watch.run) for watch in watches]
         for one in running:

@@ -49,7 +49,7 @@ class EventReceiver:
         self._allowed = allowed_sources(settings.api)
         results = settings.api.results
         try:
-            places = [Prefix.folder(place) for place in settings.api.allowed_sources()]
+            places = [Prefix.parse_folder(place) for place in settings.api.allowed_sources()]
             wanted = apart_from_ours(Filter(), places, results=results, store=settings.store)
         except UsageError as error:
             raise ConfigurationError(f"OCRFLEET_API_SOURCES, OCRFLEET_API_RESULTS: {error}") from error
@@ -57,7 +57,7 @@ class EventReceiver:
             profile_digest=save_profile(store, profile),
             queue=settings.api.event_queue,
             collection=settings.api.event_collection,
-            results=None if results is None else str(Prefix.folder(results)),
+            results=None if results is None else str(Prefix.parse_folder(results)),
         )
         self._watcher = Watcher(store, options, wanted, settings.s3)
         for outcome in metrics.OUTCOMES:

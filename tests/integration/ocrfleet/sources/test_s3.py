@@ -319,7 +319,7 @@ def test_what_was_sent_to_us_is_read_from_the_store(desk: Desk, where: str) -> N
     store.create(keys.upload(sha256), data)
     wish = SourceReference(name="a.tif", uri=uri_of_upload(sha256), size=len(data))
 
-    source = intake.wished(wish)
+    source = intake.inspect(wish)
     intake.close()
 
     assert (source.sha256, source.kind, source.pages, source.uri) == (sha256, Kind.TIFF, 1, wish.uri)
@@ -337,7 +337,7 @@ def test_what_was_sent_to_us_is_read_from_the_store(desk: Desk, where: str) -> N
 @pytest.mark.parametrize("key", ["documents/a/manifest.json", "uploads/../profiles/a", "/etc/passwd", ""])
 def test_nothing_else_of_the_store_is_a_source(desk: Desk, key: str) -> None:
     with pytest.raises(PermanentError):
-        desk.intake.wished(SourceReference(name="a", uri=f"store:{key}", size=1))
+        desk.intake.inspect(SourceReference(name="a", uri=f"store:{key}", size=1))
 
 
 # ---- intake
@@ -347,11 +347,11 @@ def test_an_object_is_taken_in_and_never_fetched_again_while_it_does_not_change(
     wish = desk.put(image())
 
     with desk.asked() as gets:
-        source = desk.intake.wished(wish)
+        source = desk.intake.inspect(wish)
         # By another process of another machine, whose cache is empty
         settings = desk.settings.model_copy(update={"cache": desk.settings.cache.with_name("other")})
         elsewhere = Intake(settings, desk.store)
-        assert elsewhere.wished(wish) == source
+        assert elsewhere.inspect(wish) == source
         elsewhere.close()
 
     assert len(gets) == 1
@@ -360,7 +360,7 @@ def test_an_object_is_taken_in_and_never_fetched_again_while_it_does_not_change(
 
 def test_what_was_taken_in_is_read_without_another_download(desk: Desk) -> None:
     with desk.asked() as gets:
-        source = desk.intake.wished(desk.put(image()))
+        source = desk.intake.inspect(desk.put(image()))
         assert desk.read(source) == image()
 
     assert len(gets) == 1
@@ -369,7 +369,7 @@ def test_what_was_taken_in_is_read_without_another_download(desk: Desk) -> None:
 def test_a_wish_that_says_little_is_looked_up(desk: Desk) -> None:
     known = desk.put(image())
 
-    source = desk.intake.wished(SourceReference(name=KEY, uri=known.uri, size=0))
+    source = desk.intake.inspect(SourceReference(name=KEY, uri=known.uri, size=0))
 
     assert source == desk.registered(image(), known)
 
@@ -379,16 +379,16 @@ def test_an_object_that_was_replaced_since_the_wish_is_taken_as_it_is_now(desk: 
     first, second = desk.put(image(1)), desk.put(image(2))
 
     # Then both are the same document
-    assert desk.intake.wished(first) == desk.intake.wished(second) == desk.registered(image(2), second)
+    assert desk.intake.inspect(first) == desk.intake.inspect(second) == desk.registered(image(2), second)
 
 
 def test_a_version_that_the_wish_names_is_taken(desk: Desk) -> None:
     desk.keep_versions()
     first, _ = desk.put(image(1)), desk.put(image(2))
 
-    assert desk.intake.wished(first) == desk.registered(image(1), first)
+    assert desk.intake.inspect(first) == desk.registered(image(1), first)
     # Also when the event knows no ETag
-    assert desk.intake.wished(first.model_copy(update={"etag": None})) == desk.registered(image(1), first)
+    assert desk.intake.inspect(first.model_copy(update={"etag": None})) == desk.registered(image(1), first)
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -396,7 +396,7 @@ def test_what_we_wrote_ourselves_is_no_source(desk: Desk, *, known: bool) -> Non
     wish = desk.put(image(), Metadata={OWN_OUTPUT: "0" * 32})
 
     with pytest.raises(OwnOutputError):
-        desk.intake.wished(wish if known else wish.model_copy(update={"etag": None}))
+        desk.intake.inspect(wish if known else wish.model_copy(update={"etag": None}))
 
     assert list(desk.store.list("index/")) == []
 
@@ -407,7 +407,7 @@ def test_what_we_wrote_ourselves_is_no_source(desk: Desk, *, known: bool) -> Non
 )
 def test_an_object_that_can_not_be_read_has_a_reason(desk: Desk, data: bytes, reason: Reason) -> None:
     with pytest.raises(PermanentError) as caught:
-        desk.intake.wished(desk.put(data))
+        desk.intake.inspect(desk.put(data))
 
     assert reason_of(caught) in {reason, Reason.NO_PAGES}
 
@@ -418,7 +418,7 @@ def test_a_wish_for_what_is_gone_has_a_reason(desk: Desk) -> None:
 
     for what in (wish, wish.model_copy(update={"etag": None})):
         with pytest.raises(PermanentError) as caught:
-            desk.intake.wished(what)
+            desk.intake.inspect(what)
         assert reason_of(caught) is Reason.SOURCE_MISSING
 
 
@@ -426,7 +426,7 @@ def test_several_threads_take_in_at_once(desk: Desk) -> None:
     wishes = [desk.put(image(number), f"{number}.tif") for number in range(24)]
 
     with ThreadPoolExecutor(8) as threads:
-        found = list(threads.map(desk.intake.wished, wishes))
+        found = list(threads.map(desk.intake.inspect, wishes))
 
     assert [source.sha256 for source in found] == [hashlib.sha256(image(n)).hexdigest() for n in range(24)]
 
@@ -449,7 +449,7 @@ def test_workers_read_sources_from_s3_and_each_is_fetched_once(
         # When it is taken in and read by two workers
         for _ in range(2):
             stage.start_worker(OCRFLEET_S3_ENDPOINT_URL=seaweed.endpoint)
-        registered = registrar.take_in(wish, submitted=moment())
+        registered = registrar.register_reference(wish, submitted=moment())
         (status,) = stage.finish(registered)
         # Then all of its pages are there
         assert (status.status, status.done) == (DocumentStatus.COMPLETED, 12)
@@ -459,7 +459,7 @@ def test_workers_read_sources_from_s3_and_each_is_fetched_once(
         # And one that changes before it is read fails for that, not for us
         write_book(tmp_path / "other.tif", [20, 21])
         seaweed.client.upload_file(str(tmp_path / "other.tif"), bucket, "other.tif")
-        other = registrar.take_in(
+        other = registrar.register_reference(
             SourceReference(name="o", uri=s3.uri(bucket, "other.tif"), size=0), submitted=moment()
         )
         for path in stage.settings.cache.iterdir():

@@ -27,7 +27,9 @@ def test_a_misconfigured_intake_consumer_ends_its_owner_with_an_error(
     # When a control plane runs with one of them
     with (
         pytest.raises(ConfigurationError, match="clerk-0 can't start"),
-        control_plane(settings, open_store(settings), clerks=1, exposition=Exposition(settings), on_failure=failed.set),
+        control_plane(
+            settings, open_store(settings), consumers=1, exposition=Exposition(settings), on_failure=failed.set
+        ),
     ):
         # Then it asks its owner to end
         assert failed.wait(60)

@@ -54,7 +54,7 @@ def test_an_arrival_becomes_documents_once_however_often_it_comes(stage: Stage) 
     wishes.append(wish(stage, "text.tif"))
     clerk = IntakeConsumer(stage.store, stage.ledger, stage.intake)
     for _ in range(3):
-        clerk.take_in(IntakeBatches(stage.store).add(terms(stage), wishes))
+        clerk.process(IntakeBatches(stage.store).add(terms(stage), wishes))
     # Then each is a document, also those that can't be read, with the reason
     assert sorted(m.total for m in manifests(stage)) == [0, 0, 1, 2]
     assert {m.problem.reason for m in manifests(stage) if m.problem} <= {
@@ -71,7 +71,7 @@ def test_an_arrival_that_can_not_be_read_is_kept_aside_and_keeps_nobody_waiting(
     damaged = keys.arrival("bulk", "c", "20261125T000000.000000Z", "0" * 64)
     stage.store.put(damaged, b'{"schema_version": 99}')
     clerk = IntakeConsumer(stage.store, stage.ledger, stage.intake)
-    clerk.take_in(damaged)
+    clerk.process(damaged)
     assert stage.store.get(keys.refused(damaged)) == b'{"schema_version": 99}'
     assert list(stage.store.list("arrivals/")) == []
 
@@ -79,11 +79,11 @@ def test_an_arrival_that_can_not_be_read_is_kept_aside_and_keeps_nobody_waiting(
 def test_a_clerk_that_leaves_gives_back_what_is_left_and_the_next_one_does_it(stage: Stage) -> None:
     key = IntakeBatches(stage.store).add(terms(stage), [wish(stage, "a.tif", 1)])
     leaving = IntakeConsumer(stage.store, stage.ledger, stage.intake)
-    leaving.leave()
-    with pytest.raises(TransientError, match="leaving"):
-        leaving.take_in(key)
+    leaving.drain()
+    with pytest.raises(TransientError, match="drains"):
+        leaving.process(key)
     assert IntakeBatch.from_bytes(stage.store.get(key)).wishes
-    IntakeConsumer(stage.store, stage.ledger, stage.intake).take_in(key)
+    IntakeConsumer(stage.store, stage.ledger, stage.intake).process(key)
     assert len(manifests(stage)) == 1
 
 
@@ -93,26 +93,26 @@ def test_a_source_that_can_not_be_taken_in_now_keeps_no_other_waiting(
     # Given three sources, the second of which lies where nobody answers
     wishes = [wish(stage, "a.tif", 1), wish(stage, "b.tif", 2), wish(stage, "c.tif", 3)]
     key = IntakeBatches(stage.store).add(terms(stage), wishes)
-    away, wished, asked = [True], stage.intake.wished, []
+    away, inspect, asked = [True], stage.intake.inspect, []
 
     def asked_for(one: SourceReference) -> Source:
         asked.append(one.name)
         if one.name == "b.tif" and away:
             raise TransientError("its server is away")
-        return wished(one)
+        return inspect(one)
 
-    monkeypatch.setattr(stage.intake, "wished", asked_for)
+    monkeypatch.setattr(stage.intake, "inspect", asked_for)
     clerk = IntakeConsumer(stage.store, stage.ledger, stage.intake)
     for _ in range(2):
-        with pytest.raises(TransientError, match=r"1 of \d sources wait: its server is away"):
-            clerk.take_in(key)
+        with pytest.raises(TransientError, match=r"1 of \d sources are left: its server is away"):
+            clerk.process(key)
     # Then the others are documents, and what is left is the one
     assert len(manifests(stage)) == 2
     assert [one.name for one in IntakeBatch.from_bytes(stage.store.get(key)).wishes] == ["b.tif"]
     assert asked == ["a.tif", "b.tif", "c.tif", "b.tif"]
     # Until it can be had
     away.clear()
-    clerk.take_in(key)
+    clerk.process(key)
     assert len(manifests(stage)) == 3
     assert list(stage.store.list("arrivals/")) == []
 
@@ -190,23 +190,23 @@ def test_an_arrival_of_which_nothing_can_be_had_does_not_keep_a_clerk(
     # Given twelve sources, ten of which lie where nobody answers for long
     wishes = [wish(stage, f"{number:02}.tif", number) for number in range(12)]
     key = IntakeBatches(stage.store).add(terms(stage), wishes)
-    wished, asked = stage.intake.wished, []
+    inspect, asked = stage.intake.inspect, []
 
     def asked_for(one: SourceReference) -> Source:
         asked.append(one.name)
         if one.name < "10":
             raise TransientError("its server is away")
-        return wished(one)
+        return inspect(one)
 
-    monkeypatch.setattr(stage.intake, "wished", asked_for)
+    monkeypatch.setattr(stage.intake, "inspect", asked_for)
     clerk = IntakeConsumer(stage.store, stage.ledger, stage.intake)
     # When it is taken in, the clerk has patience for some of them
-    with pytest.raises(TransientError, match="12 of 12 sources wait"):
-        clerk.take_in(key)
+    with pytest.raises(TransientError, match="12 of 12 sources are left"):
+        clerk.process(key)
     assert len(asked) == 5
     # Then the next time begins with the others, and comes to those that can be had
     for left in ("12 of 12", "10 of 12"):
-        with pytest.raises(TransientError, match=f"{left} sources wait"):
-            clerk.take_in(key)
+        with pytest.raises(TransientError, match=f"{left} sources are left"):
+            clerk.process(key)
     assert len(manifests(stage)) == 2
     assert [one.name for one in IntakeBatch.from_bytes(stage.store.get(key)).wishes][-1] == "04.tif"

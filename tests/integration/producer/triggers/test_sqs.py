@@ -256,7 +256,7 @@ def test_what_we_write_ourselves_triggers_no_work(desk: Desk) -> None:
     desk.put("drafts/b.pdf")
     desk.put("c.pdf")
     desk.send(*map(desk.event, ("out/a.pdf.pdf", "drafts/b.pdf", "c.pdf")))
-    ours = (Prefix.folder(f"s3://{desk.bucket}/out"),)
+    ours = (Prefix.parse_folder(f"s3://{desk.bucket}/out"),)
 
     with desk.registering(Filter(exclude=("drafts/",), ours=ours)):
         until(lambda: desk.waiting() == 0)

@@ -27,7 +27,7 @@ from producer.cli.watch import watch
 from producer.errors import UsageError
 from producer.triggers.filters import Filter, Prefix
 from producer.triggers.notifications import ObjectEvent
-from producer.triggers.watcher import Follower, Watcher
+from producer.triggers.watcher import PrefixWatcher, Watcher
 from tests.support.servers import ROOT, Moto
 from tests.support.waiting import scaled
 
@@ -144,7 +144,7 @@ def test_many_objects_are_registered_a_hundred_at_a_time(
 def test_a_follower_finds_uploads_and_stops_at_once(
     moto: Moto, bucket: str, store: FolderStore, watcher: Watcher
 ) -> None:
-    follower = Follower(watcher, Prefix(bucket, ""), every=0.1, whole_every=3600)
+    follower = PrefixWatcher(watcher, Prefix(bucket, ""), every=0.1, whole_every=3600)
     thread = threading.Thread(target=follower.run)
     thread.start()
     try:
@@ -159,7 +159,7 @@ def test_a_follower_finds_uploads_and_stops_at_once(
 
 
 def test_a_bucket_that_is_not_there_ends_the_watch(moto: Moto, watcher: Watcher) -> None:
-    follower = Follower(watcher, Prefix("there-is-no-such-bucket", ""), every=1, whole_every=1)
+    follower = PrefixWatcher(watcher, Prefix("there-is-no-such-bucket", ""), every=1, whole_every=1)
 
     with pytest.raises(ConfigurationError, match="the bucket doesn't exist"):
         follower.run()
@@ -247,5 +247,5 @@ def test_a_store_inside_what_is_watched_is_refused(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("OCRFLEET_STORE", "s3://inbox/in/store")
     assert Settings().store == "s3://inbox/in/store"
 
-    with pytest.raises(UsageError, match="the store in s3://inbox/in/store/ would lie in what is read itself"):
+    with pytest.raises(UsageError, match="the store in s3://inbox/in/store/ would lie in the source prefix"):
         watch(poll=["s3://inbox/in/"])

@@ -74,7 +74,7 @@ class Front:
         """What a clerk does."""
         intake = Intake(self.settings, self.shelf.store, Sources(self.settings, self.shelf.store))
         for key in list(self.shelf.store.list("arrivals/")):
-            IntakeConsumer(self.shelf.store, self.shelf.ledger, intake).take_in(key)
+            IntakeConsumer(self.shelf.store, self.shelf.ledger, intake).process(key)
         intake.close()
 
     def send(self, data: bytes, *, media: str = "application/pdf", key: str | None = None, **options: Any) -> Any:

@@ -51,7 +51,7 @@ def wishes(store: Any) -> dict[str, SourceReference]:
 
 def test_files_are_referenced_where_all_see_them(store: FolderStore, scans: Path) -> None:
     count = Count()
-    skipped = submit_files(store, TERMS, [scans], count, told=lambda: None)
+    skipped = submit_files(store, TERMS, [scans], count, progress=lambda: None)
     assert {name: path_of(wish.uri) for name, wish in wishes(store).items()} == {
         "a.pdf": scans / "a.pdf",
         "box/b.pdf": scans / "box" / "b.pdf",
@@ -65,7 +65,7 @@ def test_the_folder_that_one_is_in_is_a_folder_like_any_other(
     store: FolderStore, scans: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(scans)
-    submit_files(store, TERMS, [Path()], Count(), told=lambda: None)
+    submit_files(store, TERMS, [Path()], Count(), progress=lambda: None)
     assert set(wishes(store)) == {"a.pdf", "box/b.pdf"}
 
 
@@ -73,7 +73,7 @@ def test_where_nobody_else_sees_them_copies_are_sent_under_the_hash_of_what_was_
     tmp_path: Path, scans: Path
 ) -> None:
     store = Elsewhere(tmp_path / "store")
-    submit_files(store, TERMS, [scans], Count(), told=lambda: None)
+    submit_files(store, TERMS, [scans], Count(), progress=lambda: None)
     for name, wish in wishes(store).items():
         data = (scans / name).read_bytes()
         sha256 = hashlib.sha256(data).hexdigest()
@@ -90,7 +90,7 @@ def test_a_file_that_changes_while_it_is_sent_leaves_nothing_under_a_wrong_hash(
             return self.inner.create_from(key, path)
 
     store = Changing(tmp_path / "store")
-    submit_files(store, TERMS, [scans], Count(), told=lambda: None)
+    submit_files(store, TERMS, [scans], Count(), progress=lambda: None)
     for wish in wishes(store).values():
         stored = store.get(wish.uri.removeprefix("store:"))
         assert wish.uri == uri_of_upload(hashlib.sha256(stored).hexdigest())
@@ -104,6 +104,6 @@ def test_a_file_that_is_gone_when_its_turn_comes_is_told(
 
     monkeypatch.setattr("producer.intake.local_files._referenced", vanished)
     count = Count()
-    skipped = submit_files(store, TERMS, [scans / "a.pdf"], count, told=lambda: None)
+    skipped = submit_files(store, TERMS, [scans / "a.pdf"], count, progress=lambda: None)
     assert [(item.name, item.reason) for item in skipped] == [("a.pdf", "it can't be read: No such file or directory")]
     assert (count.seen, count.submitted, count.skipped) == (1, 0, 1)

@@ -10,7 +10,7 @@ from producer.errors import UsageError
 from producer.intake.discover import SUFFIXES
 from producer.triggers.filters import Allowed, Filter, Prefix, check_results
 
-INBOX = Prefix.typed("s3://archive/inbox/")
+INBOX = Prefix.parse("s3://archive/inbox/")
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -36,7 +36,7 @@ def test_prefixes_suffixes_and_exclusions_each_decide() -> None:
 
 def test_what_we_write_ourselves_is_never_wanted() -> None:
     # A searchable PDF among the results is a PDF, a figure in the store is a PNG.
-    wanted = Filter(ours=(Prefix.folder("s3://archive/results"), Prefix.folder("s3://archive/store/")))
+    wanted = Filter(ours=(Prefix.parse_folder("s3://archive/results"), Prefix.parse_folder("s3://archive/store/")))
 
     assert not wanted.wants("archive", "results/inbox/a.pdf.pdf")
     assert not wanted.wants("archive", "store/documents/00/figures/1.png")
@@ -97,7 +97,7 @@ def test_no_filter_separates_results_from_the_very_prefix_that_is_watched() -> N
 
 @pytest.mark.parametrize("place", ["inbox", "/srv/x", "s3://", "s3:///x", "http://b/x"])
 def test_what_is_no_place_in_s3_is_refused(place: str) -> None:
-    for take in (Prefix.typed, Prefix.folder, lambda text: Allowed([text])):
+    for take in (Prefix.parse, Prefix.parse_folder, lambda text: Allowed([text])):
         with pytest.raises(UsageError, match="must be s3://"):
             take(place)
 
@@ -134,6 +134,6 @@ def test_no_result_of_an_allowed_pair_is_ever_read_again(
         check_results(Prefix("bucket", watched), f"s3://bucket/{results}", wanted)
     except UsageError:
         return
-    written = Prefix.folder(f"s3://bucket/{results}").prefix + name + ".pdf"
+    written = Prefix.parse_folder(f"s3://bucket/{results}").prefix + name + ".pdf"
 
     assert not (written.startswith(watched) and wanted.wants("bucket", written))

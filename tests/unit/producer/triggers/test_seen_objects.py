@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ocrfleet.storage.store import FolderStore
 from producer.triggers.s3_listing import Entry
-from producer.triggers.seen_objects import Noted, SeenObjects
+from producer.triggers.seen_objects import FingerprintSet, SeenObjects
 
 PLACE = "0" * 64
 
@@ -29,7 +29,7 @@ def entry(number: int, etag: str = "a", size: int = 1) -> Entry:
 
 
 def test_what_was_noted_is_known_to_whoever_looks_next(store: FolderStore) -> None:
-    SeenObjects(store, PLACE).note([entry(1), entry(2)])
+    SeenObjects(store, PLACE).add([entry(1), entry(2)])
     changed = [entry(1, etag="b"), entry(2, size=2), entry(3)]
     assert list(SeenObjects(store, PLACE).unknown([entry(2), *changed, entry(1)])) == changed
 
@@ -37,35 +37,35 @@ def test_what_was_noted_is_known_to_whoever_looks_next(store: FolderStore) -> No
 def test_what_others_note_meanwhile_is_seen_at_the_next_look(store: FolderStore) -> None:
     one, other = SeenObjects(store, PLACE), SeenObjects(store, PLACE)
     assert list(one.unknown([entry(1)])) == [entry(1)]
-    other.note([entry(1)])
+    other.add([entry(1)])
     assert list(one.unknown([entry(1)])) == []
 
 
 def test_another_place_has_another_roll(store: FolderStore) -> None:
-    SeenObjects(store, PLACE).note([entry(1)])
+    SeenObjects(store, PLACE).add([entry(1)])
     assert list(SeenObjects(store, "1" * 64).unknown([entry(1)])) == [entry(1)]
 
 
 def test_many_parts_become_one_and_nothing_is_forgotten(store: FolderStore) -> None:
-    roll = SeenObjects(store, PLACE)
+    index = SeenObjects(store, PLACE)
     for number in range(100):
-        roll.note([entry(number)])
+        index.add([entry(number)])
     assert len(list(store.list(f"rolls/{PLACE}/"))) < 64
     assert list(SeenObjects(store, PLACE).unknown([entry(number) for number in range(101)])) == [entry(100)]
-    assert list(roll.unknown([entry(number) for number in range(101)])) == [entry(100)]
+    assert list(index.unknown([entry(number) for number in range(101)])) == [entry(100)]
 
 
 def test_what_others_note_while_parts_become_one_is_not_forgotten(store: FolderStore) -> None:
     one, other = SeenObjects(store, PLACE), SeenObjects(store, PLACE)
     for number in range(0, 200, 2):
-        one.note([entry(number)])
-        other.note([entry(number + 1)])
+        one.add([entry(number)])
+        other.add([entry(number + 1)])
     assert list(SeenObjects(store, PLACE).unknown([entry(number) for number in range(201)])) == [entry(200)]
 
 
 def test_looking_writes_nothing(store: FolderStore) -> None:
     for number in range(70):
-        SeenObjects(store, PLACE).note([entry(number)])
+        SeenObjects(store, PLACE).add([entry(number)])
     parts = list(store.list("rolls/"))
     assert list(SeenObjects(store, PLACE).unknown([entry(1)])) == []
     assert list(store.list("rolls/")) == parts
@@ -75,12 +75,12 @@ def test_an_object_takes_sixteen_bytes_of_memory(store: FolderStore) -> None:
     # Given a hundred thousand objects, noted by another process
     count = 100_000
     store.put(f"rolls/{PLACE}/a.roll", secrets.token_bytes(16 * count))
-    roll = SeenObjects(store, PLACE)
+    index = SeenObjects(store, PLACE)
     tracemalloc.start()
     # When they are read, and some more are noted
-    assert len(list(roll.unknown([entry(number) for number in range(10)]))) == 10
+    assert len(list(index.unknown([entry(number) for number in range(10)]))) == 10
     for first in range(0, 10_000, 1000):
-        roll.note([entry(number) for number in range(first, first + 1000)])
+        index.add([entry(number) for number in range(first, first + 1000)])
     kept, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     # Then that is what they take, and a few times that at a moment
@@ -90,24 +90,24 @@ def test_an_object_takes_sixteen_bytes_of_memory(store: FolderStore) -> None:
 
 @given(st.lists(st.lists(st.binary(min_size=16, max_size=16), max_size=20), max_size=20), st.data())
 def test_what_was_added_is_known_and_nothing_else(batches: list[list[bytes]], data: st.DataObject) -> None:
-    noted = Noted()
+    noted = FingerprintSet()
     for batch in batches:
         noted.add(np.array(batch, "S16"))
     added = {one for batch in batches for one in batch}
     asked = [*added, *data.draw(st.lists(st.binary(min_size=16, max_size=16), max_size=20))]
-    assert noted.among(np.array(asked, "S16")).tolist() == [one in added for one in asked]
+    assert noted.contains(np.array(asked, "S16")).tolist() == [one in added for one in asked]
     assert sum(map(len, noted.runs)) <= sum(map(len, batches))
 
 
 def test_a_part_that_was_cut_short_loses_no_more_than_its_end(store: FolderStore) -> None:
-    SeenObjects(store, PLACE).note([entry(1), entry(2)])
+    SeenObjects(store, PLACE).add([entry(1), entry(2)])
     (part,) = store.list(f"rolls/{PLACE}/")
     store.put(part, store.get(part)[:20])
     assert list(SeenObjects(store, PLACE).unknown([entry(1), entry(2)])) == [entry(2)]
 
 
 def test_without_the_roll_everything_is_unknown_again(store: FolderStore) -> None:
-    SeenObjects(store, PLACE).note([entry(1)])
+    SeenObjects(store, PLACE).add([entry(1)])
     for part in list(store.list(f"rolls/{PLACE}/")):
         store.delete(part)
     assert list(SeenObjects(store, PLACE).unknown([entry(1)])) == [entry(1)]
