@@ -87,7 +87,8 @@ def output() -> str:
     lines.append(
         "Each page begins with `<!-- page N -->`. A page that failed has a visible placeholder with its reason, followed by its best "
         "text if there is any. Tables are HTML, or Markdown tables with `--tables markdown`. Plain text is escaped, and a model's "
-        "Markdown has only tags that can do no harm.\n"
+        "Markdown has only tags that can do no harm. Running heads, feet and page numbers are left out, as they would interrupt "
+        "the text; they are in the JSON, and a page that has nothing else shows them.\n"
     )
     lines.append("## JSON\n")
     lines.append(

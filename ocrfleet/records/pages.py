@@ -54,6 +54,8 @@ class Block(Record):
     boxes: tuple[tuple[float, float, float, float], ...] = ()
     #: with HTML tables, as the model wrote it: to be cleaned before it is shown
     markdown: str = ""
+    #: the Markdown was made of plain lines, and not by a model: each line stands for one, and needs no cleaning
+    made: bool = False
     #: name of the picture that was cut out of the page, below the document's `figures/`
     figure: str | None = None
 

@@ -14,9 +14,9 @@ import numpy as np
 from ocrfleet.errors import ConfigurationError, PageFaultError, Reason
 from ocrfleet.records.pages import Line
 from worker.engines.base import Recognition
-from worker.engines.layout import reading_order
+from worker.engines.layout import blocks, regions, rules
 from worker.engines.layout.gutters import around, cut_at_gutters, extents, skew
-from worker.engines.layout.orientation import Reading, read_upright
+from worker.engines.layout.orientation import Reading, back, read_upright
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -110,12 +110,16 @@ class RapidOcrEngine:
         blank = np.full((64, 640, 3), 255, dtype=np.uint8)
         _detect(ocr, blank)
         ocr.recognize_txt([blank])
+        regions.ready()
         return ocr
 
     def _read(self, pixels: NDArray[np.uint8]) -> Recognition:
         bgr = np.ascontiguousarray(pixels[:, :, ::-1])  # what the models were trained on
-        reading = read_upright(bgr, self._read_as_it_is)
-        return Recognition(text=reading_order.text_of(reading.paragraphs), lines=tuple(reading.lines))
+        reading, quarter = read_upright(bgr, self._read_as_it_is)
+        height, width = pixels.shape[:2]
+        page = blocks.arrange(reading.lines, np.rot90(pixels, quarter), angle=reading.angle)
+        page = page.moved(lambda box: back(box, quarter, width=width, height=height)) if quarter else page
+        return Recognition(text=page.text, lines=page.lines, blocks=page.blocks)
 
     def _read_as_it_is(self, pixels: NDArray[np.uint8]) -> tuple[Reading, NDArray[np.float64]]:
         crops, quads = _detect(self._ocr, pixels)
@@ -123,7 +127,7 @@ class RapidOcrEngine:
             return Reading([], 1.0), np.empty((0, 2))
         sizes = np.ptp(quads, axis=1)
         angle = skew(quads)
-        crops, quads = cut_at_gutters(crops, quads, angle)
+        crops, quads = cut_at_gutters(crops, quads, angle, rules.find(pixels).down)
         read = self._ocr.recognize_txt(crops)
         lines = [
             Line(text=_LOW_QUOTE.sub("„", text.strip()), box=around(quad), confidence=round(float(score), 4))
@@ -131,7 +135,7 @@ class RapidOcrEngine:
             if text.strip() and score >= _MIN_CONFIDENCE
         ]
         confidence = float(np.average(read.scores, weights=extents(quads)[0] + 1))
-        return Reading(reading_order.order(lines, angle=angle), confidence), sizes
+        return Reading(lines, confidence, angle), sizes
 
 
 def _detect(ocr: Any, pixels: NDArray[np.uint8]) -> tuple[list[NDArray[np.uint8]], NDArray[np.float64]]:

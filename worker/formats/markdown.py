@@ -1,8 +1,8 @@
 """Markdown: the text to read, page after page, with a marker for each page that people and tools can find.
 
 A page that is not done has its placeholder where its text would be: pages never shift. A text that was not believed
-stands behind a note that says so. Running heads, feet and printed page numbers stay where they are, as nothing that a
-model calls one is sure to be one; a comment before each (`<!-- header -->`) lets tools leave it out.
+stands behind a note that says so. Running heads, feet and printed page numbers are left out: they would interrupt the text
+on each page. The JSON has them, and a page that has nothing else shows them.
 
 What is stored is always the same for the same pages, whatever a reader prefers: ocrfleet/markdown/style.py makes that of it.
 """
@@ -52,22 +52,21 @@ class MarkdownWriter:
         """Nothing follows the last page."""
 
     def _text(self, result: PageResult) -> str:
-        if not result.markdown:
-            return escaped(result.text) if result.text else ""
-        return self._blocks(result.blocks) or clean(result.text)
+        text = self._blocks(result.blocks)
+        if text or not result.text:
+            return text
+        return clean(result.text) if result.markdown else escaped(result.text)
 
     def _blocks(self, blocks: tuple[Block, ...]) -> str:
         alternatives = captions(blocks)
-        parts = []
+        parts: list[str] = []
+        aside: list[str] = []
         for index, block in enumerate(blocks):
             if block.figure is not None:
                 alt = escape_inline(alternatives.get(index, "")[:_LONGEST_ALT]) or "Figure"
                 parts.append(f"![{alt}]({figure_path(self._document, block.figure)})")
-            text = to_markdown(elements(block))
-            if text and block.role in ASIDE:
-                parts.append(f"<!-- {ASIDE[block.role]} -->")
-            parts.append(text)
-        return "\n\n".join(filter(None, parts))
+            (aside if block.role in ASIDE else parts).append(to_markdown(elements(block)))
+        return "\n\n".join(filter(None, parts)) or "\n\n".join(filter(None, aside))
 
     def _write(self, *parts: str) -> None:
         self._out.write("".join(f"{part}\n\n" for part in parts if part).encode())

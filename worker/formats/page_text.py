@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 from ocrfleet.records.pages import Role
 from worker.formats.blocks import read
-from worker.formats.elements import Code, Element, Formula, Heading, Paragraph, to_plain
+from worker.formats.elements import Code, Element, Formula, Heading, Item, Paragraph, to_plain
 from worker.formats.inline import tex
 
 if TYPE_CHECKING:
     from ocrfleet.records.pages import Block
 
-#: What the text is told apart by, in a comment before it: it is part of the page, but not of what the page is about.
-ASIDE = {Role.HEADER: "header", Role.FOOTER: "footer", Role.PAGE_NUMBER: "number"}
+#: Parts of the page, but not of what the page is about.
+ASIDE = frozenset({Role.HEADER, Role.FOOTER, Role.PAGE_NUMBER})
 _LEVELS = {Role.TITLE: 1, Role.HEADING: 2}
 #: A heading of more characters is none, whatever the model calls it.
 _LONGEST_HEADING = 300
@@ -25,6 +25,8 @@ _DELIMITERS = (("$$", "$$"), ("\\[", "\\]"), ("\\(", "\\)"), ("$", "$"))
 
 def elements(block: Block) -> list[Element]:
     """Return what a block is made of: a heading, a formula or code where the model says so and writes mere words."""
+    if block.made and block.role is not Role.TABLE:
+        return _made(block)
     if block.role is Role.FORMULA and (formula := _formula(block.markdown)):
         return [formula]
     found = read(block.markdown)
@@ -34,6 +36,25 @@ def elements(block: Block) -> list[Element]:
         case [*parts] if block.role is Role.CODE and parts and not any(isinstance(part, Code) for part in parts):
             return _code(block.markdown) or found
     return found
+
+
+def _made(block: Block) -> list[Element]:
+    """Return what a block that was made of lines is: worker/engines/layout/blocks.py wrote it."""
+    lines = tuple(block.markdown.split("\n")) if block.markdown else ()
+    if not lines:
+        return []
+    if block.role in _LEVELS:
+        return [Heading(_LEVELS[block.role], " ".join(lines))]
+    if block.role is not Role.LIST:
+        return [Paragraph(lines)]
+    items: list[list[str]] = []
+    for line in lines:
+        if line.startswith(" ") and items:
+            items[-1].append(line.strip())
+        else:
+            items.append([line])
+    parts = ((*first.partition(" "), rest) for first, *rest in items)
+    return [Item(0, marker, (text, *rest)) for marker, _, text, rest in parts]
 
 
 def plain_text(block: Block) -> str:

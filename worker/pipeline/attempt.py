@@ -154,7 +154,14 @@ class Attempts:
         if step.text_layer is not TextLayer.IGNORE:
             own = await in_thread(own_text, rendered.words, image, step)
             if own is not None:
-                return result(**_status(own.rejection), text_layer=True, text=own.text, lines=own.lines)
+                parsed = Parsed(text=own.page.text, blocks=own.page.blocks)
+                return result(
+                    **_status(own.rejection),
+                    text_layer=True,
+                    text=parsed.text,
+                    lines=own.page.lines,
+                    blocks=await self._store_figures(page, image, parsed),
+                )
         if not step.number and self._router.has_routes(page):
             share = await in_thread(ink.share, image)
             routed = await self._router.by_route(image, ink=share, kind=rendered.kind)

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 from ocrfleet.errors import PermanentError, Reason
 from ocrfleet.profiles.profile import TextLayer
 from worker.pipeline.errors import StepSkippedError
+from worker.pipeline.printed_page import printed_page
 from worker.pipeline.verdict import check_script
 from worker.text_layer import trust
 
 if TYPE_CHECKING:
-    from ocrfleet.records.pages import Line
+    from worker.engines.layout.blocks import Page
     from worker.imaging.page_image import PageImage
     from worker.pipeline.retry import Step
     from worker.pipeline.verdict import Rejection
@@ -21,10 +22,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class OwnText:
-    """The text of a page's text layer, its lines, and why it is rejected."""
+    """The page that a text layer makes, and why its text is rejected."""
 
-    text: str
-    lines: tuple[Line, ...]
+    page: Page
     rejection: Rejection | None
 
 
@@ -37,10 +37,10 @@ def own_text(words: TextLayerWords | None, image: PageImage, step: Step) -> OwnT
     problem = "the page's own text can't be taken out" if words is None else trust.distrust(words, image)
     rejection = None
     if words is not None and problem is None:
-        text, lines = trust.reading(words, image)
-        rejection = check_script(text, step.profile.judgement)
+        page = printed_page(trust.printed_lines(words, image), image)
+        rejection = check_script(page.text, step.profile.judgement)
         if rejection is None or step.only_text_layer:
-            return OwnText(text, lines, rejection)
+            return OwnText(page, rejection)
     if step.text_layer is TextLayer.PREFER:
         return None
     if step.number:

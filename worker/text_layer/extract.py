@@ -19,6 +19,8 @@ _ROOM = MAX_MESSAGE * 7 // 8
 _MOST_PICTURES = 1000
 #: Decimals of a point: a hundredth is a thirtieth of a pixel at 300 dpi.
 _DECIMALS = 2
+#: Of a span's flags (TEXT_FONT_BOLD).
+_BOLD = 16
 
 
 def extract(document: PdfDocument, index: int) -> dict[str, Any]:
@@ -33,14 +35,16 @@ def extract(document: PdfDocument, index: int) -> dict[str, Any]:
         if not (0 < width < math.inf and 0 < height < math.inf):
             raise PermanentError(Reason.UNREADABLE, "the page has no size: its page box is damaged; export it again")
         # No flags: they keep ligatures and pictures, join hyphenated words, and take a glyph's number for a character.
-        found = page.get_textpage(flags=0).extractWORDS()
+        textpage = page.get_textpage(flags=0)
+        found = textpage.extractWORDS()
+        spans = _spans(textpage)
         words: list[list[Any]] = []
         room = _ROOM
         for *box, text, block, line, _ in found:
             on_page = _on_page(pymupdf.Rect(box) * page.rotation_matrix, width, height)
             if on_page is None:
                 continue
-            word = [text, on_page, block, line]
+            word = [text, on_page, block, line, *_font(spans.get((block, line), []), box)]
             room -= len(json.dumps(word)) + 2
             if room < 0:
                 break
@@ -53,6 +57,27 @@ def extract(document: PdfDocument, index: int) -> dict[str, Any]:
         ]
         whole = room >= 0 and len(drawn) <= _MOST_PICTURES and not lost_pdf_content()
     return {"width_pt": width, "height_pt": height, "words": words, "pictures": pictures, "whole": whole}
+
+
+def _spans(textpage: Any) -> dict[tuple[int, int], list[dict[str, Any]]]:
+    """Return the stretches of one font of each line, by the numbers of its block and, in that, of the line."""
+    return {
+        (block["number"], number): line["spans"]
+        for block in textpage.extractDICT()["blocks"]
+        for number, line in enumerate(block.get("lines", ()))
+    }
+
+
+def _font(spans: list[dict[str, Any]], box: list[float]) -> tuple[float, bool]:
+    """Return the size, in points, and the weight of the font that a word is set in; 0 where it can't be told."""
+    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    for span in spans:
+        left, top, right, bottom = span["bbox"]
+        if left <= x <= right and top <= y <= bottom:
+            bold = bool(span["flags"] & _BOLD) or "bold" in span["font"].lower()
+            size = float(span["size"])
+            return (round(size, _DECIMALS) if math.isfinite(size) else 0.0), bold
+    return 0.0, False
 
 
 def _on_page(box: Any, width: float, height: float) -> list[float] | None:

@@ -1,4 +1,4 @@
-"""The text that a PDF page has already: whether it can be trusted, and the page's text made of it.
+"""The text that a PDF page has already: whether it can be trusted, and the lines that it is made of.
 
 In doubt it is not: such a page is read, which costs no more than time. The numbers come from bench/text_layers.py.
 """
@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator
-from itertools import groupby
-from typing import TYPE_CHECKING
+from itertools import groupby, pairwise
+from statistics import median
+from typing import TYPE_CHECKING, NamedTuple
 
 from ocrfleet.records.pages import Line
 from worker.text_layer.alignment import crowded, overlay
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from worker.text_layer.alignment import Alignment
     from worker.text_layer.words import Box, Word
 
-__all__ = ["TextLayerWords", "distrust", "reading"]
+__all__ = ["PrintedLine", "TextLayerWords", "distrust", "printed_lines", "reading"]
 
 #: Share of a layer's characters that may be mapped to nothing: TeX's pieces of large brackets are, and 106 of 117 pages of
 #: mathematics have fewer.
@@ -55,6 +56,21 @@ _NO_CHARACTER = frozenset({"Cc", "Co", "Cn", "Cs"})
 _UNMAPPED = "\N{REPLACEMENT CHARACTER}"
 #: Two lines are in one row when they share this much of the lower one's height.
 _SHARED = 0.5
+#: White between two pieces of a row, in heights of a word's box: no justified line has such spaces.
+_PIECE = 1.5
+
+
+class PrintedLine(NamedTuple):
+    """A line of the page's own text."""
+
+    line: Line
+    #: which lines stand in one block, as MuPDF sees it: equal numbers
+    paragraph: int
+    #: whether it stands in one row with the line before
+    beside: bool
+    #: of most of its words' fonts, in points; 0 where it is not known
+    size: float
+    bold: bool
 
 
 def distrust(layer: TextLayerWords, image: PageImage) -> str | None:
@@ -77,26 +93,44 @@ def distrust(layer: TextLayerWords, image: PageImage) -> str | None:
     return why
 
 
-def reading(layer: TextLayerWords, image: PageImage) -> tuple[str, tuple[Line, ...]]:
-    """Return the page's text, with empty lines between paragraphs, and its lines, in pixels of the page image.
+def printed_lines(layer: TextLayerWords, image: PageImage) -> list[PrintedLine]:
+    """Return the lines of the page's text, in pixels of the page image, with the fonts that they are set in.
 
-    The order is MuPDF's: on the truths of bench/text_layers.py that of worker/engines/layout/reading_order.py has more errors. Pieces of
-    a row, as a table's cells, come on one line of text.
+    The order is MuPDF's: on the truths of bench/text_layers.py that of worker/engines/layout/reading_order.py has more
+    errors. Pieces of a row, as a table's cells, are lines that follow each other.
     """
     across, down = image.width / layer.width_pt, image.height / layer.height_pt
-    paragraphs: list[str] = []
-    lines: list[Line] = []
-    for block in _blocks(layer.words):
-        pieces: list[str] = []
+    lines: list[PrintedLine] = []
+    for number, block in enumerate(_blocks(layer.words)):
         before: Box | None = None
-        for text, box in block:
-            if before is not None:
-                pieces.append(" " if _in_one_row(before, box) else "\n")
-            pieces.append(text)
-            before = x0, y0, x1, y1 = box
-            lines.append(Line(text=text, box=(x0 * across, y0 * down, x1 * across, y1 * down)))
-        paragraphs.append("".join(pieces))
-    return "\n\n".join(paragraphs), tuple(lines)
+        for text, box, words in block:
+            x0, y0, x1, y1 = box
+            lines.append(
+                PrintedLine(
+                    Line(text=text, box=(x0 * across, y0 * down, x1 * across, y1 * down)),
+                    paragraph=number,
+                    beside=before is not None and _in_one_row(before, box),
+                    size=median(word.size for word in words),
+                    bold=all(word.bold for word in words),
+                )
+            )
+            before = box
+    return lines
+
+
+def reading(layer: TextLayerWords, image: PageImage) -> tuple[str, tuple[Line, ...]]:
+    """Return the page's text, with empty lines between paragraphs, and its lines, as `printed_lines` finds them.
+
+    Pieces of a row come on one line of text.
+    """
+    printed = printed_lines(layer, image)
+    text = ""
+    for before, line in zip([None, *printed], printed, strict=False):
+        parted = (
+            "" if before is None else "\n\n" if before.paragraph != line.paragraph else " " if line.beside else "\n"
+        )
+        text += parted + line.line.text
+    return text, tuple(line.line for line in printed)
 
 
 def _why_no_words(texts: Sequence[str], words: Sequence[str]) -> str | None:
@@ -129,14 +163,27 @@ def _why_elsewhere(lies: Alignment) -> str | None:
     return None
 
 
-def _blocks(words: Sequence[Word]) -> Iterator[list[tuple[str, Box]]]:
-    """Yield the lines of each block: text and box."""
+def _blocks(words: Sequence[Word]) -> Iterator[list[tuple[str, Box, list[Word]]]]:
+    """Yield the lines of each block: text, box and words."""
     for _, block in groupby(words, key=lambda word: word.block):
-        lines = [list(line) for _, line in groupby(block, key=lambda word: word.line)]
+        lines = [piece for _, line in groupby(block, key=lambda word: word.line) for piece in _pieces(list(line))]
         texts = [" ".join(filter(None, (_seen(word.text) for word in line))) for line in lines]
-        found = [(text, _around(line)) for text, line in zip(texts, lines, strict=True) if text]
+        found = [(text, _around(line), line) for text, line in zip(texts, lines, strict=True) if text]
         if found:
             yield found
+
+
+def _pieces(line: list[Word]) -> list[list[Word]]:
+    """Part a line where it is white for long: between the cells of a table, or a running head and its number."""
+    pieces = [line[:1]]
+    for before, word in pairwise(line):
+        x0, y0, x1, y1 = before.box
+        wide = max(word.box[0] - x1, x0 - word.box[2]) > _PIECE * (y1 - y0)
+        if wide and _in_one_row(before.box, word.box):
+            pieces.append([word])
+        else:
+            pieces[-1].append(word)
+    return pieces
 
 
 def _seen(text: str) -> str:

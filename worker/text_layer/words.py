@@ -24,6 +24,9 @@ class Word:
     #: which words stand in one block and, within that, on one line, as MuPDF sees it: equal numbers
     block: int
     line: int
+    #: of its font, in points; 0 where it is not known
+    size: float = 0.0
+    bold: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,9 +75,9 @@ def layer_of(answer: dict[str, Any]) -> TextLayerWords:
 
 def _word(value: Any, page: tuple[float, float]) -> Word:
     match value:
-        case [str(text), list(box), int(block), int(line)] if text:
+        case [str(text), list(box), int(block), int(line), float(size), bool(bold)] if text and math.isfinite(size):
             # Half a surrogate pair can't be stored.
-            return Word(text.encode(errors="replace").decode(), _box(box, page), block, line)
+            return Word(text.encode(errors="replace").decode(), _box(box, page), block, line, max(size, 0.0), bold)
         case _:
             raise _nonsense()
 

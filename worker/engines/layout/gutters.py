@@ -11,7 +11,11 @@ import numpy as np
 from worker.engines.layout import reading_order
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
+
+    from worker.engines.layout.geometry import Box
 
 #: Only lines of this many times their height may reach over a gutter: they would be two columns of fourteen letters.
 _CUTTABLE = 14.0
@@ -19,6 +23,11 @@ _CUTTABLE = 14.0
 _GAP = 0.6
 #: Columns of pixels that differ from the line's ground by less than this share of its contrast are empty.
 _EMPTY = 0.3
+#: Columns of pixels that all differ by this share are a rule's, where they are fewer than this share of the line's height.
+_FULL, _RULE = 0.5, 0.25
+#: A rule that runs down through a line is this many times as high; it may begin or end in this share of the line's height, and
+#: letters stand this far beside it.
+_LONG, _ENDS, _BESIDE = 2.5, 0.2, 0.08
 #: Lines are scaled to this height, in pixels, before empty columns are sought: averages the grain of paper away.
 _PROFILE_HEIGHT = 32
 
@@ -45,19 +54,23 @@ def around(quad: NDArray[np.float64]) -> tuple[float, float, float, float]:
 
 
 def cut_at_gutters(
-    crops: list[NDArray[np.uint8]], quads: NDArray[np.float64], angle: float
+    crops: list[NDArray[np.uint8]], quads: NDArray[np.float64], angle: float, rules: Sequence[Box] = ()
 ) -> tuple[list[NDArray[np.uint8]], NDArray[np.float64]]:
     """Cut the lines that the detector drew across a gutter; it does so where a gutter is hardly wider than a letter.
 
-    Each long line is first cut at all its wide gaps. Where the reading order sees a gutter between two pieces, the cut
-    stands; elsewhere it was a wide space.
+    Each long line is first cut at all its wide gaps, and where a rule runs down through it. Where the reading order sees a gutter between two pieces, the cut
+    stands; elsewhere it was a wide space. `rules` are printed lines down the page: through no line of text runs one.
     """
     width, height = extents(quads)
     # A piece is a line's number and where it begins and ends in it.
     pieces: list[tuple[int, float, float]] = []
+    sure: set[tuple[int, float]] = set()
     for number, crop in enumerate(crops):
-        wide = _gaps(crop) if width[number] > _CUTTABLE * height[number] else []
-        ends = [0.0, *(end for gap in wide for end in gap), 1.0]
+        ruled = _ruled(crop, quads[number], rules)
+        wide = _gaps_and_rules(crop) if width[number] > _CUTTABLE * height[number] else []
+        free = [gap for gap in wide if not any(gap[0] <= last and first <= gap[1] for first, last in ruled)]
+        sure |= {(number, last) for _, last in ruled}
+        ends = [0.0, *(end for gap in sorted([*free, *ruled]) for end in gap), 1.0]
         pieces += [(number, first, last) for first, last in zip(ends[::2], ends[1::2], strict=True)]
     if len(pieces) == len(crops):
         return crops, quads
@@ -65,7 +78,7 @@ def cut_at_gutters(
     parted = reading_order.parted(np.array(boxes), angle=angle)
     kept = [pieces[0]]
     for index, (number, first, last) in enumerate(pieces[1:]):
-        if number != kept[-1][0] or parted[index, index + 1]:
+        if number != kept[-1][0] or parted[index, index + 1] or (number, first) in sure:
             kept.append((number, first, last))
         else:
             kept[-1] = (number, kept[-1][1], last)
@@ -77,22 +90,52 @@ def cut_at_gutters(
     return cut_crops, np.array([_part(quads[number], first, last) for number, first, last in kept])
 
 
+def _ruled(crop: NDArray[np.uint8], quad: NDArray[np.float64], rules: Sequence[Box]) -> list[tuple[float, float]]:
+    """Return where rules run down through a line: (first, last) as shares of its width, none overlapping another."""
+    left, top, right, bottom = around(quad)
+    high = bottom - top
+    found: list[tuple[float, float]] = []
+    for x0, y0, x1, y1 in sorted(rules):
+        through = y0 < top + _ENDS * high and y1 > bottom - _ENDS * high and y1 - y0 > _LONG * high
+        if not through or x0 < left + high or x1 > right - high:
+            continue
+        # A skewed rule's box is wider than the rule: it is where the line is darkest.
+        share = crop.shape[1] / (right - left)
+        first, last = int((x0 - left) * share), int((x1 - left) * share) + 1
+        darkest = first + int(crop[:, first:last].mean(axis=(0, 2)).argmin())
+        margin = _BESIDE * crop.shape[0]
+        begin, end = (darkest - margin) / crop.shape[1], (darkest + margin) / crop.shape[1]
+        if not found or begin > found[-1][1]:
+            found.append((begin, end))
+    return found
+
+
 def _part(quad: NDArray[np.float64], first: float, last: float) -> NDArray[np.float64]:
     """Return the corners of the part of a line from `first` to `last`, as shares of its width."""
     top, bottom = quad[1] - quad[0], quad[2] - quad[3]
     return np.array([quad[0] + first * top, quad[0] + last * top, quad[3] + last * bottom, quad[3] + first * bottom])
 
 
-def _gaps(crop: NDArray[np.uint8]) -> list[tuple[float, float]]:
-    """Return where the image of a line is empty for long: (first, last) as shares of its width."""
+def _gaps_and_rules(crop: NDArray[np.uint8]) -> list[tuple[float, float]]:
+    """Return where the image of a line is empty for long, or inked from top to bottom: (first, last) as shares of its width."""
     width = max(round(crop.shape[1] * _PROFILE_HEIGHT / crop.shape[0]), 1)
     grey = cv2.resize(cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY), (width, _PROFILE_HEIGHT), interpolation=cv2.INTER_AREA)
     grey = grey[_PROFILE_HEIGHT // 8 : -_PROFILE_HEIGHT // 8].astype(np.float32)  # without its neighbours' letters
     ground = np.median(grey)
     contrast = np.abs(np.percentile(grey, (2, 98)) - ground).max()
-    empty = np.abs(grey - ground).max(axis=0) < _EMPTY * contrast
-    # Where the mask changes, a run begins or ends; those at the line's own ends are no gaps.
-    edges = np.flatnonzero(np.diff(np.concatenate(([False], empty, [False])).astype(np.int8)))
-    runs = edges.reshape(-1, 2)
-    inner = (runs[:, 0] > 0) & (runs[:, 1] < width) & (runs[:, 1] - runs[:, 0] > _GAP * _PROFILE_HEIGHT)
-    return [(first / width, last / width) for first, last in runs[inner].tolist()]
+    off = np.abs(grey - ground)
+    gaps = _runs(off.max(axis=0) < _EMPTY * contrast)
+    rules = _runs(off.min(axis=0) > _FULL * contrast)
+    found = [
+        *gaps[np.ptp(gaps, axis=1) > _GAP * _PROFILE_HEIGHT].tolist(),
+        *rules[np.ptp(rules, axis=1) < _RULE * _PROFILE_HEIGHT].tolist(),
+    ]
+    return [(first / width, last / width) for first, last in sorted(found)]
+
+
+def _runs(mask: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Return where runs of a mask begin and end, shape (n, 2), but for those at its own ends."""
+    # Where the mask changes, a run begins or ends.
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], mask, [False])).astype(np.int8))).reshape(-1, 2)
+    inner: NDArray[np.intp] = edges[(edges[:, 0] > 0) & (edges[:, 1] < len(mask))]
+    return inner

@@ -1,4 +1,4 @@
-"""Pages that were scanned lying on their side or on their head: turn the image, and turn the boxes back."""
+"""Pages that were scanned lying on their side or on their head: read the turned image, and turn the boxes back."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ocrfleet.records.pages import Line
-from worker.engines.layout.reading_order import Paragraph
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from worker.engines.layout.geometry import Box
 
 #: A box this many times higher than wide is a line that runs up or down, or a column of Japanese.
 _TALL = 2.0
@@ -27,15 +28,13 @@ _AS_GOOD = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What was read of an image in one position. `paragraphs` are in reading order in that position."""
+    """What was read of an image in one position, in no order."""
 
-    paragraphs: list[Paragraph]
+    lines: list[Line]
     #: 0..1: the mean of all that was found, kept or not, by its length
     confidence: float
-
-    @property
-    def lines(self) -> list[Line]:
-        return [line for rows in self.paragraphs for row in rows for line in row]
+    #: the skew in that position, in degrees, positive when lines sink to the right
+    angle: float = 0.0
 
     @property
     def score(self) -> float:
@@ -45,11 +44,12 @@ class Reading:
 
 def read_upright(
     pixels: NDArray[np.uint8], read: Callable[[NDArray[np.uint8]], tuple[Reading, NDArray[np.float64]]]
-) -> Reading:
+) -> tuple[Reading, int]:
     """Read an image, and where lines run up or down or nothing much was read, turned as well; return the best reading.
 
-    `read` returns a reading and the sizes (width, height) of the boxes that it found, shape (n, 2). The boxes that are
-    returned are those of the image as it was given. An upright page costs nothing.
+    `read` returns a reading and the sizes (width, height) of the boxes that it found, shape (n, 2). Beside the reading
+    stands by how many quarters the image was turned for it, counter-clockwise; its boxes are of the turned image. An upright
+    page costs nothing.
     """
     given, sizes = read(pixels)
     turns: tuple[int, ...] = ()
@@ -60,8 +60,8 @@ def read_upright(
     readings = [(read(np.ascontiguousarray(np.rot90(pixels, quarter)))[0], quarter) for quarter in turns]
     turned, quarter = max(readings, key=lambda reading: reading[0].score, default=(given, 0))
     if not quarter or turned.confidence < _SURE or turned.score < _AS_GOOD * given.score:
-        return given
-    return _back(turned, quarter, width=pixels.shape[1], height=pixels.shape[0])
+        return given, 0
+    return turned, quarter
 
 
 def _mostly_tall(sizes: NDArray[np.float64]) -> bool:
@@ -73,17 +73,14 @@ def _mostly_tall(sizes: NDArray[np.float64]) -> bool:
     return bool(length[tall].sum() > length.sum() / 2)
 
 
-def _back(reading: Reading, quarter: int, *, width: int, height: int) -> Reading:
-    """Return the reading with the boxes of the image before it was turned (counter-clockwise, by `quarter` turns)."""
-
-    def box(line: Line) -> Line:
-        x0, y0, x1, y1 = line.box
-        moved = {
-            1: (width - y1, x0, width - y0, x1),
-            2: (width - x1, height - y1, width - x0, height - y0),
-            3: (y0, height - x1, y1, height - x0),
-        }[quarter]
-        return line.model_copy(update={"box": tuple(round(value, 1) for value in moved)})
-
-    turned = [[[box(line) for line in row] for row in rows] for rows in reading.paragraphs]
-    return Reading(turned, reading.confidence)
+def back(box: Box, quarter: int, *, width: int, height: int) -> Box:
+    """Return a box of a turned image where it was before; `width` and `height` are of the image as it was given."""
+    x0, y0, x1, y1 = box
+    moved = {
+        0: box,
+        1: (width - y1, x0, width - y0, x1),
+        2: (width - x1, height - y1, width - x0, height - y0),
+        3: (y0, height - x1, y1, height - x0),
+    }[quarter]
+    left, top, right, bottom = (round(value, 1) for value in moved)
+    return left, top, right, bottom

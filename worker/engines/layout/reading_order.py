@@ -10,11 +10,17 @@ first; sort topologically. Two things differ:
   page (a cycle) this still gives one place to each line, where a topological sort finds none.
 
 A white strip with short text beside it is a table's, not a gutter: tables are read row by row.
+
+What else a page shows of its columns is taken where it is known (`Marks`): a rule across several columns ends their gutters,
+so that what stands above it is read first, as on the front page of a newspaper; a rule down the page is a gutter; what
+stands beside a region of running text is none of its lines.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ocrfleet.records.pages import Line
+    from worker.engines.layout.geometry import Box
 
 #: Lines that follow each other in one row, left to right: fragments of a line, or cells of a table.
 Row = list["Line"]
@@ -42,6 +49,10 @@ _GUTTER_ROWS = 4
 _PARTED_ROWS = 6
 #: Text beside a gutter is this wide in the median, about fourteen letters; cells of tables are narrower.
 _COLUMN_WIDTH = 7.0
+#: A rule between columns has so many lines on each side at least, and this share of lines across it at most.
+_RULE_LINES, _RULE_CROSSED = 3, 0.1
+#: A region of running text has so many lines at least; what stands beside it is as wide in the median, or no text.
+_REGION_LINES, _BESIDE_WIDTH = 3, 4.0
 #: A white band of this height across the page ends a gutter with fewer than two rows beyond: running heads and feet.
 _BAND, _BAND_ROWS = 1.25, 2
 #: A line lies across a gutter when it reaches this far to both sides; what reaches less far is a box drawn too large.
@@ -50,8 +61,27 @@ _ACROSS = 0.8
 _SLACK = 0.3
 #: A paragraph begins after a gap that exceeds the page's median gap by this much, …
 _PARAGRAPH_GAP = 0.5
+#: The usual gap is no wider than this: on a page of few lines far apart, no gap is one between the lines of a paragraph.
+_WIDEST_GAP = 4.0
 #: … or with a row that begins this much further right than the rows above and below it.
 _INDENT = 0.8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Marks:
+    """What a page shows of its columns, beside its lines."""
+
+    #: rules, and whatever else no column goes over
+    across: Sequence[Box] = ()
+    #: rules that may stand between columns
+    down: Sequence[Box] = ()
+    #: regions of running text, each within one column
+    regions: Sequence[Box] = ()
+    #: where columns are parted, whatever is beside
+    gutters: Sequence[Box] = ()
+
+
+_NOTHING = Marks()
 
 
 class _Boxes:
@@ -78,17 +108,23 @@ class _Boxes:
         self.row_mate: NDArray[np.bool_] = left_of & (shared > _SHARED * lower)
 
 
-def order(lines: Sequence[Line], *, angle: float = 0.0) -> list[Paragraph]:
+def order(lines: Sequence[Line], *, angle: float = 0.0, marks: Marks = _NOTHING) -> list[Paragraph]:
     """Return the page's paragraphs, each a list of rows, each a list of lines left to right; each line once.
 
-    `angle` is the page's skew in degrees, positive when lines sink to the right. The result depends on boxes and
-    angle alone: lines with equal boxes keep their order.
+    `angle` is the page's skew in degrees, positive when lines sink to the right. The result depends on boxes, angle and
+    marks alone: lines with equal boxes keep their order.
     """
     if not lines:
         return []
     lines = sorted(lines, key=lambda line: line.box)  # so that every tie below is broken by geometry
     boxes = _Boxes(np.array([line.box for line in lines], dtype=np.float64), angle)
-    across = _across_gutter(boxes, rows=_GUTTER_ROWS)
+    across = _across_gutter(boxes, rows=_GUTTER_ROWS, stops=_turned(marks.across, angle))
+    for box in _between(marks.down, marks.across):
+        across |= _across_rule(boxes, box)
+    for box in marks.regions:
+        across |= _beside_region(boxes, box)
+    for box in marks.gutters:
+        across |= _parted_at(boxes, box)[0]
     same_row = boxes.row_mate & ~across
     left_first = across | same_row
     settled = left_first | left_first.T
@@ -114,7 +150,7 @@ def parted(boxes: NDArray[np.float64], *, angle: float = 0.0) -> NDArray[np.bool
     """
     if not len(boxes):
         return np.zeros((0, 0), dtype=np.bool_)
-    return _across_gutter(_Boxes(boxes, angle), rows=_PARTED_ROWS)
+    return _across_gutter(_Boxes(boxes, angle), rows=_PARTED_ROWS, stops=_turned((), angle))
 
 
 def text_of(paragraphs: Sequence[Paragraph]) -> str:
@@ -122,8 +158,64 @@ def text_of(paragraphs: Sequence[Paragraph]) -> str:
     return "\n\n".join("\n".join(" ".join(line.text for line in row) for row in rows) for rows in paragraphs)
 
 
-def _across_gutter(boxes: _Boxes, *, rows: int) -> NDArray[np.bool_]:
-    """Return [a, b]: a gutter runs between a and b, and a is left of it. `rows` with text on both sides make a gutter."""
+def _turned(rules: Sequence[Box], angle: float) -> NDArray[np.float64]:
+    """Return rules across the page, turned upright, as (left, right, y), shape (n, 3)."""
+    box, turn = np.array(rules, dtype=np.float64).reshape(-1, 4), math.radians(angle)
+    x, y, half = (box[:, 0] + box[:, 2]) / 2, (box[:, 1] + box[:, 3]) / 2, (box[:, 2] - box[:, 0]) / 2
+    middle = x * math.cos(turn) + y * math.sin(turn)
+    return np.stack((middle - half, middle + half, y * math.cos(turn) - x * math.sin(turn)), axis=1)
+
+
+def _between(down: Sequence[Box], across: Sequence[Box]) -> list[Box]:
+    """Return the parts of rules down the page that lie between those across it."""
+    parts: list[Box] = []
+    for x0, y0, x1, y1 in down:
+        x = (x0 + x1) / 2
+        cuts = sorted((top + bottom) / 2 for left, top, right, bottom in across if left < x < right)
+        ends = [y0, *(y for y in cuts if y0 < y < y1), y1]
+        parts += [(x0, top, x1, bottom) for top, bottom in pairwise(ends)]
+    return parts
+
+
+def _parted_at(boxes: _Boxes, box: Box) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_], float]:
+    """Return [a, b] for lines on both sides of an upright strip; which are left and right; and the share that crosses it."""
+    x, reach = (box[0] + box[2]) / 2, _ACROSS * boxes.unit
+    level = (boxes.y > box[1]) & (boxes.y < box[3])
+    crossing = level & (boxes.left < x - reach) & (boxes.right > x + reach)
+    left, right = level & ~crossing & (boxes.x < x), level & ~crossing & (boxes.x > x)
+    return np.outer(left, right), left, right, float(crossing.sum() / max(level.sum(), 1))
+
+
+def _across_rule(boxes: _Boxes, rule: Box) -> NDArray[np.bool_]:
+    """Return [a, b] where a rule down the page parts columns of text: a table's cells are narrower."""
+    across, left, right, crossed = _parted_at(boxes, rule)
+    lines = min(left.sum(), right.sum())
+    if lines < _RULE_LINES or crossed > _RULE_CROSSED:
+        return np.zeros_like(across)
+    wide = (boxes.right - boxes.left) / boxes.unit
+    return across & (min(np.median(wide[left]), np.median(wide[right])) >= _COLUMN_WIDTH)
+
+
+def _beside_region(boxes: _Boxes, region: Box) -> NDArray[np.bool_]:
+    """Return [a, b] where one of the two is in a region of running text, and the other stands beside it as text does."""
+    x0, y0, x1, y1 = region
+    across = np.zeros((len(boxes.x), len(boxes.x)), dtype=np.bool_)
+    wide, slack = (boxes.right - boxes.left) / boxes.unit, _SLACK * boxes.unit
+    inside = (boxes.x > x0) & (boxes.x < x1) & (boxes.y > y0) & (boxes.y < y1)
+    if inside.sum() < _REGION_LINES or np.median(wide[inside]) < _COLUMN_WIDTH:
+        return across
+    level = (boxes.bottom > y0 + slack) & (boxes.top < y1 - slack) & ~inside
+    for beside, on_left in ((level & (boxes.right < x0 + slack), True), (level & (boxes.left > x1 - slack), False)):
+        if beside.sum() > 1 and np.median(wide[beside]) >= _BESIDE_WIDTH:
+            across |= np.outer(beside, inside) if on_left else np.outer(inside, beside)
+    return across
+
+
+def _across_gutter(boxes: _Boxes, *, rows: int, stops: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return [a, b]: a gutter runs between a and b, and a is left of it. `rows` with text on both sides make a gutter.
+
+    `stops` are rules across the page (left, right, y): they end a gutter as lines across it do.
+    """
     count = len(boxes.x)
     # Each line with a neighbour on its left proposes a gutter just before its left edge: columns are flush left.
     ends = np.where(boxes.beside, boxes.right[:, None], -np.inf)
@@ -134,12 +226,17 @@ def _across_gutter(boxes: _Boxes, *, rows: int) -> NDArray[np.bool_]:
     gutter_x = boxes.left[right] - _SLACK * boxes.unit
     seed_y = boxes.y[right]
 
-    # It runs up and down to the next line that lies across it, …
+    # It runs up and down to the next line, or rule, that lies across it, …
     reach = _ACROSS * boxes.unit
     crosses = (boxes.left[None, :] < gutter_x[:, None] - reach) & (boxes.right[None, :] > gutter_x[:, None] + reach)
     above = boxes.y[None, :] < seed_y[:, None]
     top = np.where(crosses & above, boxes.y[None, :], -np.inf).max(axis=1)
     bottom = np.where(crosses & ~above, boxes.y[None, :], np.inf).min(axis=1)
+    if len(stops):
+        over = (stops[:, 0] < gutter_x[:, None] - reach) & (stops[:, 1] > gutter_x[:, None] + reach)
+        higher = stops[:, 2] < seed_y[:, None]
+        top = np.maximum(top, np.where(over & higher, stops[:, 2], -np.inf).max(axis=1))
+        bottom = np.minimum(bottom, np.where(over & ~higher, stops[:, 2], np.inf).min(axis=1))
     inside = (boxes.y[None, :] > top[:, None]) & (boxes.y[None, :] < bottom[:, None]) & ~crosses
     spanned = (boxes.right[left][None, :] <= gutter_x[:, None] + _SLACK * boxes.unit) & (
         boxes.left[right][None, :] >= gutter_x[:, None]
@@ -187,7 +284,7 @@ def _paragraphs(rows: list[list[int]], boxes: _Boxes) -> list[list[list[int]]]:
     # Whether a row stands below the one before it in the same column; where not, their distance tells nothing.
     below = (top[1:] > top[:-1]) & (left[1:] < right[:-1]) & (left[:-1] < right[1:])
     gap = top[1:] - bottom[:-1]
-    usual = float(np.median(gap[below])) if below.any() else 0.0
+    usual = min(float(np.median(gap[below])), _WIDEST_GAP * boxes.unit) if below.any() else 0.0
     wide = below & (gap > usual + _PARAGRAPH_GAP * boxes.unit)
     step = np.where(below, left[1:] - left[:-1], np.inf)  # how far a row begins right of the row above it
     further = np.append(left[1:-1] - left[2:], -np.inf)[: len(step)]  # … and of the row below it

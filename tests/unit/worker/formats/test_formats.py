@@ -610,15 +610,18 @@ def test_roles_make_headings_formulas_and_code_of_mere_words() -> None:
     )
 
 
-def test_running_heads_are_kept_and_told_apart() -> None:
+def test_running_heads_are_left_out_unless_the_page_has_nothing_else() -> None:
+    head = Block(label="header", role=Role.HEADER, markdown="THE TITLE")
+    number = Block(label="page_number", role=Role.PAGE_NUMBER, markdown="12")
     text = of_blocks(
-        Block(label="header", role=Role.HEADER, markdown="THE TITLE"),
+        head,
         Block(label="text", role=Role.TEXT, markdown="Text."),
-        Block(label="page_number", role=Role.PAGE_NUMBER, markdown="12"),
+        number,
         Block(label="footer", role=Role.FOOTER),
     )
 
-    assert text == "<!-- header -->\n\nTHE TITLE\n\nText.\n\n<!-- number -->\n\n12"
+    assert text == "Text."
+    assert of_blocks(head, number) == "THE TITLE\n\n12"
 
 
 def test_a_page_whose_blocks_say_nothing_has_its_text() -> None:

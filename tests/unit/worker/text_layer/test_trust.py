@@ -455,7 +455,7 @@ def test_a_layer_has_the_errors_of_rendering(pool: RenderPool, tmp_path: Path) -
 ANSWER = {
     "width_pt": 100.0,
     "height_pt": 200.0,
-    "words": [["word", [1.0, 2.0, 30.0, 12.0], 0, 0]],
+    "words": [["word", [1.0, 2.0, 30.0, 12.0], 0, 0, 10.0, True]],
     "pictures": [[0.0, 0.0, 100.0, 200.0]],
     "whole": True,
 }
@@ -465,7 +465,7 @@ def test_an_honest_answer_becomes_a_layer() -> None:
     assert layer_of(ANSWER) == TextLayerWords(
         width_pt=100,
         height_pt=200,
-        words=(Word("word", (1, 2, 30, 12), 0, 0),),
+        words=(Word("word", (1, 2, 30, 12), 0, 0, 10.0, bold=True),),
         pictures=((0, 0, 100, 200),),
         whole=True,
     )

@@ -1,0 +1,31 @@
+"""The page that a PDF's own text makes: the order of its lines, and the roles that their fonts and places tell."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from worker.engines.layout.blocks import Page, arrange_in_order
+from worker.engines.layout.roles import Style
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from worker.engines.layout.reading_order import Paragraph
+    from worker.imaging.page_image import PageImage
+    from worker.text_layer.trust import PrintedLine
+
+
+def printed_page(lines: Sequence[PrintedLine], image: PageImage) -> Page:
+    """Return the page that the lines of a text layer make, which are in pixels of the page image and in reading order."""
+    paragraphs: list[Paragraph] = []
+    for _, block in groupby(lines, key=lambda line: line.paragraph):
+        rows: Paragraph = []
+        for line in block:
+            if line.beside and rows:
+                rows[-1].append(line.line)
+            else:
+                rows.append([line.line])
+        paragraphs.append(rows)
+    styles = {line.line.box: Style(line.size, bold=line.bold) for line in lines if line.size}
+    return arrange_in_order(paragraphs, image.pixels, styles=styles or None)
