@@ -20,8 +20,8 @@ from ocrfleet import keys
 from ocrfleet.broker.celery_app import make_app
 from ocrfleet.broker.ledger import Ledger
 from ocrfleet.profiles.profile import RAPIDOCR
-from ocrfleet.records.base import Priority
 from ocrfleet.records.documents import Kind, Manifest, Marker, Source
+from ocrfleet.records.priority import Priority
 from ocrfleet.settings import Settings
 from ocrfleet.storage.store import FolderStore
 from producer.control.dispatcher import Dispatcher

@@ -12,7 +12,8 @@ from typing import Literal
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from ocrfleet.records.base import Collection, Priority
+from ocrfleet.records.base import Collection
+from ocrfleet.records.priority import Priority
 
 
 class VllmSettings(BaseSettings):

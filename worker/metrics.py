@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from ocrfleet.profiles.profile import Profile
-    from ocrfleet.records.base import Priority
     from ocrfleet.records.pages import PageResult
+    from ocrfleet.records.priority import Priority
     from worker.engines.base import Recognition
 
 _RENDERER_FAULTS = (Reason.RENDER_CRASHED, Reason.RENDER_DEADLINE, Reason.RENDER_MEMORY, Reason.INTERNAL_ERROR)

@@ -21,8 +21,8 @@ from kombu.exceptions import KombuError, OperationalError
 from ocrfleet import keys
 from ocrfleet.errors import TransientError
 from ocrfleet.metrics import definitions as metrics
-from ocrfleet.records.base import Priority
 from ocrfleet.records.messages import AssemblyJob, IntakeJob, Message, PageJob
+from ocrfleet.records.priority import Priority
 
 if TYPE_CHECKING:
     from ocrfleet.settings import Settings

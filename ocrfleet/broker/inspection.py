@@ -13,8 +13,8 @@ import redis
 from ocrfleet import keys
 from ocrfleet.broker.celery_app import MESSAGES, publish_errors
 from ocrfleet.errors import PermanentError
-from ocrfleet.records.base import Priority
 from ocrfleet.records.messages import AssemblyJob, IntakeJob, Message, PageJob
+from ocrfleet.records.priority import Priority
 
 
 class MessageInspector:

@@ -6,7 +6,6 @@ import hashlib
 import math
 from contextlib import suppress
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -57,13 +56,6 @@ class Record(BaseModel):
 def problems_of(error: ValidationError) -> str:
     """Return the errors of a record in words, without its content."""
     return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
-
-
-class Priority(StrEnum):
-    """Priority of a document: interactive ones are dispatched before bulk ones, and have their own queues."""
-
-    INTERACTIVE = "interactive"
-    BULK = "bulk"
 
 
 def digest_of(*parts: str) -> str:

@@ -13,7 +13,8 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from ocrfleet.errors import PermanentError, Reason
-from ocrfleet.records.base import Digest, DocumentId, Generation, Moment, PageNumber, Priority, Record, digest_of
+from ocrfleet.records.base import Digest, DocumentId, Generation, Moment, PageNumber, Record, digest_of
+from ocrfleet.records.priority import Priority
 
 
 class Kind(StrEnum):

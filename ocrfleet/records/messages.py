@@ -7,16 +7,8 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from ocrfleet.errors import PermanentError, Reason
-from ocrfleet.records.base import (
-    SCHEMA_VERSION,
-    Digest,
-    DocumentId,
-    Generation,
-    PageNumber,
-    Priority,
-    Record,
-    problems_of,
-)
+from ocrfleet.records.base import SCHEMA_VERSION, Digest, DocumentId, Generation, PageNumber, Record, problems_of
+from ocrfleet.records.priority import Priority
 
 
 class Message(Record):

@@ -7,7 +7,8 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from ocrfleet.markdown.style import Style, Tables
-from ocrfleet.records.base import Collection, Digest, DocumentId, Moment, PageNumber, Priority, Record, digest_of
+from ocrfleet.records.base import Collection, Digest, DocumentId, Moment, PageNumber, Record, digest_of
+from ocrfleet.records.priority import Priority
 
 
 class MarkdownOptions(Record):

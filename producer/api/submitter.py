@@ -19,7 +19,8 @@ from ocrfleet import keys
 from ocrfleet.errors import DamagedRecordError, NotFoundError, PermanentError, Reason
 from ocrfleet.markdown.style import Tables
 from ocrfleet.profiles.models import named
-from ocrfleet.records.base import Collection, Priority, moment
+from ocrfleet.records.base import Collection, moment
+from ocrfleet.records.priority import Priority
 from ocrfleet.records.submissions import IntakeOutcome, SourceReference, SubmissionOptions
 from ocrfleet.s3 import client as s3
 from ocrfleet.sources.sources import OwnOutputError, Sources, uri_of_upload

@@ -16,7 +16,8 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from ocrfleet.broker.ledger import Ledger
 from ocrfleet.markdown.style import Tables
 from ocrfleet.profiles.profile import Profile
-from ocrfleet.records.base import Priority, digest_of
+from ocrfleet.records.base import digest_of
+from ocrfleet.records.priority import Priority
 from ocrfleet.s3.client import SCHEME
 from ocrfleet.sources.sources import Sources
 from ocrfleet.storage.open import open_store

@@ -15,7 +15,7 @@ from ocrfleet.markdown.style import Tables
 from ocrfleet.metrics import definitions as metrics
 from ocrfleet.metrics.exposition import Exposition, served
 from ocrfleet.profiles.profile import Profile
-from ocrfleet.records.base import Priority
+from ocrfleet.records.priority import Priority
 from ocrfleet.storage.open import open_store
 from producer.cli.options import JoinHyphensOption, TablesOption, read_settings, read_submission_options, with_profile
 from producer.errors import UsageError

@@ -19,9 +19,9 @@ import structlog
 from ocrfleet import keys
 from ocrfleet.broker.celery_app import publish_assembly, publish_pages, ranges
 from ocrfleet.errors import DamagedRecordError, NotFoundError
-from ocrfleet.records.base import Priority
 from ocrfleet.records.documents import Manifest, Marker
 from ocrfleet.records.messages import PageJob
+from ocrfleet.records.priority import Priority
 from ocrfleet.storage.page_records import seed_ledger
 from producer.state.active import ActiveDocument
 from producer.state.backlog import count_waiting

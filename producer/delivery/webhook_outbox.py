@@ -6,7 +6,6 @@ event at least once, and recognises a second time by the delivery's id.
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,8 +21,8 @@ from pydantic import Field
 from ocrfleet import keys
 from ocrfleet.errors import DamagedRecordError, NotFoundError, TransientError
 from ocrfleet.records.base import Moment, Record, digest_of
-from ocrfleet.s3 import client as s3
 from producer.delivery.webhook import DeliveryResult, WebhookClient
+from producer.delivery.webhook_event import webhook_event
 
 if TYPE_CHECKING:
     from ocrfleet.records.documents import Status
@@ -69,7 +68,7 @@ class WebhookOutbox:
         delivery = WebhookDelivery(
             id=digest_of(status.document, str(status.generation), submission.digest)[:32],
             url=submission.terms.callback,
-            body=_body(status, submission),
+            body=webhook_event(status, submission),
             first=self._clock().strftime(_MOMENT),
         )
         # Due since the submission: the same key each time, so that a repetition adds nothing.
@@ -144,24 +143,3 @@ class WebhookSender:
             self._outbox.record(key, delivery, result, reason)
         except TransientError as error:  # still due: it is sent again
             log.warning("webhook.result_not_stored", delivery=delivery.id, error=str(error))
-
-
-def _body(status: Status, submission: Submission) -> str:
-    event = {
-        "type": "document.ended",
-        "timestamp": datetime.now(UTC).isoformat(timespec="seconds"),
-        "data": {
-            "document": status.document,
-            "generation": status.generation,
-            "status": status.status,
-            "total": status.total,
-            "done": status.done,
-            "failed": len(status.failures),
-            "problem": status.problem.model_dump(mode="json") if status.problem else None,
-            "name": submission.name,
-            "source": s3.as_typed(submission.uri),
-            "collection": submission.terms.collection,
-            "results": submission.terms.results,
-        },
-    }
-    return json.dumps(event, ensure_ascii=False)

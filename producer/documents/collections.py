@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ocrfleet import keys
 from ocrfleet.errors import DamagedRecordError, NotFoundError, TransientError
-from ocrfleet.records.base import Priority
+from ocrfleet.records.priority import Priority
 from ocrfleet.records.submissions import IntakeBatch, Submission
 from producer.delivery.finisher import Undelivered
 from producer.documents.lookup import DocumentFacts, Lookup, reasons_of

@@ -9,7 +9,7 @@ from itertools import chain, islice, takewhile
 from typing import TYPE_CHECKING
 
 from ocrfleet import keys
-from ocrfleet.records.base import Priority
+from ocrfleet.records.priority import Priority
 from producer.documents.lookup import MOST, Lookup
 from producer.documents.views import ENDED, OPEN, Documents, DocumentSummary, State
 from producer.errors import UnanswerableError

@@ -7,8 +7,9 @@ from enum import StrEnum
 from pydantic import Field
 
 from ocrfleet.errors import Reason
-from ocrfleet.records.base import Digest, DocumentId, Moment, Priority
+from ocrfleet.records.base import Digest, DocumentId, Moment
 from ocrfleet.records.documents import Failure, Problem
+from ocrfleet.records.priority import Priority
 from producer.state.quarantine import View
 
 

@@ -17,7 +17,7 @@ from ocrfleet import keys
 from ocrfleet.broker.celery_app import publish_intake
 from ocrfleet.broker.inspection import MessageInspector
 from ocrfleet.metrics import definitions as metrics
-from ocrfleet.records.base import Priority
+from ocrfleet.records.priority import Priority
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

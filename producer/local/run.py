@@ -24,8 +24,9 @@ from ocrfleet.broker.celery_app import make_app
 from ocrfleet.broker.ledger import Ledger
 from ocrfleet.errors import DamagedRecordError, NotFoundError, TransientError
 from ocrfleet.markdown.style import AS_STORED, Style
-from ocrfleet.records.base import Priority, digest_of
+from ocrfleet.records.base import digest_of
 from ocrfleet.records.documents import DocumentStatus, Status
+from ocrfleet.records.priority import Priority
 from ocrfleet.records.submissions import SubmissionOptions
 from ocrfleet.storage.store import FolderStore
 from producer.control.dispatcher import Dispatcher

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from ocrfleet.errors import Reason
 from ocrfleet.metrics import definitions as metrics
-from ocrfleet.records.base import Priority, registered_at
+from ocrfleet.records.base import registered_at
+from ocrfleet.records.priority import Priority
 from producer.monitoring.inventory import Inventory, take_inventory
 from producer.state.leader import is_led
 from producer.state.speed import seconds_for, speed

@@ -9,7 +9,8 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from ocrfleet import keys
-from ocrfleet.records.base import Priority, registered_at
+from ocrfleet.records.base import registered_at
+from ocrfleet.records.priority import Priority
 
 if TYPE_CHECKING:
     from ocrfleet.storage.store import ObjectStore

@@ -16,8 +16,8 @@ import structlog
 from ocrfleet import keys
 from ocrfleet.broker.ledger import Ledger
 from ocrfleet.errors import DamagedRecordError, NotFoundError, OcrfleetError, TransientError
-from ocrfleet.records.base import Priority
 from ocrfleet.records.documents import Marker
+from ocrfleet.records.priority import Priority
 from ocrfleet.storage.store import ObjectStore
 from producer.state.speed import speed
 

@@ -13,9 +13,9 @@ from ocrfleet.broker.celery_app import publish_pages
 from ocrfleet.broker.inspection import MessageInspector
 from ocrfleet.errors import Reason
 from ocrfleet.profiles.profile import resolve
-from ocrfleet.records.base import Priority
 from ocrfleet.records.documents import DocumentStatus, Manifest, Marker, Status
 from ocrfleet.records.messages import PageJob
+from ocrfleet.records.priority import Priority
 from producer.control.dispatcher import Dispatcher
 from producer.control.sweep import Sweep
 from tests.support.servers import Valkey

@@ -18,7 +18,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from ocrfleet.broker.celery_app import queue_names
-from ocrfleet.records.base import Priority
+from ocrfleet.records.priority import Priority
 from ocrfleet.records.submissions import SourceReference, SubmissionOptions
 from ocrfleet.sources.sources import uri_of
 from producer.intake.batches import IntakeBatches

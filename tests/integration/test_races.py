@@ -14,10 +14,10 @@ from ocrfleet import keys
 from ocrfleet.broker.celery_app import publish_assembly, publish_pages
 from ocrfleet.broker.ledger import Mark
 from ocrfleet.errors import Reason, TransientError
-from ocrfleet.records.base import Priority
 from ocrfleet.records.documents import DocumentStatus, Manifest, Status
 from ocrfleet.records.messages import PageJob
 from ocrfleet.records.pages import PageResult, PageStatus
+from ocrfleet.records.priority import Priority
 from ocrfleet.storage import page_records as results
 from ocrfleet.storage.page_records import record_pages
 from producer.control.dispatcher import Dispatcher

@@ -9,9 +9,9 @@ from ocrfleet import keys
 from ocrfleet.broker.ledger import Ledger
 from ocrfleet.errors import Reason
 from ocrfleet.profiles.profile import RAPIDOCR
-from ocrfleet.records.base import Priority
 from ocrfleet.records.documents import DocumentStatus, Failure, Kind, Manifest, Marker, Output, Source, Status
 from ocrfleet.records.pages import PageResult, PageStatus
+from ocrfleet.records.priority import Priority
 from ocrfleet.records.submissions import IntakeBatch, SourceReference, Submission, SubmissionOptions
 from ocrfleet.settings import Settings
 from ocrfleet.storage.store import FolderStore

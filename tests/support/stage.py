@@ -19,9 +19,9 @@ from ocrfleet.broker.inspection import MessageInspector
 from ocrfleet.broker.ledger import Faults, Ledger
 from ocrfleet.errors import TransientError
 from ocrfleet.profiles.profile import Profile, resolve
-from ocrfleet.records.base import Priority
 from ocrfleet.records.documents import Status
 from ocrfleet.records.pages import PageResult
+from ocrfleet.records.priority import Priority
 from ocrfleet.records.submissions import SubmissionOptions
 from ocrfleet.settings import Settings
 from ocrfleet.storage.open import open_store

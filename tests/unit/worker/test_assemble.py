@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from ocrfleet import keys
 from ocrfleet.errors import NotFoundError, Reason, TransientError
-from ocrfleet.records.base import Priority
 from ocrfleet.records.documents import DocumentStatus, Kind, Manifest, Marker, Problem, Source, Status
 from ocrfleet.records.pages import Block, PageResult, PageStatus, Role
+from ocrfleet.records.priority import Priority
 from ocrfleet.storage.page_records import stored_pages
 from ocrfleet.storage.store import FolderStore
 from worker.assemble import assemble

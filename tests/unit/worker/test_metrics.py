@@ -8,8 +8,8 @@ from prometheus_client import REGISTRY
 from ocrfleet.errors import PageFaultError, Reason
 from ocrfleet.metrics import definitions as metrics
 from ocrfleet.profiles.profile import RAPIDOCR
-from ocrfleet.records.base import Priority
 from ocrfleet.records.pages import PageResult
+from ocrfleet.records.priority import Priority
 from tests.support.shelf import page_result
 from worker import metrics as meters
 from worker.engines.base import Recognition

@@ -20,8 +20,9 @@ from PIL import Image
 
 from ocrfleet import keys
 from ocrfleet.errors import ConfigurationError, PermanentError, Reason, TransientError
-from ocrfleet.records.base import Priority, moment
+from ocrfleet.records.base import moment
 from ocrfleet.records.documents import DocumentStatus, Kind, Source
+from ocrfleet.records.priority import Priority
 from ocrfleet.records.submissions import SourceReference, SubmissionOptions
 from ocrfleet.s3 import client as s3
 from ocrfleet.settings import Settings

@@ -12,8 +12,8 @@ import pytest
 from ocrfleet import keys
 from ocrfleet.markdown.escape import figure_path
 from ocrfleet.markdown.style import Style, Tables
-from ocrfleet.records.base import Priority
 from ocrfleet.records.documents import DocumentStatus, Output, Status
+from ocrfleet.records.priority import Priority
 from ocrfleet.records.submissions import Submission, SubmissionOptions
 from ocrfleet.storage.store import FolderStore
 from producer.delivery.delivery import deliver

@@ -10,8 +10,8 @@ import pytest
 from ocrfleet import keys
 from ocrfleet.broker.inspection import MessageInspector
 from ocrfleet.errors import Reason, TransientError
-from ocrfleet.records.base import Priority
 from ocrfleet.records.documents import Manifest, Source
+from ocrfleet.records.priority import Priority
 from ocrfleet.records.submissions import IntakeBatch, SourceReference, SubmissionOptions
 from ocrfleet.sources.sources import uri_of
 from producer.intake.batches import IntakeBatches

@@ -20,8 +20,8 @@ from structlog.testing import capture_logs
 from ocrfleet import keys
 from ocrfleet.errors import ConfigurationError, TransientError
 from ocrfleet.markdown.escape import figure_path
-from ocrfleet.records.base import Priority
 from ocrfleet.records.documents import DocumentStatus, Output, Status
+from ocrfleet.records.priority import Priority
 from ocrfleet.records.submissions import IntakeBatch, SourceReference, Submission, SubmissionOptions
 from ocrfleet.storage.store import FolderStore
 from producer.delivery.to_s3 import S3Delivery

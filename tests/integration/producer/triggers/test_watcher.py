@@ -19,7 +19,7 @@ import pytest
 
 from ocrfleet.errors import ConfigurationError
 from ocrfleet.profiles.profile import Profile
-from ocrfleet.records.base import Priority
+from ocrfleet.records.priority import Priority
 from ocrfleet.records.submissions import IntakeBatch, SourceReference, SubmissionOptions
 from ocrfleet.settings import Settings
 from ocrfleet.storage.store import FolderStore

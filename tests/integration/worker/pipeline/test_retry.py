@@ -14,9 +14,9 @@ from ocrfleet.broker.inspection import MessageInspector
 from ocrfleet.broker.ledger import Faults
 from ocrfleet.errors import Reason
 from ocrfleet.profiles.profile import Judgement, Profile, RetryStep, Sampling, resolve
-from ocrfleet.records.base import Priority
 from ocrfleet.records.documents import DocumentStatus, Manifest, Marker, Status
 from ocrfleet.records.pages import PageResult
+from ocrfleet.records.priority import Priority
 from ocrfleet.records.workers import WorkerState
 from producer.intake.register import Registered
 from tests.support.fakes.misbehaving import INVENTED, LIMIT, PRINT, write_prints

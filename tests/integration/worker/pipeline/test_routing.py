@@ -15,10 +15,10 @@ from ocrfleet import keys
 from ocrfleet.broker.ledger import Ledger
 from ocrfleet.errors import Reason
 from ocrfleet.profiles.profile import RAPIDOCR, Profile, RetryStep
-from ocrfleet.records.base import Priority
 from ocrfleet.records.documents import Manifest
 from ocrfleet.records.messages import PageJob, Routed
 from ocrfleet.records.pages import PageResult, PageStatus
+from ocrfleet.records.priority import Priority
 from ocrfleet.records.workers import WorkerState
 from ocrfleet.settings import Settings
 from ocrfleet.storage.open import open_store

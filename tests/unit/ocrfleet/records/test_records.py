@@ -12,10 +12,11 @@ from pydantic import ValidationError
 from ocrfleet import keys
 from ocrfleet.errors import DamagedRecordError, PermanentError, Reason
 from ocrfleet.markdown.style import AS_STORED, Style, Tables
-from ocrfleet.records.base import Priority, Record, digest_of
+from ocrfleet.records.base import Record, digest_of
 from ocrfleet.records.documents import DocumentKey, Kind, Manifest, Marker, Problem, Source, Status
 from ocrfleet.records.messages import IntakeJob, PageJob, Routed
 from ocrfleet.records.pages import Line, PageResult, PageStatus, RetryState
+from ocrfleet.records.priority import Priority
 from ocrfleet.records.submissions import IntakeBatch, Submission, SubmissionOptions
 
 EXAMPLES = Path(__file__).parent / "examples"

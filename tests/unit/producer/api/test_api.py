@@ -20,8 +20,8 @@ from starlette.testclient import TestClient
 from ocrfleet import keys
 from ocrfleet.errors import ConfigurationError, Reason, TransientError
 from ocrfleet.profiles.profile import RAPIDOCR
-from ocrfleet.records.base import Priority
 from ocrfleet.records.documents import DocumentStatus, Output, Status
+from ocrfleet.records.priority import Priority
 from ocrfleet.records.submissions import IntakeBatch, Submission
 from ocrfleet.settings import ApiSettings, S3Settings
 from ocrfleet.sources.sources import OWN_OUTPUT, Sources

@@ -13,8 +13,8 @@ from prometheus_client import REGISTRY
 
 from ocrfleet import keys
 from ocrfleet.errors import ConfigurationError, TransientError
-from ocrfleet.records.base import Priority
 from ocrfleet.records.documents import DocumentStatus, Status
+from ocrfleet.records.priority import Priority
 from ocrfleet.records.submissions import Submission
 from producer.delivery.finisher import Finisher
 from producer.delivery.webhook_outbox import WebhookOutbox

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from ocrfleet import keys
-from ocrfleet.records.base import Priority
 from ocrfleet.records.documents import DocumentStatus, Status
+from ocrfleet.records.priority import Priority
 from ocrfleet.records.submissions import Submission, SubmissionOptions
 from ocrfleet.storage.store import FolderStore
 from producer.delivery.webhook import DeliveryResult

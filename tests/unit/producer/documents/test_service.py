@@ -11,8 +11,8 @@ import pytest
 from ocrfleet import keys
 from ocrfleet.errors import NotFoundError, Reason
 from ocrfleet.profiles.profile import RAPIDOCR
-from ocrfleet.records.base import Priority
 from ocrfleet.records.documents import DocumentStatus, Manifest, Marker, Problem, Status
+from ocrfleet.records.priority import Priority
 from ocrfleet.records.workers import WorkerState
 from ocrfleet.storage.store import FolderStore
 from producer.cli.render.documents import show_collection

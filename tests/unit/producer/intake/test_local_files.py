@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ocrfleet import keys
-from ocrfleet.records.base import Priority
+from ocrfleet.records.priority import Priority
 from ocrfleet.records.submissions import IntakeBatch, SourceReference, SubmissionOptions
 from ocrfleet.sources.sources import path_of, uri_of_upload
 from ocrfleet.storage.store import FolderStore

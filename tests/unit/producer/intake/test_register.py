@@ -18,8 +18,8 @@ from PIL import Image
 from ocrfleet import keys
 from ocrfleet.errors import PermanentError, Reason
 from ocrfleet.profiles.profile import RAPIDOCR, TESSERACT, Profile
-from ocrfleet.records.base import Priority
 from ocrfleet.records.documents import DocumentStatus, Failure, Kind, Manifest, Marker, Problem, Source, Status
+from ocrfleet.records.priority import Priority
 from ocrfleet.records.submissions import Submission, SubmissionOptions
 from ocrfleet.settings import Settings
 from ocrfleet.sources.sources import path_of, uri_of

@@ -13,8 +13,9 @@ from ocrfleet import keys
 from ocrfleet.errors import TransientError
 from ocrfleet.metrics import definitions as metrics
 from ocrfleet.profiles.profile import RAPIDOCR
-from ocrfleet.records.base import Priority, registered_at
+from ocrfleet.records.base import registered_at
 from ocrfleet.records.documents import Manifest, Marker
+from ocrfleet.records.priority import Priority
 from ocrfleet.records.workers import WorkerState
 from producer.monitoring import inventory as inventory_module
 from producer.monitoring.fleet_snapshot import FleetMonitor, gauges_of

@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from ocrfleet.broker.ledger import RedisMemory
-from ocrfleet.records.base import Priority
+from ocrfleet.records.priority import Priority
 from ocrfleet.records.workers import WorkerState
 from producer.cli.render.top import screen
 from producer.monitoring.fleet_snapshot import FleetSnapshot, PriorityBacklog, ProfileUse
