@@ -79,8 +79,8 @@ def make_scans(path: Path, pages: int) -> None:
 
 
 def write_profile(folder: Path, tokens: int) -> Path:
-    from ocrfleet.profiles.models import choose  # noqa: PLC0415
     from ocrfleet.profiles.profile import Canary  # noqa: PLC0415
+    from ocrfleet.profiles.select import choose  # noqa: PLC0415
     from tests.support.vllm.checkpoint import write_checkpoint  # noqa: PLC0415 - torch: only where it is needed
 
     checkpoint = write_checkpoint(folder / "checkpoint", "deepseek-ocr")
@@ -103,7 +103,7 @@ def cpu(process: psutil.Process) -> float:
 
 def bare(scans: Path, profile_path: Path) -> dict[str, float]:
     """Read all pages with the engine alone; return the seconds, and the CPU seconds of this process meanwhile."""
-    from ocrfleet.profiles.models import find  # noqa: PLC0415
+    from ocrfleet.profiles.select import find  # noqa: PLC0415
     from ocrfleet.records.documents import Kind  # noqa: PLC0415
     from ocrfleet.settings import Settings  # noqa: PLC0415
     from worker import engines  # noqa: PLC0415
@@ -132,7 +132,7 @@ def bare(scans: Path, profile_path: Path) -> dict[str, float]:
 
 def fleet(scans: Path, profile_path: Path, out: Path) -> dict[str, float]:
     """Read all pages with the fleet; return its seconds, the share starved, and CPU seconds of all but vLLM's processes."""
-    from ocrfleet.profiles.models import find  # noqa: PLC0415
+    from ocrfleet.profiles.select import find  # noqa: PLC0415
     from ocrfleet.settings import Settings  # noqa: PLC0415
     from producer.local.progress import Tally  # noqa: PLC0415
     from producer.local.run import Order, Run  # noqa: PLC0415

@@ -39,8 +39,8 @@ from bench.rendering import PAGE, encoded, scan
 from bench.simulated_engine import GPUS, JOURNALS, PAGES_PER_SECOND, SLOTS, TOKENS_PER_SECOND
 from ocrfleet.broker.ledger import Ledger
 from ocrfleet.errors import TransientError
-from ocrfleet.profiles.models import find
 from ocrfleet.profiles.profile import Canary
+from ocrfleet.profiles.select import find
 from ocrfleet.settings import Settings
 from producer.local.run import STATE_FOLDER, Order, Run
 

@@ -21,7 +21,7 @@ from ocrfleet.broker.celery_app import make_app, queue_names
 from ocrfleet.broker.leases import Leases
 from ocrfleet.broker.ledger import Ledger, process_name
 from ocrfleet.errors import EXIT_BROKEN, EXIT_CONFIGURATION, ConfigurationError, FatalError, OcrfleetError
-from ocrfleet.profiles.models import find
+from ocrfleet.profiles.select import find
 from ocrfleet.settings import Settings
 from ocrfleet.sources.sources import Sources
 from ocrfleet.storage.open import open_store

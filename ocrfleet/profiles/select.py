@@ -13,19 +13,14 @@ from pydantic import ValidationError
 
 from ocrfleet.errors import ConfigurationError
 from ocrfleet.profiles.build import LAST_STEPS, judgement_of, profile_of, prompt_called
-from ocrfleet.profiles.models.deepseek import DEEPSEEK_OCR, DEEPSEEK_OCR_2
-from ocrfleet.profiles.models.dots import DOTS_OCR
-from ocrfleet.profiles.models.glm import GLM_OCR
+from ocrfleet.profiles.models import MODELS
+from ocrfleet.profiles.models.deepseek import DEEPSEEK_OCR
 from ocrfleet.profiles.models.model import WARMER
-from ocrfleet.profiles.models.olmocr import OLMOCR_2
-from ocrfleet.profiles.models.paddleocr import PADDLEOCR_VL
 from ocrfleet.profiles.profile import PROFILES, Canary, Profile, Render, Sampling, resolve
 from ocrfleet.records.base import digest_of
 
 #: Revision of a model of which nothing is known but the name that a server gives it.
 SERVED = "served"
-
-MODELS = (DEEPSEEK_OCR, DEEPSEEK_OCR_2, DOTS_OCR, GLM_OCR, OLMOCR_2, PADDLEOCR_VL)
 
 #: Bytes of a profile's file, or of a model's config.json, at most.
 _LARGEST_FILE = 1 << 20

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ocrfleet import keys
 from ocrfleet.errors import DamagedRecordError, NotFoundError, PermanentError, Reason
 from ocrfleet.markdown.style import Tables
-from ocrfleet.profiles.models import named
+from ocrfleet.profiles.select import named
 from ocrfleet.records.base import Collection, moment
 from ocrfleet.records.priority import Priority
 from ocrfleet.records.submissions import IntakeOutcome, SourceReference, SubmissionOptions

@@ -9,8 +9,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ocrfleet.profiles.models import MODELS, Model, named
+from ocrfleet.profiles.models import MODELS
+from ocrfleet.profiles.models.model import Model
 from ocrfleet.profiles.profile import PROFILES
+from ocrfleet.profiles.select import named
 
 #: Characters of a prompt that are shown; `--json` has all of it.
 _LONGEST_SHOWN = 80

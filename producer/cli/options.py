@@ -13,8 +13,9 @@ from pydantic import ValidationError
 
 from ocrfleet.errors import ConfigurationError
 from ocrfleet.markdown.style import Tables
-from ocrfleet.profiles.models import MODELS, choose
+from ocrfleet.profiles.models import MODELS
 from ocrfleet.profiles.profile import Profile, TextLayer, adapted
+from ocrfleet.profiles.select import choose
 from ocrfleet.records.submissions import SubmissionOptions
 from ocrfleet.settings import OpenAiSettings, Settings
 from producer.errors import UsageError

@@ -7,7 +7,7 @@ import json
 from rich.console import Console
 from rich.table import Table
 
-from ocrfleet.profiles.models import named
+from ocrfleet.profiles.select import named
 from ocrfleet.settings import Settings
 from producer.monitoring.inventory import COLLECTION_LIMIT
 from producer.monitoring.status import fleet_status

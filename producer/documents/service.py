@@ -11,8 +11,8 @@ import structlog
 
 from ocrfleet import keys
 from ocrfleet.errors import NotFoundError, TransientError
-from ocrfleet.profiles.models import named
 from ocrfleet.profiles.profile import Profile
+from ocrfleet.profiles.select import named
 from ocrfleet.records.documents import DocumentStatus, Marker, Status
 from ocrfleet.records.pages import PageResult
 from ocrfleet.records.submissions import Submission

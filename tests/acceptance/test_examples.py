@@ -16,7 +16,7 @@ import jsonschema
 import pytest
 from pydantic import SecretStr
 
-from ocrfleet.profiles.models import read_file
+from ocrfleet.profiles.select import read_file
 from producer.delivery.webhook import DeliveryResult, WebhookClient
 from tests.support.desk import Desk
 from tests.support.servers import ROOT

@@ -13,7 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ocrfleet.profiles.models import MODELS, named
+from ocrfleet.profiles.models import MODELS
+from ocrfleet.profiles.select import named
 from ocrfleet.records.documents import DocumentStatus
 from tests.support.desk import NUMBERED, Desk
 from tests.support.fakes.numbered import write_book

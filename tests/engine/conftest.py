@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from ocrfleet.profiles.models import choose
 from ocrfleet.profiles.profile import Canary, Judgement, Profile, Sampling
+from ocrfleet.profiles.select import choose
 from ocrfleet.settings import Settings, VllmSettings
 from tests.support.servers import Valkey, lacking
 from tests.support.stage import Stage

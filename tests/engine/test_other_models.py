@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from ocrfleet.profiles.models import MODELS, choose, image_tokens
+from ocrfleet.profiles.models import MODELS
+from ocrfleet.profiles.models.model import image_tokens
 from ocrfleet.profiles.profile import Canary, Profile
+from ocrfleet.profiles.select import choose
 from ocrfleet.settings import Settings, VllmSettings
 from tests.support.engine_contract import EngineContract, Use, printed
 from tests.support.vllm.running import Running

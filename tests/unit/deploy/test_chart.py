@@ -17,7 +17,7 @@ import typer
 import yaml
 from jsonschema import Draft202012Validator
 
-from ocrfleet.profiles.models import find
+from ocrfleet.profiles.select import find
 from ocrfleet.settings import ApiSettings
 from producer.cli.main import app
 from tests.support.servers import ROOT, lacking

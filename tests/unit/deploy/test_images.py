@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 from pydantic import BaseModel
 
-from ocrfleet.profiles.models import find
+from ocrfleet.profiles.select import find
 from ocrfleet.settings import Settings
 from producer.cli.main import app
 from tests.support.compose import PROGRAMS, compose, compose_config, seconds

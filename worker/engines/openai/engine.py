@@ -26,7 +26,8 @@ from ocrfleet.errors import (
     TransientError,
     UnavailableError,
 )
-from ocrfleet.profiles.models import SERVED, image_tokens
+from ocrfleet.profiles.models.model import image_tokens
+from ocrfleet.profiles.select import SERVED
 from worker.engines.base import Recognition
 from worker.engines.openai.blame import DoubtError, Suspects
 from worker.engines.openai.negotiation import Negotiation, prompt_and_sampling

@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from ocrfleet.errors import ConfigurationError
-from ocrfleet.profiles.models import PROMPT_ROOM
+from ocrfleet.profiles.models.model import PROMPT_ROOM
 from worker.engines.openai.response import message_of
 from worker.engines.picture import words
 

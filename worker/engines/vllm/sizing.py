@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ocrfleet.profiles.models import DEEPSEEK_OCR, MODELS, image_tokens
+from ocrfleet.profiles.models import DEEPSEEK_OCR, MODELS
+from ocrfleet.profiles.models.model import image_tokens
 
 if TYPE_CHECKING:
     from ocrfleet.profiles.profile import Profile

@@ -12,18 +12,9 @@ from hypothesis import strategies as st
 
 from ocrfleet import keys
 from ocrfleet.errors import ConfigurationError, Reason
-from ocrfleet.profiles import models
-from ocrfleet.profiles.models import (
-    DEEPSEEK_OCR,
-    DEEPSEEK_OCR_2,
-    MODELS,
-    choose,
-    find,
-    image_tokens,
-    named,
-    profile_of,
-    read_file,
-)
+from ocrfleet.profiles.build import profile_of
+from ocrfleet.profiles.models import DEEPSEEK_OCR, DEEPSEEK_OCR_2, MODELS
+from ocrfleet.profiles.models.model import PROMPT_ROOM, Model, image_tokens
 from ocrfleet.profiles.profile import (
     RAPIDOCR,
     Canary,
@@ -37,6 +28,7 @@ from ocrfleet.profiles.profile import (
     TextLayer,
     resolve,
 )
+from ocrfleet.profiles.select import choose, find, named, read_file
 from ocrfleet.records.documents import Kind
 
 NAMED = list(named())
@@ -86,14 +78,14 @@ def test_prompt_image_and_answer_fit_the_context_and_the_revision_is_a_commit(pr
     assert profile.prompt is not None
     assert profile.prompt.count("<image>") == 1
     # A token is a character at least
-    room = max(models.PROMPT_ROOM, len(profile.prompt) + len(profile.template or ""))
+    room = max(PROMPT_ROOM, len(profile.prompt) + len(profile.template or ""))
     assert sampling_of(profile).max_tokens + image_tokens(profile) + room <= model.context
     assert len(profile.revision) == 40
     assert set(profile.revision) <= set("0123456789abcdef")
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
-def test_a_model_is_whole(model: models.Model) -> None:
+def test_a_model_is_whole(model: Model) -> None:
     assert model.prompt in model.prompts
     assert model.mode in model.modes
     assert model.largest is None or model.largest in model.modes
@@ -104,7 +96,7 @@ def test_a_model_is_whole(model: models.Model) -> None:
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
-def test_a_chat_has_one_place_for_the_words_and_none_of_its_own_for_the_image(model: models.Model) -> None:
+def test_a_chat_has_one_place_for_the_words_and_none_of_its_own_for_the_image(model: Model) -> None:
     if model.template is not None:
         assert model.template.count("{prompt}") == 1
         assert "<image>" not in model.template
@@ -292,9 +284,9 @@ def test_every_rung_is_for_what_a_text_or_an_engine_fails_with_and_has_its_limit
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
-def test_a_models_own_rungs_lead_nowhere_else(model: models.Model) -> None:
+def test_a_models_own_rungs_lead_nowhere_else(model: Model) -> None:
     with pytest.raises(ValueError, match="change how it is asked"):
-        models.Model.model_validate(model.model_dump() | {"ladder": [{"profile": "rapidocr"}]})
+        Model.model_validate(model.model_dump() | {"ladder": [{"profile": "rapidocr"}]})
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from ocrfleet.profiles.models import MODELS, Model, choose, find, profile_of
+from ocrfleet.profiles.build import profile_of
+from ocrfleet.profiles.models import MODELS
+from ocrfleet.profiles.models.model import Model
 from ocrfleet.profiles.profile import RAPIDOCR
+from ocrfleet.profiles.select import choose, find
 from ocrfleet.settings import VllmSettings
 from worker.engines.picture import words, written_out
 from worker.engines.vllm.sizing import sizes

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ocrfleet.profiles import models
+from ocrfleet.profiles.build import profile_of
 from ocrfleet.profiles.profile import Profile
 from ocrfleet.settings import OpenAiSettings, Settings
 from tests.support.engine_contract import EngineContract, Use
@@ -32,7 +33,7 @@ def reads(handler: Handler, body: dict[str, Any]) -> None:
 class TestOpenAi(EngineContract):
     @pytest.fixture
     def profile(self) -> Profile:
-        return models.profile_of(models.DEEPSEEK_OCR, engine="openai")
+        return profile_of(models.DEEPSEEK_OCR, engine="openai")
 
     @pytest.fixture
     def server(self) -> Iterator[ChatServer]:

@@ -30,6 +30,7 @@ from ocrfleet.errors import (
     UnavailableError,
 )
 from ocrfleet.profiles import models
+from ocrfleet.profiles.build import profile_of
 from ocrfleet.profiles.profile import Profile
 from ocrfleet.settings import OpenAiSettings, Settings
 from tests.support.fakes.chat_server import (
@@ -59,12 +60,12 @@ from worker.imaging.page_image import PageImage
 
 T = TypeVar("T")
 
-PROFILE = models.profile_of(models.DEEPSEEK_OCR, engine="openai")
+PROFILE = profile_of(models.DEEPSEEK_OCR, engine="openai")
 assert PROFILE.sampling is not None
 assert PROFILE.mode is not None
 MAX_TOKENS, IMAGE_TOKENS = PROFILE.sampling.max_tokens, PROFILE.mode.image_tokens
 #: a mode that pads
-BASE = models.profile_of(models.DEEPSEEK_OCR, engine="openai", mode="base")
+BASE = profile_of(models.DEEPSEEK_OCR, engine="openai", mode="base")
 KEY = "sk-very-secret-0123456789"
 
 #: What servers say when max_tokens is too large: vLLM 0.32, vLLM before it clamped, OpenAI.
