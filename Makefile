@@ -74,6 +74,7 @@ dashboards: $(VENV)/installed-dev
 
 bench: $(VENV)/installed-dev
 	$(BIN)/python -m bench.accuracy
+	$(BIN)/python -m bench.sparse_pages
 	$(BIN)/python -m bench.overhead
 	$(BIN)/python -m bench.memory
 	$(BIN)/python -m bench.s3_requests
@@ -96,6 +97,7 @@ system-deps:
 	apt-get update -qq
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-venv redis-server \
 	  prometheus prometheus-alertmanager \
+	  fonts-dejavu fonts-liberation fonts-urw-base35 fonts-oldstandard fonts-goudybookletter fonts-courier-prime fonts-gnutypewriter \
 	  tesseract-ocr tesseract-ocr-eng tesseract-ocr-fra tesseract-ocr-deu tesseract-ocr-frm tesseract-ocr-lat \
 	  tesseract-ocr-ara tesseract-ocr-spa tesseract-ocr-ita tesseract-ocr-por tesseract-ocr-nld tesseract-ocr-script-frak systemd wget
 

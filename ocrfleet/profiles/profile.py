@@ -19,7 +19,7 @@ from ocrfleet.records.base import Record, digest_of
 from ocrfleet.records.documents import Kind
 
 #: Incremented when a change of ocrfleet changes the text for the same page and engine (rendering, reading order).
-TEXT_VERSION = 2
+TEXT_VERSION = 3
 
 #: Code points in which the letters of living scripts are.
 _LETTERS = range(0x41, 0xD7A4)
@@ -36,10 +36,20 @@ class Render(Record):
     max_pixels: int = Field(default=32_000_000, ge=4_096)
     #: enlarge an image whose shorter side is below this, in pixels
     min_side: int | None = None
+    #: a page larger than `long_side` allows keeps so many dots per inch: a poster; an image never gets more than it has
+    min_dpi: float | None = Field(default=None, gt=0)
+    #: … and so many pixels of its shorter side: a strip
+    short_side: int | None = Field(default=None, ge=64, le=20_000)
     #: stretch the histogram to full contrast
     contrast: bool = False
     #: unsharp mask, in per cent (Pillow's UnsharpMask); 0 is off
     sharpen: int = Field(default=0, ge=0, le=500)
+
+    @property
+    def most_pixels(self) -> int:
+        """The most that a page image may have, as far as pages are of a usual shape."""
+        bounded_by_side = self.min_dpi is None and self.short_side is None
+        return min(self.max_pixels, self.long_side**2) if bounded_by_side else self.max_pixels
 
 
 class Parser(StrEnum):
@@ -126,6 +136,8 @@ class Judgement(Record):
     #: marks in rows, as those of print, of which at least one in `letters_for_one` must have been read: hatching and
     #: photographs have 35 at most, blurred noise was seen with 67 …
     fewest_letters: int = Field(default=60, ge=1)
+    #: … of a page on which nothing at all was read, if most of its marks are in rows: blank pages with dirt have 2
+    fewest_letters_unread: int = Field(default=3, ge=1)
     #: … and their share of the letters that all marks on the page can be: these have 0.025 at most, print 0.06 at least
     least_in_rows: float = Field(default=0.04, ge=0, le=1)
     #: honest texts have one for each mark at least
@@ -289,7 +301,8 @@ RAPIDOCR = Profile(
     engine="rapidocr",
     model="PP-OCRv6-small",
     revision="rapidocr-3.10.0",
-    render=Render(long_side=2500),
+    # An A4 page has 214 dpi at 2500 pixels. The engine looks at larger pages in tiles.
+    render=Render(long_side=2500, min_dpi=200, short_side=1250),
     ladder=(_OWN_TEXT,),
     # A page takes seconds on a CPU: short jobs spread a document over all cores and leave a short tail.
     pages_per_job=1,

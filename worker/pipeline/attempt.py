@@ -61,8 +61,8 @@ class Attempts:
         # What the engine takes at once, a page for each renderer, and some that are prepared, as pages end in bursts.
         self.capacity = engine.concurrency + engine.ahead + context.renderers.size + engine.concurrency // 8
         self._admission = Admission(pages=self.capacity, pixels=settings.pixels_in_flight * 1_000_000)
-        sides = [profile.render.long_side, *(step.long_side or 0 for step in profile.ladder)]
-        self._most_pixels = min(profile.render.max_pixels, max(sides) ** 2)
+        steps = [profile, *(profile.at(step) for step in profile.ladder if step.long_side is not None)]
+        self._most_pixels = max(step.render.most_pixels for step in steps)
         self._engine_slots = asyncio.Semaphore(engine.concurrency + engine.ahead)
         self.utilisation = Utilisation(worker=context.worker, profile=profile, slots=engine.concurrency)
 

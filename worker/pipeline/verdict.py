@@ -18,16 +18,23 @@ import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
+
+import cv2
 
 from ocrfleet.errors import Reason
 from ocrfleet.records.pages import Role
 from worker.engines.stream import DEADLINE
 from worker.imaging import ink
+from worker.imaging.marks import find_marks
 from worker.imaging.print_detection import enlargement, printed
+from worker.imaging.unread_ink import print_marks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from ocrfleet.profiles.profile import Judgement
     from ocrfleet.records.pages import Block
@@ -193,6 +200,10 @@ def _check_missing(parsed: Parsed, written: int, image: PageImage, judgement: Ju
     all_pictures = bool(parsed.blocks) and len(figures) == len(parsed.blocks)
     if all_pictures and not all(figure.boxes for figure in figures):
         outside = 0  # where the figures lie is unknown
+    if not written and not figures:
+        readable = _readable_marks(image)
+        if readable >= judgement.fewest_letters_unread:
+            return Rejection(Reason.EMPTY, f"nothing was read of a page with {readable} marks in rows, as print has")
     if everywhere < judgement.least_in_rows * detected.letters:
         return None  # rows by chance: noise has thousands of marks
     if outside >= judgement.fewest_letters and written * judgement.letters_for_one < outside:
@@ -205,6 +216,12 @@ def _check_missing(parsed: Parsed, written: int, image: PageImage, judgement: Ju
             Reason.EMPTY, f"only pictures were seen on a page with some {everywhere} marks in rows, as print has"
         )
     return None
+
+
+def _readable_marks(image: PageImage) -> int:
+    """Return how many marks on a page look like print, be it a single word."""
+    grey = cast("NDArray[np.uint8]", cv2.cvtColor(image.pixels, cv2.COLOR_RGB2GRAY))
+    return print_marks(find_marks(grey), grey.shape)
 
 
 def _within(row: Row, figures: Iterable[Block]) -> bool:

@@ -44,6 +44,8 @@ POINTS_PER_INCH = 72.0
 SANE_DPI = (50.0, 2400.0)
 #: What archives scan at, where the file does not say, in dpi.
 ASSUMED_DPI = 300.0
+#: A narrow page is drawn at no more than this for its narrowness.
+_FINEST_DPI = 600.0
 
 #: EXIF's tag for how a camera or scanner was held, and its values with the first row at the left or right.
 _ORIENTATION = 0x0112
@@ -161,7 +163,7 @@ def draw_image(document: ImageDocument, index: int, render: Render, into: mmap) 
         width_pt, height_pt = image.width / dpi_x * POINTS_PER_INCH, image.height / dpi_y * POINTS_PER_INCH
         # A fax has half as many dots down as across: square pixels first, at the finer of both.
         finer = max(dpi_x, dpi_y)
-        size = fit(image.width * finer / dpi_x, image.height * finer / dpi_y, render, enlarge=False)
+        size = fit(image.width * finer / dpi_x, image.height * finer / dpi_y, render, enlarge=False, dpi=finer)
         image = _decode(document, index, image, size)
         orientation = _orientation(image)
         image = _continuous(image)
@@ -209,14 +211,20 @@ def _raster(
     )
 
 
-def fit(width: float, height: float, render: Render, *, enlarge: bool) -> tuple[int, int]:
+def fit(width: float, height: float, render: Render, *, enlarge: bool, dpi: float = POINTS_PER_INCH) -> tuple[int, int]:
     """Return the size in pixels at which a page of `width` x `height` is to be drawn, in the same proportion.
 
-    Raises PermanentError for a page without extent.
+    An inch of the page is `dpi` units of its width and height: a PDF's are points, an image's pixels. Raises PermanentError
+    for a page without extent.
     """
     if not (0 < width < math.inf and 0 < height < math.inf):
         raise PermanentError(Reason.UNREADABLE, "the page has no size: its page box is damaged; export it again")
     scale = render.long_side / max(width, height)
+    if render.short_side is not None:
+        finest = _FINEST_DPI / dpi if enlarge else 1.0
+        scale = max(scale, min(render.short_side / min(width, height), finest))
+    if render.min_dpi is not None:
+        scale = max(scale, render.min_dpi / dpi)
     if not enlarge:
         scale = min(scale, 1.0)
     if render.min_side is not None:

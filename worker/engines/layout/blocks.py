@@ -69,15 +69,25 @@ class _Part:
     box: Box | None = None
     html: str | None = None
     markers: list[roles.Marker | None] = field(default_factory=list)
+    #: what lies sideways on the page, read by itself
+    inset: Page | None = None
 
 
-def arrange(lines: Sequence[Line], pixels: NDArray[np.uint8], *, angle: float = 0.0) -> Page:
+def arrange(
+    lines: Sequence[Line],
+    pixels: NDArray[np.uint8],
+    *,
+    angle: float = 0.0,
+    insets: Sequence[tuple[Box, Page]] = (),
+) -> Page:
     """Return the page that these lines make, whatever their order. Each line is in one block.
 
     `pixels` is the page image, RGB, shape (height, width, 3); the lines' boxes are in its pixels. `angle` is the page's
-    skew in degrees, positive when lines sink to the right.
+    skew in degrees, positive when lines sink to the right. `insets` are parts of the page that were arranged by themselves, and
+    where they stand: a table that lies sideways.
     """
-    return _Layout(lines, pixels).page(lambda body, marks: numbering.order(body, angle=angle, marks=marks))
+    layout = _Layout(lines, pixels, insets=insets)
+    return layout.page(lambda body, marks: numbering.order(body, angle=angle, marks=marks))
 
 
 def arrange_in_order(
@@ -93,7 +103,11 @@ def arrange_in_order(
 
 class _Layout:
     def __init__(
-        self, lines: Sequence[Line], pixels: NDArray[np.uint8], styles: Mapping[Box, Style] | None = None
+        self,
+        lines: Sequence[Line],
+        pixels: NDArray[np.uint8],
+        styles: Mapping[Box, Style] | None = None,
+        insets: Sequence[tuple[Box, Page]] = (),
     ) -> None:
         self._height, self._width = pixels.shape[:2]
         self._styles = styles
@@ -105,11 +119,12 @@ class _Layout:
         self._down = found.down
         #: tables and figures, and the lines as which they take part in the order, by the lines' identity
         self._floats: dict[int, tuple[Line, _Part]] = {}
+        self._insets = [self._float(_Part(Role.FIGURE, [], inset=page), box) for box, page in insets]
 
     def page(self, order: Callable[[list[Line], Marks], list[Paragraph]]) -> Page:
         aside = running_heads.find(self._lines, self._regions, page_width=self._width)
         body = [line for index, line in enumerate(self._lines) if index not in aside]
-        body = self._without_figures(self._without_tables(body))
+        body = self._without_figures(self._without_tables([*body, *self._insets]))
         marks = Marks(
             across=self._across,
             down=self._down,
@@ -127,9 +142,9 @@ class _Layout:
             *_margin([aside for aside, high in zip(asides, upper, strict=True) if not high]),
         ]
         return Page(
-            lines=tuple(line for part in parts for row in part.rows for line in row),
-            blocks=tuple(_block(part) for part in parts),
-            text="\n\n".join(text for part in parts if (text := _text(part))),
+            lines=tuple(line for part in parts for line in _lines(part)),
+            blocks=tuple(block for part in parts for block in (part.inset.blocks if part.inset else (_block(part),))),
+            text="\n\n".join(text for part in parts if (text := part.inset.text if part.inset else _text(part))),
         )
 
     def _is_upper(self, line: Line, role: Role) -> bool:
@@ -307,6 +322,10 @@ class _Layout:
         if self._is_float(rows[0]):
             return [self._floats[id(rows[0][0])][1]]
         return [_Part(role, part) for role, part in roles.parted(rows, setting)]
+
+
+def _lines(part: _Part) -> Sequence[Line]:
+    return part.inset.lines if part.inset else [line for row in part.rows for line in row]
 
 
 def _in_order(paragraphs: Sequence[Paragraph], body: Sequence[Line]) -> list[Paragraph]:

@@ -28,6 +28,8 @@ _FULL, _RULE = 0.5, 0.25
 #: A rule that runs down through a line is this many times as high; it may begin or end in this share of the line's height, and
 #: letters stand this far beside it.
 _LONG, _ENDS, _BESIDE = 2.5, 0.2, 0.08
+#: A line that is longer, in its heights, is read in parts: what it takes grows with the length (80 MB for 180).
+_LONGEST, _SEARCHED = 150, 20
 #: Lines are scaled to this height, in pixels, before empty columns are sought: averages the grain of paper away.
 _PROFILE_HEIGHT = 32
 
@@ -139,3 +141,24 @@ def _runs(mask: NDArray[np.bool_]) -> NDArray[np.intp]:
     edges = np.flatnonzero(np.diff(np.concatenate(([False], mask, [False])).astype(np.int8))).reshape(-1, 2)
     inner: NDArray[np.intp] = edges[(edges[:, 0] > 0) & (edges[:, 1] < len(mask))]
     return inner
+
+
+def cut_long(
+    crops: list[NDArray[np.uint8]], quads: NDArray[np.float64]
+) -> tuple[list[NDArray[np.uint8]], NDArray[np.float64]]:
+    """Cut lines that are too long to be read at once where they are emptiest."""
+    cut_crops, parts = [], []
+    for crop, quad in zip(crops, quads, strict=True):
+        height, width = crop.shape[:2]
+        begin = 0
+        while width - begin > _LONGEST * height:
+            first = begin + (_LONGEST - _SEARCHED) * height
+            grey = cv2.cvtColor(crop[:, first : first + _SEARCHED * height], cv2.COLOR_BGR2GRAY)
+            uneven = cv2.blur(np.ptp(grey, axis=0).astype(np.float32)[None], (max(height // 4, 1), 1))[0]
+            end = first + int(uneven.argmin())
+            cut_crops.append(crop[:, begin:end])
+            parts.append(_part(quad, begin / width, end / width))
+            begin = end
+        cut_crops.append(crop[:, begin:])
+        parts.append(_part(quad, begin / width, 1.0) if begin else quad)
+    return cut_crops, np.array(parts)

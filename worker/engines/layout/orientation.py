@@ -1,14 +1,13 @@
-"""Pages that were scanned lying on their side or on their head: read the turned image, and turn the boxes back."""
+"""Pages, and parts of pages, that lie on a side or on their head: find them, and turn the boxes of what was read back."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ocrfleet.records.pages import Line
+from worker.engines.layout.gutters import extents
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -17,64 +16,83 @@ if TYPE_CHECKING:
 
 #: A box this many times higher than wide is a line that runs up or down, or a column of Japanese.
 _TALL = 2.0
-#: Confidence below which a page may stand on its head, and that a turned reading must have. Of ten pages of the corpus,
-#: upright handwriting has 0.82, black letter 0.92, modern print 0.99; upside down, they have 0.45 to 0.72.
-_SURE = 0.8
-
-#: A turned reading that scores this much of the given one's score is better: an engine that turns tall boxes by itself
-#: reads their words as well, and in the wrong order.
-_AS_GOOD = 0.95
+#: Lines that run up or down are of one region when they are so near: across, and along, in their widths.
+_ACROSS, _ALONG = 1.5, 4.0
+#: A box that is wider than so many times its height is an upright line, whatever stands around it.
+_LYING = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """What was read of an image in one position, in no order."""
+class Region:
+    """Lines that run up or down on an upright page."""
 
-    lines: list[Line]
-    #: 0..1: the mean of all that was found, kept or not, by its length
-    confidence: float
-    #: the skew in that position, in degrees, positive when lines sink to the right
-    angle: float = 0.0
-
-    @property
-    def score(self) -> float:
-        """Characters, weighted by confidence: more text that is surer is better."""
-        return sum(len(line.text) * (line.confidence or 0.0) for line in self.lines)
+    #: in pixels of the page
+    box: Box
+    #: numbers of the page's lines that are in it
+    lines: tuple[int, ...]
+    #: numbers of those that run up or down, longest first
+    tall: tuple[int, ...]
 
 
-def read_upright(
-    pixels: NDArray[np.uint8], read: Callable[[NDArray[np.uint8]], tuple[Reading, NDArray[np.float64]]]
-) -> tuple[Reading, int]:
-    """Read an image, and where lines run up or down or nothing much was read, turned as well; return the best reading.
-
-    `read` returns a reading and the sizes (width, height) of the boxes that it found, shape (n, 2). Beside the reading
-    stands by how many quarters the image was turned for it, counter-clockwise; its boxes are of the turned image. An upright
-    page costs nothing.
-    """
-    given, sizes = read(pixels)
-    turns: tuple[int, ...] = ()
-    if _mostly_tall(sizes):
-        turns = (1, 3)
-    elif given.confidence < _SURE:
-        turns = (2,)
-    readings = [(read(np.ascontiguousarray(np.rot90(pixels, quarter)))[0], quarter) for quarter in turns]
-    turned, quarter = max(readings, key=lambda reading: reading[0].score, default=(given, 0))
-    if not quarter or turned.confidence < _SURE or turned.score < _AS_GOOD * given.score:
-        return given, 0
-    return turned, quarter
+def tall_lines(quads: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Return the numbers of the lines that run up or down, longest first; corners have shape (n, 4, 2)."""
+    width, height = np.ptp(quads, axis=1).T.reshape(2, -1)
+    tall = np.flatnonzero(height > _TALL * width)
+    return tall[np.argsort(-height[tall], kind="stable")]
 
 
-def _mostly_tall(sizes: NDArray[np.float64]) -> bool:
-    """Say whether most of the text, by the length of its boxes, runs up or down."""
-    if not len(sizes):
+def mostly_tall(quads: NDArray[np.float64]) -> bool:
+    """Say whether most of the text, by the length of its lines, runs up or down."""
+    if not len(quads):
         return False
-    tall = sizes[:, 1] > _TALL * sizes[:, 0]
-    length = sizes.max(axis=1)
-    return bool(length[tall].sum() > length.sum() / 2)
+    length = np.ptp(quads, axis=1).max(axis=1)
+    return bool(length[tall_lines(quads)].sum() > length.sum() / 2)
 
 
-def back(box: Box, quarter: int, *, width: int, height: int) -> Box:
-    """Return a box of a turned image where it was before; `width` and `height` are of the image as it was given."""
+def sideways_regions(quads: NDArray[np.float64]) -> list[Region]:
+    """Return where lines run up or down, with the short ones between them."""
+    tall = tall_lines(quads)
+    if not len(tall):
+        return []
+    boxes = np.concatenate((quads.min(axis=1), quads.max(axis=1)), axis=1)
+    thickness = (boxes[tall, 2] - boxes[tall, 0])[:, None]
+    reach = boxes[tall] + thickness * np.array([-_ACROSS, -_ALONG, _ACROSS, _ALONG])
+    near = (reach[:, None, :2] <= boxes[None, tall, 2:]).all(axis=2) & (
+        reach[:, None, 2:] >= boxes[None, tall, :2]
+    ).all(axis=2)
+    width, height = extents(quads)
+    middle = quads.mean(axis=1)
+    regions = []
+    for members in _connected(near | near.T):
+        own = tall[members]
+        x0, y0 = boxes[own, :2].min(axis=0)
+        x1, y1 = boxes[own, 2:].max(axis=0)
+        margin = float(np.median(thickness[members]))
+        inside = (middle > (x0 - margin, y0 - _ALONG * margin)).all(axis=1)
+        inside &= (middle < (x1 + margin, y1 + _ALONG * margin)).all(axis=1) & (width <= _LYING * height)
+        inside[own] = True
+        (x0, y0), (x1, y1) = boxes[inside, :2].min(axis=0), boxes[inside, 2:].max(axis=0)
+        box = float(x0), float(y0), float(x1), float(y1)
+        regions.append(
+            Region(box, tuple(np.flatnonzero(inside).tolist()), tuple(sorted(own.tolist(), key=tall.tolist().index)))
+        )
+    return regions
+
+
+def _connected(near: NDArray[np.bool_]) -> list[NDArray[np.intp]]:
+    """Return the groups of what is near each other, directly or over others."""
+    reached = near | np.eye(len(near), dtype=np.bool_)
+    for _ in range(len(near).bit_length()):
+        reached = reached @ reached
+    first = reached.argmax(axis=1)
+    return [np.flatnonzero(first == group) for group in np.unique(first)]
+
+
+def back(box: Box, quarter: int, *, width: int, height: int, corner: tuple[float, float] = (0, 0)) -> Box:
+    """Return a box of an image that was turned, counter-clockwise, by `quarter` turns where it was before.
+
+    `width` and `height` are the image's before; `corner` is where its upper left is on the page.
+    """
     x0, y0, x1, y1 = box
     moved = {
         0: box,
@@ -82,5 +100,7 @@ def back(box: Box, quarter: int, *, width: int, height: int) -> Box:
         2: (width - x1, height - y1, width - x0, height - y0),
         3: (y0, height - x1, y1, height - x0),
     }[quarter]
-    left, top, right, bottom = (round(value, 1) for value in moved)
+    left, top, right, bottom = (
+        round(value + offset, 1) for value, offset in zip(moved, (*corner, *corner), strict=True)
+    )
     return left, top, right, bottom

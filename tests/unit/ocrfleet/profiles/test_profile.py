@@ -123,6 +123,8 @@ def test_two_languages_never_share_a_queue(one: str, other: str) -> None:
         {"render": Render(long_side=2000)},
         {"render": Render(long_side=2500, max_pixels=1_000_000)},
         {"render": Render(long_side=2500, min_side=600)},
+        {"render": Render(long_side=2500, min_dpi=200)},
+        {"render": Render(long_side=2500, short_side=1250)},
         {"render": Render(long_side=2500, contrast=True)},
         {"render": Render(long_side=2500, sharpen=100)},
         {"text_version": 1_000},
@@ -146,7 +148,8 @@ def test_every_field_is_known_to_change_the_text_or_not_to() -> None:
     changes_text |= {"prompt", "template", "sampling", "mode", "parser", "ladder", "routes", "text_layer", "judgement"}
     operational = {"name", "model_path", "pages_per_job", "page_deadline", "canary", "typical_seconds"}
     assert set(Profile.model_fields) == changes_text | operational
-    assert set(Render.model_fields) == {"long_side", "max_pixels", "min_side", "contrast", "sharpen"}
+    sizes = {"long_side", "max_pixels", "min_side", "min_dpi", "short_side"}
+    assert set(Render.model_fields) == sizes | {"contrast", "sharpen"}
 
 
 def test_a_language_has_a_digest_of_its_own_also_when_the_first_digest_was_asked_for() -> None:

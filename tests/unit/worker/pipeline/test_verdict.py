@@ -294,6 +294,14 @@ class TestEmpty:
         assert reason("", image, judgement=Judgement(fewest_letters=40)) is None
         assert reason("", image, judgement=Judgement(fewest_letters=40, least_in_rows=0)) is Reason.EMPTY
 
+    @pytest.mark.parametrize("long_side", [1280, 2500])
+    @pytest.mark.parametrize("word", ["Preface", "213", "To my mother"])
+    def test_nothing_of_a_page_with_a_word(self, word: str, long_side: int) -> None:
+        image = page(word, long_side=long_side)
+
+        assert reason("", image) is Reason.EMPTY
+        assert reason(word, image) is None
+
     def test_nothing_of_a_page_number(self) -> None:
         assert reason("", NUMBERED) is None
 
@@ -332,8 +340,9 @@ class TestThresholds:
             (TEXT, NUMBERED, {}, {"most_on_a_square": 1000.0}, None),
             (TEXT, NUMBERED, {}, {"most_for_a_letter": 1000.0}, None),
             (TEXT, NUMBERED, {}, {"always_allowed": 1000}, None),
-            ("", FULL, {}, {"fewest_letters": 1000}, None),
-            ("", FULL, {}, {"least_in_rows": 0.99}, None),
+            ("x", FULL, {}, {"fewest_letters": 1000}, None),
+            ("x", FULL, {}, {"least_in_rows": 0.99}, None),
+            ("", page("Preface"), {}, {"fewest_letters_unread": 50}, None),
             (TEXT[:100], FULL, {}, {"letters_for_one": 2}, Reason.EMPTY),
         ],
         ids=lambda value: next(iter(value)) if isinstance(value, dict) and value else "",

@@ -236,6 +236,15 @@ def test_a_fax_has_square_pixels_and_a_mistaken_resolution_is_not_believed(pool:
         (595, 842, {"long_side": 1684}, (1190, 1684)),
         (18_000, 36_000, {"long_side": 20_000, "max_pixels": 1_000_000}, (707, 1414)),
         (10_000, 50, {"long_side": 1000, "min_side": 64}, (12_800, 64)),
+        # As before: A4, and what is smaller
+        (595, 842, {"long_side": 2500, "min_dpi": 200, "short_side": 1250}, (1767, 2500)),
+        (298, 421, {"long_side": 2500, "min_dpi": 200, "short_side": 1250}, (1770, 2500)),
+        # Posters keep their resolution, and strips their width
+        (2384, 3370, {"long_side": 2500, "min_dpi": 200, "short_side": 1250, "max_pixels": 10**8}, (6622, 9361)),
+        (234, 14_295, {"long_side": 2500, "min_dpi": 200, "short_side": 1250, "max_pixels": 10**8}, (1250, 76_362)),
+        # … as far as the page may have pixels; a hair's width is no strip
+        (234, 14_295, {"long_side": 2500, "min_dpi": 200, "short_side": 1250}, (723, 44_213)),
+        (5, 800, {"long_side": 2500, "min_dpi": 200, "short_side": 1250}, (42, 6667)),
         (1e9, 1, {"long_side": 1000, "max_pixels": 4096}, (1000, 1)),
         (1e9, 1, {"long_side": 20_000, "max_pixels": 4096}, (4096, 1)),
     ],
