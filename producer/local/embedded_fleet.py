@@ -116,7 +116,7 @@ class EmbeddedFleet:
         """Return why a worker waits, by the last line of its log; None when none waits."""
         for child in self._supervisor.children:
             entry = child.last_entry()
-            if "wait" in str(entry.get("event")):
+            if entry.get("event") == "store_retry.waiting":
                 return str(entry.get("error"))
         return None
 
