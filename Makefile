@@ -33,6 +33,10 @@ test: $(VENV)/installed-dev
 test-unit: $(VENV)/installed-dev
 	$(PYTEST) -n $(UNIT_TESTS_AT_ONCE) tests/unit
 
+# The same tests, and which branches of the product they take in their own processes.
+coverage: $(VENV)/installed-dev
+	$(PYTEST) -n $(TESTS_AT_ONCE) --cov --cov-report=term
+
 test-vllm: $(VLLM_VENV)/installed
 	$(VLLM_BIN)/pytest -W default $(if $(CI),--durations=20) tests/engine  # vLLM's libraries warn
 

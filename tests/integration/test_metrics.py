@@ -139,6 +139,7 @@ def test_a_leader_tells_of_the_whole_fleet(stage: Stage, roles: list[Role]) -> N
     token = "t" * 32
     (port,) = free_ports(1)
     save_profile(stage.store, stage.profile)
+    begun = time.time()
     serving = start(roles, stage, "serve", "--engine", ENGINE, "--port", str(port), OCRFLEET_API_TOKENS=token)
     path = write_book(stage.folder / "arriving.tif", [1, 2, 3])
     wish = SourceReference(
@@ -165,7 +166,7 @@ def test_a_leader_tells_of_the_whole_fleet(stage: Stage, roles: list[Role]) -> N
     ended = scraped(port, lambda page: page.sum("ocrfleet_documents_ended_total", status="completed") == 1)
     # Then their end is counted, and how long it took
     assert ended.values("ocrfleet_turnaround_seconds_count", queue="bulk") == [1]
-    assert 0 < ended.sum("ocrfleet_turnaround_seconds_sum", queue="bulk") < 120
+    assert 0 < ended.sum("ocrfleet_turnaround_seconds_sum", queue="bulk") < time.time() - begun
     after = scraped(port, lambda page: page.sum("ocrfleet_backlog_pages") == 0)
     assert after.values("ocrfleet_workers", profile=stage.profile.name) == [1]
     # And an upload that is told of is counted by who told of it
