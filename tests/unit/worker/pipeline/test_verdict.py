@@ -456,7 +456,7 @@ class TestCorpus:
         image = self.first_page(pool, name)
 
         assert reason(self.truth(row), image) is None
-        assert reason("", image) is (None if name == "handwriting.pdf" else Reason.EMPTY)
+        assert reason("", image) is Reason.EMPTY
         assert reason(self.truth(row), NUMBERED) is Reason.INVENTED
 
     @pytest.mark.skipif(not ROWS, reason="no corpus")
