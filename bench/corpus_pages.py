@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ocrfleet.profiles.profile import RAPIDOCR, Render
-from ocrfleet.sandbox.decoders import SNIFF_BYTES, sniff
+from ocrfleet.sandbox.sniff import SNIFF_BYTES, sniff
 from ocrfleet.settings import Settings
 from worker import engines
 from worker.imaging.page_image import PageImage

@@ -12,6 +12,15 @@ from pathlib import Path
 import structlog
 
 
+class _LogFile(logging.FileHandler):
+    """A log that a full disk keeps nothing of: what it is full of, and that it is, is said elsewhere."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Say nothing where a line can't be written; logging would print a traceback for each."""
+        if not isinstance(sys.exception(), OSError):
+            super().handleError(record)
+
+
 def configure(level: str, file: Path | None = None) -> None:
     """Write the events of structlog and of the standard library, from `level` up, as JSON lines to stderr or to a file."""
     shared: list[structlog.typing.Processor] = [
@@ -27,7 +36,7 @@ def configure(level: str, file: Path | None = None) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr) if file is None else logging.FileHandler(file, mode="w")
+    handler = logging.StreamHandler(sys.stderr) if file is None else _LogFile(file, mode="w")
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from rich.markup import escape
 
 
@@ -22,3 +24,9 @@ def shown(name: str) -> str:
 def printable(name: str) -> str:
     """Return a file name as text that a terminal only shows: control characters and stray bytes are escaped."""
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in name)
+
+
+def warnings_of(warnings: Mapping[str, int]) -> str:
+    """Return what is wrong with a document's file, by what it is and on how many pages."""
+    pages = [f"{code} ({count} {'page' if count == 1 else 'pages'})" for code, count in warnings.items()]
+    return "warnings: " + ", ".join(pages)

@@ -7,6 +7,7 @@ status is created once, so a second assembly, at the same time or later, changes
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -63,6 +64,7 @@ def _write(store: ObjectStore, manifest: Manifest, stored: StoredPages, generati
     done = sum(1 for page in manifest.pages() if page in stored.done)
     outcome = _outcome(done, manifest.total)
     failures: list[Failure] = []
+    warnings: Counter[str] = Counter()
     blank = text_layer = figures = 0
     with scratch("ocrfleet-assembly-") as folder, ExitStack() as stack:
         paths = {extension: folder / extension for extension in WRITERS}
@@ -74,6 +76,7 @@ def _write(store: ObjectStore, manifest: Manifest, stored: StoredPages, generati
             blank += result.blank
             text_layer += result.text_layer and result.status is PageStatus.DONE and not result.rung
             figures += sum(1 for block in result.blocks if block.figure is not None)
+            warnings.update({warning.code.value for warning in result.warnings})
             if result.status is PageStatus.FAILED and result.reason is not None:
                 failures.append(Failure(page=result.page, reason=result.reason, detail=result.detail or ""))
             for writer in writers:
@@ -96,6 +99,7 @@ def _write(store: ObjectStore, manifest: Manifest, stored: StoredPages, generati
         blank=blank,
         text_layer=text_layer,
         figures=figures,
+        warnings=dict(sorted(warnings.items())),
         failures=tuple(failures),
         problem=manifest.problem,
         outputs=outputs,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ocrfleet.errors import PageFaultError, Reason
 from ocrfleet.metrics import definitions
-from ocrfleet.records.pages import PageStatus
+from ocrfleet.records.pages import PageStatus, WarningCode
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -36,6 +36,8 @@ def initialise(profile: Profile) -> None:
         definitions.ENGINE_STARVED,
     ):
         family.labels(profile.name)
+    for code in WarningCode:
+        definitions.PAGE_WARNINGS.labels(code.value, profile.name)
     for reason in _RENDERER_FAULTS:
         definitions.RENDERER_CRASHES.labels(reason.value)
 
@@ -48,6 +50,8 @@ def stage(name: str, profile: str) -> AbstractContextManager[object]:
 def count_page(result: PageResult, queue: Priority) -> None:
     """Count a page that has its record."""
     definitions.PAGES.labels(result.status.value, result.profile, queue.value, result.engine, _verdict(result)).inc()
+    for code in {warning.code.value for warning in result.warnings}:
+        definitions.PAGE_WARNINGS.labels(code, result.profile).inc()
 
 
 def _verdict(result: PageResult) -> str:

@@ -187,6 +187,13 @@ STAGES = (
         unit="none",
     ),
     lines(
+        "Pages with something wrong in their file, by what it is",
+        "Pages that were read although their file is damaged, or holds more than was read, an hour.",
+        "one kind comes with every document: whatever writes these files should be mended.",
+        {"{{code}}": f"sum by (code) (increase(ocrfleet_page_warnings_total{{{HERE}}}[1h]))"},
+        unit="none",
+    ),
+    lines(
         "Errors of the store and of Redis",
         "Requests each second that failed after all retries.",
         "only this worker has them: then it is its network, its clock or its credentials.",

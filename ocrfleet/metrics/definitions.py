@@ -44,6 +44,11 @@ PAGES = Counter(
     "text was accepted), blank, text_layer (the PDF's own text).",
     ["status", "profile", "queue", "engine", "verdict"],
 )
+PAGE_WARNINGS = Counter(
+    "ocrfleet_page_warnings_total",
+    "Pages that came to an end although something is wrong with their file, by what it is: a page counts once for each.",
+    ["code", "profile"],
+)
 PAGE_RETRIES = Counter(
     "ocrfleet_page_retries_total",
     "Further attempts at pages, by the outcome of the attempt before.",

@@ -125,6 +125,8 @@ class Status(Record):
     text_layer: int = 0
     #: figures that were cut out of the pages
     figures: int = 0
+    #: pages whose file has something wrong, by PageWarning's codes
+    warnings: dict[str, int] = Field(default_factory=dict)
     failures: tuple[Failure, ...] = ()
     problem: Problem | None = None
     #: by format: md, json

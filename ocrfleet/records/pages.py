@@ -68,6 +68,33 @@ class Block(Record):
         return block
 
 
+class WarningCode(StrEnum):
+    """What is wrong with a page's file although the page could be drawn. Part of the outputs: never rename one."""
+
+    DATA_ENDED_EARLY = "data_ended_early"
+    DATA_DAMAGED = "data_damaged"
+    CHECKSUM_WRONG = "checksum_wrong"
+    IMAGE_INCOMPLETE = "image_incomplete"
+    FONT_SUBSTITUTED = "font_substituted"
+    COLOUR_SPACE_WRONG = "colour_space_wrong"
+    CONTENT_SKIPPED = "content_skipped"
+    TRANSPARENCY = "transparency"
+    HIDDEN_IMAGE = "hidden_image"
+    FRAMES_NOT_READ = "frames_not_read"
+    ATTACHMENTS_NOT_READ = "attachments_not_read"
+    #: by qpdf, or by MuPDF itself: the detail says which
+    REPAIRED = "repaired"
+    #: the usual decoder could not draw it: the detail says which one did
+    OTHER_DECODER = "other_decoder"
+
+
+class PageWarning(Record):
+    """Something that is wrong with a page's file, in words. The page was drawn and read all the same."""
+
+    code: WarningCode
+    detail: str
+
+
 class PageResult(Record):
     """What became of a page. Holds nothing that differs from run to run: seconds, attempts and workers are in run records.
 
@@ -94,6 +121,8 @@ class PageResult(Record):
     height_pt: float | None = None
     #: degrees, clockwise, by which a PDF page is turned to be displayed: 0, 90, 180 or 270
     rotation: int = 0
+    #: what is wrong with the file, although the page could be drawn
+    warnings: tuple[PageWarning, ...] = ()
     #: the text is the PDF's own
     text_layer: bool = False
     #: the retry step that gave the text, counted over all profiles that had the page; 0 is the first attempt

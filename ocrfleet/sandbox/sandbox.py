@@ -34,6 +34,8 @@ Handler = Callable[[dict[str, Any], int | None, mmap.mmap | None], dict[str, Any
 
 #: Address space of a child before it opens anything: 126 MB with MuPDF, Pillow and pydantic imported (measured), doubled.
 BASE_MEMORY = 256 << 20
+#: What a document may have beyond that, mapped and not read into memory, in bytes.
+MAPPABLE = 1 << 40
 #: Bytes of a message at most: a compromised child must not make its parent allocate more.
 MAX_MESSAGE = 1 << 20
 #: File descriptors of a child: stdio, socket, shared memory, the document, files that imports open.
@@ -46,6 +48,8 @@ ALARM_GRACE = 2.0
 EXIT_DEADLINE = 5.0
 
 _LENGTH = 4
+#: Bytes of address space that this process has for itself, once it is confined.
+_allocatable = 0
 _PR_SET_NO_NEW_PRIVS = 38
 _CLONE_NEWUSER = 0x10000000
 _CLONE_NEWNET = 0x40000000
@@ -249,6 +253,13 @@ def _handle(handler: Handler, request: dict[str, Any], fd: int | None, shared: m
         return {"error": type(error).__name__, "traceback": traceback.format_exc()[-20_000:]}
 
 
+def allow_mapping(size: int) -> None:
+    """Let this process map a document of so many bytes, beside the memory that it may allocate: its pages are the file's."""
+    if _allocatable:
+        most = resource.getrlimit(resource.RLIMIT_AS)[1]
+        resource.setrlimit(resource.RLIMIT_AS, (min(_allocatable + size, most), most))
+
+
 def _confine(memory: int) -> None:
     """Drop privileges that a decoder does not need. Best effort where the kernel may refuse; the limits are mandatory."""
     # Signals to the process group or from a service manager: the parent drains first, then the child sees an end of file.
@@ -270,8 +281,12 @@ def _confine(memory: int) -> None:
         libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     # No PR_SET_PDEATHSIG: it fires when the *thread* that started us ends, and that is a thread of some pool.
 
+    global _allocatable  # noqa: PLW0603 - a limit is this whole process's
+    _allocatable = BASE_MEMORY + memory
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    most = _allocatable + MAPPABLE if hard == resource.RLIM_INFINITY else min(_allocatable + MAPPABLE, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (min(_allocatable, most), most))
     for limit, value in (
-        (resource.RLIMIT_AS, BASE_MEMORY + memory),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_FSIZE, 0),  # shared memory is written by mapping: no file has to grow
         (resource.RLIMIT_NOFILE, MAX_DESCRIPTORS),

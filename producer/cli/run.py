@@ -128,8 +128,10 @@ def carry_out(order: Order, settings: Settings) -> Report:
     if order.output.exists() and not order.output.is_dir():
         raise UsageError(f"--output {order.output} is a file; it must be a folder")
     with locked(order):
-        (order.state / "logs").mkdir(exist_ok=True)
-        logs.configure(settings.log_level, order.state / "logs" / "run.log")
+        try:
+            logs.configure(settings.log_level, order.state / "logs" / "run.log")
+        except OSError as error:
+            raise UsageError(f"--output {order.output} can't be written: {error.strerror}") from error
         job = Run(order, settings)
 
         def stop(number: int, _: FrameType | None) -> None:

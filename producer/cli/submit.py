@@ -89,8 +89,9 @@ def submit(
 
     [b]ocrfleet submit s3://archive/1890s/ --collection 1890s --results s3://texts/[/]
 
-    Exit code: 0 submitted, or with --wait, every page done and delivered; 1 with --wait, some page is not; 2 usage; 3 the
-    store is unreachable or misconfigured; 130 interrupted: the fleet goes on, and the same command waits again.
+    Exit code: 0 submitted, or with --wait, every page done and delivered; 1 a file that was given can't be read, or with
+    --wait, some page is not done; 2 usage; 3 the store is unreachable or misconfigured; 130 interrupted: the fleet goes on,
+    and the same command waits again.
     """
     if wait and dry_run:
         raise UsageError("--wait and --dry-run don't go together: nothing is submitted that could be waited for")
@@ -140,7 +141,7 @@ def submit(
         raise UsageError("no document was found in " + ", ".join(inputs))
     outcome = _waited(settings, store, options.collection) if wait else None
     _report(count, skipped, options.collection, outcome, as_json=as_json)
-    if outcome is not None and not outcome.succeeded:
+    if any(item.named for item in skipped) or (outcome is not None and not outcome.succeeded):
         sys.exit(_EXIT_INCOMPLETE)
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: Bytes that Linux file systems allow in a name.
 _LONGEST_NAME = 255
+#: Bytes of the longest extension that a format has, ".json", with its dot.
+_LONGEST_EXTENSION = 5
 
 
 def deliver(store: ObjectStore, status: Status, *, name: str, folder: Path, style: Style = AS_STORED) -> list[Path]:
@@ -37,7 +39,7 @@ class FolderSink:
         self._folder = folder
 
     def target(self, name: str, extension: str) -> str:
-        return str(self._folder / fitting(f"{name}.{extension}"))
+        return str(self._folder / fitting(name, extension))
 
     def beside(self, target: str, path: str) -> str:
         return str(Path(target).parent / path)
@@ -61,10 +63,18 @@ class FolderSink:
             raise DeliveryError(f"{path} can't be written: {error.strerror}") from error
 
 
-def fitting(name: str) -> str:
-    """Return a relative path whose last part is no longer than file systems allow; a digest replaces what is cut."""
+def fitting(name: str, extension: str) -> str:
+    """Return a relative path whose last part is no longer than file systems allow; a digest replaces what is cut.
+
+    It is cut between two letters, and in the same way for each of a document's formats.
+    """
     parent, slash, last = name.rpartition("/")
-    if len(os.fsencode(last)) <= _LONGEST_NAME:
-        return name
-    mark = f"~{digest_of(last)[:8]}{last[last.rindex('.') :]}"
-    return parent + slash + os.fsdecode(os.fsencode(last)[: _LONGEST_NAME - len(mark)]) + mark
+    room = _LONGEST_NAME - max(len(extension) + 1, _LONGEST_EXTENSION)
+    stem = os.fsencode(last)
+    if len(stem) <= room:
+        return f"{name}.{extension}"
+    mark = f"~{digest_of(last)[:8]}"
+    end = room - len(mark)
+    while end and stem[end] & 0xC0 == 0x80:  # noqa: PLR2004 - UTF-8's bytes within a letter begin with these bits
+        end -= 1
+    return f"{parent}{slash}{os.fsdecode(stem[:end])}{mark}.{extension}"

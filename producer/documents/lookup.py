@@ -301,6 +301,7 @@ def _summary(facts: DocumentFacts, done: int, failed: int) -> dict[str, object]:
         "done": done,
         "failed": failed,
         "blank": ended.blank if ended is not None else 0,
+        "warnings": ended.warnings if ended is not None else {},
         "reasons": Counter(failure.reason for failure in ended.failures) if ended is not None else {},
         "problem": facts.manifest.problem,
         "queue": latest.terms.queue if latest is not None else None,

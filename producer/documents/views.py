@@ -63,6 +63,8 @@ class DocumentSummary(View):
     failed: int
     #: blank pages among those done; known once the document has ended
     blank: int = 0
+    #: pages with something wrong in their file, by code; known once the document has ended
+    warnings: dict[str, int] = Field(default_factory=dict)
     #: failed pages by reason; known once the document has ended
     reasons: dict[Reason, int] = Field(default_factory=dict)
     #: why intake failed

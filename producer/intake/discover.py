@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from natsort import natsorted
 
 from ocrfleet.records.documents import Kind
-from ocrfleet.sandbox.decoders import SNIFF_BYTES, sniff
+from ocrfleet.sandbox.sniff import SNIFF_BYTES, sniff
 from producer.errors import UsageError
 
 #: Formats by file suffix. A file with such a suffix and other bytes is reported as broken, not skipped.
@@ -51,6 +51,8 @@ class Skipped:
 
     name: str
     reason: str
+    #: somebody gave its own path: that it isn't read is a failure
+    named: bool = False
 
 
 def discover(
@@ -59,16 +61,12 @@ def discover(
     """Yield the documents in the inputs, folder by folder, files in natural order.
 
     A file is named by its own name, a file in a folder by its path below that folder. `leave_out` (the output folder)
-    is not searched. Raises UsageError for an input that does not exist, and for two files that would share a name.
+    is not searched. A file in a folder that is no document is skipped; one that is an input itself is a broken document. Raises UsageError for an input that does not exist, and for two files that would share a name.
     """
     check_inputs(inputs, output=leave_out)
     names: dict[str, Path] = {}
     for path in inputs:
-        found = (
-            _walk(path, group_folders=group_folders, leave_out=leave_out)
-            if path.is_dir()
-            else iter([_file(path, path.name)])
-        )
+        found = _walk(path, group_folders=group_folders, leave_out=leave_out) if path.is_dir() else iter([_named(path)])
         for item in found:
             if isinstance(item, Candidate):
                 first = item.files[0].parent if item.grouped else item.files[0]
@@ -129,6 +127,14 @@ def _grouped(items: Sequence[Candidate | Skipped], *, name: str) -> Iterator[Can
 def _is_pdf(path: Path) -> bool:
     kind = kind_of(path)
     return (kind or SUFFIXES.get(path.suffix.lower())) is Kind.PDF
+
+
+def _named(path: Path) -> Candidate | Skipped:
+    """Return the file at a path that somebody gave. What it is not is said of it as of any broken document."""
+    item = _file(path, path.name)
+    if isinstance(item, Candidate):
+        return item
+    return Candidate(path.name, (path,)) if path.is_file() else replace(item, named=True)
 
 
 def _file(path: Path, name: str) -> Candidate | Skipped:

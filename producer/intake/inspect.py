@@ -14,8 +14,8 @@ from ocrfleet.errors import DamagedRecordError, NotFoundError, PageFaultError, P
 from ocrfleet.metrics import definitions as metrics
 from ocrfleet.records.base import Digest, Record, digest_of
 from ocrfleet.records.documents import Kind, Source
-from ocrfleet.sandbox.decoders import SNIFF_BYTES, sniff
 from ocrfleet.sandbox.sandbox import Sandbox
+from ocrfleet.sandbox.sniff import SNIFF_BYTES, sniff
 from ocrfleet.sources.sources import Sources, is_file, path_of, sha256_of, uri_of
 from producer.intake.discover import SUFFIXES
 

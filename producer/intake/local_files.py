@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,7 +39,7 @@ def submit_files(
     while chunk := list(islice(found, _AT_ONCE)):
         before = len(skipped)
         count.seen += len(chunk)
-        count.submitted += batches.add_all(terms, _references(store, chunk, skipped))
+        count.submitted += batches.add_all(terms, _references(store, chunk, skipped, named=set(paths)))
         count.skipped += len(skipped) - before
         progress()
     return skipped
@@ -58,7 +58,7 @@ def list_files(paths: Sequence[Path], count: Count, skipped: list[Skipped]) -> I
 
 
 def _references(
-    store: ObjectStore, chunk: Sequence[Candidate | Skipped], skipped: list[Skipped]
+    store: ObjectStore, chunk: Sequence[Candidate | Skipped], skipped: list[Skipped], *, named: Collection[Path]
 ) -> Iterator[SourceReference]:
     for item in chunk:
         if isinstance(item, Skipped):
@@ -67,7 +67,8 @@ def _references(
         try:
             yield _referenced(item) if isinstance(store, FolderStore) else _uploaded(store, item)
         except OSError as error:
-            skipped.append(Skipped(item.name, f"it can't be read: {error.strerror}"))
+            reason = f"it can't be read: {error.strerror}"
+            skipped.append(Skipped(item.name, reason, named=item.files[0] in named))
 
 
 def _referenced(candidate: Candidate) -> SourceReference:

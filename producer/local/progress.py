@@ -25,6 +25,8 @@ class Ended:
     done: int
     #: pages whose text is the PDF's own: no engine read them
     text_layer: int
+    #: pages with something wrong in their file, by what it is
+    warnings: dict[str, int]
     #: (page or None for the whole document, reason, detail)
     failures: tuple[tuple[int | None, str, str], ...]
     files: tuple[Path, ...]
@@ -81,4 +83,5 @@ class Report:
     @property
     def succeeded(self) -> bool:
         """Whether every page of every document is done and delivered."""
-        return self.interrupted is None and not any(item.failures for item in self.ended)
+        left_out = any(item.named for item in self.skipped)
+        return self.interrupted is None and not left_out and not any(item.failures for item in self.ended)

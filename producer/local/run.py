@@ -98,18 +98,21 @@ class AlreadyRunningError(UsageError):
 def locked(order: Order) -> Iterator[None]:
     """Hold the output folder; the kernel lets go of it however this process ends. Raises AlreadyRunningError."""
     try:
-        order.state.mkdir(parents=True, exist_ok=True)
+        (order.state / "logs").mkdir(parents=True, exist_ok=True)
         fd = os.open(order.state / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
-        raise UsageError(f"--output {order.output} can't be written: {error.strerror}") from error
+        raise _unwritable(order, error) from error
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             other = os.pread(fd, 32, 0).decode() or "unknown"
             raise AlreadyRunningError(f"another run (process {other}) is writing to {order.output}") from error
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, str(os.getpid()).encode(), 0)
+        try:
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, str(os.getpid()).encode(), 0)
+        except OSError as error:  # a full disk
+            raise _unwritable(order, error) from error
         yield
     finally:
         os.close(fd)
@@ -126,6 +129,10 @@ def _of_one_machine(settings: Settings, order: Order) -> Settings:
     used = {name: getattr(settings, name) if name in settings.model_fields_set else defaults[name] for name in defaults}
     log.info("run.settings", **used)
     return settings.model_copy(update={**used, "store": str((order.state / "store").absolute())})
+
+
+def _unwritable(order: Order, error: OSError) -> UsageError:
+    return UsageError(f"--output {order.output} can't be written: {error.strerror}")
 
 
 class Run:
@@ -151,6 +158,8 @@ class Run:
         self._adopted = False
         self._swept = time.monotonic()
         self._intake: Intake | None = None
+        #: why intake can't register the next input yet
+        self._intake_waits_for: str | None = None
         #: what has been delivered
         self._totals = Tally()
         self._failure: BaseException | None = None
@@ -200,7 +209,7 @@ class Run:
             sweep = Sweep(dispatcher, self._store, ledger, app)
             while self.report.interrupted is None and not self._finished(intake):
                 fleet.watch()
-                trouble = self._dispatch(dispatcher, sweep, fleet) or fleet.trouble()
+                trouble = self._dispatch(dispatcher, sweep, fleet) or fleet.trouble() or self._intake_waits_for
                 self.report.tally.note = f"waiting: {trouble}" if trouble else None
                 self._deliver()
                 self._count(dispatcher, time.monotonic() - begun)
@@ -261,6 +270,7 @@ class Run:
                 self._want(registrar.register(candidate))
             except TransientError as error:
                 log.warning("run.registration_waits", error=str(error))
+                self._intake_waits_for = str(error)
                 time.sleep(1)
             except DamagedRecordError as error:
                 advice = f"{error}; delete {self._order.state} to have everything read again"
@@ -271,6 +281,7 @@ class Run:
                 )
                 return
             else:
+                self._intake_waits_for = None
                 return
 
     def _want(self, registered: Registered) -> None:
@@ -361,6 +372,7 @@ class Run:
             total=status.total,
             done=status.done,
             text_layer=status.text_layer,
+            warnings=status.warnings,
             failures=tuple(failures),
             files=tuple(files),
         )
@@ -387,6 +399,7 @@ def _undelivered(registered: Registered, name: str, why: str) -> Ended:
         total=registered.total,
         done=0,
         text_layer=0,
+        warnings={},
         failures=(failure,),
         files=(),
     )

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ocrfleet.records.pages import PageWarning
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PageImage:
@@ -19,6 +21,10 @@ class PageImage:
     height_pt: float
     #: degrees, clockwise, by which the PDF page was turned to be displayed
     rotation: int = 0
+    #: what is wrong with the file, although the page could be drawn
+    warnings: tuple[PageWarning, ...] = ()
+    #: share of an image of the page that its file doesn't hold, 0 to 1
+    missing: float = 0.0
 
     @property
     def width(self) -> int:

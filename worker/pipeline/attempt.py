@@ -33,7 +33,7 @@ from worker.pipeline.images import PageImages
 from worker.pipeline.own_text import own_text
 from worker.pipeline.run_record import RunningAttempt
 from worker.pipeline.utilisation import Utilisation
-from worker.pipeline.verdict import judge
+from worker.pipeline.verdict import Rejection, judge
 
 if TYPE_CHECKING:
     from ocrfleet.profiles.profile import Profile
@@ -45,9 +45,11 @@ if TYPE_CHECKING:
     from worker.pipeline.page import Page
     from worker.pipeline.retry import Step
     from worker.pipeline.routing import Router
-    from worker.pipeline.verdict import Rejection
 
 log = structlog.get_logger(__name__)
+
+#: Share of an image of the page that may be missing: what a page's lower margin has. With more, the text can't be whole.
+MOST_MISSING = 0.05
 
 
 class Attempts:
@@ -147,16 +149,18 @@ class Attempts:
             width_pt=round(image.width_pt, 2),
             height_pt=round(image.height_pt, 2),
             rotation=image.rotation,
+            warnings=image.warnings,
             rung=step.rung,
         )
+        incomplete = _incomplete(image)
         if await in_thread(ink.is_blank, image):
-            return result(PageStatus.DONE, blank=True)
+            return result(**_status(incomplete), blank=incomplete is None)
         if step.text_layer is not TextLayer.IGNORE:
             own = await in_thread(own_text, rendered.words, image, step)
             if own is not None:
                 parsed = Parsed(text=own.page.text, blocks=own.page.blocks)
                 return result(
-                    **_status(own.rejection),
+                    **_status(incomplete or own.rejection),
                     text_layer=True,
                     text=parsed.text,
                     lines=own.page.lines,
@@ -171,7 +175,7 @@ class Attempts:
         with metrics.stage("judge", step.profile.name):
             parsed, rejection = await in_thread(_parse_and_judge, recognition, image, step.profile)
         return result(
-            **_status(rejection),
+            **_status(incomplete or rejection),
             text=parsed.text,
             markdown=step.profile.prompt is not None,
             lines=recognition.lines,
@@ -235,6 +239,14 @@ def page_result(context: WorkerContext, profile: Profile, status: PageStatus, **
         revision=profile.revision,
         **fields,
     )
+
+
+def _incomplete(image: PageImage) -> Rejection | None:
+    """Return why the text of a page can't be whole, whatever is read of it; None where all of its image is there."""
+    if image.missing <= MOST_MISSING:
+        return None
+    detail = f"{image.missing:.0%} of the page's image is missing from its file: copy, scan or export it again"
+    return Rejection(Reason.UNREADABLE, detail)
 
 
 def _status(rejection: Rejection | None) -> dict[str, Any]:

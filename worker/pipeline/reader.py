@@ -110,10 +110,11 @@ class PageReader:
             log.warning("page.attempt_failed", rung=step.rung, reason=fault.reason, detail=fault.detail)
             await self._note_fault(page, step, fault)
             return None
-        if result.reason is not None:
+        # A page that part of is missing from its file is not tried again: no other attempt finds it.
+        if result.reason not in (None, Reason.UNREADABLE):
             await self._note_rejection(page, step, result, result.reason)
             return None
-        if not result.blank and not result.text_layer:
+        if result.reason is None and not result.blank and not result.text_layer:
             self.attempts.utilisation.add_page()
         return result
 

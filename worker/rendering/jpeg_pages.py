@@ -11,7 +11,9 @@ import io
 import re
 from typing import TYPE_CHECKING, Any
 
-from ocrfleet.sandbox.decoders import mupdf
+from ocrfleet.sandbox.completeness import went_through_text_transfer
+from ocrfleet.sandbox.pdf import mupdf
+from ocrfleet.sandbox.pdf_images import NoiseError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -49,7 +51,8 @@ def nearly(image: Image, size: tuple[int, int], room: int) -> Image | None:
 def only_scan(page: Any, size: tuple[int, int], room: int) -> Image | None:
     """Decode the JPEG that is all of a PDF page, if that gives little more than `size` and at most `room` bytes.
 
-    None in any other case or doubt: then MuPDF draws the page, or says what is wrong with it.
+    None in any other case or doubt: then MuPDF draws the page, or says what is wrong with it. Raises NoiseError for one
+    that is only noise, which no decoder notices.
     """
     try:
         found = _only_image(page, size)
@@ -57,6 +60,8 @@ def only_scan(page: Any, size: tuple[int, int], room: int) -> Image | None:
             return None
         xref, mode = found
         return _decode_scan(page.parent, xref, mode, size, room)
+    except NoiseError:
+        raise
     except Exception:  # noqa: BLE001 - a wrong password, a torn file, no memory: MuPDF meets it again
         return None
 
@@ -108,6 +113,8 @@ def _decode_scan(pdf: Any, xref: int, mode: str, size: tuple[int, int], room: in
     import PIL.Image  # noqa: PLC0415 - native code: under the limits
 
     data = pdf.xref_stream_raw(xref)
+    if went_through_text_transfer(data):
+        raise NoiseError
     image = PIL.Image.open(io.BytesIO(data), formats=["JPEG"])
     claimed = tuple(int(pdf.xref_get_key(xref, side)[1]) for side in ("Width", "Height"))
     # Whether colours are YCbCr is beyond doubt with one of these markers, and if none says that they aren't.

@@ -15,6 +15,7 @@ import numpy as np
 
 from ocrfleet.errors import ConfigurationError, PageFaultError, Reason
 from ocrfleet.records.documents import Kind
+from ocrfleet.records.pages import PageWarning, WarningCode
 from ocrfleet.sandbox.sandbox import Sandbox
 from worker import metrics
 from worker.imaging.page_image import PageImage
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from ocrfleet.profiles.profile import Render
 
 _BYTES_PER_PIXEL = 3
+#: Warnings that are kept of a page, and characters of each.
+_MOST_WARNINGS, _LONGEST_WARNING = 20, 400
 
 _Answer = TypeVar("_Answer")
 
@@ -174,10 +177,13 @@ def _page_image(answer: dict[str, Any], sandbox: Sandbox) -> PageImage:
             "width_pt": float(width_pt),
             "height_pt": float(height_pt),
             "rotation": (0 | 90 | 180 | 270) as rotation,
+            "warnings": list(warnings),
+            "missing": float(missing),
         } if (
             sandbox.shared is not None
             and 0 < width_pt < math.inf
             and 0 < height_pt < math.inf
+            and 0 <= missing <= 1
             and min(stored_width, stored_height, width, height) > 0
             and stored_width * stored_height * channels <= len(sandbox.shared)
             and width * height * _BYTES_PER_PIXEL <= len(sandbox.shared)
@@ -185,9 +191,31 @@ def _page_image(answer: dict[str, Any], sandbox: Sandbox) -> PageImage:
             count = stored_width * stored_height * channels
             stored = np.frombuffer(sandbox.shared, np.uint8, count).reshape(stored_height, stored_width, channels)
             pixels = _in_rgb(stored, (width, height))
-            return PageImage(pixels=pixels, width_pt=width_pt, height_pt=height_pt, rotation=int(rotation))
+            return PageImage(
+                pixels=pixels,
+                width_pt=width_pt,
+                height_pt=height_pt,
+                rotation=int(rotation),
+                warnings=tuple(_warning(warning) for warning in warnings[:_MOST_WARNINGS]),
+                missing=missing,
+            )
         case _:
-            raise PageFaultError(Reason.RENDER_CRASHED, "the decoder answered nonsense: the file is probably damaged")
+            raise _nonsense()
+
+
+def _warning(value: Any) -> PageWarning:
+    match value:
+        case [str(code), str(detail)] if code in set(WarningCode):
+            # Half a surrogate pair can't be stored.
+            return PageWarning(
+                code=WarningCode(code), detail=detail[:_LONGEST_WARNING].encode(errors="replace").decode()
+            )
+        case _:
+            raise _nonsense()
+
+
+def _nonsense() -> PageFaultError:
+    return PageFaultError(Reason.RENDER_CRASHED, "the decoder answered nonsense: the file is probably damaged")
 
 
 def _in_rgb(stored: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

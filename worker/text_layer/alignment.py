@@ -33,6 +33,12 @@ _MOST_AREA = 4.0
 _MOST_PICTURES = 20.0
 #: The strip of a line that most of its ink is in, as parts of its box: from above the small letters to the base line.
 _STRIP = 0.25, 0.75
+#: A word of so many letters and digits, of which so many pixels can be looked at in the middle, can't be seen where all
+#: of these but a speck are within such a distance of one level of 255.
+_FEWEST_LETTERS, _FEWEST_PIXELS, _SPECKS, _ONE_COLOUR = 2, 12, 0.02, 24
+#: Letters, or a word, in a picture: their height, their width in heights, how far from the others' height it is, as a share of that, and the
+#: share of the picture's ink that such pieces are.
+_LOWEST, _HIGHEST, _WIDEST, _ALIKE, _MOSTLY = 0.4, 6.0, 40.0, 0.4, 0.5
 #: How far beside a word that is alone on its line it should be white: a space is about that wide.
 _BESIDE = 0.25
 
@@ -51,6 +57,10 @@ class Alignment:
     piled: float
     #: pictures cover most of the page
     scan: bool
+    #: words under something of one colour that isn't the paper's, as a black box: nobody sees them
+    covered_words: int
+    #: what the ink in pictures may be, where the layer has no words
+    letters_in_pictures: int
 
 
 def crowded(layer: TextLayerWords) -> bool:
@@ -80,7 +90,60 @@ def overlay(layer: TextLayerWords, image: PageImage) -> Alignment:
         gaps=_gaps(layer, boxes, image.pixels[:, :, 1], over),
         piled=_area(boxes) / max(int(over.sum()), 1),
         scan=scan,
+        covered_words=int(_hides(layer, boxes, image.pixels[:, :, 1])[1].sum()),
+        letters_in_pictures=0 if scan else _letters_in_pictures(layer.pictures, squares, inked, scale),
     )
+
+
+def unseen(layer: TextLayerWords, image: PageImage) -> NDArray[np.bool_]:
+    """Return which words can't be seen on the page image: where each stands, there is one colour."""
+    scale = np.array([image.width / layer.width_pt, image.height / layer.height_pt] * 2)
+    boxes = np.array([word.box for word in layer.words], dtype=np.float64).reshape(-1, 4) * scale
+    return _hides(layer, boxes, image.pixels[:, :, 1])[0]
+
+
+def _hides(
+    layer: TextLayerWords, boxes: NDArray[np.float64], grey: NDArray[np.uint8]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return which words have one colour where they stand, and which of these another colour than the paper."""
+    paper = float(np.median(grey[::8, ::8]))
+    flat, covered = np.zeros(len(boxes), np.bool_), np.zeros(len(boxes), np.bool_)
+    for number, (word, (x0, y0, x1, y1)) in enumerate(zip(layer.words, boxes.tolist(), strict=True)):
+        if sum(map(str.isalnum, word.text)) < _FEWEST_LETTERS:
+            continue
+        across, down = (x1 - x0) / 4, (y1 - y0) / 4
+        middle = grey[round(y0 + down) : round(y1 - down) + 1, round(x0 + across) : round(x1 - across) + 1]
+        if middle.size < _FEWEST_PIXELS:
+            continue
+        level = float(np.median(middle))
+        flat[number] = np.count_nonzero(np.abs(middle - level) > _ONE_COLOUR) <= _SPECKS * middle.size
+        covered[number] = flat[number] and abs(level - paper) > _ONE_COLOUR
+    return flat, covered
+
+
+def _letters_in_pictures(
+    pictures: Sequence[Box], squares: NDArray[np.intp], inked: NDArray[np.bool_], scale: NDArray[np.float64]
+) -> int:
+    """Return how many letters the ink in pictures may be, where no word of the layer is; 0 where most of it is something else."""
+    if not pictures or not inked.size:
+        return 0
+    there = np.zeros(inked.shape, dtype=np.bool_)
+    for x0, y0, x1, y1 in _squares(np.array(pictures, dtype=np.float64) * scale, inked.shape).tolist():
+        there[y0:y1, x0:x1] = True
+    for x0, y0, x1, y1 in squares.tolist():
+        there[y0:y1, x0:x1] = False
+    ink_there = (inked & there).astype(np.uint8)
+    _, _, pieces, _ = cv2.connectedComponentsWithStats(ink_there, connectivity=8)
+    width, height, area = (pieces[1:, column] for column in (cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT, cv2.CC_STAT_AREA))
+    unit = float(np.median(squares[:, 3] - squares[:, 1]))
+    fits = (height >= _LOWEST * unit) & (height <= _HIGHEST * unit) & (width <= _WIDEST * height)
+    if not fits.any():
+        return 0
+    alike = fits & (np.abs(height - np.median(height[fits])) <= _ALIKE * np.median(height[fits]))
+    if area[alike].sum() < _MOSTLY * area.sum():
+        return 0
+    # Letters run into each other at this size: a piece is as many as it is longer than high.
+    return round(float(np.maximum(width[alike] / height[alike], 1.0).sum()))
 
 
 def _area(boxes: NDArray[np.float64]) -> float:

@@ -7,11 +7,11 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from ocrfleet.errors import PermanentError, Reason
-from ocrfleet.sandbox.decoders import lost_pdf_content, mupdf, pdf_errors
+from ocrfleet.sandbox.pdf import mupdf, pdf_errors
 from ocrfleet.sandbox.sandbox import MAX_MESSAGE
 
 if TYPE_CHECKING:
-    from ocrfleet.sandbox.decoders import PdfDocument
+    from ocrfleet.sandbox.pdf import PdfDocument
 
 #: Room for words in an answer, in bytes of JSON: pictures have the rest. A page of a newspaper takes half of it.
 _ROOM = MAX_MESSAGE * 7 // 8
@@ -31,6 +31,7 @@ def extract(document: PdfDocument, index: int) -> dict[str, Any]:
     pymupdf = mupdf()
     page = document.page(index)
     with pdf_errors("the page's text can't be taken out: its content is damaged; export the PDF again"):
+        page = document.uncropped(page)
         width, height = page.rect.width, page.rect.height
         if not (0 < width < math.inf and 0 < height < math.inf):
             raise PermanentError(Reason.UNREADABLE, "the page has no size: its page box is damaged; export it again")
@@ -55,7 +56,7 @@ def extract(document: PdfDocument, index: int) -> dict[str, Any]:
             for box in drawn[:_MOST_PICTURES]
             if (on_page := _on_page(pymupdf.Rect(box) * page.rotation_matrix, width, height)) is not None
         ]
-        whole = room >= 0 and len(drawn) <= _MOST_PICTURES and not lost_pdf_content()
+        whole = room >= 0 and len(drawn) <= _MOST_PICTURES
     return {"width_pt": width, "height_pt": height, "words": words, "pictures": pictures, "whole": whole}
 
 

@@ -12,7 +12,7 @@ from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
 from ocrfleet.records.pages import Line
-from worker.text_layer.alignment import crowded, overlay
+from worker.text_layer.alignment import crowded, overlay, unseen
 from worker.text_layer.vocabulary import known, longest_unknown, misspelt, unspaced, words_in
 from worker.text_layer.words import TextLayerWords
 
@@ -44,6 +44,8 @@ MOST_MISSPELT_ON_SCAN = 0.25
 LEAST_ON_INK = 0.95
 #: Share of the print-like ink that has words over it: right ones have 0.87 and more, but for pages full of figures.
 LEAST_COVERED = 0.85
+#: Letters in pictures without words over them that a stamp has at least. A signature may have as many: such a page is read.
+FEWEST_IN_PICTURES = 3
 #: How dark gaps are beside words: right layers have 0.0 to 0.1, up to 0.4 on page images of 1,024 pixels; wrong ones 0.5 to 2.
 DARKEST_GAPS = 0.45
 #: Area of the words' boxes over the area that they cover: right layers have 1.05 at most, a page that was read by an OCR engine
@@ -87,7 +89,7 @@ def distrust(layer: TextLayerWords, image: PageImage) -> str | None:
     if crowded(layer):
         return _PILED
     lies = overlay(layer, image)
-    why = _why_elsewhere(lies)
+    why = _why_elsewhere(lies) or _why_not_what_is_seen(lies)
     if why is None and lies.scan and (share := misspelt(words)) > MOST_MISSPELT_ON_SCAN:
         return f"{share:.0%} of the common words of the page's own text have a letter wrong"
     return why
@@ -96,12 +98,16 @@ def distrust(layer: TextLayerWords, image: PageImage) -> str | None:
 def printed_lines(layer: TextLayerWords, image: PageImage) -> list[PrintedLine]:
     """Return the lines of the page's text, in pixels of the page image, with the fonts that they are set in.
 
+    Words that nobody sees on the page are left out.
+
     The order is MuPDF's: on the truths of bench/text_layers.py that of worker/engines/layout/reading_order.py has more
     errors. Pieces of a row, as a table's cells, are lines that follow each other.
     """
     across, down = image.width / layer.width_pt, image.height / layer.height_pt
     lines: list[PrintedLine] = []
-    for number, block in enumerate(_blocks(layer.words)):
+    hidden = unseen(layer, image)
+    shown = [word for word, is_hidden in zip(layer.words, hidden, strict=True) if not is_hidden]
+    for number, block in enumerate(_blocks(shown)):
         before: Box | None = None
         for text, box, words in block:
             x0, y0, x1, y1 = box
@@ -160,6 +166,14 @@ def _why_elsewhere(lies: Alignment) -> str | None:
         return f"{1 - lies.covered:.0%} of what looks like print is not in the page's own text"
     if lies.gaps > DARKEST_GAPS:
         return "the words of the page's own text end elsewhere than those that are seen"
+    return None
+
+
+def _why_not_what_is_seen(lies: Alignment) -> str | None:
+    if lies.covered_words:
+        return f"{lies.covered_words} words of the page's own text are covered: nobody sees them"
+    if lies.letters_in_pictures >= FEWEST_IN_PICTURES:
+        return f"a picture on the page seems to have {lies.letters_in_pictures} letters that the text lacks"
     return None
 
 

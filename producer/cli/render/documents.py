@@ -13,7 +13,7 @@ from rich.markup import escape
 from producer.documents.views import DocumentView, Forecast, SourceRow, State
 from producer.documents.wait import Outcome
 from producer.state.quarantine import View
-from producer.text import duration, printable, shown
+from producer.text import duration, printable, shown, warnings_of
 
 #: Failures that are shown of a document; --json has all of them.
 _ROWS = 20
@@ -65,6 +65,8 @@ def show_document(view: DocumentView) -> None:
         console.print(f"page {failure.page}: [red]{failure.reason}[/]: {escape(printable(failure.detail))}")
     if len(view.failures) > _ROWS:
         console.print(f"[dim]… and {len(view.failures) - _ROWS} more failures (--json lists them all)[/]")
+    if view.warnings:
+        console.print(f"[yellow]{warnings_of(view.warnings)}[/]; the JSON says more of each page")
     for extension, output in view.outputs.items():
         console.print(f"{extension}: {output.size} bytes. Fetch it: ocrfleet results {view.id} -o FOLDER")
 

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ocrfleet.records.documents import DocumentStatus
-from producer.text import duration, printable, shown
+from producer.text import duration, printable, shown, warnings_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,6 +46,7 @@ def report(console: Console, result: Report, output: Path) -> None:
         console.print(table)
     _more(console, len(worst_first) - _ROWS, "documents")
     _failures(console, worst_first)
+    _warnings(console, worst_first)
     show_skipped(console, result.skipped)
     tally = result.tally
     reused = f" ({tally.reused} of them were in the store already)" if tally.reused else ""
@@ -65,7 +66,8 @@ def report(console: Console, result: Report, output: Path) -> None:
 def show_skipped(console: Console, skipped: Sequence[Skipped]) -> None:
     """Print the files that are no documents, and why."""
     for item in skipped[:_ROWS]:
-        console.print(f"[dim]skipped[/] {shown(item.name)}: {escape(item.reason)}")
+        style = "red" if item.named else "dim"
+        console.print(f"[{style}]skipped[/] {shown(item.name)}: {escape(item.reason)}")
     _more(console, len(skipped) - _ROWS, "skipped files")
 
 
@@ -78,6 +80,13 @@ def _failures(console: Console, items: list[Ended]) -> None:
     for text in lines[:_ROWS]:
         console.print(text)
     _more(console, len(lines) - _ROWS, "failures")
+
+
+def _warnings(console: Console, items: list[Ended]) -> None:
+    lines = [f"[yellow]{shown(item.name)}[/]: {warnings_of(item.warnings)}" for item in items if item.warnings]
+    for text in lines[:_ROWS]:
+        console.print(text)
+    _more(console, len(lines) - _ROWS, "documents with warnings")
 
 
 def _more(console: Console, number: int, what: str) -> None:
@@ -105,6 +114,7 @@ def summary(result: Report) -> str:
                 "pages": item.total,
                 "pages_done": item.done,
                 "pages_from_text_layer": item.text_layer,
+                "warnings": item.warnings,
                 "failures": [
                     {"page": page, "reason": reason, "detail": detail} for page, reason, detail in item.failures
                 ],

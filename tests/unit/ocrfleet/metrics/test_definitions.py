@@ -19,7 +19,20 @@ from tests.support.waiting import scaled
 #: What a label may be called: each has few values, however much is read.
 LABELS = frozenset(
     {
-        *("status", "profile", "queue", "engine", "verdict", "reason", "state", "direction", "stage", "gpu", "source"),
+        *(
+            "status",
+            "profile",
+            "queue",
+            "engine",
+            "verdict",
+            "reason",
+            "state",
+            "direction",
+            "stage",
+            "code",
+            "gpu",
+            "source",
+        ),
         *("outcome", "kind", "version"),
     }
 )

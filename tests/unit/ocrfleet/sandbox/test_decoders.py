@@ -13,8 +13,11 @@ from PIL import Image
 
 from ocrfleet.errors import PermanentError, Reason
 from ocrfleet.records.documents import Kind
-from ocrfleet.sandbox import decoders as documents
-from ocrfleet.sandbox.decoders import ImageDocument, PdfDocument, open_document, sniff
+from ocrfleet.sandbox import limits
+from ocrfleet.sandbox.decoders import open_document
+from ocrfleet.sandbox.image_files import ImageDocument
+from ocrfleet.sandbox.pdf import PdfDocument
+from ocrfleet.sandbox.sniff import SNIFF_BYTES, sniff
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,7 +77,7 @@ def write_pdf(path: Path, count: int = 1, **options: Any) -> Path:
     ],
 )
 def test_a_kind_is_told_by_its_bytes(head: bytes, kind: Kind | None) -> None:
-    assert sniff(head[: documents.SNIFF_BYTES]) == kind
+    assert sniff(head[:SNIFF_BYTES]) == kind
 
 
 def test_a_pdf_gives_its_pages(tmp_path: Path) -> None:
@@ -144,7 +147,7 @@ def test_a_file_without_pages_has_one_reason(tmp_path: Path, content: bytes, kin
 
 @pytest.mark.parametrize("kind", [Kind.PDF, Kind.TIFF])
 def test_a_file_of_too_many_pages_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Kind) -> None:
-    monkeypatch.setattr(documents, "MAX_PAGES", 2)
+    monkeypatch.setattr(limits, "MAX_PAGES", 2)
     path = tmp_path / "document"
     if kind is Kind.PDF:
         write_pdf(path, 3)
@@ -183,7 +186,7 @@ def test_a_second_picture_in_a_photograph_is_no_page(tmp_path: Path) -> None:
 
 
 def test_a_header_that_claims_too_many_pixels_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(documents, "MAX_IMAGE_PIXELS", 1199)
+    monkeypatch.setattr(limits, "MAX_IMAGE_PIXELS", 1199)
     path = tmp_path / "large.png"
     path.write_bytes(encoded("PNG"))
     with path.open("rb") as file, closing(open_document(file.fileno(), Kind.PNG)) as document:

@@ -100,6 +100,16 @@ def test_what_is_no_document_is_skipped_with_a_reason(tmp_path: Path) -> None:
     assert "neither a PDF nor an image" in skipped(items)["notes.txt"]
 
 
+def test_a_file_that_is_named_is_never_just_skipped(tmp_path: Path) -> None:
+    # Given a text, and a pipe
+    (tmp_path / "notes.txt").write_text("not a scan")
+    os.mkfifo(tmp_path / "pipe")
+
+    # Then the one is a broken document, and of the other it is said that somebody gave it
+    assert names(found(tmp_path / "notes.txt")) == ["notes.txt"]
+    assert found(tmp_path / "pipe") == [Skipped("pipe", "not a regular file", named=True)]
+
+
 def test_a_broken_scan_is_a_document_and_not_skipped(tmp_path: Path) -> None:
     # Given files that claim to be scans and are not, one of them empty
     for name in ("a.pdf", "b.TIF", "c.Jp2"):

@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ocrfleet.errors import Reason
 from ocrfleet.profiles.profile import Judgement, Render
 from ocrfleet.records.pages import Block, Role
-from ocrfleet.sandbox.decoders import SNIFF_BYTES, sniff
+from ocrfleet.sandbox.sniff import SNIFF_BYTES, sniff
 from tests.support.servers import ROOT
 from worker.engines.base import Recognition
 from worker.engines.repetition import LoopWatch

@@ -13,8 +13,8 @@ import pytest
 from ocrfleet.errors import PermanentError, Reason
 from ocrfleet.profiles.profile import Render
 from ocrfleet.records.documents import Kind
-from ocrfleet.sandbox.decoders import SNIFF_BYTES, sniff
 from ocrfleet.sandbox.sandbox import Sandbox
+from ocrfleet.sandbox.sniff import SNIFF_BYTES, sniff
 from tests.support.servers import ROOT
 from worker.rendering.pool import RenderPool
 

@@ -18,9 +18,12 @@ from PIL import Image, ImageCms, ImageDraw
 from ocrfleet.errors import ConfigurationError, OcrfleetError, PageFaultError, PermanentError, Reason
 from ocrfleet.profiles.profile import Render
 from ocrfleet.records.documents import Kind
-from ocrfleet.sandbox.decoders import PdfDocument
+from ocrfleet.records.pages import WarningCode
+from ocrfleet.sandbox.pdf import PdfDocument
+from worker.pipeline.attempt import MOST_MISSING
+from worker.rendering.pdf_pages import draw_pdf_page
 from worker.rendering.pool import RenderPool, _page_image
-from worker.rendering.rasterise import Raster, draw_pdf_page, fit
+from worker.rendering.raster import Raster, fit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -77,6 +80,10 @@ def marked(width: int = 400, height: int = 300) -> Image.Image:
     draw.rectangle((width - 61, 0, width, 60), fill=GREEN)
     draw.rectangle((width - 61, height - 61, width, height), fill=BLUE)
     return image
+
+
+def codes(page: PageImage) -> set[WarningCode]:
+    return {warning.code for warning in page.warnings}
 
 
 UPRIGHT = [RED, GREEN, BLUE, (255, 255, 255)]
@@ -284,18 +291,32 @@ def test_an_encrypted_page_is_drawn_with_its_password(pool: RenderPool, tmp_path
     assert corners(render(pool, path, Kind.PDF, passwords=["sesame"]).pixels) == UPRIGHT
 
 
-@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "TIFF", "WEBP", "BMP", "JPEG2000"])
-def test_a_truncated_image_says_so(pool: RenderPool, tmp_path: Path, image_format: str) -> None:
-    path = tmp_path / "image"
+def cut(path: Path, image_format: str) -> Path:
+    """Write an image that lacks the second half of its bytes."""
     noise = Image.effect_noise((300, 300), 90)
     noise.save(path, image_format, **({"compression": "tiff_lzw"} if image_format == "TIFF" else {}))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    return path
+
+
+@pytest.mark.parametrize("image_format", ["TIFF", "WEBP"])
+def test_a_truncated_image_of_which_nothing_can_be_decoded_says_so(
+    pool: RenderPool, tmp_path: Path, image_format: str
+) -> None:
     with pytest.raises(PermanentError) as caught:
-        render(pool, path, KINDS[image_format])
+        render(pool, cut(tmp_path / "image", image_format), KINDS[image_format])
     assert (caught.value.reason, caught.value.detail) == (
         Reason.UNREADABLE,
         "the image is truncated, its file ends too early: copy, scan or export it again",
     )
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "BMP", "JPEG2000"])
+def test_a_truncated_image_is_drawn_as_far_as_it_goes(pool: RenderPool, tmp_path: Path, image_format: str) -> None:
+    page = render(pool, cut(tmp_path / "image", image_format), KINDS[image_format])
+    assert page.missing == pytest.approx(0.5, abs=0.05)
+    assert codes(page) == {WarningCode.IMAGE_INCOMPLETE}
+    assert page.pixels.std() > 10
 
 
 def test_a_scan_that_can_not_be_decoded_is_no_empty_page(pool: RenderPool, tmp_path: Path) -> None:
@@ -328,10 +349,10 @@ def test_a_scan_that_is_torn_inside_its_pdf_is_no_whole_page(
         pdf.xref_set_key(scan, "Filter", "/DCTDecode")
         pdf.save(tmp_path / "torn.pdf")
 
-    # Then it is not drawn as if it were all there
-    with pytest.raises(PermanentError, match="torn") as caught:
-        render(pool, tmp_path / "torn.pdf", Kind.PDF)
-    assert caught.value.reason is Reason.UNREADABLE
+    # Then it is drawn, and not as if it were all there, unless what is missing are its finest details
+    drawing = render(pool, tmp_path / "torn.pdf", Kind.PDF)
+    assert WarningCode.DATA_ENDED_EARLY in codes(drawing)
+    assert (drawing.missing > MOST_MISSING) == (WarningCode.IMAGE_INCOMPLETE in codes(drawing)) == (not progressive)
 
 
 #: Of a scan, and of the page that it becomes: half of it and a little less, as A4 at 300 dpi for a long side of 1684.
@@ -373,7 +394,7 @@ def replaced(pdf: pymupdf.Document, image: int, data: bytes) -> None:
 
 def drawn(path: Path, **options: Any) -> Raster:
     with mmap.mmap(-1, MAX_PIXELS * 3) as memory:
-        document = PdfDocument(str(path), ())
+        document = PdfDocument(path.read_bytes())
         try:
             return draw_pdf_page(document, 0, Render(long_side=LONG_SIDE, **options), memory)
         finally:
@@ -451,7 +472,7 @@ def changed(key: str, value: str) -> Callable[[pymupdf.Document, pymupdf.Page, i
         "written over": lambda _pdf, page, _image: page.insert_text((50, 50), "overlay"),
         "drawn twice": lambda pdf, page, _image: content(pdf, page, lambda drawing: drawing * 2),
         "under a clip": lambda pdf, page, _image: content(
-            pdf, page, lambda drawing: drawing.replace(b"q\n", b"q 0 0 9 9 re W n ", 1)
+            pdf, page, lambda drawing: drawing.replace(b"q\n", b"q 0 0 99 99 re W n ", 1)
         ),
         "skewed": lambda pdf, page, _image: content(pdf, page, lambda drawing: drawing.replace(b" 0 0 ", b" 9 0 ", 1)),
         "smaller": lambda pdf, page, _image: content(pdf, page, lambda drawing: drawing.replace(b"297.6", b"290", 1)),
@@ -493,12 +514,12 @@ def test_a_scan_that_is_much_larger_or_smaller_than_asked_is_left_to_mupdf(
 ) -> None:
     path = scanned(tmp_path / "scan.pdf", jpeg(scan(mode)))
     with mmap.mmap(-1, MAX_PIXELS * 3) as memory:
-        raster = draw_pdf_page(PdfDocument(str(path), ()), 0, Render(long_side=long_side), memory)
+        raster = draw_pdf_page(PdfDocument(path.read_bytes()), 0, Render(long_side=long_side), memory)
     assert (raster.stored_height, raster.channels) == (raster.height, 3)
     assert drawn(path, contrast=True).channels == 3
 
 
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
 @pytest.mark.parametrize(
     ("mode", "options"),
     [
@@ -509,16 +530,16 @@ def test_a_scan_that_is_much_larger_or_smaller_than_asked_is_left_to_mupdf(
         ("L", {"restart_marker_rows": 1}),
     ],
 )
-def test_a_torn_scan_of_a_whole_page_is_no_page(
+def test_how_much_is_missing_of_a_torn_scan_is_measured(
     pool: RenderPool, tmp_path: Path, mode: str, options: Any, share: float
 ) -> None:
     whole = jpeg(scan(mode), **options)
     path = scanned(
         tmp_path / "torn.pdf", whole, lambda pdf, _page, image: replaced(pdf, image, whole[: int(len(whole) * share)])
     )
-    with pytest.raises(PermanentError, match="torn") as caught:
-        render(pool, path, Kind.PDF, long_side=LONG_SIDE)
-    assert caught.value.reason is Reason.UNREADABLE
+    page = render(pool, path, Kind.PDF, long_side=LONG_SIDE)
+    assert (page.missing > MOST_MISSING) == (share <= (0.1 if options.get("progressive") else 0.9))
+    assert WarningCode.DATA_ENDED_EARLY in codes(page)
 
 
 def test_a_scan_as_a_file_and_as_a_page_of_a_pdf_is_the_same_image(pool: RenderPool, tmp_path: Path) -> None:
@@ -539,6 +560,8 @@ GREY = {
     "width_pt": 4.0,
     "height_pt": 3.0,
     "rotation": 0,
+    "warnings": [],
+    "missing": 0.0,
 }
 
 
@@ -559,6 +582,11 @@ GREY = {
         {"rotation": -90},
         {"rotation": "90"},
         {"rotation": None},
+        {"warnings": None},
+        {"warnings": [["unheard_of", "detail"]]},
+        {"warnings": [["repaired", 7]]},
+        {"missing": -0.1},
+        {"missing": math.nan},
     ],
 )
 def test_a_process_that_lies_about_its_pixels_is_not_believed(lie: Any) -> None:

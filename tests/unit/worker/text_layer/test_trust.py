@@ -14,7 +14,7 @@ import pymupdf
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from ocrfleet.errors import PageFaultError, PermanentError, Reason
 from ocrfleet.profiles.profile import Render
@@ -212,6 +212,60 @@ def test_a_photograph_on_a_written_page_does_not_make_it_untrusted(look: Look) -
     Image.fromarray(noise).resize((900, 600)).save(buffer, "JPEG")
     pdf = printed()
     pdf[0].insert_image((72, 350, 523, 650), stream=buffer.getvalue())
+    layer, image = look(pdf)
+    assert distrust(layer, image) is None
+
+
+@pytest.mark.parametrize("colour", [(0, 0, 0), (0.4, 0.4, 0.4), (0.8, 0.1, 0.1)])
+def test_a_layer_with_words_under_a_box_is_not_trusted(look: Look, colour: tuple[float, float, float]) -> None:
+    pdf = printed()
+    (word,) = pdf[0].search_for("archive")[:1]
+    pdf[0].draw_rect(pymupdf.Rect(word.x0 - 1, word.y0 - 1, word.x1 + 1, word.y1 + 1), fill=colour, color=None)
+    layer, image = look(pdf)
+    assert "archive" in {word.text for word in layer.words}
+    assert "covered" in (distrust(layer, image) or "")
+
+
+@pytest.mark.parametrize("opacity", [0.3, 0.5])
+def test_words_that_are_marked_are_seen(look: Look, opacity: float) -> None:
+    pdf = printed()
+    (word,) = pdf[0].search_for("archive")[:1]
+    pdf[0].draw_rect(word, fill=(1, 0.9, 0), color=None, fill_opacity=opacity)
+    pdf[0].add_highlight_annot(pdf[0].search_for("letters")[0])
+    layer, image = look(pdf)
+    assert distrust(layer, image) is None
+
+
+def test_words_under_white_are_not_written_out(look: Look) -> None:
+    pdf = printed()
+    (word,) = pdf[0].search_for("archive")[:1]
+    pdf[0].draw_rect(word, fill=(1, 1, 1), color=None)
+    layer, image = look(pdf)
+    text, lines = reading(layer, image)
+    assert "archive" in {word.text for word in layer.words}
+    assert "archive" not in text
+    assert "archive" not in " ".join(line.text for line in lines)
+
+
+@pytest.mark.parametrize("text", ["RECEIVED 14 JUNE", "PAID 3 MAY 1921", "COPY", "Entered 12 May"])
+@pytest.mark.parametrize("width", [120, 180, 300])
+def test_a_layer_that_lacks_what_a_picture_says_is_not_trusted(look: Look, text: str, width: int) -> None:
+    stamp = Image.new("L", (500, 90), 255)
+    ImageDraw.Draw(stamp).text((20, 15), text, font=ImageFont.load_default(48), fill=40)
+    buffer = io.BytesIO()
+    stamp.save(buffer, "PNG")
+    pdf = printed()
+    pdf[0].insert_image((300, 560, 300 + width, 560 + width * 90 / 500), stream=buffer.getvalue())
+    layer, image = look(pdf)
+    assert "picture" in (distrust(layer, image) or "")
+
+
+def test_a_photograph_and_a_logo_are_no_stamps(look: Look) -> None:
+    gradient = Image.radial_gradient("L").resize((600, 400))
+    buffer = io.BytesIO()
+    gradient.save(buffer, "PNG")
+    pdf = printed()
+    pdf[0].insert_image((72, 350, 300, 500), stream=buffer.getvalue())
     layer, image = look(pdf)
     assert distrust(layer, image) is None
 

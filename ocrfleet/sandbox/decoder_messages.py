@@ -1,0 +1,64 @@
+"""What MuPDF says while it draws, as warnings of the page. What it says nothing of was drawn as the file has it."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from ocrfleet.records.pages import PageWarning, WarningCode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+#: Which message means what; the first that fits stands. Other messages (a length that is wrong, a repeated key) mean nothing.
+_MEANINGS = tuple(
+    (re.compile(pattern, re.IGNORECASE), code)
+    for pattern, code in (
+        (r"repeated \d+ times", None),
+        (r"font|FT_New|glyph|cmap|identity encoding", WarningCode.FONT_SUBSTITUTED),
+        (r"colou?r ?space|colou?r profile|\bicc\b|lcms|numcomps", WarningCode.COLOUR_SPACE_WRONG),
+        (r"incorrect data check|checksum|crc", WarningCode.CHECKSUM_WRONG),
+        (
+            r"premature end|truncated|treating as end of file|does not end with|too short|missing IEND",
+            WarningCode.DATA_ENDED_EARLY,
+        ),
+        (r"zlib|lzw|library error|openjpeg error|jbig2dec error|jpeg|fax|ccitt|jpx", WarningCode.DATA_DAMAGED),
+        (r"repair|xref|version marker", WarningCode.REPAIRED),
+        (r"error|ignoring|cannot|unknown keyword|invalid|syntax", WarningCode.CONTENT_SKIPPED),
+    )
+)
+#: What each means for a reader; the decoder's own words follow.
+_WORDS = {
+    WarningCode.FONT_SUBSTITUTED: "a font can't be read: another one was drawn in its place",
+    WarningCode.COLOUR_SPACE_WRONG: "a colour space is wrong or unknown",
+    WarningCode.CHECKSUM_WRONG: "a checksum is wrong",
+    WarningCode.DATA_ENDED_EARLY: "data ended early",
+    WarningCode.DATA_DAMAGED: "data is damaged",
+    WarningCode.REPAIRED: "the PDF is damaged: MuPDF repaired it to be drawn",
+    WarningCode.CONTENT_SKIPPED: "part of what the page draws was skipped",
+}
+#: Messages of one meaning that are told, and characters of each.
+_MOST_TOLD, _LONGEST = 2, 120
+
+
+def meanings(messages: str) -> tuple[PageWarning, ...]:
+    """Return a warning for each kind of trouble that MuPDF's messages, one a line, tell of."""
+    found: dict[WarningCode, dict[str, None]] = {}
+    for line in messages.splitlines():
+        code = next((code for pattern, code in _MEANINGS if pattern.search(line)), None)
+        if code is not None:
+            found.setdefault(code, {})[line.strip()[:_LONGEST]] = None
+    return tuple(PageWarning(code=code, detail=f"{_WORDS[code]} ({_told(lines)})") for code, lines in found.items())
+
+
+def drew_on_after_errors(warnings: Iterable[PageWarning]) -> bool:
+    """Tell whether part of the page may be missing."""
+    return any(warning.code in _LOSING for warning in warnings)
+
+
+_LOSING = frozenset({WarningCode.DATA_ENDED_EARLY, WarningCode.DATA_DAMAGED, WarningCode.CONTENT_SKIPPED})
+
+
+def _told(lines: dict[str, None]) -> str:
+    told = list(lines)[:_MOST_TOLD]
+    return "; ".join(told)

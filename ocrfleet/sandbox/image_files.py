@@ -1,0 +1,289 @@
+"""Image files, opened for decoding: by Pillow, by Pillow with patience for damage, or by MuPDF. Every error here is the input's own.
+
+Runs inside sandboxes: all of them are native code on bytes from anywhere.
+"""
+
+from __future__ import annotations
+
+import io
+import mmap
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+from ocrfleet.errors import PermanentError, Reason
+from ocrfleet.records.documents import Kind
+from ocrfleet.records.pages import PageWarning, WarningCode
+from ocrfleet.sandbox import completeness, tiff
+from ocrfleet.sandbox.decoder_messages import drew_on_after_errors, meanings
+from ocrfleet.sandbox.limits import MAX_PAGES, check_index, check_pages, check_pixels
+from ocrfleet.sandbox.pdf import is_flat, mupdf, pdf_errors, pdf_messages
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from PIL.Image import Image
+
+    from ocrfleet.sandbox.mapped_file import MappedFile
+
+#: The hungriest decoder is OpenJPEG: three components of 32 bits, twice (measured: 24 bytes a pixel).
+_BYTES_PER_DECODED_PIXEL = 24
+#: Bytes of comments that a PNG may have: Pillow refuses a picture for one of 1 MB. The sandbox's memory is a bound, too.
+_COMMENTS = 256 << 20
+_MUPDF_NAMES = {Kind.JPEG2000: "jp2"}
+#: Points of a page that has as many as its image has pixels.
+_POINTS_PER_INCH = 72.0
+
+
+class ImageDocument:
+    """An open image file; the pages of a TIFF are its frames. Raises PermanentError when it can't be opened."""
+
+    def __init__(self, data: MappedFile, kind: Kind) -> None:
+        self._kind = kind
+        self._data = data
+        self._image: Image | None = None
+        # Pillow makes room for a WebP's canvas when it opens it, for other formats' when it decodes.
+        self._canvas = _webp_pixels(data[:30]) if kind is Kind.WEBP else 0
+        #: where a TIFF's pages stand, for other readers than Pillow
+        self._offsets: list[int] | None = None
+        #: of the first page
+        self.left_out: tuple[PageWarning, ...] = ()
+        self._frames = self._find_pages()
+        self.pages = len(self._frames)
+        check_pages(self.pages)
+
+    def frame(self, index: int) -> Image:
+        """Return page `index`, from 0, not yet decoded. Raises PermanentError for a damaged frame, a huge one or none."""
+        check_index(index, self.pages)
+        with self.errors(self._canvas):
+            if self.pages == 1:
+                # A new object for each decoding, as one that was decoded at half its size stays so; not two at a time.
+                self._image = None
+            # For several frames the same object: finding one means reading the directories of those before it.
+            self._image = image = self._image or self._open()
+            image.seek(self._frames[index])
+            width, height = image.size
+        check_pixels(width, height)
+        return image
+
+    @contextmanager
+    def patience(self) -> Iterator[None]:
+        """Have frames that are got and decoded meanwhile give what there is of them."""
+        self._image = None
+        with completeness.patience():
+            yield
+        self._image = None
+
+    def by_other_means(self, index: int) -> tuple[Image, tuple[PageWarning, ...]]:
+        """Return page `index` in pixels as MuPDF sees it, or a TIFF's as its tiles are; and what is wrong. Raises PermanentError."""
+        with self.errors():
+            if self._kind is Kind.TIFF:
+                tags = self._tags(index)
+                picture = tiff.tiles(self._data, tags)
+                if picture is not None:
+                    return picture, ()
+                if (why := tiff.unsupported(tags)) is not None:
+                    raise PermanentError(Reason.UNSUPPORTED, why)
+            if self._kind is Kind.JPEG2000 and (picture := self._ended()) is not None:
+                return picture, ()
+            return self._by_mupdf(index)
+
+    def _ended(self) -> Image | None:
+        """Return the picture of a torn JPEG 2000; None where that isn't what is wrong with it."""
+        import PIL.Image  # noqa: PLC0415 - native code: under the limits
+
+        data = completeness.ended_jpeg2000(self._data[:])
+        if data is None:
+            return None
+        try:
+            picture: Image = PIL.Image.open(io.BytesIO(data), formats=["JPEG2000"])
+            picture.load()
+        except MemoryError:
+            raise
+        except Exception:  # noqa: BLE001 - Pillow's errors are of many types: MuPDF may do better
+            return None
+        return picture
+
+    def own_decoding(self, image: Any) -> Image | None:
+        """Return the picture of a TIFF's frame that Pillow takes for another; None for those that it is right about."""
+        return tiff.planes(self._data, image.tag_v2) if image.format == "TIFF" else None
+
+    def is_negative(self, image: Any) -> bool:
+        """Tell whether Pillow leaves a frame's deep grey as it is although zero is white."""
+        return image.format == "TIFF" and image.mode.startswith("I;16") and tiff.is_negative(image.tag_v2)
+
+    def missing(self, index: int) -> float:
+        """Return the share of a torn picture that the file doesn't hold, 0 to 1."""
+        match self._kind:
+            case Kind.JPEG:
+                return completeness.missing_of_jpeg(self._data[:])
+            case Kind.PNG:
+                return completeness.missing_of_png(self._data[:])
+            case Kind.JPEG2000:
+                return completeness.missing_of_jpeg2000(self._data[:])
+            case Kind.BMP:
+                return completeness.missing_of_bmp(self._data[:])
+            case Kind.TIFF:
+                return tiff.missing(self._data, self._tags(index))
+            case _:
+                return 0.0
+
+    @property
+    def tells_what_is_missing(self) -> bool:
+        """Whether `missing` is measured by decoding, so that a picture of one colour may be all that there is."""
+        return self._kind in (Kind.JPEG, Kind.PNG)
+
+    def is_noise(self) -> bool:
+        """Tell whether a JPEG went through a text transfer: it is decoded, and is only noise."""
+        return self._kind is Kind.JPEG and completeness.went_through_text_transfer(self._data)
+
+    def ends_too_early(self) -> bool:
+        """Tell whether the file is shorter than it says, in the formats whose decoders don't."""
+        size = len(self._data)
+        match self._kind:
+            case Kind.TIFF:
+                return tiff.ends_too_early(self._data)
+            case Kind.WEBP:
+                return int.from_bytes(self._data[4:8], "little") + 8 > size
+            case Kind.JPEG2000:
+                return self._data[-2:] != b"\xff\xd9"
+            case _:
+                return False
+
+    @contextmanager
+    def errors(self, pixels: int = 0) -> Iterator[None]:
+        """Turn what Pillow raises into MemoryError, or PermanentError UNREADABLE, naming truncation where it is that.
+
+        `pixels` is how many were to be decoded.
+        """
+        try:
+            yield
+        except (PermanentError, MemoryError):
+            raise
+        except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, EOFError...
+            # OpenJPEG and libwebp call a lack of memory a broken stream: look whether there would have been enough.
+            if not _could_allocate(pixels * _BYTES_PER_DECODED_PIXEL):
+                raise MemoryError from error
+            truncated = isinstance(error, EOFError) or "truncated" in str(error).lower() or self.ends_too_early()
+            detail = "the image is truncated, its file ends too early" if truncated else "the image is damaged"
+            raise PermanentError(Reason.UNREADABLE, f"{detail}: copy, scan or export it again") from error
+
+    def close(self) -> None:
+        self._image = None
+
+    def _find_pages(self) -> list[int]:
+        """Return the numbers of the frames that are pages. Raises PermanentError, as Pillow does, when no reader opens the file."""
+        trouble: PermanentError | None = None
+        ways: tuple[Callable[[], list[int]], ...] = (
+            self._pages_by_pillow,
+            self._pages_by_patient_pillow,
+            self._pages_by_other_means,
+        )
+        for find in ways:
+            try:
+                with self.errors(self._canvas):
+                    return find()
+            except PermanentError as error:
+                self._image = None
+                trouble = trouble or error
+        raise trouble or AssertionError
+
+    def _pages_by_patient_pillow(self) -> list[int]:
+        with self.patience():
+            return self._pages_by_pillow()
+
+    def _pages_by_pillow(self) -> list[int]:
+        self._image = image = self._open()
+        if self._kind is Kind.TIFF:
+            return _tiff_pages(image)
+        frames = getattr(image, "n_frames", 1)
+        if frames > 1:
+            detail = f"the file holds {frames} pictures; only the first one was read"
+            self.left_out = (PageWarning(code=WarningCode.FRAMES_NOT_READ, detail=detail),)
+        return [0]
+
+    def _pages_by_other_means(self) -> list[int]:
+        if self._kind is Kind.TIFF:
+            self._offsets = tiff.page_offsets(self._data)
+            if self._offsets:
+                return list(range(len(self._offsets)))
+        with pdf_errors("the image is damaged: copy, scan or export it again"), self._opened_by_mupdf() as document:
+            # Only its page says whether it is an image at all.
+            return list(range(document.page_count)) if document[0].rect.width > 0 else []
+
+    def _tags(self, index: int) -> Any:
+        if self._offsets is None:
+            self._offsets = tiff.page_offsets(self._data)
+        return tiff.tags_at(self._data, self._offsets[index])
+
+    def _open(self) -> Image:
+        import PIL.Image  # noqa: PLC0415 - native code: only in a sandbox, under its limits
+        from PIL import PngImagePlugin  # noqa: PLC0415 - as above
+
+        # MAX_IMAGE_PIXELS of ours takes the place of Pillow's own bound, which warns where we fail.
+        PIL.Image.MAX_IMAGE_PIXELS = None
+        PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = _COMMENTS
+        self._data.seek(0)
+        # One format by name: Pillow would otherwise try all that it knows, PostScript among them.
+        return PIL.Image.open(cast("BinaryIO", self._data), formats=[self._kind.upper()])
+
+    def _opened_by_mupdf(self) -> Any:
+        return mupdf().open(stream=memoryview(self._data), filetype=_MUPDF_NAMES.get(self._kind, self._kind.value))
+
+    def _by_mupdf(self, index: int) -> tuple[Image, tuple[PageWarning, ...]]:
+        import PIL.Image  # noqa: PLC0415 - native code: under the limits
+
+        pymupdf = mupdf()
+        with (
+            pdf_errors("the image is damaged: copy, scan or export it again"),
+            self._opened_by_mupdf() as document,
+        ):
+            page = document[self._frames[index]]
+            found = page.get_image_info()
+            width, height = (found[0]["width"], found[0]["height"]) if found else (page.rect.width, page.rect.height)
+            if page.rect.width > page.rect.height != width > height:
+                width, height = height, width
+            check_pixels(round(width), round(height))
+            matrix = pymupdf.Matrix(width / page.rect.width, height / page.rect.height)
+            pixmap = page.get_pixmap(matrix=matrix, colorspace=pymupdf.csRGB, alpha=False)
+            messages = pdf_messages()
+            if is_flat(pixmap) and drew_on_after_errors(meanings(messages)):
+                raise PermanentError(
+                    Reason.UNREADABLE, "nothing of the image could be decoded: copy, scan or export it again"
+                )
+            picture = PIL.Image.frombytes("RGB", (pixmap.width, pixmap.height), pixmap.samples)
+            picture.info["dpi"] = (
+                width / page.rect.width * _POINTS_PER_INCH,
+                height / page.rect.height * _POINTS_PER_INCH,
+            )
+        warning = PageWarning(code=WarningCode.OTHER_DECODER, detail="decoded by MuPDF, as Pillow could not")
+        return picture, (warning,)
+
+
+def _tiff_pages(image: Any) -> list[int]:
+    """Return the frames that are pages."""
+    pages = []
+    frames = image.n_frames
+    if frames <= MAX_PAGES:
+        for frame in range(frames):
+            image.seek(frame)
+            if tiff.is_page(image.tag_v2):
+                pages.append(frame)
+    return pages or list(range(frames))
+
+
+def _webp_pixels(head: bytes) -> int:
+    """Return how many pixels a WebP's header claims (RFC 9649, sections 2.5 to 2.7)."""
+    if head[12:16] == b"VP8X":
+        return (int.from_bytes(head[24:27], "little") + 1) * (int.from_bytes(head[27:30], "little") + 1)
+    if head[12:16] == b"VP8L":
+        bits = int.from_bytes(head[21:25], "little")
+        return ((bits & 0x3FFF) + 1) * ((bits >> 14 & 0x3FFF) + 1)
+    return (int.from_bytes(head[26:28], "little") & 0x3FFF) * (int.from_bytes(head[28:30], "little") & 0x3FFF)
+
+
+def _could_allocate(size: int) -> bool:
+    try:
+        mmap.mmap(-1, max(1, size)).close()
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,124 @@
+"""Small files that failed once, from outside: each is read, or refused with its true reason."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.desk import Desk
+from tests.support.servers import ROOT
+
+CASES = Path(os.environ.get("OCRFLEET_CASES", ROOT.parent / "shared" / "cases"))
+#: What the files hold; words of four letters and more are looked for.
+TEXT = (
+    "The harbour master wrote in the ledger that seven barges had left before dawn, carrying timber, salt and winter apples. "
+    "Nobody on the northern quay remembered a colder November than that of 1874, when the river froze below the bridge and "
+    "the ferryman walked home at noon."
+)
+WORDS = [word for word in re.findall(r"\w+", TEXT) if len(word) >= 4]
+
+#: The files that are read, and what is said of them.
+READ: dict[str, set[str]] = {
+    "alpha-all-zero.png": {"transparency"},
+    "alpha-white-on-transparent.png": {"transparency"},
+    "cropbox-outside.pdf": set(),
+    "fax-orientation6.tif": set(),
+    "fax-upright-ok.tif": set(),
+    "grey16-big-endian.tif": set(),
+    "png-bad-crc-text.png": {"data_damaged"},
+    "png-big-ztxt.png": set(),
+    "ps-adobe-header.pdf": {"repaired"},
+    "resolution-300x72.tif": set(),
+    "tiff-jpeg2000.tif": set(),
+    "tiff-old-subfiletype.tif": set(),
+    "torn-ccitt-more-rows-declared.pdf": {"image_incomplete", "data_ended_early"},
+    "torn-control-ok.pdf": set(),
+    "torn-flate-unfinished-annot.pdf": {"data_ended_early"},
+    "torn-flate-without-checksum.pdf": {"data_ended_early"},
+    "torn-flate-zero-bytes-form.pdf": {"data_ended_early"},
+    "torn-font-program-broken.pdf": {"font_substituted"},
+    "torn-jpeg-without-eoi.jpg": {"data_damaged"},
+    "torn-jpeg-without-eoi.pdf": {"data_ended_early"},
+}
+OTHERS = ["jpeg-ascii-transfer.pdf", "portfolio.pdf", "rgb16-planar-raw.tif", "xfa-dynamic.pdf"]
+LAYERS = ["layer-image-stamp.pdf", "layer-redacted.pdf"]
+
+
+def test_there_are_cases() -> None:
+    if not CASES.exists() and os.environ.get("CI") != "true":
+        pytest.skip("no cases: set OCRFLEET_CASES to their folder")
+    assert CASES.exists()
+
+
+def ran(names: list[str], *options: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what is said of each document, and its one page."""
+    with tempfile.TemporaryDirectory() as folder:
+        desk = Desk(Path(folder))
+        for name in names:
+            shutil.copy(CASES / name, desk.scans / name)
+        result = desk.run("run", "in", "-o", "out", "--json", *options)
+        told = {item["name"]: item for item in json.loads(result.stdout)["results"]}
+        outputs = desk.outputs()
+        desk.close()
+    pages = {name: (json.loads(outputs[f"{name}.json"])["pages"] or [None])[0] for name in names}
+    return told, pages
+
+
+@pytest.fixture(scope="module")
+def read() -> tuple[dict[str, Any], dict[str, Any]]:
+    if not CASES.exists():
+        pytest.skip("no cases")
+    return ran([*READ, *OTHERS])
+
+
+@pytest.mark.parametrize("name", READ)
+def test_what_anybody_can_see_is_read(read: tuple[dict[str, Any], dict[str, Any]], name: str) -> None:
+    told, pages = read
+    assert told[name]["status"] == "completed"
+    assert [word for word in WORDS if word not in pages[name]["text"]] == []
+    assert {warning["code"] for warning in pages[name]["warnings"]} == READ[name]
+    assert told[name]["warnings"] == dict.fromkeys(sorted(READ[name]), 1)
+
+
+def test_a_planar_picture_of_16_bits_is_decoded(read: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    text = read[1]["rgb16-planar-raw.tif"]["text"]
+    assert [word for word in WORDS[:9] if word not in text] == []
+
+
+def test_a_portfolio_says_that_its_documents_were_not_read(read: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    page = read[1]["portfolio.pdf"]
+    assert "portfolio" in page["text"]
+    (warning,) = page["warnings"]
+    assert warning["code"] == "attachments_not_read"
+    assert warning["detail"].startswith("2 attached files were not read")
+
+
+def test_noise_and_a_dynamic_form_are_refused_with_a_remedy(read: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    told, pages = read
+    (failure,) = told["jpeg-ascii-transfer.pdf"]["failures"]
+    assert (failure["page"], failure["reason"]) == (1, "unreadable")
+    assert "binary mode" in failure["detail"]
+    (failure,) = told["xfa-dynamic.pdf"]["failures"]
+    assert (failure["page"], failure["reason"]) == (None, "unsupported")
+    assert "print it to PDF in Acrobat" in failure["detail"]
+    assert pages["xfa-dynamic.pdf"] is None
+
+
+def test_a_text_layer_gives_what_is_seen_and_no_more() -> None:
+    if not CASES.exists():
+        pytest.skip("no cases")
+    _, pages = ran(LAYERS, "--text-layer", "prefer")
+    stamped, redacted = (pages[name]["text"] for name in LAYERS)
+    assert [word for word in WORDS if word not in stamped] == []
+    assert "RECEIVED 14 JUNE" in stamped
+    assert "timber, salt" not in " ".join(redacted.split())
+    hidden = {"carrying", "winter", "apples"}
+    assert [word for word in WORDS if word not in hidden and word not in redacted] == []
+    assert "timber" not in redacted.partition("Nobody")[0]
