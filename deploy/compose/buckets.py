@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from ocrfleet.s3.client import client as s3
+from ocrfleet.s3 import client as s3
 from ocrfleet.settings import S3Settings
 
 

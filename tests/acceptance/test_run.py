@@ -270,10 +270,13 @@ def test_a_closed_terminal_leaves_no_process(books: Desk) -> None:
 
 
 def test_two_runs_on_one_output_folder_do_not_mix(books: Desk) -> None:
-    books.plan["seconds"] = 0.3
+    # Given a run that is kept from reading one of its pages
+    books.plan |= {"wait": [BOOKS["a.tif"][-1]], "until": str(books.folder / "never")}
     process = books.start("run", "in", "-o", "out", *NUMBERED)
     books.until(lambda: books.stored_pages() >= 1)
+    # When another one is started
     result = books.run("run", "in", "-o", "out", *NUMBERED)
+    # Then it leaves the folder to the first
     assert result.returncode == 2
     assert f"another run (process {process.pid})" in result.stderr
     process.send_signal(signal.SIGINT)

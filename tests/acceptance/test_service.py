@@ -179,7 +179,7 @@ def test_whoever_submits_may_wait_stop_waiting_and_wait_again(desk: Desk, valkey
     assert waiting.poll() is None
     waiting.send_signal(signal.SIGINT)
     _, said = waiting.communicate(timeout=scaled(120))
-    assert (waiting.returncode, "the work goes on" in said) == (130, True), said
+    assert (waiting.returncode, "the fleet goes on" in said) == (130, True), said
     # And when it is given again, it submits nothing anew, and ends when all was read and delivered
     go_on.touch()
     told = json.loads(service.ask(*submit, "--json"))

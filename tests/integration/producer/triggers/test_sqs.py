@@ -199,7 +199,7 @@ def test_what_cannot_be_parsed_goes_to_the_dead_letter_queue_that_the_redrive_po
 
     assert sorted(taken_from(moto, dead)) == ["hello", '{"Records": [{}]}']
     assert [wish.name for wish in desk.wishes()] == ["a.pdf"]
-    reasons = [line["reason"] for line in logs if "dead-letter" in line["event"]]
+    reasons = [line["reason"] for line in logs if line["event"] == "sqs.dead_lettered"]
     assert len(reasons) == 2
     assert not any("hello" in reason for reason in reasons)
 
@@ -211,7 +211,7 @@ def test_without_a_dead_letter_queue_what_cannot_be_parsed_is_left(desk: Desk) -
     with capture_logs() as logs, desk.registering():
         until(lambda: desk.wishes() and desk.waiting() == 1)
 
-    assert any("there is no dead-letter queue" in line["event"] for line in logs)
+    assert any(line["event"] == "sqs.unparsable_message_left" for line in logs)
     assert desk.waiting() == 1
 
 
@@ -223,7 +223,7 @@ def test_an_object_that_was_removed_before_its_creation_was_told_is_no_document(
         until(lambda: desk.waiting() == 0)
 
     assert {wish.name for wish in desk.wishes()} == {"there.pdf"}
-    assert [line["uri"] for line in logs if "gone already" in line["event"]] == [f"s3://{desk.bucket}/gone.pdf"]
+    assert [line["uri"] for line in logs if line["event"] == "watcher.object_gone"] == [f"s3://{desk.bucket}/gone.pdf"]
 
 
 def test_a_removal_is_deleted_and_registers_nothing(desk: Desk) -> None:
@@ -335,7 +335,7 @@ def test_one_message_that_cannot_be_registered_holds_up_no_other(desk: Desk, err
         until(lambda: desk.waiting() == 1)
 
     assert registered == {"a.pdf", "b.pdf"}
-    assert any("it comes back" in line["event"] for line in logs)
+    assert any(line["event"] == "sqs.message_not_registered" for line in logs)
 
 
 def test_a_message_stays_hidden_for_as_long_as_registering_takes(desk: Desk) -> None:
