@@ -28,6 +28,8 @@ _SLACK = 0.1
 _CROSSING = 0.12
 #: Rows nearer to each other than this share of the usual distance are lines of one row, where one has a single cell.
 _NEAR = 0.8
+#: Rows of headings, at most.
+_MOST_HEADINGS = 4
 #: The middle of a heading over several columns is this near theirs; or a rule is this near under it, as long as they are.
 _CENTRED, _UNDER = 0.7, 1.3
 #: Of the rows of a table, this share has several pieces; these are this narrow in the median, or this share are numbers.
@@ -212,8 +214,16 @@ def _merged(rows: list[list[Line]], columns: Sequence[Column], unit: float) -> l
 
 
 def _body(rows: Sequence[Sequence[Line]], columns: Sequence[Column], unit: float) -> int:
-    """Return the number of the first row that is no heading: the first with numbers, else the second."""
-    for number, row in enumerate(rows):
+    """Return the number of the first row that is not a heading.
+
+    It is the first row with mostly numbers, else the first with any number after the first row, else the second; a table has
+    at most `_MOST_HEADINGS` rows of headings.
+    """
+    with_number = 1
+    for number, row in reversed(list(enumerate(rows[: _MOST_HEADINGS + 1]))):
+        if number and any(is_numeric(line.text) and not _YEAR.fullmatch(line.text.strip()) for line in row):
+            with_number = number
+    for number, row in enumerate(rows[: _MOST_HEADINGS + 1]):
         behind = [line.text for line in row if _place(line, columns, unit)[0] > 0]
         numbers = sum(is_numeric(text) and not _YEAR.fullmatch(text.strip()) for text in behind)
         if numbers and numbers * 2 >= len(behind):
@@ -222,7 +232,7 @@ def _body(rows: Sequence[Sequence[Line]], columns: Sequence[Column], unit: float
             while number - names > 1 and [_place(line, columns, unit) for line in rows[number - names - 1]] == [(0, 0)]:
                 names += 1
             return number - names
-    return 1
+    return with_number
 
 
 def _cells(row: Sequence[Line], columns: Sequence[Column], unit: float) -> list[_Cell]:
