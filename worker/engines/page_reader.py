@@ -12,9 +12,10 @@ import numpy as np
 
 from ocrfleet.records.pages import Line
 from worker.engines.layout import rules
-from worker.engines.layout.blocks import Page, arrange
+from worker.engines.layout.blocks import arrange
 from worker.engines.layout.gutters import around, cut_at_gutters, cut_long, extents, skew
 from worker.engines.layout.orientation import Region, back, mostly_tall, sideways_regions, tall_lines
+from worker.engines.layout.parts import Page
 from worker.engines.line_finder import LineFinder
 from worker.imaging.marks import find_marks
 

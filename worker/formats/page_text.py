@@ -39,7 +39,7 @@ def elements(block: Block) -> list[Element]:
 
 
 def _made(block: Block) -> list[Element]:
-    """Return what a block that was made of lines is: worker/engines/layout/blocks.py wrote it."""
+    """Return what a block that was made of lines is: worker/engines/layout/parts.py wrote it."""
     lines = tuple(block.markdown.split("\n")) if block.markdown else ()
     if not lines:
         return []

@@ -13,7 +13,7 @@ from worker.pipeline.verdict import check_script
 from worker.text_layer import trust
 
 if TYPE_CHECKING:
-    from worker.engines.layout.blocks import Page
+    from worker.engines.layout.parts import Page
     from worker.imaging.page_image import PageImage
     from worker.pipeline.retry import Step
     from worker.pipeline.verdict import Rejection

@@ -5,7 +5,8 @@ from __future__ import annotations
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from worker.engines.layout.blocks import Page, arrange_in_order
+from worker.engines.layout.blocks import arrange_in_order
+from worker.engines.layout.parts import Page
 from worker.engines.layout.roles import Style
 
 if TYPE_CHECKING:

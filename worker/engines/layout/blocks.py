@@ -1,22 +1,30 @@
-"""From lines to a page's blocks: order, tables, figures, headings, lists, captions, footnotes, running heads.
+"""Arranges lines into a page's blocks: order, tables, figures, headings, lists, captions, footnotes, running heads.
 
-For engines that find lines and nothing else, and for a PDF's own text. The blocks are those that a model which sees layout
-gives: a role, a place, and Markdown that says what the lines say.
+For engines that return lines only, and for a PDF's text layer. The blocks have what a model with a layout stage returns: a
+role, boxes, and Markdown.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ocrfleet.markdown.escape import escape
-from ocrfleet.records.pages import Block, Line, Role
+from ocrfleet.records.pages import Line, Role
 from worker.engines.layout import numbering, regions, roles, rules, running_heads, tables
 from worker.engines.layout.geometry import Box, around, covers, height, width
+from worker.engines.layout.parts import (
+    Page,
+    Part,
+    in_margin,
+    lines_of,
+    plain_text,
+    to_block,
+    with_lists,
+    with_title,
+)
 from worker.engines.layout.reading_order import Marks
-from worker.engines.layout.roles import Setting, Style, text_of
+from worker.engines.layout.roles import Setting, Style
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -26,51 +34,22 @@ if TYPE_CHECKING:
     from worker.engines.layout.reading_order import Paragraph, Row
     from worker.engines.layout.regions import Region
 
-#: Scores of the regions that are taken for tables and figures.
+#: The lowest score of a region that becomes a table or a figure.
 _SURE = 0.5
-#: A picture has little text on it: so much of its area, in lines of so many characters; and it is not the whole page.
+#: A figure has little text in it: at most this share of its area, in lines of at most so many characters; and it covers at
+#: most this share of the page.
 _MOST_TEXT, _LONGEST_LABEL, _LARGEST_FIGURE = 0.12, 40, 0.8
-#: Rows that make a table where the model sees none: so many with several pieces, of which so many are numbers, …
+#: Rows become a table without a region of the layout model if at least so many have several pieces, this share of the pieces
+#: are numbers, …
 _FEWEST_ROWS, _NUMBERS = 3, 0.4
-#: … narrow pieces, in heights of a line; a wider row of one piece is text.
+#: … and the pieces are narrow, in line heights; a row of one piece that is wider than the second number is text.
 _NARROW, _WIDE = 8.0, 14.0
-#: White between two rows of a table, in heights of a line; and rows of one piece within it.
+#: The largest gap between two rows of a table, in line heights; and the most rows of one piece in succession.
 _GAP, _SINGLES = 2.5, 2
-#: A heading over a table is this near, and narrower than this share of it.
+#: A heading over a table is at most this far from it, in line heights, and narrower than this share of it.
 _NEAR, _OVER = 1.2, 0.6
-#: The part of a line's box where letters are: no rule stands there.
+#: The part of a line's height in which letters are: a rule found there is part of a letter.
 _LETTERS = 0.25, 0.8
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """What was found on a page. Lines and blocks are in reading order."""
-
-    lines: tuple[Line, ...] = ()
-    blocks: tuple[Block, ...] = ()
-    #: of all blocks, empty lines between them; a table's rows are lines with tabs
-    text: str = ""
-
-    def moved(self, move: Callable[[Box], Box]) -> Page:
-        """Return the page with all its boxes moved."""
-        return Page(
-            lines=tuple(line.model_copy(update={"box": move(line.box)}) for line in self.lines),
-            blocks=tuple(block.model_copy(update={"boxes": tuple(map(move, block.boxes))}) for block in self.blocks),
-            text=self.text,
-        )
-
-
-@dataclass(slots=True)
-class _Part:
-    """A block to be. `rows` are its lines; a table's and a figure's are what stands in it."""
-
-    role: Role
-    rows: list[Row]
-    box: Box | None = None
-    html: str | None = None
-    markers: list[roles.Marker | None] = field(default_factory=list)
-    #: what lies sideways on the page, read by itself
-    inset: Page | None = None
 
 
 def arrange(
@@ -80,11 +59,11 @@ def arrange(
     angle: float = 0.0,
     insets: Sequence[tuple[Box, Page]] = (),
 ) -> Page:
-    """Return the page that these lines make, whatever their order. Each line is in one block.
+    """Arrange lines, in any order, into a page. Each line is in one block.
 
     `pixels` is the page image, RGB, shape (height, width, 3); the lines' boxes are in its pixels. `angle` is the page's
-    skew in degrees, positive when lines sink to the right. `insets` are parts of the page that were arranged by themselves, and
-    where they stand: a table that lies sideways.
+    skew in degrees, positive when lines sink to the right. `insets` are parts of the page that were arranged on their own,
+    such as a table that lies sideways, with their boxes.
     """
     layout = _Layout(lines, pixels, insets=insets)
     return layout.page(lambda body, marks: numbering.order(body, angle=angle, marks=marks))
@@ -93,9 +72,9 @@ def arrange(
 def arrange_in_order(
     paragraphs: Sequence[Paragraph], pixels: NDArray[np.uint8], *, styles: Mapping[Box, Style] | None = None
 ) -> Page:
-    """Return the page that these paragraphs make, in the order in which they are; else as `arrange` does.
+    """Arrange paragraphs into a page like `arrange`, but keep their order.
 
-    `styles` are the fonts of lines, by their boxes, where they are known.
+    `styles` are the fonts of the lines, by their boxes, where they are known.
     """
     lines = [line for rows in paragraphs for row in rows for line in row]
     return _Layout(lines, pixels, styles).page(lambda body, _: _in_order(paragraphs, body))
@@ -117,9 +96,9 @@ class _Layout:
         found = rules.find(pixels)
         self._across = [rule for rule in found.across if not any(_strikes(rule, line.box) for line in lines)]
         self._down = found.down
-        #: tables and figures, and the lines as which they take part in the order, by the lines' identity
-        self._floats: dict[int, tuple[Line, _Part]] = {}
-        self._insets = [self._float(_Part(Role.FIGURE, [], inset=page), box) for box, page in insets]
+        #: Tables and figures, each with the empty line that represents it in the reading order, by that line's identity.
+        self._floats: dict[int, tuple[Line, Part]] = {}
+        self._insets = [self._float(Part(Role.FIGURE, [], inset=page), box) for box, page in insets]
 
     def page(self, order: Callable[[list[Line], Marks], list[Paragraph]]) -> Page:
         aside = running_heads.find(self._lines, self._regions, page_width=self._width)
@@ -133,31 +112,31 @@ class _Layout:
         paragraphs = self._with_tables(order(body, marks))
         setting = self._setting(paragraphs)
         parts = [part for rows in paragraphs for part in self._parts(rows, setting)]
-        parts = _with_title(_with_lists(parts), setting)
+        parts = with_title(with_lists(parts), setting)
         asides = [(self._lines[index], role) for index, role in aside.items()]
         upper = [self._is_upper(line, role) for line, role in asides]
         parts = [
-            *_margin([aside for aside, high in zip(asides, upper, strict=True) if high]),
+            *in_margin([aside for aside, high in zip(asides, upper, strict=True) if high]),
             *parts,
-            *_margin([aside for aside, high in zip(asides, upper, strict=True) if not high]),
+            *in_margin([aside for aside, high in zip(asides, upper, strict=True) if not high]),
         ]
         return Page(
-            lines=tuple(line for part in parts for line in _lines(part)),
-            blocks=tuple(block for part in parts for block in (part.inset.blocks if part.inset else (_block(part),))),
-            text="\n\n".join(text for part in parts if (text := part.inset.text if part.inset else _text(part))),
+            lines=tuple(line for part in parts for line in lines_of(part)),
+            blocks=tuple(block for part in parts for block in (part.inset.blocks if part.inset else (to_block(part),))),
+            text="\n\n".join(text for part in parts if (text := part.inset.text if part.inset else plain_text(part))),
         )
 
     def _is_upper(self, line: Line, role: Role) -> bool:
         return role is Role.HEADER or (role is Role.PAGE_NUMBER and line.box[1] < self._height / 2)
 
-    def _float(self, part: _Part, box: Box) -> Line:
+    def _float(self, part: Part, box: Box) -> Line:
         part.box = box
         line = Line(text="", box=box)
         self._floats[id(line)] = line, part
         return line
 
     def _without_tables(self, body: list[Line]) -> list[Line]:
-        """Put each table that the model sees in the place of its lines."""
+        """Replace the lines of each table that the layout model found by the table."""
         for region in self._seen("table"):
             inside = [line for line in body if id(line) not in self._floats and covers(region.box, line.box)]
             if not inside or not tables.looks_like_table(inside):
@@ -167,7 +146,7 @@ class _Layout:
             if html is not None:
                 taken = {id(line) for line in inside}
                 table = self._float(
-                    _Part(Role.TABLE, tables.rows_of(inside), html=html), around(line.box for line in inside)
+                    Part(Role.TABLE, tables.rows_of(inside), html=html), around(line.box for line in inside)
                 )
                 body = [*(line for line in body if id(line) not in taken), table]
         return body
@@ -185,7 +164,7 @@ class _Layout:
             ):
                 continue
             taken = {id(line) for line in inside}
-            figure = self._float(_Part(Role.FIGURE, tables.rows_of(inside) if inside else []), region.box)
+            figure = self._float(Part(Role.FIGURE, tables.rows_of(inside) if inside else []), region.box)
             body = [*(line for line in body if id(line) not in taken), figure]
         return body
 
@@ -196,7 +175,7 @@ class _Layout:
         return [region for region in self._regions if region.label == label and region.score >= _SURE]
 
     def _grown(self, inside: list[Line], body: Sequence[Line]) -> list[Line]:
-        """Return a table's lines with the rows right above and below them that line up with it: a model cuts heads off."""
+        """Return a table's lines and the rows directly above and below that align with it: the model often omits heads."""
         unit = float(np.median([height(line.box) for line in inside]))
         while True:
             x0, y0, x1, y1 = around(line.box for line in inside)
@@ -218,7 +197,7 @@ class _Layout:
             inside = [*inside, *more]
 
     def _with_tables(self, paragraphs: Sequence[Paragraph]) -> list[Paragraph]:
-        """Put tables in the place of rows that are some, though the model saw none: several pieces each, mostly numbers."""
+        """Replace rows that form a table which the layout model missed: several pieces each, mostly numbers."""
         parted = [[part for row in paragraph for part in self._without_floats(row)] for paragraph in paragraphs]
         rows = [row for paragraph in parted for row in paragraph]
         begins = [number == 0 for paragraph in parted for number in range(len(paragraph))]
@@ -240,7 +219,7 @@ class _Layout:
         return [paragraph for paragraph in found if paragraph]
 
     def _without_floats(self, row: Row) -> list[Row]:
-        """Part a row where a table or a figure stands in it."""
+        """Split a row at its tables and figures."""
         parts: list[Row] = []
         for line in row:
             if parts and not self._is_float([line]) and not self._is_float(parts[-1]):
@@ -253,7 +232,7 @@ class _Layout:
         return any(id(line) in self._floats for line in row)
 
     def _end_of_table(self, rows: Sequence[Row], place: int) -> int:
-        """Return where the rows from this one on, which look like a table's, end; `place` where they don't."""
+        """Return the end of the table that begins at row `place`; `place` itself if none begins there."""
         end, last = place, None
         for number in range(place, len(rows)):
             row = rows[number]
@@ -274,7 +253,7 @@ class _Layout:
         return end if narrow and numbers >= _NUMBERS * len(cells) else place
 
     def _table(self, rows: Sequence[Row], before: list[Paragraph]) -> Line | None:
-        """Return the table that rows make, as a line; take its headings, which stand alone in their rows, from what is before."""
+        """Make a table of rows and return its line. Its headings, alone in their rows, are taken from the paragraph `before`."""
         cells = [line for row in rows for line in row]
         heads: list[Row] = []
         rest = [row for paragraph in before[-1:] for row in paragraph]
@@ -286,10 +265,10 @@ class _Layout:
             return None
         if heads:
             del before[-1][len(rest) :]
-        return self._float(_Part(Role.TABLE, tables.rows_of(cells), html=html), around(line.box for line in cells))
+        return self._float(Part(Role.TABLE, tables.rows_of(cells), html=html), around(line.box for line in cells))
 
     def _is_over(self, row: Row, cells: Sequence[Line]) -> bool:
-        """Say whether a row is a heading over a table's columns behind the first."""
+        """Say whether a row is a heading over the table's columns after the first."""
         x0, y0, x1, _ = around(line.box for line in cells)
         left, _, right, bottom = around(line.box for line in row)
         first = min(cells, key=lambda line: line.box[0])
@@ -297,7 +276,7 @@ class _Layout:
         return over and abs(y0 - bottom) < _NEAR * self._unit
 
     def _setting(self, paragraphs: Sequence[Paragraph]) -> Setting:
-        """Return what the page's paragraphs are measured by: the size that most of its text is set in."""
+        """Return what roles are decided by: above all the size in which most of the page's text is set."""
         lines = [line for rows in paragraphs for row in rows for line in row if id(line) not in self._floats]
         styles = self._styles
         sizes = [styles[line.box].size if styles and line.box in styles else height(line.box) for line in lines]
@@ -311,25 +290,21 @@ class _Layout:
         )
 
     def _without_titles(self, lines: Sequence[Line]) -> Sequence[Region]:
-        """Return the regions; without titles where these are most of the text, as a heading heads other text."""
+        """Return the regions, without titles if these cover most of the text: then they are no headings."""
         titles = [region.box for region in self._regions if region.label == "title"]
         headed = sum(len(line.text) for line in lines if any(covers(box, line.box) for box in titles))
         if 2 * headed <= sum(len(line.text) for line in lines):
             return self._regions
         return [region for region in self._regions if region.label != "title"]
 
-    def _parts(self, rows: Paragraph, setting: Setting) -> list[_Part]:
+    def _parts(self, rows: Paragraph, setting: Setting) -> list[Part]:
         if self._is_float(rows[0]):
             return [self._floats[id(rows[0][0])][1]]
-        return [_Part(role, part) for role, part in roles.parted(rows, setting)]
-
-
-def _lines(part: _Part) -> Sequence[Line]:
-    return part.inset.lines if part.inset else [line for row in part.rows for line in row]
+        return [Part(role, part) for role, part in roles.parted(rows, setting)]
 
 
 def _in_order(paragraphs: Sequence[Paragraph], body: Sequence[Line]) -> list[Paragraph]:
-    """Return what is left of paragraphs; tables and figures, which are lines of `body` alone, before the first line below."""
+    """Return the paragraphs' lines that are in `body`. Tables and figures come before the first line below them."""
     left = {id(line) for line in body}
     given = {id(line) for rows in paragraphs for row in rows for line in row}
     floats = sorted((line for line in body if id(line) not in given), key=lambda line: line.box[1], reverse=True)
@@ -346,7 +321,7 @@ def _in_order(paragraphs: Sequence[Paragraph], body: Sequence[Line]) -> list[Par
 
 
 def _strikes(rule: Box, line: Box) -> bool:
-    """Say whether a rule was seen where a line's letters are: it is none."""
+    """Say whether a rule crosses a line's letters: then it is part of a letter."""
     x, y = (rule[0] + rule[2]) / 2, (rule[1] + rule[3]) / 2
     first, last = (line[1] + part * height(line) for part in _LETTERS)
     return line[0] < x < line[2] and first < y < last
@@ -356,97 +331,3 @@ def _weighted_median(values: Sequence[float], weights: Sequence[int]) -> float:
     order = np.argsort(values)
     sums = np.cumsum(np.array(weights)[order])
     return float(np.array(values)[order][np.searchsorted(sums, sums[-1] / 2)])
-
-
-def _margin(asides: Sequence[tuple[Line, Role]]) -> list[_Part]:
-    """Return running heads or feet as parts, each line one, in the order of their rows."""
-    of = {id(line): role for line, role in asides}
-    lines = [line for line, _ in asides]
-    return [_Part(of[id(line)], [[line]]) for row in (tables.rows_of(lines) if lines else []) for line in row]
-
-
-def _with_title(parts: list[_Part], setting: Setting) -> list[_Part]:
-    headings = [part for part in parts if part.role is Role.HEADING]
-    measured = [
-        (
-            float(np.mean([setting.size(row) for row in part.rows])),
-            around(line.box for row in part.rows for line in row),
-        )
-        for part in headings
-    ]
-    title = roles.title_among(measured, setting)
-    if title is not None:
-        headings[title].role = Role.TITLE
-    return parts
-
-
-def _with_lists(parts: list[_Part]) -> list[_Part]:
-    """Make lists of the text between and behind items' markers, and one list of items that follow each other."""
-    rows = [(part, row) for part in parts for row in part.rows]
-    given = [row[0] if part.role is Role.TEXT else None for part, row in rows]
-    markers = iter(roles.items(given))
-    found: list[_Part] = []
-    for part in parts:
-        here = [next(markers) for _ in part.rows]
-        if part.role is not Role.TEXT:
-            found.append(part)
-            continue
-        first = next((number for number, mark in enumerate(here) if mark), len(here))
-        if found and found[-1].role is Role.LIST and _hangs(part.rows[:first], found[-1]):
-            first = 0
-        if first:
-            found.append(_Part(Role.TEXT, part.rows[:first]))
-        if first < len(here):
-            if not found or found[-1].role is not Role.LIST:
-                found.append(_Part(Role.LIST, []))
-            found[-1].rows += part.rows[first:]
-            found[-1].markers += here[first:]
-    return found
-
-
-def _hangs(rows: Sequence[Row], items: _Part) -> bool:
-    """Say whether rows go on with the last item of a list: they begin right of its marker, as far as its other lines."""
-    start = max(number for number, mark in enumerate(items.markers) if mark)
-    line, last = items.rows[start][0], items.rows[-1][0]
-    below = bool(rows) and rows[0][0].box[1] > last.box[1]
-    return below and all(row[0].box[0] > line.box[0] + height(line.box) / 2 for row in rows)
-
-
-def _text(part: _Part) -> str:
-    if part.role is Role.TABLE:
-        return tables.to_text([line for row in part.rows for line in row])
-    return "\n".join(map(text_of, part.rows))
-
-
-def _block(part: _Part) -> Block:
-    boxes = (part.box,) if part.box else _boxes(part.rows)
-    return Block(label=part.role.value, role=part.role, boxes=boxes, markdown=_markdown(part), made=True)
-
-
-def _markdown(part: _Part) -> str:
-    if part.html is not None:
-        return part.html
-    if part.role is Role.LIST:
-        return "\n".join(_of_list(text_of(row), mark) for row, mark in zip(part.rows, part.markers, strict=True))
-    return "\n".join(escape(text_of(row)) for row in part.rows)
-
-
-def _of_list(text: str, mark: roles.Marker | None) -> str:
-    if mark is None:
-        return f"  {escape(text)}"
-    if mark.kind == "1":
-        return f"{mark.number}. {escape(text[mark.length :])}"
-    # Markdown has no lists of letters: they stay in the text.
-    return f"- {escape(text if mark.kind in {'a', 'A'} else text[mark.length :])}"
-
-
-def _boxes(rows: Sequence[Row]) -> tuple[Box, ...]:
-    """Return where rows stand: a box for each column that they go through."""
-    boxes: list[Box] = []
-    for row in rows:
-        box = around(line.box for line in row)
-        if boxes and box[1] >= boxes[-1][1] and box[0] < boxes[-1][2] and boxes[-1][0] < box[2]:
-            boxes[-1] = around((boxes[-1], box))
-        else:
-            boxes.append(box)
-    return tuple(boxes)

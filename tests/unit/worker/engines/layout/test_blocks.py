@@ -1,4 +1,4 @@
-"""Lines become blocks: in order, with roles, tables as tables, running heads told apart. The pages are drawn here."""
+"""`layout.blocks`: lines are arranged into blocks, with roles, order, tables and running heads. The tests draw their pages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from ocrfleet.settings import Settings
 from worker import engines
 from worker.engines.base import Recognition
 from worker.engines.layout import blocks, regions, tables
-from worker.engines.layout.blocks import Page, arrange, arrange_in_order
+from worker.engines.layout.blocks import arrange, arrange_in_order
+from worker.engines.layout.parts import Page
 from worker.engines.layout.regions import Region
 from worker.engines.layout.roles import Style
 from worker.engines.layout.running_heads import is_number
@@ -465,4 +466,4 @@ def test_a_drawn_page_has_its_structure(read: Recognition) -> None:
     assert [flow.index(text) for text in ("Left side", "Right side", "Below", "Year", "At the end")] == sorted(
         flow.index(text) for text in ("Left side", "Right side", "Below", "Year", "At the end")
     )
-    assert blocks.Page(read.lines, read.blocks, read.text).text == read.text
+    assert Page(read.lines, read.blocks, read.text).text == read.text
