@@ -19,7 +19,7 @@ from ocrfleet.records.pages import Line, Role
 from ocrfleet.settings import Settings
 from worker import engines
 from worker.engines.base import Recognition
-from worker.engines.layout import blocks, regions, tables
+from worker.engines.layout import regions, tables
 from worker.engines.layout.blocks import arrange, arrange_in_order
 from worker.engines.layout.parts import Page
 from worker.engines.layout.regions import Region
