@@ -35,16 +35,27 @@ def type_of(schema: dict[str, Any], defined: Mapping[str, Any]) -> str:
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
         link = "a [reason](reasons.md)" if name == "Reason" else f"[{name}](#{name.lower()})"
-        return type_of(defined[name], defined) if "enum" in defined[name] and name != "Reason" else link
+        plain = name != "Reason" and ("enum" in defined[name] or "prefixItems" in defined[name])
+        return type_of(defined[name], defined) if plain else link
     if "anyOf" in schema:
         return " or ".join(dict.fromkeys(type_of(one, defined) for one in schema["anyOf"]))
     if values := schema.get("enum", [schema["const"]] if "const" in schema else []):
         return ", ".join(f"`{value}`" for value in values)
-    if members := schema.get("prefixItems"):
-        return f"list of {len(members)} {type_of(members[0], defined)}s"
+    if "prefixItems" in schema:
+        return _array(schema["prefixItems"], defined)
     if schema.get("type") == "array":
         return f"list of {type_of(schema['items'], defined)}" if schema.get("items") else "list"
     return str(schema.get("format") or schema.get("type", "value"))
+
+
+def _array(members: Sequence[dict[str, Any]], defined: Mapping[str, Any]) -> str:
+    types = [type_of(member, defined) for member in members]
+    if len(set(types)) == 1:
+        return f"list of {len(types)} {types[0]}s"
+    names = [member["title"].lower() if "title" in member else "" for member in members]
+    return "array of " + ", ".join(
+        f"{name} ({kind})" if name else kind for name, kind in zip(names, types, strict=True)
+    )
 
 
 def comments(model: type[BaseModel]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from ocrfleet.records.pages import Block, Line, PageResult
 def output_schema() -> dict[str, Any]:
     """Return the JSON Schema of `<path>.json`, from the records that it is written from."""
     schema = PageResult.model_json_schema(mode="serialization")
-    defined = schema.pop("$defs")
+    defined = {name: part for name, part in schema.pop("$defs").items() if name not in {"Word", "Placed"}}
     for model in (PageResult, Block, Line):
         described = comments(model)
         part = schema if model is PageResult else defined[model.__name__]
@@ -21,7 +21,8 @@ def output_schema() -> dict[str, Any]:
                 field["description"] = described[name]
     boxes = {"type": "array", "items": {"type": "array", "items": {"type": "number"}, "minItems": 4, "maxItems": 4}}
     page = {name: value for name, value in schema.items() if name != "description"}
-    page["properties"] = {name: value for name, value in page["properties"].items() if name != "schema_version"}
+    left_out = {"schema_version", "words"}
+    page["properties"] = {name: value for name, value in page["properties"].items() if name not in left_out}
     page["required"] = list(page["properties"])
     block = defined["Block"]
     block["properties"] |= {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
@@ -23,6 +23,32 @@ class Line(Record):
     box: tuple[float, float, float, float]
     #: 0..1, as the engine gives it
     confidence: float | None = None
+
+
+class Placed(StrEnum):
+    """How a word got its box."""
+
+    #: the word was seen there: by the engine that read it, or by a detector that found the same word
+    DETECTED = "detected"
+    #: between words that were seen, or as a part of its line
+    INTERPOLATED = "interpolated"
+    #: nothing tells more than the block, or the page, that it is in: its box is that of the block
+    BLOCK = "block"
+
+
+class Word(NamedTuple):
+    """A word of the page's text, and where it stands. Stored as an array: a page has hundreds."""
+
+    text: str
+    #: as a line's box
+    box: tuple[float, float, float, float]
+    #: 0..1, of this word, as the engine gives it
+    confidence: float | None = None
+    #: words of one line have equal numbers; where the page has `lines`, it is the index of the word's line
+    line: int = 0
+    #: index of its block; none where the page has no blocks
+    block: int | None = None
+    placed: Placed = Placed.DETECTED
 
 
 class Role(StrEnum):
@@ -136,6 +162,8 @@ class PageResult(Record):
     markdown: bool = False
     lines: tuple[Line, ...] = ()
     blocks: tuple[Block, ...] = ()
+    #: of the text, in reading order; none where nobody placed them. Not in the document's JSON, which it would double.
+    words: tuple[Word, ...] = ()
 
 
 class RetryState(Record):

@@ -1,0 +1,158 @@
+"""A page as a tree of blocks, lines and words, whatever engine read it and however much of that it told.
+
+For formats that say where text stands: ALTO, hOCR, PAGE, the text layer of a PDF. Words are taken as they were stored. Of a
+page without stored words, those of a line share its box by their lengths, and those of a block lie in the block.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from ocrfleet.records.pages import Placed, Role, Word
+from worker.formats.blocks import read
+from worker.formats.elements import to_plain
+from worker.formats.page_text import plain_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from ocrfleet.records.pages import Block, Line, PageResult
+
+#: x0, y0, x1, y1 in pixels of the page image
+Box = tuple[float, float, float, float]
+
+#: A line belongs to the block that covers so much of it.
+_INSIDE = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextLine:
+    """A line: at least one word, in reading order."""
+
+    words: tuple[Word, ...]
+    #: of the line, in pixels of the page image
+    box: Box
+    #: 0..1, of the line, as the engine gives it
+    confidence: float | None = None
+
+    @property
+    def text(self) -> str:
+        return " ".join(word.text for word in self.words)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextBlock:
+    """A block: its lines in reading order; a figure may have none."""
+
+    role: Role
+    #: around the block and all its lines, in pixels of the page image
+    box: Box
+    lines: tuple[TextLine, ...] = ()
+    #: its index in the page's `blocks`; none for text that is in none
+    index: int | None = None
+
+
+def page_layout(result: PageResult) -> tuple[TextBlock, ...]:
+    """Return a page's blocks in reading order; () for a page without text. Each word of the page is in one of them."""
+    page = (0.0, 0.0, float(result.width_px or 1), float(result.height_px or 1))
+    words = result.words or tuple(_words(result, page))
+    lines_of: dict[int | None, list[TextLine]] = {}
+    for (block, number), members in groupby(words, key=lambda word: (word.block, word.line)):
+        lines_of.setdefault(block, []).append(_line(tuple(members), number, result.lines))
+    blocks = [_block(block, index, lines_of.pop(index, [])) for index, block in enumerate(result.blocks)]
+    loose = [
+        TextBlock(role=Role.TEXT, box=around(line.box for line in lines), lines=tuple(lines))
+        for lines in lines_of.values()
+    ]
+    return tuple(block for block in (*blocks, *loose) if block is not None)
+
+
+def _line(words: tuple[Word, ...], number: int, lines: Sequence[Line]) -> TextLine:
+    known = lines[number] if number < len(lines) else None
+    box = around(word.box for word in words)
+    if known is None:
+        return TextLine(words=words, box=box)
+    return TextLine(words=words, box=around((known.box, box)), confidence=known.confidence)
+
+
+def _block(block: Block, index: int, lines: list[TextLine]) -> TextBlock | None:
+    boxes = [*block.boxes, *(line.box for line in lines)]
+    if not boxes:
+        return None
+    return TextBlock(role=block.role, box=around(boxes), lines=tuple(lines), index=index)
+
+
+def _words(result: PageResult, page: Box) -> Iterator[Word]:
+    """Yield the words of a page whose words nobody placed."""
+    if result.lines:
+        for number, line in enumerate(result.lines):
+            block = _block_of(line, result.blocks)
+            for text, box in shared(line.text.split(), line.box):
+                yield Word(text, box, None, number, block, Placed.INTERPOLATED)
+        return
+    whole = to_plain(read(result.text)) if result.markdown else result.text
+    parts: list[tuple[int | None, str, Box]] = [
+        (index, plain_text(block), around(block.boxes) if block.boxes else page)
+        for index, block in enumerate(result.blocks)
+    ]
+    number = 0
+    for index, text, box in parts or [(None, whole, page)]:
+        for row in text.split("\n"):
+            words = row.split()
+            yield from (Word(word, box, None, number, index, Placed.BLOCK) for word in words)
+            number += bool(words)
+
+
+def _block_of(line: Line, blocks: Sequence[Block]) -> int | None:
+    """Return the index of the block that covers most of a line; None where none covers half of it."""
+    shares = [max((_share(line.box, box) for box in block.boxes), default=0.0) for block in blocks]
+    best = max(range(len(shares)), key=shares.__getitem__, default=None)
+    return best if best is not None and shares[best] >= _INSIDE else None
+
+
+def _share(inner: Box, outer: Box) -> float:
+    width = max(min(inner[2], outer[2]) - max(inner[0], outer[0]), 0.0)
+    height = max(min(inner[3], outer[3]) - max(inner[1], outer[1]), 0.0)
+    return width * height / max((inner[2] - inner[0]) * (inner[3] - inner[1]), 1e-6)
+
+
+def around(boxes: Iterable[Box]) -> Box:
+    """Return the smallest box that holds all of these; there is at least one."""
+    x0, y0, x1, y1 = zip(*boxes, strict=True)
+    return min(x0), min(y0), max(x1), max(y1)
+
+
+def shared(words: Sequence[str], box: Box) -> list[tuple[str, Box]]:
+    """Return the parts of a line's box that its words take, by their lengths, with a character's space between them.
+
+    A box that is higher than wide, of more than one character, is a line that runs down. Words of right-to-left scripts begin
+    at the right.
+    """
+    units = sum(map(len, words)) + len(words) - 1
+    if units < 1:
+        return []
+    x0, y0, x1, y1 = box
+    down = y1 - y0 > x1 - x0 and units > 1
+    step = ((y1 - y0) if down else (x1 - x0)) / units
+    backwards = not down and _is_right_to_left(words)
+    found, place = [], 0
+    for word in words:
+        first, last = place * step, (place + len(word)) * step
+        place += len(word) + 1
+        if down:
+            part = (x0, y0 + first, x1, y0 + last)
+        elif backwards:
+            part = (x1 - last, y0, x1 - first, y1)
+        else:
+            part = (x0 + first, y0, x0 + last, y1)
+        a, b, c, d = (round(value, 1) for value in part)
+        found.append((word, (a, b, c, d)))
+    return found
+
+
+def _is_right_to_left(words: Sequence[str]) -> bool:
+    kinds = [unicodedata.bidirectional(character) for word in words for character in word]
+    return sum(kind in {"R", "AL"} for kind in kinds) > sum(kind == "L" for kind in kinds)
