@@ -1,8 +1,8 @@
-"""Find the lines of a page with PP-OCR's detector: in the whole page, then where ink stands outside of every line.
+"""Find the lines of a page with PP-OCR's detector: first in the whole page, then at ink outside of all lines.
 
-The detector sees at most 1280 pixels. On a page whose letters would be too small in that it looks at tiles. On a nearly empty
-page it answers too weakly, with no box at all; a crop of the same words it finds: so what looks like letters and lies in no
-line is looked at again, in crops (bench/sparse_pages.py).
+The detector's input has at most 1280 pixels on a side. If a page's letters would be too small in that, the page is searched in
+tiles. On a nearly empty page the detector's response is too weak for any box, but it finds the same words in a crop: marks that
+look like letters and are in no line are searched again in crops (bench/sparse_pages.py).
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
 
     from worker.imaging.marks import Marks
 
-#: Pixels of the longer side that the detector sees: as many words as at 1600, in 3/4 of the time.
+#: The longer side of the detector's input in pixels: it finds as many words as at 1600, in 3/4 of the time.
 DETECTOR_SIDE = 1280
-#: Small letters, in pixels of what the detector sees: lower ones it overlooks; on most pages they are 6 to 10.
+#: The height of small letters in the detector's input, in pixels: it misses lower ones. On most pages they are 6 to 10.
 _LOWEST, _USUAL = 4.5, 8.0
-#: An image is enlarged by so much at most: what is not there doesn't come back.
+#: An image is enlarged by at most this factor: more adds no detail.
 _ENLARGED = 2.0
-#: Tiles overlap by so many heights of a letter: some lines.
+#: Tiles overlap by this many letter heights: a few lines.
 _OVERLAP = 8.0
-#: A crop's letters in pixels: between these they stay as they are, else they are scaled to the last.
+#: The height of a crop's letters in pixels: between the first two the crop is not scaled, otherwise it is scaled to the last.
 _READABLE, _LETTERS = (12.0, 40.0), 24.0
-#: A crop has a margin of so many heights of its letters, and so many pixels.
+#: The margin of a crop: this many letter heights, plus this many pixels.
 _MARGIN = (1.0, 12.0)
-#: Lines of a page that is not sparse.
+#: The fewest lines of a page that is not sparse.
 _FULL = 20
-#: Pixels, and patches, that are looked at again although they don't stand in rows: on a full page that is 2 % of its time.
+#: The most pixels, and patches, outside of rows that are searched again: on a full page this takes 2 % of its time.
 _BUDGET_FULL, _BUDGET_SPARSE, _MOST_PATCHES = 70_000.0, 500_000.0, 24
-#: A line of which so much lies in another is the other.
+#: A line with at least this share in another line is a duplicate of it.
 _COVERED = 0.5
 
 
@@ -47,7 +47,7 @@ class LineFinder:
         self._ocr = ocr
 
     def find(self, pixels: NDArray[np.uint8], marks: Marks) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """Return the corners of the lines, shape (n, 4, 2), clockwise from the top left, and which the second look found.
+        """Return the corners of the lines, shape (n, 4, 2), clockwise from the top left, and which the second pass found.
 
         `pixels` is BGR, shape (height, width, 3); `marks` are those on it.
         """
@@ -61,7 +61,7 @@ class LineFinder:
         return np.concatenate((first, again)), np.arange(len(first) + len(again)) >= len(first)
 
     def crops(self, pixels: NDArray[np.uint8], quads: NDArray[np.float64]) -> list[NDArray[np.uint8]]:
-        """Return the images of lines, upright; those that are higher than wide are turned by a quarter, counter-clockwise."""
+        """Return the images of lines, upright; those higher than wide are rotated by a quarter turn, counter-clockwise."""
         crops: list[NDArray[np.uint8]] = self._ocr.crop_text_regions(pixels, quads.astype(np.float32))
         return crops
 
@@ -70,7 +70,7 @@ class LineFinder:
         return np.empty((0, 4, 2)) if found is None else found.astype(np.float64)
 
     def _in_tiles(self, pixels: NDArray[np.uint8], box: Box, scale: float, letter: float) -> NDArray[np.float64]:
-        """Return the lines in a box of the page, looked at in tiles that are scaled; `letter` is a letter's height in pixels."""
+        """Return the lines in a box of the page, searched in scaled tiles; `letter` is the height of a letter in pixels."""
         side = DETECTOR_SIDE / scale
         found = []
         for x0, y0, x1, y1 in tiles(box, side=side, overlap=min(_OVERLAP * letter, side / 3)):
@@ -84,7 +84,7 @@ class LineFinder:
         return stitched(found)
 
     def _look_again(self, pixels: NDArray[np.uint8], marks: Marks, known: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the lines among marks that lie in no known line."""
+        """Return the lines among marks outside of all known lines."""
         found: list[NDArray[np.float64]] = []
         boxes = [_box(quad) for quad in known]
         for patch in _worth_it(patches(marks, pixels.shape), sparse=len(known) < _FULL):
@@ -97,7 +97,7 @@ class LineFinder:
 
 
 def _worth_it(found: list[Patch], *, sparse: bool) -> list[Patch]:
-    """Return the patches that stand in rows, as print does, and of the others as many as may be looked at: the small ones."""
+    """Return the patches that form rows, as print does, and of the others the smallest, up to the limits."""
     budget, left = (_BUDGET_SPARSE if sparse else _BUDGET_FULL), _MOST_PATCHES
     chosen = []
     for patch in sorted(found, key=lambda patch: (not patch.in_rows, patch.area)):

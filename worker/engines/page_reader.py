@@ -1,4 +1,4 @@
-"""Read a page with PP-OCR's models: find its lines, turn what lies on a side or on its head, and recognise each line."""
+"""Read a page with PP-OCR's models: find its lines, rotate a page or a region that is not upright, and recognise each line."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ if TYPE_CHECKING:
 
 #: The model reads a low quotation mark as two commas; no word begins with two commas.
 _LOW_QUOTE = re.compile(r"(?<![^\s(\[]),, ?(?=\w)")
-#: The model writes numerals of the Romans as one sign, which nobody looks for.
+#: The model writes a Roman numeral as one character, which a search for letters does not find.
 _NUMERALS = {code: unicodedata.normalize("NFKC", chr(code)) for code in range(0x2160, 0x2180)}
-#: What is read with less confidence is mostly not text.
+#: A line with less confidence is mostly not text.
 _MIN_CONFIDENCE = 0.5
-#: Of a line that the second look found, of at most so many letters, this is: dirt is mostly one sign.
+#: The same for lines of the second pass with at most so many letters: dirt is mostly read as one character.
 _SHORT, _MIN_CONFIDENCE_SHORT = 2, 0.7
-#: Confidence below which a page may stand on its head, and that its lines must have when they are turned. Of ten pages of the
-#: corpus, upright handwriting has 0.82, black letter 0.92, modern print 0.99; upside down, they have 0.45 to 0.72.
+#: A page with less confidence than the first may be upside down; it is, if its lines have at least the second when rotated. On
+#: ten pages of the corpus, upright handwriting has 0.82, black letter 0.92, modern print 0.99; upside down, 0.45 to 0.72.
 _SURE = 0.8
-#: Lines that tell which way up a page or a region is; letters and digits that they must have to tell it.
+#: The number of lines that are read to determine the rotation of a page or a region, and the fewest letters and digits in them.
 _SAMPLE, _FEWEST_LETTERS = 8, 3
-#: Margin of a region that is turned, in widths of its lines.
+#: The margin of a region that is rotated, in widths of its lines.
 _MARGIN = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class _Sample:
-    """How a few lines read in one position."""
+    """The result of reading a few lines in one rotation."""
 
     letters: int
     confidence: float
@@ -57,26 +57,26 @@ class _Sample:
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """What was read of an image in one position, in no order."""
+    """The lines read of an image in one rotation, in no order."""
 
     lines: list[Line]
-    #: what lies sideways: where it stands, and what it says
+    #: regions that lie sideways: their boxes and their arranged content
     turned: tuple[tuple[Box, Page], ...]
-    #: 0..1: the mean of all that was found, kept or not, by its length
+    #: 0..1: the mean over all lines that were found, kept or not, weighted by length
     confidence: float
     #: skew in degrees, positive when lines sink to the right
     angle: float
 
 
 class PageReader:
-    """Reads pages with a RapidOCR; images are BGR, uint8, shape (height, width, 3)."""
+    """Reads pages with RapidOCR. Images are BGR, uint8, shape (height, width, 3)."""
 
     def __init__(self, ocr: Any) -> None:
         self._ocr = ocr
         self._finder = LineFinder(ocr)
 
     def read(self, pixels: NDArray[np.uint8]) -> Page:
-        """Read a page whichever way up it is; boxes are those of the page as it was given."""
+        """Read a page in any rotation. Boxes refer to the page as it was given."""
         quads, again = self._lines(pixels)
         if mostly_tall(quads):
             quarter = self._quarter(pixels, quads[tall_lines(quads)])
@@ -100,7 +100,7 @@ class PageReader:
     def _read_lines(
         self, pixels: NDArray[np.uint8], quads: NDArray[np.float64], again: NDArray[np.bool_], *, whole: bool = True
     ) -> _Reading:
-        """Read the lines that were found; `again` are those of the second look, `whole` says that it is not a region."""
+        """Read the lines that were found. `again` marks those of the second pass; `whole` is false for a region of a page."""
         regions = sideways_regions(quads) if whole and not mostly_tall(quads) else []
         turned = [
             (region, page) for region in regions if (page := self._read_region(pixels, quads, region)) is not None
@@ -116,7 +116,7 @@ class PageReader:
         return _Reading(lines + more[0], tuple((region.box, page) for region, page in turned), confidence, angle)
 
     def _read_region(self, pixels: NDArray[np.uint8], quads: NDArray[np.float64], region: Region) -> Page | None:
-        """Return what a region says when it is turned upright; None when that is no text."""
+        """Rotate a region upright and return its content; None if that is no text."""
         tall = quads[list(region.tall)]
         quarter = self._quarter(pixels, tall)
         if not quarter:
@@ -137,7 +137,7 @@ class PageReader:
     def _recognise(
         self, pixels: NDArray[np.uint8], quads: NDArray[np.float64], *, angle: float, strict: bool = False
     ) -> tuple[list[Line], list[float], list[float]]:
-        """Return the lines that have text, and of all lines the confidence and the length."""
+        """Return the lines that have text, and the confidence and the length of all lines."""
         if not len(quads):
             return [], [], []
         crops, quads = cut_at_gutters(
@@ -157,7 +157,7 @@ class PageReader:
         return lines, [float(score) for score in read.scores], (extents(quads)[0] + 1).tolist()
 
     def _quarter(self, pixels: NDArray[np.uint8], tall: NDArray[np.float64]) -> int:
-        """Return by how many quarters, counter-clockwise, lines that run up or down are turned to be read: 1, 3, or 0."""
+        """Return by how many quarter turns, counter-clockwise, lines that run up or down must be rotated: 1, 3, or 0."""
         crops = self._finder.crops(pixels, tall[:_SAMPLE])  # those are turned by one
         samples = {1: self._sample(crops), 3: self._sample([np.rot90(crop, 2) for crop in crops])}
         best = max(samples, key=lambda quarter: samples[quarter].confidence)
@@ -183,7 +183,7 @@ def _plain(text: str) -> str:
 
 
 def _is_text(text: str, confidence: float, *, strict: bool) -> bool:
-    """Say whether what was read of a line is kept; `strict` for a line of the second look, which may be dirt."""
+    """Say whether a line's text is kept. `strict` is for lines of the second pass, which may be dirt."""
     letters = sum(map(str.isalnum, text))
     if strict and letters <= _SHORT:
         return letters > 0 and confidence >= _MIN_CONFIDENCE_SHORT

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from ocrfleet.settings import Settings
     from worker.imaging.page_image import PageImage
 
-#: What is in the wheel, by a profile's model: detection, recognition.
+#: The files in the wheel, by a profile's model: detection, recognition.
 _MODELS = {"PP-OCRv6-small": ("PP-OCRv6_det_small.onnx", "PP-OCRv6_rec_small.onnx")}
 _PARAMETERS = {
     "Global.log_level": "critical",
     # The classifier of upside-down lines turns upright ones: word F1 falls from 0.823 to 0.802 (bench/accuracy.py's pages).
     "Global.use_cls": False,
-    # Boxes are in the page's pixels as they are: no margins above and below a flat image.
+    # Boxes are in the pixels of the page image: RapidOCR adds no margins above and below a flat image.
     "Global.use_vertical_padding": False,
     "EngineConfig.onnxruntime.intra_op_num_threads": 1,
     "EngineConfig.onnxruntime.inter_op_num_threads": 1,
@@ -52,22 +52,24 @@ class RapidOcrEngine:
     broken = None
     interruptible = False
 
-    def __init__(self, profile: Profile, settings: Settings) -> None:  # noqa: ARG002 - nothing of it is its business
+    def __init__(self, profile: Profile, settings: Settings) -> None:  # noqa: ARG002 - the engine protocol
         self.version = f"rapidocr {profile.revision.removeprefix('rapidocr-')}"
         self._profile = profile
         self._ocr: Any = None
-        # A thread of its own: the event loop goes on, and the models see one page at a time.
+        # A thread of its own: the event loop is not blocked, and the models read one page at a time.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rapidocr")
 
     async def start(self) -> None:
-        """Load the models. Raises ConfigurationError when this RapidOCR isn't the profile's, or has no such model."""
+        """Load the models. Raises ConfigurationError if this RapidOCR has another version than the profile, or lacks a model."""
         self._ocr = await asyncio.get_running_loop().run_in_executor(self._thread, self._load)
 
-    async def recognise(self, image: PageImage, profile: Profile) -> Recognition:  # noqa: ARG002 - it reads all alike
-        """Read one page. Raises PageFaultError when the models fail on it."""
+    async def recognise(self, image: PageImage, profile: Profile) -> Recognition:  # noqa: ARG002 - the engine protocol
+        """Read one page. Raises PageFaultError if the models fail on it."""
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, self._read, image.pixels)
-        except Exception as error:  # RapidOCR, OpenCV and ONNX Runtime each raise their own, mostly plain Exceptions
+        except (
+            Exception
+        ) as error:  # RapidOCR, OpenCV and ONNX Runtime raise exceptions of their own, mostly plain Exception
             last = (str(error).strip() or type(error).__name__).splitlines()[-1]
             raise PageFaultError(Reason.ENGINE_FAILED, f"RapidOCR failed on this page: {last}") from error
 

@@ -1,1 +1,1 @@
-"""Layout for engines that return lines: orientation and reading order."""
+"""Layout for engines that return lines, and for PDF text layers: orientation, reading order, blocks with roles, tables."""

@@ -1,4 +1,4 @@
-"""Columns or rows first? Where a page numbers its parts (1. 2. 3.), the order in which the numbers rise is the right one."""
+"""Choose between reading by columns and by rows on a page with numbered parts (1. 2. 3.): the numbers must rise."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from worker.engines.layout.reading_order import Marks, Paragraph
 
 _NUMBER = re.compile(r"([0-9]{1,3})[.)]\s")
-#: More numbers are a list's, or a table's, and take long to compare with each other.
+#: The most numbers that are compared with each other: more are a list's or a table's, and take long.
 _MOST = 100
-#: Two parts begin beside each other when they share this much of a line's height.
+#: Two parts begin beside each other if their first lines overlap by this share of a line's height.
 _BESIDE = 0.5
 
 
 def order(lines: Sequence[Line], *, angle: float, marks: Marks) -> list[Paragraph]:
-    """Return the paragraphs as `reading_order.order` does, with numbered parts in the order of their numbers where that can be.
+    """Return the paragraphs as `reading_order.order` does, with numbered parts in the order of their numbers if possible.
 
-    Parts that lie in a grid are read by rows where 2 stands right of 1, by columns where it stands below.
+    Parts in a grid are read by rows if 2 is right of 1, and by columns if it is below.
     """
     best = reading_order.order(lines, angle=angle, marks=marks)
     wrong = _inversions(best)
@@ -60,7 +60,7 @@ def _beside(left: Line, right: Line) -> bool:
 
 
 def _inversions(paragraphs: Sequence[Paragraph]) -> int:
-    """Return how many pairs of numbers, at the beginnings of lines, fall instead of rising."""
+    """Return how many pairs of the numbers at the beginnings of lines are in falling order."""
     lines = (line for rows in paragraphs for row in rows for line in row)
     numbers = [int(found[1]) for line in lines if (found := _NUMBER.match(line.text))][:_MOST]
     return sum(first > second for place, first in enumerate(numbers) for second in numbers[place + 1 :])

@@ -1,4 +1,4 @@
-"""Pages, and parts of pages, that lie on a side or on their head: find them, and turn the boxes of what was read back."""
+"""Find pages and parts of pages that are rotated by a quarter or a half turn, and rotate the boxes of their lines back."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
     from worker.engines.layout.geometry import Box
 
-#: A box this many times higher than wide is a line that runs up or down, or a column of Japanese.
+#: A box at least this many times higher than wide is a line that runs up or down, or a column of Japanese.
 _TALL = 2.0
-#: Lines that run up or down are of one region when they are so near: across, and along, in their widths.
+#: Lines that run up or down are in one region if they are at most this far apart: across and along, in their widths.
 _ACROSS, _ALONG = 1.5, 4.0
-#: A box that is wider than so many times its height is an upright line, whatever stands around it.
+#: A box wider than this many times its height is an upright line, whatever surrounds it.
 _LYING = 2.0
 
 
@@ -50,7 +50,7 @@ def mostly_tall(quads: NDArray[np.float64]) -> bool:
 
 
 def sideways_regions(quads: NDArray[np.float64]) -> list[Region]:
-    """Return where lines run up or down, with the short ones between them."""
+    """Return the regions of lines that run up or down, with the short lines between them."""
     tall = tall_lines(quads)
     if not len(tall):
         return []
@@ -80,7 +80,7 @@ def sideways_regions(quads: NDArray[np.float64]) -> list[Region]:
 
 
 def _connected(near: NDArray[np.bool_]) -> list[NDArray[np.intp]]:
-    """Return the groups of what is near each other, directly or over others."""
+    """Return the connected groups of a symmetric matrix."""
     reached = near | np.eye(len(near), dtype=np.bool_)
     for _ in range(len(near).bit_length()):
         reached = reached @ reached
@@ -89,9 +89,9 @@ def _connected(near: NDArray[np.bool_]) -> list[NDArray[np.intp]]:
 
 
 def back(box: Box, quarter: int, *, width: int, height: int, corner: tuple[float, float] = (0, 0)) -> Box:
-    """Return a box of an image that was turned, counter-clockwise, by `quarter` turns where it was before.
+    """Return the position on the page of a box in an image that was rotated counter-clockwise by `quarter` quarter turns.
 
-    `width` and `height` are the image's before; `corner` is where its upper left is on the page.
+    `width` and `height` are the image's before the rotation; `corner` is the position of its upper left corner on the page.
     """
     x0, y0, x1, y1 = box
     moved = {

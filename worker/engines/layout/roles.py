@@ -1,4 +1,4 @@
-"""What a paragraph is: heading, list, caption, footnote or text; by what it says, where it stands and how large it is set."""
+"""The role of a paragraph: heading, list, caption, footnote or text; by its words, its position and its size."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
     from worker.engines.layout.reading_order import Row
     from worker.engines.layout.regions import Region
 
-#: Characters of a heading, letters that it has at least, and rows of one that only its size tells.
+#: The most characters of a heading, its fewest letters, and the most rows of a heading that is recognised by size alone.
 _LONGEST_HEADING, _FEWEST_LETTERS, _MOST_ROWS = 200, 3, 4
-#: A row is a heading's where the model sees a title on this share of each of its lines; …
+#: A row is part of a heading if a title region of the layout model covers this share of each of its lines; …
 _SEEN = 0.4
-#: … or where it is this many times as high as the page's text, and as the rows around it in its paragraph. Of boxes that an
-#: engine found, an unlucky pair of neighbours differs by a third; sizes of fonts are exact.
+#: … or if it is this many times as high as the page's text, and as the rows around it in its paragraph. Two neighbouring boxes
+#: of an engine may differ by a third; font sizes are exact.
 _LARGE, _LARGER = 1.45, 1.2
 _LARGE_FONT = 1.12
 #: A page's title is this many times as high as its text, and this many times as high as its other headings.
 _TITLE, _TITLE_AMONG = 1.5, 1.15
-#: A footnote is set this much smaller than the text, and stands in this lower share of the page.
+#: A footnote is at most this share of the text's size, and below this share of the page's height.
 _SMALL, _FOOT = 0.93, 0.55
-#: A caption stands this near to its table or figure, in heights of a line.
+#: A caption is at most this far from its table or figure, in line heights.
 _NEAR = 2.5
-#: An item's number is looked for among so many rows before and after the next.
+#: The next or the previous number of an item is searched for in so many rows.
 _ITEMS_APART = 14
 
 _CAPTION = re.compile(
@@ -50,7 +50,7 @@ _SIGNED = re.compile("[*\u2020\u2021\u00a7\u00b9\u00b2\u00b3\u2070-\u2079]")
 
 
 class Style(NamedTuple):
-    """How a line is set, where that is known: from a PDF's own text."""
+    """The font of a line in a PDF's text layer."""
 
     #: of its font, in points
     size: float
@@ -58,7 +58,7 @@ class Style(NamedTuple):
 
 
 class Marker(NamedTuple):
-    """What an item of a list begins with: its kind, its number in it, and the characters that it takes."""
+    """The marker of a list item: its kind, its number, and its length in characters."""
 
     kind: str
     number: int
@@ -67,7 +67,7 @@ class Marker(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """What is known of a page when its paragraphs are looked at."""
+    """Properties of a page that decide the roles of its paragraphs."""
 
     #: the usual height of a line of its text, in pixels, or size of its font, in points
     usual: float
@@ -96,7 +96,7 @@ def text_of(row: Row) -> str:
 
 
 def parted(rows: Sequence[Row], setting: Setting) -> list[tuple[Role, list[Row]]]:
-    """Part a paragraph where headings end and begin; the rest is text, a caption or a footnote as a whole."""
+    """Split a paragraph into headings and the rest, which is text, a caption or a footnote as a whole."""
     large = _large_beginning(rows, setting)
     parts: list[tuple[Role, list[Row]]] = []
     for number, row in enumerate(rows):
@@ -118,7 +118,7 @@ def _may_be_heading(row: Row) -> bool:
 
 
 def _large_beginning(rows: Sequence[Row], setting: Setting) -> int:
-    """Return how many rows at a paragraph's beginning are a heading by their size alone: few, and much larger than the rest."""
+    """Return how many rows at a paragraph's beginning are a heading by size alone: few rows, much larger than the rest."""
     sizes = [setting.size(row) for row in rows]
     large = _LARGE_FONT if setting.styles is not None else _LARGE
     count = next((number for number, size in enumerate(sizes) if size < large * setting.usual), len(sizes))
@@ -132,7 +132,7 @@ def _large_beginning(rows: Sequence[Row], setting: Setting) -> int:
 
 
 def _is_bold_alone(rows: Sequence[Row], number: int, setting: Setting) -> bool:
-    """Say whether a row is a heading as it is the only bold one around, and no sentence."""
+    """Say whether a row is a heading because it is bold, its neighbours are not, and it is no sentence."""
     if not setting.bold(rows[number]) or text_of(rows[number]).endswith((".", ",", ";", ":")):
         return False
     return not any(setting.bold(rows[other]) for other in (number - 1, number + 1) if 0 <= other < len(rows)) or (
@@ -141,7 +141,7 @@ def _is_bold_alone(rows: Sequence[Row], number: int, setting: Setting) -> bool:
 
 
 def _are_alike(row: Row, other: Row, setting: Setting) -> bool:
-    """Say whether two rows are set in one size, as those of one heading."""
+    """Say whether two rows have the same size, like those of one heading."""
     sizes = setting.size(row), setting.size(other)
     in_one = any(
         region.label == "title" and all(covers(region.box, line.box, _SEEN) for line in (*row, *other))
@@ -173,7 +173,7 @@ def _is_near_float(rows: Sequence[Row], setting: Setting) -> bool:
 
 
 def title_among(headings: Sequence[tuple[float, Box]], setting: Setting) -> int | None:
-    """Return which of a page's headings, given by size and box, is its title; None when none stands out."""
+    """Return the index of the page's title among its headings, given by size and box; None if no heading stands out."""
     if not headings:
         return None
     sizes = [size for size, _ in headings]
@@ -184,7 +184,7 @@ def title_among(headings: Sequence[tuple[float, Box]], setting: Setting) -> int 
 
 
 def marker(text: str) -> Marker | None:
-    """Return what a line begins with, where that may mark an item of a list."""
+    """Return the list marker at the beginning of a line; None without one."""
     if found := _BULLET.match(text):
         return Marker(found[1], 0, found.end())
     if found := _NUMBERED.match(text):
@@ -197,7 +197,7 @@ def marker(text: str) -> Marker | None:
 def items(rows: Sequence[Line | None]) -> list[Marker | None]:
     """Return the markers of the rows, given by their first lines in reading order, that begin an item of a list.
 
-    One bullet, or one number, makes no list: another of its kind stands near, the next or the one before. None parts lists.
+    One bullet or one number makes no list: the next or the previous of its kind must be near. None in `rows` separates lists.
     """
     found = [None if line is None else marker(line.text) for line in rows]
     real: list[Marker | None] = []

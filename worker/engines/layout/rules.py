@@ -1,4 +1,4 @@
-"""Printed rules: the lines that part columns, articles and cells, found in the page image."""
+"""Finds printed rules in the page image: the lines between columns, articles and cells."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 
     from worker.engines.layout.geometry import Box
 
-#: The image is looked at with this long side, in pixels: a hairline of a newspaper is still dark there.
+#: The long side of the image that is searched, in pixels: hairlines of a newspaper are still dark at this size.
 _LONG_SIDE = 1250
 #: A rule is at least this share of the image's width long, and this many times as long as thick.
 _LENGTH, _SLENDER = 0.04, 12
 #: … and so many pixels: on a narrow strip, letters have strokes of that share.
 _SHORTEST = 24
-#: The longest pieces that are looked at: a hatched picture has any number.
+#: At most so many pieces are examined, the longest ones: a hatched picture has any number.
 _MOST = 400
-#: Dark is what is darker than its surroundings, of so many pixels, by so much of 255.
+#: A pixel is dark if it is darker than its surroundings, of so many pixels, by so much of 255.
 _AROUND, _DARKER = 31, 12
 #: Pieces of one rule lie in a row with gaps of this share of the image's width: a rule down the page may cut it.
 _GAP = 0.025
@@ -50,7 +50,7 @@ def find(pixels: NDArray[np.uint8]) -> Rules:
 
 def _runs(dark: Any, length: int, scale: float) -> tuple[Box, ...]:
     """Return the long thin dark runs from left to right."""
-    # Two pixels high, a skewed rule is whole; text is broken by its gaps between letters.
+    # At a height of two pixels a skewed rule is unbroken, and text is broken by the gaps between letters.
     thick = cv2.dilate(dark, np.ones((2, 1), np.uint8))
     found = cv2.morphologyEx(thick, cv2.MORPH_OPEN, np.ones((1, length), np.uint8))
     _, _, stats, _ = cv2.connectedComponentsWithStats(found, connectivity=8)

@@ -1,8 +1,8 @@
-"""Running heads, feet and page numbers: the lines at a page's edges that are no part of what it is about.
+"""Finds running heads, feet and page numbers: the lines at a page's edges that are no part of its text.
 
-A small model sees most of them; the rest is told by where they stand: rows at the edge, set apart from the text, that are a
-number, have one at their end, or are short pieces far apart. A page with little text keeps all but its number: there, a
-short line at the edge may be all that it says.
+The layout model finds most of them. The others are recognised by position: rows at the edge, separated from the text, that are
+a number, have one at their end, or are short pieces far apart. On a page with little text only the page number is found: a
+short line at the edge may be all of the text.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
     from ocrfleet.records.pages import Line
     from worker.engines.layout.regions import Region
 
-#: Heads stand in this upper share of a page's text, feet in the same lower one, in so many rows at most.
+#: Heads are in this upper share of the area of a page's text, feet in the same lower share, in at most so many rows.
 _ZONE, _MOST_ROWS = 0.2, 5
-#: Lines that a page with heads and feet has at least.
+#: The fewest lines of a page with heads and feet.
 _FEWEST_LINES = 8
-#: Characters of a row that may be a head or a foot.
+#: The most characters of a row that may be a head or a foot.
 _LONGEST = 160
-#: White beyond the page's usual, between such a row and the text, in heights of a line.
+#: The gap between such a row and the text exceeds the page's usual gap by this much, in line heights.
 _APART = 0.35
-#: Lines are in one row when they share this much of the lower one's height.
+#: Lines are in one row if they overlap by this share of the smaller height.
 _SHARED = 0.4
-#: A number in the middle of a row of its own is this share of the text's width away from it, at most.
+#: A number in a row of its own is centred if it is at most this share of the text's width away from the middle.
 _CENTRE = 0.03
-#: Pieces are far apart when all gaps are this many times as wide as the widest piece.
+#: Pieces are far apart if all gaps are at least this many times as wide as the widest piece.
 _FAR = 0.7
-#: A line this many times higher than wide runs up or down; it is no text where it stands in this outer share of the page.
+#: A line at least this many times higher than wide runs up or down; in this outer share of the page it is no text.
 _SIDEWAYS, _MARGIN = 2.5, 0.12
 _FEWEST_SIDEWAYS_LETTERS = 3
 
@@ -46,9 +46,9 @@ _NUMBER = re.compile(
     rf"(?:[0-9]{{1,5}}|{_ROMAN})(?:\s*(?:/|of|von|sur|de)\s*[0-9]{{1,5}})?[-\u2013\u2014\])|.*\s]*",
     re.IGNORECASE,
 )
-#: A title in capitals with a number before or behind it, in one line.
+#: A title in capitals with a number before or after it, on one line.
 _CAPITALS = re.compile(r"[0-9]{1,4}[.\s]+[^\W\d_a-z][^a-z0-9]{2,60}|[^\W\d_a-z][^a-z0-9]{2,60}[.\s]+[0-9]{1,4}")
-#: What the model calls them, and what it sees that is none.
+#: The layout model's labels of heads and feet, and those of other regions.
 _LABELS = {Role.HEADER: "header", Role.FOOTER: "footer"}
 _TEXT = frozenset({"title", "table", "table_caption"})
 
@@ -56,7 +56,7 @@ Row = list[int]
 
 
 def is_number(text: str) -> bool:
-    """Say whether a line is nothing but a page's number: `12`, `- 12 -`, `xiv`, `Page 3 of 10`."""
+    """Say whether a line is only a page number: `12`, `- 12 -`, `xiv`, `Page 3 of 10`."""
     return _NUMBER.fullmatch(text.strip()) is not None
 
 
@@ -89,7 +89,7 @@ class _Page:
         self._full = len(upright) >= _FEWEST_LINES
 
     def edge(self, role: Role, rows: list[Row]) -> dict[int, Role]:
-        """Return what is a head or a foot of these rows, from the page's edge inwards."""
+        """Return those of the rows, ordered from the page's edge inwards, that are heads or feet."""
         found: dict[int, Role] = {}
         pending: dict[int, Role] = {}
         for row, following in list(pairwise(rows))[:_MOST_ROWS]:
@@ -97,7 +97,7 @@ class _Page:
             if not self._is_outside(role, row) or not self._is_taken(role, row, apart=apart):
                 break
             pending |= {index: Role.PAGE_NUMBER if is_number(self._lines[index].text) else role for index in row}
-            if apart or self._is_centred_number(row):  # rows that nothing sets apart from the text are the text's
+            if apart or self._is_centred_number(row):  # rows without a gap to the text are part of it
                 found |= pending
                 pending = {}
         return found
@@ -122,7 +122,7 @@ class _Page:
         return self._is_centred_number(row) or (apart and (at_end or self._is_spread(row)))
 
     def _is_seen(self, row: Row, labels: frozenset[str]) -> bool:
-        """Say whether the model sees one of the row's lines as one of these."""
+        """Say whether the model has one of these labels for a line of the row."""
         seen = [region.box for region in self._regions if region.label in labels]
         return any(covers(box, self._boxes[index]) for box in seen for index in row)
 
@@ -139,7 +139,7 @@ class _Page:
         return len(row) in {3, 4} and min(gaps) > _FAR * max(width(self._boxes[index]) for index in row)
 
     def _gap(self, row: Row, other: Row) -> float:
-        """Return the white between two rows, whichever is above; less than 0 where they overlap."""
+        """Return the gap between two rows, whichever is above; negative if they overlap."""
         first, second = (around(self._boxes[index] for index in indices) for indices in (row, other))
         return max(second[1] - first[3], first[1] - second[3])
 

@@ -1,4 +1,4 @@
-"""Tables: rows and columns by how cells line up, with or without printed lines, written as HTML."""
+"""Tables: finds rows and columns by the alignment of cells, with or without printed rules, and writes them as HTML."""
 
 from __future__ import annotations
 
@@ -16,52 +16,54 @@ if TYPE_CHECKING:
 
     from ocrfleet.records.pages import Line
 
-# Lengths are in heights of a cell's text, the table's median.
+# Lengths are in text heights: the median of the table's cells.
 
-#: A box this high, with as many letters, holds a slanted heading: it stands over the column that its foot is in.
+#: A box at least this high, with at least so many letters, is a slanted heading. It belongs to the column of its lower end.
 _SLANTED, _SLANTED_LETTERS = 2.0, 4
-#: Pieces are in one row when they share this much of the lower one's height.
+#: Pieces are in one row if they overlap by this share of the smaller height.
 _SHARED = 0.4
-#: Boxes are drawn this much too wide.
+#: Boxes are too wide by about this much.
 _SLACK = 0.1
-#: Share of the rows that may run over the white between two columns.
+#: The share of rows that may cross the gap between two columns.
 _CROSSING = 0.12
-#: Rows nearer to each other than this share of the usual distance are lines of one row, where one has a single cell.
+#: Rows nearer to each other than this share of the usual distance are lines of one row, if one of them has a single cell.
 _NEAR = 0.8
-#: Rows of headings, at most.
+#: The most rows of headings.
 _MOST_HEADINGS = 4
-#: The middle of a heading over several columns is this near theirs; or a rule is this near under it, as long as they are.
+#: The middle of a heading over several columns is at most this far from theirs; or a rule as long as the columns is at most this
+#: far below it.
 _CENTRED, _UNDER = 0.7, 1.3
-#: Of the rows of a table, this share has several pieces; these are this narrow in the median, or this share are numbers.
+#: In a table, at least this share of the rows has several pieces; these are at most this wide in the median, or at least this
+#: share of them are numbers.
 _SEVERAL, _NARROW, _NUMBERS = 0.4, 7.0, 0.3
-#: Letters of a cell that is a number with a unit.
+#: The most letters of a cell that is a number with a unit.
 _MOST_LETTERS = 2
-#: Signs of a cell that stands for no number: a dash, or three dots.
+#: The most characters of a cell that stands for a missing number: a dash, or three dots.
 _MOST_SIGNS = 3
 _FEWEST = 2
-#: A row is full with this share of the pieces that a quarter of the rows have at least.
+#: A row is full if it has this share of the number of pieces that the fullest quarter of the rows has.
 _FULL = 0.75
 
 _CURRENCY = re.compile(r"[$\u20ac\u00a3\u00a5\u20a3]|CHF|EUR|USD|Fr\.|M\.|Mk\.")
-#: What a reader of a model's HTML and Markdown would take for more than itself.
+#: Characters with a meaning in HTML or Markdown, which are written as character references.
 _MARKUP = re.compile(r"[\\`*_\[\]|~<>&$!#^{}]")
 _UNIT = re.compile(r"[%)]|\)%")
 _YEAR = re.compile(r"(?:1[5-9]|20)[0-9]{2}")
 
-#: Where a column begins and ends, in pixels.
+#: The left and right edge of a column, in pixels.
 Column = tuple[float, float]
 
 
 @dataclass(slots=True)
 class _Cell:
     lines: list[Line]
-    #: of the columns that it stands in
+    #: of the columns that the cell is in
     first: int
     last: int
 
 
 def is_numeric(text: str) -> bool:
-    """Say whether a cell is a number, with its unit or sign, or the dash that stands for none."""
+    """Say whether a cell is a number, with a unit or a sign, or a dash in place of one."""
     letters = sum(map(str.isalpha, text))
     return (any(map(str.isdigit, text)) and letters <= _MOST_LETTERS) or (not letters and 0 < len(text) <= _MOST_SIGNS)
 
@@ -70,7 +72,7 @@ def rows_of(lines: Sequence[Line]) -> list[list[Line]]:
     """Return lines in rows, from top to bottom, each from left to right."""
     unit = _unit(lines)
     rows: list[list[Line]] = []
-    # The mean top and bottom of the row that is open: one high box doesn't draw the next row in.
+    # The mean top and bottom of the current row, so that one high box doesn't join the next row to it.
     top = bottom = 0.0
     for line in sorted(lines, key=lambda line: (_foot(line, unit)[1] + _foot(line, unit)[3], line.box[0])):
         _, y0, _, y1 = _foot(line, unit)
@@ -85,7 +87,7 @@ def rows_of(lines: Sequence[Line]) -> list[list[Line]]:
 
 
 def looks_like_table(lines: Sequence[Line]) -> bool:
-    """Say whether lines stand in rows of short pieces, or of numbers: a model also takes columns of text for tables."""
+    """Say whether lines form rows of short pieces or of numbers. The layout model also labels columns of text as tables."""
     rows = rows_of(lines)
     several = [row for row in rows if len(row) > 1]
     if len(several) < max(_FEWEST, _SEVERAL * len(rows)):
@@ -97,9 +99,9 @@ def looks_like_table(lines: Sequence[Line]) -> bool:
 
 
 def columns_of(rows: Sequence[Sequence[Line]], unit: float) -> list[Column]:
-    """Return the columns: between them is white in nearly all rows."""
+    """Return the columns. The gaps between them are white in nearly all rows."""
     counts = [len(row) for row in rows if len(row) > 1]
-    # Rows with few cells are sections' names and headings over several columns: what they run over may be white.
+    # Rows with few cells are section names and headings over several columns. They may cross a gap.
     fewest = max(_FULL * float(np.percentile(counts, 75)), _FEWEST) if counts else _FEWEST
     full = [row for row in rows if len(row) >= fewest]
     slack = _SLACK * unit
@@ -127,9 +129,9 @@ def columns_of(rows: Sequence[Sequence[Line]], unit: float) -> list[Column]:
 
 
 def to_html(lines: Sequence[Line], rules: Sequence[Box] = ()) -> str | None:
-    """Return the table whose cells these lines are; None where there are fewer than two rows or columns.
+    """Return a table with these lines as cells, as HTML; None if it has fewer than two rows or columns.
 
-    `rules` are printed lines across the page: one under a heading shows how many columns that stands over.
+    `rules` are printed rules across the page: one under a heading shows how many columns the heading covers.
     """
     unit = _unit(lines)
     rows = rows_of(lines)
@@ -148,7 +150,7 @@ def to_html(lines: Sequence[Line], rules: Sequence[Box] = ()) -> str | None:
 
 
 def to_text(lines: Sequence[Line]) -> str:
-    """Return the table whose cells these lines are as plain text: a row on a line, tabs between pieces."""
+    """Return a table with these lines as cells, as plain text: a line for each row, tabs between the pieces."""
     return "\n".join("\t".join(line.text for line in row) for row in rows_of(lines))
 
 
@@ -161,13 +163,13 @@ def _is_slanted(line: Line, unit: float) -> bool:
 
 
 def _foot(line: Line, unit: float) -> Box:
-    """Return a line's box; of a slanted one, the left end of its foot."""
+    """Return a line's box; for a slanted line, the left end of its lower edge."""
     x0, y0, x1, y1 = line.box
     return (x0, y1 - unit, x0 + unit, y1) if _is_slanted(line, unit) else (x0, y0, x1, y1)
 
 
 def _place(line: Line, columns: Sequence[Column], unit: float) -> tuple[int, int]:
-    """Return the first and the last column that a line stands in."""
+    """Return the first and the last column that a line covers."""
     x0, _, x1, _ = _foot(line, unit)
     shared = [min(x1, right) - max(x0, left) for left, right in columns]
     most = max(shared)
@@ -180,7 +182,7 @@ def _place(line: Line, columns: Sequence[Column], unit: float) -> tuple[int, int
 
 
 def _joined(columns: list[Column], rows: Sequence[Sequence[Line]], unit: float) -> list[Column]:
-    """Join columns of nothing but currencies to the next, and those of percent signs to the one before."""
+    """Join a column of currency signs to the next column, and one of percent signs to the previous one."""
     texts: list[list[str]] = [[] for _ in columns]
     for line in (line for row in rows for line in row if columns):
         first, last = _place(line, columns, unit)
@@ -200,7 +202,7 @@ def _joined(columns: list[Column], rows: Sequence[Sequence[Line]], unit: float) 
 
 
 def _merged(rows: list[list[Line]], columns: Sequence[Column], unit: float) -> list[list[Line]]:
-    """Put the rows of cells that have several lines into one."""
+    """Merge the rows of a cell that has several lines into one row."""
     middles = [float(np.mean([sum(_foot(line, unit)[1::2]) / 2 for line in row])) for row in rows]
     usual = float(np.median(np.diff(middles)))
     merged = [rows[0]]
@@ -227,7 +229,7 @@ def _body(rows: Sequence[Sequence[Line]], columns: Sequence[Column], unit: float
         behind = [line.text for line in row if _place(line, columns, unit)[0] > 0]
         numbers = sum(is_numeric(text) and not _YEAR.fullmatch(text.strip()) for text in behind)
         if numbers and numbers * 2 >= len(behind):
-            # What stands alone above it, in the first column, is the name of a section.
+            # A cell alone in the row above, in the first column, is the name of a section.
             names = 0
             while number - names > 1 and [_place(line, columns, unit) for line in rows[number - names - 1]] == [(0, 0)]:
                 names += 1
@@ -236,7 +238,7 @@ def _body(rows: Sequence[Sequence[Line]], columns: Sequence[Column], unit: float
 
 
 def _cells(row: Sequence[Line], columns: Sequence[Column], unit: float) -> list[_Cell]:
-    """Return the cells of a row, left to right; what stands in one column is one cell, line after line."""
+    """Return the cells of a row, left to right. Lines in the same column are one cell."""
     cells: list[_Cell] = []
     placed = [(number, line) for number, part in enumerate(rows_of(row)) for line in part]
     placed.sort(key=lambda place: (_place(place[1], columns, unit)[0], place[0], place[1].box[0]))
@@ -251,7 +253,7 @@ def _cells(row: Sequence[Line], columns: Sequence[Column], unit: float) -> list[
 
 
 def _widen(cells: Sequence[_Cell], columns: Sequence[Column], unit: float, rules: Sequence[Box]) -> None:
-    """Let each heading of a row reach over the columns that it stands over, up to its neighbours."""
+    """Extend each heading of a row to all columns below it, up to its neighbours."""
     firsts = [*(cell.first for cell in cells[1:]), len(columns)]
     low = 0
     for cell, following in zip(cells, firsts, strict=True):
@@ -263,7 +265,7 @@ def _widen(cells: Sequence[_Cell], columns: Sequence[Column], unit: float, rules
 
 
 def _ruled(cell: _Cell, columns: Sequence[Column], unit: float, rules: Sequence[Box]) -> tuple[int, int] | None:
-    """Return the columns over which the rule right under a heading reaches."""
+    """Return the columns that the rule directly below a heading covers."""
     x0, y0, x1, y1 = around(line.box for line in cell.lines)
     for left, top, right, bottom in rules:
         under = (y0 + y1) / 2 < (top + bottom) / 2 < y1 + _UNDER * unit
@@ -274,9 +276,9 @@ def _ruled(cell: _Cell, columns: Sequence[Column], unit: float, rules: Sequence[
 
 
 def _centred(cell: _Cell, columns: Sequence[Column], unit: float, free: range) -> tuple[int, int]:
-    """Return the most columns, of those that are free, that a heading is in the middle of.
+    """Return the largest range of free columns whose middle is the heading's.
 
-    The first column has the names of the rows: headings over the others don't reach over it.
+    The first column has the names of the rows: headings of other columns don't extend to it.
     """
     x0, _, x1, _ = around(line.box for line in cell.lines)
     best = cell.first, cell.last
