@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from ocrfleet import keys
-from ocrfleet.records.documents import DocumentStatus, Failure, Manifest, Output, Status
+from ocrfleet.records.documents import DocumentStatus, Failure, Manifest, Output, ReviewPage, Status
 from ocrfleet.records.pages import PageResult, PageStatus
 from ocrfleet.scratch import scratch
 from ocrfleet.storage.page_records import StoredPages, stored_pages
@@ -64,6 +64,7 @@ def _write(store: ObjectStore, manifest: Manifest, stored: StoredPages, generati
     done = sum(1 for page in manifest.pages() if page in stored.done)
     outcome = _outcome(done, manifest.total)
     failures: list[Failure] = []
+    review: list[ReviewPage] = []
     warnings: Counter[str] = Counter()
     blank = text_layer = figures = 0
     with scratch("ocrfleet-assembly-") as folder, ExitStack() as stack:
@@ -79,6 +80,11 @@ def _write(store: ObjectStore, manifest: Manifest, stored: StoredPages, generati
             warnings.update({warning.code.value for warning in result.warnings})
             if result.status is PageStatus.FAILED and result.reason is not None:
                 failures.append(Failure(page=result.page, reason=result.reason, detail=result.detail or ""))
+            if result.review:
+                doubt = ReviewPage(
+                    page=result.page, confidence=result.confidence or 0.0, reason=result.review_reason or ""
+                )
+                review.append(doubt)
             for writer in writers:
                 writer.page(result)
         outputs = {}
@@ -100,6 +106,7 @@ def _write(store: ObjectStore, manifest: Manifest, stored: StoredPages, generati
         text_layer=text_layer,
         figures=figures,
         warnings=dict(sorted(warnings.items())),
+        review=tuple(review),
         failures=tuple(failures),
         problem=manifest.problem,
         outputs=outputs,

@@ -103,6 +103,15 @@ class Failure(Record):
     detail: str
 
 
+class ReviewPage(Record):
+    """A page that is done and that a person should look at, as its text is in doubt."""
+
+    page: PageNumber
+    #: 0..1, as in PageResult
+    confidence: float
+    reason: str
+
+
 class Output(Record):
     """A stored output, with a hash by which a reader can check that it is complete."""
 
@@ -127,6 +136,8 @@ class Status(Record):
     figures: int = 0
     #: pages whose file has something wrong, by PageWarning's codes
     warnings: dict[str, int] = Field(default_factory=dict)
+    #: pages that a person should look at, in order
+    review: tuple[ReviewPage, ...] = ()
     failures: tuple[Failure, ...] = ()
     problem: Problem | None = None
     #: by format: md, json

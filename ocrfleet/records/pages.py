@@ -121,6 +121,24 @@ class PageWarning(Record):
     detail: str
 
 
+class Region(Record):
+    """A part of a page, and how sure the engine is of what it read there."""
+
+    #: as a line's box
+    box: tuple[float, float, float, float]
+    #: 0..1: the mean of the region's lines, as the engine gives it
+    confidence: float = Field(ge=0, le=1)
+
+
+class Audit(Record):
+    """What a second engine says of a page's text."""
+
+    #: name and version of the second engine
+    engine: str
+    #: 0..1: share of the text that the second engine read as well
+    agreement: float = Field(ge=0, le=1)
+
+
 class PageResult(Record):
     """What became of a page. Holds nothing that differs from run to run: seconds, attempts and workers are in run records.
 
@@ -151,6 +169,17 @@ class PageResult(Record):
     warnings: tuple[PageWarning, ...] = ()
     #: the text is the PDF's own
     text_layer: bool = False
+    #: 0..1: the chance that less than 5 % of the text's characters are wrong; 1 of a blank page, 0 of one that failed; None in
+    #: records of versions that did not tell it
+    confidence: float | None = Field(default=None, ge=0, le=1)
+    #: where the text is least sure; None where the engine does not say how sure it is of a place
+    worst_region: Region | None = None
+    #: None unless a second engine read the page
+    audit: Audit | None = None
+    #: the page is done, and its text is in doubt: a person should look at it
+    review: bool = False
+    #: why, in words
+    review_reason: str | None = None
     #: the retry step that gave the text, counted over all profiles that had the page; 0 is the first attempt
     rung: int = 0
     #: stop, length, or loop for a text that was stopped as it repeated itself

@@ -22,6 +22,7 @@ def webhook_event(status: Status, submission: Submission) -> str:
             "total": status.total,
             "done": status.done,
             "failed": len(status.failures),
+            "review": len(status.review),
             "problem": status.problem.model_dump(mode="json") if status.problem else None,
             "name": submission.name,
             "source": s3.as_typed(submission.uri),

@@ -107,7 +107,14 @@ class CollectionReader:
         try:
             completed = self._lookup.completed(submission.document)
             if completed is not None:
-                return SourceRow(state=State.COMPLETED, total=completed.total, done=completed.done, **known), None
+                row = SourceRow(
+                    state=State.COMPLETED,
+                    total=completed.total,
+                    done=completed.done,
+                    review=len(completed.review),
+                    **known,
+                )
+                return row, None
             return submission, self._lookup.facts(submission.document, submission=submission)
         except NotFoundError:
             return SourceRow(state=State.DELETED, **known), None
@@ -224,6 +231,7 @@ def _row(submission: Submission, facts: DocumentFacts, done: int, failed: int) -
         total=facts.manifest.total,
         done=done,
         failed=failed,
+        review=len(facts.status.review) if facts.status is not None and facts.state not in OPEN else 0,
         reasons=reasons_of(facts.status) if facts.status is not None and facts.state not in OPEN else "",
     )
 

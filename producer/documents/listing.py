@@ -28,7 +28,9 @@ _DAY = re.compile(r"\d{8}")
 class Query:
     """A query for documents. Raises UnanswerableError for one that would need a scan."""
 
-    def __init__(self, *, collection: str | None, state: State | None, day: str | None) -> None:
+    def __init__(
+        self, *, collection: str | None, state: State | None, day: str | None, review: bool | None = None
+    ) -> None:
         if collection is not None:
             check_collection(collection)
         if day is not None and not _DAY.fullmatch(day):
@@ -42,6 +44,7 @@ class Query:
         self._collection = collection
         self._state = state
         self._day = day
+        self._review = review
         self._prefixes = self._sources()
 
     def answer(self, store: ObjectStore, lookup: Lookup, *, after: str | None, limit: int) -> Documents:
@@ -109,6 +112,8 @@ class Query:
     def _fits(self, key: str, summary: DocumentSummary) -> bool:
         """Say whether the document is as its entry says: entries are a little behind."""
         if self._state is not None and summary.state is not self._state:
+            return False
+        if self._review is not None and self._review is not bool(summary.review):
             return False
         if self._state is State.ACTIVE and self._collection is not None:
             return self._collection in summary.collections

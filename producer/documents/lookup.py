@@ -161,6 +161,7 @@ class Lookup:
             _summary(facts, done, failed)
             | {
                 "failures": ended.failures if ended is not None else (),
+                "review_pages": ended.review if ended is not None else (),
                 "outputs": outputs,
                 "undelivered": self._undelivered(document) if ended is not None else None,
             }
@@ -178,23 +179,33 @@ class Lookup:
         )
         return [known.get(facts.document) or self._stored_progress(facts) for facts in documents]
 
-    def pages(self, document: str, *, after: int, limit: int) -> Pages:
-        """Return the states of pages from the page after `after` on. Raises NotFoundError."""
+    def pages(self, document: str, *, after: int, limit: int, review: bool | None = None) -> Pages:
+        """Return the states of pages from the page after `after` on. Raises NotFoundError.
+
+        `review` leaves only the pages that a person should look at, or only the others.
+        """
         facts = self.facts(document)
         limit = max(1, min(limit, MOST))
-        wanted = list(islice((page for page in facts.manifest.pages() if page > after), limit + 1))
+        ended = facts.status if facts.state not in OPEN else None
+        doubts = {doubt.page: doubt.reason for doubt in ended.review} if ended is not None else {}
+        fitting = (page for page in facts.manifest.pages() if review is None or review is (page in doubts))
+        wanted = list(islice((page for page in fitting if page > after), limit + 1))
         if not wanted:
             return Pages(items=())
         shown = wanted[:limit]
         if facts.state is State.COMPLETED:  # its page records may have been purged
-            items = [PageSummary(page=page, state=PageState.DONE) for page in shown]
+            items = [PageSummary(page=page, state=PageState.DONE, review=doubts.get(page)) for page in shown]
         else:
             stored = stored_pages(self._store, document, facts.generation, first=shown[0], last=shown[-1])
             failed = [page for page in shown if page in stored.failed]
             failures = dict(zip(failed, self.each(lambda page: self._failure(facts, page), failed), strict=True))
             items = [
                 failures.get(page)
-                or PageSummary(page=page, state=PageState.DONE if page in stored.done else PageState.OPEN)
+                or PageSummary(
+                    page=page,
+                    state=PageState.DONE if page in stored.done else PageState.OPEN,
+                    review=doubts.get(page),
+                )
                 for page in shown
             ]
         return Pages(items=tuple(items), next=shown[-1] if len(wanted) > limit else None)
@@ -302,6 +313,7 @@ def _summary(facts: DocumentFacts, done: int, failed: int) -> dict[str, object]:
         "failed": failed,
         "blank": ended.blank if ended is not None else 0,
         "warnings": ended.warnings if ended is not None else {},
+        "review": len(ended.review) if ended is not None else 0,
         "reasons": Counter(failure.reason for failure in ended.failures) if ended is not None else {},
         "problem": facts.manifest.problem,
         "queue": latest.terms.queue if latest is not None else None,

@@ -73,9 +73,9 @@ class DocumentService:
             raise ConflictError(f"document {document} has not ended yet, it is {facts.state}: ask again later")
         return facts.status
 
-    def pages(self, document: str, *, after: int = 0, limit: int = 100) -> Pages:
+    def pages(self, document: str, *, after: int = 0, limit: int = 100, review: bool | None = None) -> Pages:
         """Return the states of pages from the page after `after` on, 1,000 at most. Raises NotFoundError."""
-        return self._lookup.pages(document, after=after, limit=limit)
+        return self._lookup.pages(document, after=after, limit=limit, review=review)
 
     def page(self, document: str, page: int) -> PageResult:
         """Return the result of a page: done, else its failure in the latest generation. Raises NotFoundError."""
@@ -87,6 +87,7 @@ class DocumentService:
         collection: str | None = None,
         state: State | None = None,
         day: str | None = None,
+        review: bool | None = None,
         after: str | None = None,
         limit: int = 100,
     ) -> Documents:
@@ -95,7 +96,7 @@ class DocumentService:
         `after` is the `next` of the previous result. Raises UnanswerableError when no index answers the query: there is no
         criterion, or a day together with waiting or active.
         """
-        query = Query(collection=collection, state=state, day=day)
+        query = Query(collection=collection, state=state, day=day, review=review)
         return query.answer(self._store, self._lookup, after=after, limit=limit)
 
     def collection_report(self, collection: str) -> Iterator[SourceRow]:

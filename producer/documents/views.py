@@ -8,7 +8,7 @@ from pydantic import Field
 
 from ocrfleet.errors import Reason
 from ocrfleet.records.base import Digest, DocumentId, Moment
-from ocrfleet.records.documents import Failure, Problem
+from ocrfleet.records.documents import Failure, Problem, ReviewPage
 from ocrfleet.records.priority import Priority
 from producer.state.quarantine import View
 
@@ -65,6 +65,8 @@ class DocumentSummary(View):
     blank: int = 0
     #: pages with something wrong in their file, by code; known once the document has ended
     warnings: dict[str, int] = Field(default_factory=dict)
+    #: pages that are done and that a person should look at; known once the document has ended
+    review: int = 0
     #: failed pages by reason; known once the document has ended
     reasons: dict[Reason, int] = Field(default_factory=dict)
     #: why intake failed
@@ -101,6 +103,8 @@ class DocumentView(DocumentSummary):
     undelivered: str | None = None
     #: pages that failed, in order; once the document has ended
     failures: tuple[Failure, ...] = ()
+    #: pages that are done and that a person should look at, in order; once the document has ended
+    review_pages: tuple[ReviewPage, ...] = ()
     #: by format: md, json; once the document has ended
     outputs: dict[str, OutputView] = Field(default_factory=dict)
 
@@ -126,6 +130,8 @@ class PageSummary(View):
     state: PageState
     reason: Reason | None = None
     detail: str | None = None
+    #: why a person should look at the page although it is done; known once the document has ended
+    review: str | None = None
 
 
 class Pages(View):
@@ -147,6 +153,8 @@ class SourceRow(View):
     total: int = 0
     done: int = 0
     failed: int = 0
+    #: pages that are done and that a person should look at; known once the document has ended
+    review: int = 0
     #: reasons of failed pages with counts, as "truncated 2, empty 1"; or why there are no pages
     reasons: str = ""
 

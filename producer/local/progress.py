@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ocrfleet.records.documents import DocumentStatus
+from ocrfleet.records.documents import DocumentStatus, ReviewPage
 from ocrfleet.records.workers import WorkerState
 from producer.intake.discover import Skipped
 
@@ -27,6 +27,8 @@ class Ended:
     text_layer: int
     #: pages with something wrong in their file, by what it is
     warnings: dict[str, int]
+    #: pages that are done and that a person should look at
+    review: tuple[ReviewPage, ...]
     #: (page or None for the whole document, reason, detail)
     failures: tuple[tuple[int | None, str, str], ...]
     files: tuple[Path, ...]

@@ -373,6 +373,7 @@ class Run:
             done=status.done,
             text_layer=status.text_layer,
             warnings=status.warnings,
+            review=status.review,
             failures=tuple(failures),
             files=tuple(files),
         )
@@ -400,6 +401,7 @@ def _undelivered(registered: Registered, name: str, why: str) -> Ended:
         done=0,
         text_layer=0,
         warnings={},
+        review=(),
         failures=(failure,),
         files=(),
     )

@@ -53,6 +53,9 @@ class ListingQuery(BaseModel):
     collection: Collection | None = None
     status: Listed | None = Field(default=None, description="State of the document.")
     day: str | None = Field(default=None, pattern=r"^\d{8}$", description="Day of registration (UTC), as 20261122.")
+    review: bool | None = Field(
+        default=None, description="Only documents that have pages for a person to look at; or, false, that have none."
+    )
     cursor: str | None = Field(
         default=None, pattern=r"^[A-Za-z0-9._/-]{1,400}$", description="The `next` of the previous response."
     )
@@ -66,7 +69,12 @@ def list_documents(context: Context, query: Annotated[ListingQuery, Query()]) ->
     While the response has a `next`, there may be more documents, even after an empty list.
     """
     return context.documents.documents(
-        collection=query.collection, state=query.status, day=query.day, after=query.cursor, limit=query.limit
+        collection=query.collection,
+        state=query.status,
+        day=query.day,
+        review=query.review,
+        after=query.cursor,
+        limit=query.limit,
     )
 
 
@@ -82,9 +90,12 @@ def list_pages(
     document: Id,
     after: Annotated[int, Query(ge=0, le=999_999)] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    review: Annotated[
+        bool | None, Query(description="Only pages that a person should look at; or, false, only the others.")
+    ] = None,
 ) -> Pages:
     """List the states of a document's pages in order, from the page after `after` on."""
-    return context.documents.pages(document, after=after, limit=limit)
+    return context.documents.pages(document, after=after, limit=limit, review=review)
 
 
 @router.get("/{document}/pages/{page}", operation_id="get_page", response_model=PageResult, responses=_FOUND)

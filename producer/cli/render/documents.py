@@ -30,10 +30,10 @@ def as_json_line(view: View) -> str:
 def write_csv(rows: Iterable[SourceRow], write: Callable[[str], object]) -> None:
     """Write a collection's report as CSV, a line for each source; no cell is taken for a formula by a spreadsheet."""
     writer = csv.writer(_Lines(write), lineterminator="\n")
-    writer.writerow(["source", "uri", "document", "status", "pages", "done", "failed", "reasons"])
+    writer.writerow(["source", "uri", "document", "status", "pages", "done", "failed", "review", "reasons"])
     for row in rows:
         texts = (row.name, row.uri, row.document or "", row.state)
-        writer.writerow([*map(_cell, texts), row.total, row.done, row.failed, _cell(row.reasons)])
+        writer.writerow([*map(_cell, texts), row.total, row.done, row.failed, row.review, _cell(row.reasons)])
 
 
 class _Lines:
@@ -65,6 +65,10 @@ def show_document(view: DocumentView) -> None:
         console.print(f"page {failure.page}: [red]{failure.reason}[/]: {escape(printable(failure.detail))}")
     if len(view.failures) > _ROWS:
         console.print(f"[dim]… and {len(view.failures) - _ROWS} more failures (--json lists them all)[/]")
+    for doubt in view.review_pages[:_ROWS]:
+        console.print(f"page {doubt.page}: [yellow]look at it[/]: {escape(printable(doubt.reason))}")
+    if len(view.review_pages) > _ROWS:
+        console.print(f"[dim]… and {len(view.review_pages) - _ROWS} more to look at (--json lists them all)[/]")
     if view.warnings:
         console.print(f"[yellow]{warnings_of(view.warnings)}[/]; the JSON says more of each page")
     for extension, output in view.outputs.items():
@@ -75,10 +79,10 @@ def show_collection(collection: str, rows: Iterable[SourceRow], forecast: Foreca
     """Print a line for each source as it is read: a collection may be larger than the memory."""
     console = Console(highlight=False, soft_wrap=True)
     sources: Counter[State] = Counter()
-    pages = done = failed = 0
+    pages = done = failed = review = 0
     for row in rows:
         sources[row.state] += 1
-        pages, done, failed = pages + row.total, done + row.done, failed + row.failed
+        pages, done, failed, review = pages + row.total, done + row.done, failed + row.failed, review + row.review
         style = _STYLE.get(row.state, "default")
         counted = f"{row.done}/{row.total}" if row.state is not State.ARRIVING else "?"
         reasons = f"  {escape(printable(row.reasons))}" if row.reasons else ""
@@ -87,7 +91,9 @@ def show_collection(collection: str, rows: Iterable[SourceRow], forecast: Foreca
         console.print(f"Collection {collection} has no sources.")
         return
     counts = ", ".join(f"{count} {state}" for state, count in sources.most_common())
-    console.print(f"{collection}: {sources.total()} sources ({counts}); {done} of {pages} pages done, {failed} failed")
+    console.print(
+        f"{collection}: {sources.total()} sources ({counts}); {done} of {pages} pages done, {failed} failed, {review} for review"
+    )
     if paused:
         console.print(f"[yellow]Paused.[/] Go on: ocrfleet resume --collection {collection}")
     console.print(_said(forecast))

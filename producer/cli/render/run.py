@@ -47,6 +47,7 @@ def report(console: Console, result: Report, output: Path) -> None:
     _more(console, len(worst_first) - _ROWS, "documents")
     _failures(console, worst_first)
     _warnings(console, worst_first)
+    _review(console, worst_first)
     show_skipped(console, result.skipped)
     tally = result.tally
     reused = f" ({tally.reused} of them were in the store already)" if tally.reused else ""
@@ -89,6 +90,17 @@ def _warnings(console: Console, items: list[Ended]) -> None:
     _more(console, len(lines) - _ROWS, "documents with warnings")
 
 
+def _review(console: Console, items: list[Ended]) -> None:
+    lines = [
+        f"[yellow]{shown(item.name)}[/] page {doubt.page}: look at it: {escape(doubt.reason)}"
+        for item in items
+        for doubt in item.review
+    ]
+    for text in lines[:_ROWS]:
+        console.print(text)
+    _more(console, len(lines) - _ROWS, "pages to look at")
+
+
 def _more(console: Console, number: int, what: str) -> None:
     if number > 0:
         console.print(f"[dim]… and {number} more {what} (--json lists them all)[/]")
@@ -115,6 +127,7 @@ def summary(result: Report) -> str:
                 "pages_done": item.done,
                 "pages_from_text_layer": item.text_layer,
                 "warnings": item.warnings,
+                "review": [doubt.model_dump(mode="json", exclude={"schema_version"}) for doubt in item.review],
                 "failures": [
                     {"page": page, "reason": reason, "detail": detail} for page, reason, detail in item.failures
                 ],
