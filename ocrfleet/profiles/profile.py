@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -27,6 +28,11 @@ _LETTERS = range(0x41, 0xD7A4)
 ProfileName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
 
 
+def _left_out_at(default: object) -> Callable[[object], bool]:
+    """Leave a field that earlier versions lack out of a profile that has its default: the profile's digest stays as it was."""
+    return lambda value: value == default
+
+
 class Render(Record):
     """How the page image for the engine is made."""
 
@@ -37,9 +43,9 @@ class Render(Record):
     #: enlarge an image whose shorter side is below this, in pixels
     min_side: int | None = None
     #: a page larger than `long_side` allows keeps so many dots per inch: a poster; an image never gets more than it has
-    min_dpi: float | None = Field(default=None, gt=0)
+    min_dpi: float | None = Field(default=None, gt=0, exclude_if=_left_out_at(None))
     #: … and so many pixels of its shorter side: a strip
-    short_side: int | None = Field(default=None, ge=64, le=20_000)
+    short_side: int | None = Field(default=None, ge=64, le=20_000, exclude_if=_left_out_at(None))
     #: stretch the histogram to full contrast
     contrast: bool = False
     #: unsharp mask, in per cent (Pillow's UnsharpMask); 0 is off
@@ -137,7 +143,7 @@ class Judgement(Record):
     #: photographs have 35 at most, blurred noise was seen with 67 …
     fewest_letters: int = Field(default=60, ge=1)
     #: … of a page on which nothing at all was read, if most of its marks are in rows: blank pages with dirt have 2
-    fewest_letters_unread: int = Field(default=3, ge=1)
+    fewest_letters_unread: int = Field(default=3, ge=1, exclude_if=_left_out_at(3))
     #: … and their share of the letters that all marks on the page can be: these have 0.025 at most, print 0.06 at least
     least_in_rows: float = Field(default=0.04, ge=0, le=1)
     #: honest texts have one for each mark at least
