@@ -22,6 +22,8 @@ _SHORTEST = 24
 _MOST = 400
 #: A pixel is dark if it is darker than its surroundings, of so many pixels, by so much of 255.
 _AROUND, _DARKER = 31, 12
+#: What is behind print is the median around it: at one n-th of the size, of so many pixels each way. It is dark below the middle.
+_COARSE, _PAPER, _MIDDLE = 8, 15, 128
 #: Pieces of one rule lie in a row with gaps of this share of the image's width: a rule down the page may cut it.
 _GAP = 0.025
 #: … and differ in height by so many pixels of the small image.
@@ -40,12 +42,20 @@ def find(pixels: NDArray[np.uint8]) -> Rules:
     height, width = pixels.shape[:2]
     scale = min(_LONG_SIDE / max(height, width), 1.0)
     size = max(round(width * scale), 1), max(round(height * scale), 1)
-    grey = cv2.resize(pixels[:, :, 1], size, interpolation=cv2.INTER_AREA)
+    grey = _dark_on_light(cv2.resize(pixels[:, :, 1], size, interpolation=cv2.INTER_AREA))
     dark = cv2.adaptiveThreshold(grey, 255, cv2.ADAPTIVE_THRESH_MEAN_C, cv2.THRESH_BINARY_INV, _AROUND, _DARKER)
     length = max(round(_LENGTH * size[0]), _SHORTEST)
     sideways = np.ascontiguousarray(dark.T)
     down = tuple((x0, y0, x1, y1) for y0, x0, y1, x1 in _runs(sideways, length, scale))
     return Rules(_runs(dark, length, scale), down)
+
+
+def _dark_on_light(grey: Any) -> Any:
+    """Return the image with its dark parts inverted: between white letters on black, the gaps would be rules."""
+    height, width = grey.shape
+    small = cv2.resize(grey, (-(-width // _COARSE), -(-height // _COARSE)), interpolation=cv2.INTER_AREA)
+    inverse = cv2.resize(cv2.medianBlur(small, _PAPER), (width, height)) < _MIDDLE
+    return np.where(inverse, 255 - grey, grey).astype(np.uint8)
 
 
 def _runs(dark: Any, length: int, scale: float) -> tuple[Box, ...]:
