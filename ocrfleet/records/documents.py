@@ -55,7 +55,7 @@ class Problem(Record):
 
 
 class Manifest(Record):
-    """What workers need of a document; written before any job of it. Only the URI of a source may change later.
+    """Sources, pages and profile of a document, for workers. Written before its first job; only a source's URI may change.
 
     A document whose intake failed has no sources, no pages and a `problem`: it ends as `failed` in the same way as others.
     """
@@ -134,7 +134,7 @@ class Status(Record):
     text_layer: int = 0
     #: figures that were cut out of the pages
     figures: int = 0
-    #: pages whose file has something wrong, by PageWarning's codes
+    #: number of pages with a warning, by the code of PageWarning
     warnings: dict[str, int] = Field(default_factory=dict)
     #: pages that a person should look at, in order
     review: tuple[ReviewPage, ...] = ()
@@ -145,7 +145,7 @@ class Status(Record):
 
 
 class Marker(Record):
-    """Marker of a waiting or active document, with what the dispatcher and the sweep need of it."""
+    """Marker of a waiting or active document, with the fields of it that the dispatcher and the sweep read."""
 
     schema_version: Literal[1] = 1
     generation: Generation

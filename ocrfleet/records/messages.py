@@ -40,7 +40,7 @@ class Routed(Record):
     #: limits of the first attempt by this profile, from that retry step: tokens, and seconds in the engine
     max_tokens: int | None = Field(default=None, ge=1)
     deadline: float | None = Field(default=None, gt=0)
-    #: for each profile that sent the pages on by a retry step: the number of that step. None of them gets the pages again.
+    #: the profiles that routed the pages to another, each with the number of the retry step. Pages return to none of them.
     sent_on: dict[str, int] | None = None
 
 
@@ -53,7 +53,7 @@ class PageJob(Message):
     queue: Priority
     first: PageNumber
     last: PageNumber
-    #: the profile that reads these pages instead of the document's own one, and on whose queue the job is
+    #: the profile that reads these pages instead of the document's profile; the job is on this profile's queue
     routed: Routed | None = None
 
     @model_validator(mode="before")

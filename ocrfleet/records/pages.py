@@ -52,7 +52,7 @@ class Word(NamedTuple):
 
 
 class Role(StrEnum):
-    """What a block is, whichever model saw it and whatever it calls that."""
+    """The role of a block, independent of the model and of its name for it."""
 
     TITLE = "title"
     HEADING = "heading"
@@ -71,7 +71,7 @@ class Role(StrEnum):
 
 
 class Block(Record):
-    """A part of a page's layout, as the model sees it. The blocks of a page, in order, are all of its text."""
+    """A part of a page's layout, as the model returns it. The blocks of a page, in order, have all of its text."""
 
     #: the model's own word: title, text, table, image, …; empty for text that the model put into no block
     label: str
@@ -80,7 +80,7 @@ class Block(Record):
     boxes: tuple[tuple[float, float, float, float], ...] = ()
     #: with HTML tables, as the model wrote it: to be cleaned before it is shown
     markdown: str = ""
-    #: the Markdown was made of plain lines, and not by a model: each line stands for one, and needs no cleaning
+    #: the Markdown was made from recognised lines and not by a model: it has one line for each, and needs no cleaning
     made: bool = False
     #: name of the picture that was cut out of the page, below the document's `figures/`
     figure: str | None = None
@@ -95,7 +95,7 @@ class Block(Record):
 
 
 class WarningCode(StrEnum):
-    """What is wrong with a page's file although the page could be drawn. Part of the outputs: never rename one."""
+    """A defect of a page's file with which the page could still be drawn. Part of the outputs: never rename one."""
 
     DATA_ENDED_EARLY = "data_ended_early"
     DATA_DAMAGED = "data_damaged"
@@ -108,9 +108,9 @@ class WarningCode(StrEnum):
     HIDDEN_IMAGE = "hidden_image"
     FRAMES_NOT_READ = "frames_not_read"
     ATTACHMENTS_NOT_READ = "attachments_not_read"
-    #: by qpdf, or by MuPDF itself: the detail says which
+    #: by qpdf or by MuPDF itself; `detail` names it
     REPAIRED = "repaired"
-    #: the usual decoder could not draw it: the detail says which one did
+    #: the usual decoder could not draw the page; `detail` names the one that did
     OTHER_DECODER = "other_decoder"
 
 
@@ -165,7 +165,7 @@ class PageResult(Record):
     height_pt: float | None = None
     #: degrees, clockwise, by which a PDF page is turned to be displayed: 0, 90, 180 or 270
     rotation: int = 0
-    #: what is wrong with the file, although the page could be drawn
+    #: defects of the file with which the page could still be drawn
     warnings: tuple[PageWarning, ...] = ()
     #: the text is the PDF's own
     text_layer: bool = False
@@ -185,7 +185,7 @@ class PageResult(Record):
     #: stop, length, or loop for a text that was stopped as it repeated itself
     finish_reason: str | None = None
     tokens: int | None = None
-    #: lines parted by newlines, paragraphs by empty lines, in reading order
+    #: in reading order, with a newline between lines and an empty line between paragraphs
     text: str = ""
     #: whether the text is Markdown, with HTML tables, as a model wrote it: to be cleaned before it is shown
     markdown: bool = False
@@ -196,9 +196,9 @@ class PageResult(Record):
 
 
 class RetryState(Record):
-    """How far the retries of a page are. Written after each attempt that failed.
+    """The retry state of a page. Written after each attempt that failed.
 
-    The last write wins. Whatever it says, the next attempt follows from it, and the retries end.
+    The last write wins. From any such state the retry policy derives the next attempt, and the retries end.
     """
 
     schema_version: Literal[1] = 1

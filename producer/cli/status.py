@@ -22,7 +22,7 @@ def _options(profile: str) -> str:
 
 
 def show_status(settings: Settings, *, as_json: bool) -> None:
-    """Print it, with what to do about jobs that nobody serves."""
+    """Print it, with what to do about jobs that no worker serves."""
     facts = fleet_status(settings)
     if as_json:
         print(json.dumps(facts, indent=1))  # noqa: T201 - the command's answer
@@ -35,7 +35,7 @@ def show_status(settings: Settings, *, as_json: bool) -> None:
     for row in facts["profiles"]:
         if not row["served"] and (row["jobs_queued"] or row["documents"]):
             console.print(
-                f"[red]Nobody serves {row['profile']}[/]: {row['jobs_queued']} jobs wait. "
+                f"[red]No worker serves {row['profile']}[/]: {row['jobs_queued']} jobs wait. "
                 f"Start a worker: ocrfleet worker {_options(row['profile'])}",
                 soft_wrap=True,
             )

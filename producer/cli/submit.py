@@ -180,7 +180,7 @@ def _dry_run(
         skipped=count.skipped,
         workers=f"{speed.workers} workers"
         if speed.workers
-        else f"one worker, as OCRFLEET_PAGES_PER_SECOND says: nobody serves {profile.name} now",
+        else f"one worker, as OCRFLEET_PAGES_PER_SECOND says: no worker serves {profile.name} now",
         ending=f"{count.known:,} more are known already. Nothing was submitted.",
         price=price,
     )

@@ -361,7 +361,7 @@ def test_a_profile_that_nobody_serves_keeps_no_other_waiting(tmp_path: Path, val
         stage.start_worker()
         (status,) = stage.finish(book)
         assert status.status is DocumentStatus.COMPLETED
-        # Then what nobody serves waits for its workers, and is not published further
+        # Then what no worker serves waits for its workers, and is not published further
         assert int(valkey.client.llen(keys.queue_pages("bulk", "numbered-otherengine"))) <= 8
     finally:
         stage.close()

@@ -14,8 +14,8 @@ from ocrfleet.records.pages import Line
 from worker.engines.layout import rules
 from worker.engines.layout.blocks import arrange
 from worker.engines.layout.gutters import around, cut_at_gutters, cut_long, extents, skew
-from worker.engines.layout.orientation import Region, back, mostly_tall, sideways_regions, tall_lines
-from worker.engines.layout.parts import Page
+from worker.engines.layout.orientation import SidewaysRegion, back, mostly_tall, sideways_regions, tall_lines
+from worker.engines.layout.parts import ArrangedPage
 from worker.engines.line_finder import LineFinder
 from worker.imaging.marks import find_marks
 
@@ -61,21 +61,21 @@ class _Reading:
 
     lines: list[Line]
     #: regions that lie sideways: their boxes and their arranged content
-    turned: tuple[tuple[Box, Page], ...]
+    turned: tuple[tuple[Box, ArrangedPage], ...]
     #: 0..1: the mean over all lines that were found, kept or not, weighted by length
     confidence: float
     #: skew in degrees, positive when lines sink to the right
     angle: float
 
 
-class PageReader:
+class RapidOcrReader:
     """Reads pages with RapidOCR. Images are BGR, uint8, shape (height, width, 3)."""
 
     def __init__(self, ocr: Any) -> None:
         self._ocr = ocr
         self._finder = LineFinder(ocr)
 
-    def read(self, pixels: NDArray[np.uint8]) -> Page:
+    def read(self, pixels: NDArray[np.uint8]) -> ArrangedPage:
         """Read a page in any rotation. Boxes refer to the page as it was given."""
         quads, again = self._lines(pixels)
         if mostly_tall(quads):
@@ -91,7 +91,7 @@ class PageReader:
         grey = cast("NDArray[np.uint8]", cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY))
         return self._finder.find(pixels, find_marks(grey))
 
-    def _read_turned(self, pixels: NDArray[np.uint8], quarter: int) -> Page:
+    def _read_turned(self, pixels: NDArray[np.uint8], quarter: int) -> ArrangedPage:
         height, width = pixels.shape[:2]
         turned = np.ascontiguousarray(np.rot90(pixels, quarter))
         page = _arranged(self._read_lines(turned, *self._lines(turned)), turned)
@@ -115,7 +115,9 @@ class PageReader:
         confidence = float(np.average(confidences, weights=lengths)) if confidences else 1.0
         return _Reading(lines + more[0], tuple((region.box, page) for region, page in turned), confidence, angle)
 
-    def _read_region(self, pixels: NDArray[np.uint8], quads: NDArray[np.float64], region: Region) -> Page | None:
+    def _read_region(
+        self, pixels: NDArray[np.uint8], quads: NDArray[np.float64], region: SidewaysRegion
+    ) -> ArrangedPage | None:
         """Rotate a region upright and return its content; None if that is no text."""
         tall = quads[list(region.tall)]
         quarter = self._quarter(pixels, tall)
@@ -190,6 +192,6 @@ def _is_text(text: str, confidence: float, *, strict: bool) -> bool:
     return bool(text) and confidence >= _MIN_CONFIDENCE
 
 
-def _arranged(reading: _Reading, pixels: NDArray[np.uint8]) -> Page:
+def _arranged(reading: _Reading, pixels: NDArray[np.uint8]) -> ArrangedPage:
     rgb = cast("NDArray[np.uint8]", cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
     return arrange(reading.lines, rgb, angle=reading.angle, insets=reading.turned)

@@ -14,7 +14,7 @@ from ocrfleet.errors import ConfigurationError, PageFaultError, Reason
 from worker.engines.base import Recognition
 from worker.engines.layout import regions
 from worker.engines.line_finder import DETECTOR_SIDE
-from worker.engines.page_reader import PageReader
+from worker.engines.page_reader import RapidOcrReader
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -113,5 +113,5 @@ class RapidOcrEngine:
 
     def _read(self, pixels: NDArray[np.uint8]) -> Recognition:
         bgr = np.ascontiguousarray(pixels[:, :, ::-1])  # what the models were trained on
-        page = PageReader(self._ocr).read(bgr)
+        page = RapidOcrReader(self._ocr).read(bgr)
         return Recognition(text=page.text, lines=page.lines, blocks=page.blocks)

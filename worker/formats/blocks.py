@@ -1,8 +1,7 @@
 """Parse a model's Markdown of any dialect into elements that CommonMark and its implementations agree on.
 
-Markdown has no errors, so whatever a model writes is some Markdown; but what that is depends on the reader, and a model
-means something simpler. Here each line is what it looks like: nothing reaches over an empty line but tables, formulas and
-code, and those only where they end.
+Any text is valid Markdown, but implementations disagree on unusual constructs, and a model means simple ones. This parser
+decides line by line: only tables, formulas and code extend over an empty line, and only if they are closed.
 """
 
 from __future__ import annotations
@@ -88,7 +87,7 @@ class _Reader:
         self._scanned = scanned
         self._lines = without_links(scanned.text).split("\n")
         self._elements: list[Element] = []
-        #: lines of what is open, and what is made of them: a paragraph, a quotation, or an item of a list
+        #: lines of the open element, and what they become: a paragraph, a quotation, or an item of a list
         self._open: list[str] = []
         self._make: Callable[[tuple[str, ...]], Element] = Paragraph
         #: columns at which the items around the next one begin, as written, and as they are to be written; the last marker

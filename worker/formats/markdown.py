@@ -1,10 +1,10 @@
-"""Markdown: the text to read, page after page, with a marker for each page that people and tools can find.
+"""Markdown of a document: the text of its pages in order, each after a marker with the page's number.
 
-A page that is not done has its placeholder where its text would be: pages never shift. A text that was not believed
-stands behind a note that says so. Running heads, feet and printed page numbers are left out: they would interrupt the text
-on each page. The JSON has them, and a page that has nothing else shows them.
+A page that is not done has a placeholder, so that pages never shift. Rejected text follows a note about the rejection. Running
+heads, feet and printed page numbers are left out, because they would interrupt the text on each page; the JSON has them, and
+a page with nothing else shows them.
 
-What is stored is always the same for the same pages, whatever a reader prefers: ocrfleet/markdown/style.py makes that of it.
+The stored text depends on the pages only; ocrfleet/markdown/style.py converts it to a style at delivery.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from worker.formats.page_text import ASIDE, captions, elements
 
 EXTENSION = "md"
 
-#: Characters of a picture's caption that stand in for it where it can't be seen.
+#: The most characters of a picture's caption that become its alternative text.
 _LONGEST_ALT = 200
 
 
@@ -73,9 +73,9 @@ class MarkdownWriter:
 
 
 def clean(text: str) -> str:
-    """Return a model's Markdown as CommonMark that does nothing, leads nowhere, and ends where the page ends.
+    """Return a model's Markdown as CommonMark without active content or links, with all constructs closed.
 
-    HTML is left of tables alone; formulas stand between dollars, links are words, headings have their own lines.
+    Tables are the only HTML; formulas are between dollar signs, links become their text, headings have their own lines.
     """
     return to_markdown(read(text))
 

@@ -13,10 +13,10 @@ from worker.formats.inline import tex
 if TYPE_CHECKING:
     from ocrfleet.records.pages import Block
 
-#: Parts of the page, but not of what the page is about.
+#: Blocks that are part of the page but not of its text.
 ASIDE = frozenset({Role.HEADER, Role.FOOTER, Role.PAGE_NUMBER})
 _LEVELS = {Role.TITLE: 1, Role.HEADING: 2}
-#: A heading of more characters is none, whatever the model calls it.
+#: A longer block (in characters) is no heading, even if the model labels it as one.
 _LONGEST_HEADING = 300
 #: Signs that there is more than one formula. `\\\\[` begins a line of a formula.
 _SEVERAL = re.compile(r"(?<!\\)(?:\\\\)*+\\[\[\]()]|\$\$|\n[ \t]*+\n")
@@ -24,7 +24,7 @@ _DELIMITERS = (("$$", "$$"), ("\\[", "\\]"), ("\\(", "\\)"), ("$", "$"))
 
 
 def elements(block: Block) -> list[Element]:
-    """Return what a block is made of: a heading, a formula or code where the model says so and writes mere words."""
+    """Return the elements of a block. A block labelled heading, formula or code becomes one even if its Markdown is plain."""
     if block.made and block.role is not Role.TABLE:
         return _made(block)
     if block.role is Role.FORMULA and (formula := _formula(block.markdown)):
@@ -39,7 +39,7 @@ def elements(block: Block) -> list[Element]:
 
 
 def _made(block: Block) -> list[Element]:
-    """Return what a block that was made of lines is: worker/engines/layout/parts.py wrote it."""
+    """Return the elements of a block whose Markdown was made from lines by worker/engines/layout/parts.py."""
     lines = tuple(block.markdown.split("\n")) if block.markdown else ()
     if not lines:
         return []
@@ -63,7 +63,7 @@ def plain_text(block: Block) -> str:
 
 
 def captions(blocks: tuple[Block, ...]) -> dict[int, str]:
-    """Return, by the picture's index, what stands under it; or above it, where no other picture has that caption."""
+    """Return the captions by their picture's index: the text below it, or above it if no other picture has that caption."""
     found: dict[int, str] = {}
     taken = set()
     for index, block in enumerate(blocks):

@@ -1,7 +1,7 @@
 r"""The first pass over a model's Markdown: extract tags, formulas and tables, in linear time.
 
-What is left is lines of Markdown in which a mark stands for each formula and each table: `\x01n\x03` for what has its own
-lines, `\x02n\x03` for what stands in a line. No text can hold such a mark, as control characters are removed first.
+The result is lines of Markdown with a mark in place of each formula and each table: `\x01n\x03` if it has its own lines,
+`\x02n\x03` if it is within a line. No text contains such a mark, because control characters are removed first.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from worker.formats.elements import Formula, Table
 from worker.formats.inline import script, tex
 from worker.formats.tables import TAGS, TableReader, part_at_empty_line
 
-#: HTML that models write into Markdown, and what a tag of it parts: paragraphs, lines, or nothing. Other words in angle
-#: brackets were printed so.
+#: HTML tags that models write into Markdown: they separate paragraphs, lines, or nothing. Other words in angle brackets are
+#: text of the page.
 _PARAGRAPHS = frozenset(
     {"p", "div", "center", "section", "article", "header", "footer", "main", "figure", "figcaption", "blockquote"}
     | {"ul", "ol", "dl", "pre", "hr", "h1", "h2", "h3", "h4", "h5", "h6", "page_number", "watermark", "signature"}
@@ -75,7 +75,7 @@ class _Scanner:
             last = match.start()
         #: offset of the last tag of any table
         self._last_tag = last
-        #: where the next closer of each kind of formula stands; the text's length when none comes any more
+        #: the position of the next closer of each kind of formula; the text's length if there is none
         self._closers: dict[str, int] = {}
 
     def scan(self) -> Scanned:
@@ -166,7 +166,7 @@ class _Scanner:
         """Process a formula, or a delimiter without an end. Return the offset where the next token may begin."""
         found = self._content(token)
         if found is None:
-            # An end without a beginning, a price: as it stands, but with a backslash that is seen.
+            # An end without a beginning, or a price: unchanged, but its backslash stays visible.
             self._take("\\" * (token[0] in _CLOSERS and token[0] != "$$") + token[0], token.end())
             return token.end()
         content, end = found
@@ -191,8 +191,8 @@ class _Scanner:
         end = stop + len(closer)
         if environment:
             return self._text[token.start() : end], end
-        # Another one begins before this one ends: it was forgotten to close this one. It is looked for before anything is
-        # copied, so a text of nothing but beginnings takes no longer.
+        # Another one begins before this one ends, so this one was not closed. The search comes before any copy, so that a text
+        # of many openers takes no longer.
         if self._text.find(opener, start, stop) >= 0:
             return None
         content = self._text[start:stop]

@@ -71,7 +71,7 @@ _MATH = re.compile(r"\$|\\\[|\\\(")
 
 
 @dataclass(slots=True)
-class _Cell:
+class _Element:
     """A cell, or words outside of any cell: then only `text` is set."""
 
     bbox: tuple[float, ...] | None = None
@@ -97,20 +97,20 @@ def parse(output: str, *, width_px: int, height_px: int) -> Parsed:
     return Parsed.of(blocks, damage=damage or misplaced(block for block in blocks if block.label))
 
 
-def _cells(output: str) -> tuple[list[_Cell], bool]:
+def _cells(output: str) -> tuple[list[_Element], bool]:
     """Split an output at its keys. Return its cells, and whether the last one is complete."""
     before, *found = _KEY.split(output)
-    cells = [_Cell(text=_words(before))]
-    current, begins, whole, words = _Cell(), True, True, ""
+    cells = [_Element(text=_words(before))]
+    current, begins, whole, words = _Element(), True, True, ""
     for key, value in zip(found[::2], found[1::2], strict=True):
         if begins or getattr(current, key) is not None:
-            current = _Cell()
+            current = _Element()
             cells.append(current)
         rest, whole = _read(current, key, value)
         begins = value.rstrip().endswith("{")
         words = _words(rest)
         if words:
-            cells.append(_Cell(text=words))
+            cells.append(_Element(text=words))
     if words in _HALF_CATEGORIES:
         cells.pop()
         whole = False
@@ -133,7 +133,7 @@ def scaled(width_px: int, height_px: int) -> tuple[int, int]:
     return width, height
 
 
-def _read(cell: _Cell, key: str, value: str) -> tuple[str, bool]:
+def _read(cell: _Element, key: str, value: str) -> tuple[str, bool]:
     """Set a cell's value for a key. Return the text after the value, and whether the cell ends there."""
     if key == "bbox":
         box = _BOX.match(value)
@@ -203,7 +203,7 @@ def _words(between: str) -> str:
     return _FENCE.sub("", between).strip(_STRUCTURE).strip()
 
 
-def _block(cell: _Cell, width_px: int, height_px: int) -> Block | None:
+def _block(cell: _Element, width_px: int, height_px: int) -> Block | None:
     label, text = cell.category or "", cell.text or ""
     if not (label or text or cell.bbox):
         return None

@@ -19,7 +19,7 @@ _LINES = re.compile(r"\s*\n\s*")
 
 
 @dataclass(slots=True)
-class Cell:
+class TaggedCell:
     """One cell of the grid, with its tag and the text after it."""
 
     tag: str
@@ -36,7 +36,7 @@ class Cell:
         return self.tag in _SPANNED and not self.text and not self.taken
 
 
-def table(rows: list[list[Cell]]) -> tuple[str, int]:
+def table(rows: list[list[TaggedCell]]) -> tuple[str, int]:
     """Return the grid as an HTML table without empty lines, and how many cells claim to be part of one that isn't there.
 
     Rows may have different lengths. Each place is looked at once by the cell that it could belong to, so that the time is
@@ -56,7 +56,7 @@ def table(rows: list[list[Cell]]) -> tuple[str, int]:
     return f"<table>{''.join(lines)}</table>", lost
 
 
-def _spans(rows: list[list[Cell]], at: int, column: int) -> tuple[int, int]:
+def _spans(rows: list[list[TaggedCell]], at: int, column: int) -> tuple[int, int]:
     """Claim the cells to the right and below that a cell spans. Return its number of columns and rows."""
     row = rows[at]
     wide = 1

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from ocrfleet.records.pages import Block, Role
 from worker.parsers import markdown, otsl
-from worker.parsers.otsl import ROW_END, TAGS, Cell
+from worker.parsers.otsl import ROW_END, TAGS, TaggedCell
 from worker.parsers.parsed import Parsed
 
 _TAG = re.compile(f"({'|'.join(TAGS)})")
@@ -40,17 +40,17 @@ def parse(output: str) -> Parsed:
     return Parsed.of(blocks, damage=damage)
 
 
-def _pieces(output: str) -> Iterator[str | list[list[Cell]]]:
+def _pieces(output: str) -> Iterator[str | list[list[TaggedCell]]]:
     """Split an output, in one pass, into the texts outside of tables and the rows of tables that have cells."""
     before, *found = _TAG.split(output)
     texts: list[str] = [before]
-    rows: list[list[Cell]] = []
+    rows: list[list[TaggedCell]] = []
     for tag, after in zip(found[::2], found[1::2], strict=True):
         if tag != ROW_END:
             if not rows:
                 yield "\n".join(texts)
                 texts, rows = [], [[]]
-            rows[-1].append(Cell(tag, after))
+            rows[-1].append(TaggedCell(tag, after))
         elif not rows:  # a row end outside of a table
             texts.append(after)
         elif after.strip():

@@ -1,1 +1,1 @@
-"""The way of a page through a worker."""
+"""Processing of pages in a worker: jobs, attempts, checks, retries."""

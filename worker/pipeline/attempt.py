@@ -1,4 +1,4 @@
-"""One attempt at a page: take it in hand, render it, let the engine read it, judge the text."""
+"""One attempt at a page: hold it in the ledger, render it, recognise it with the engine, check the text."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-#: Share of an image of the page that may be missing: what a page's lower margin has. With more, the text can't be whole.
+#: The largest share of an image of the page that may be missing: a lower margin. With more, the text can't be complete.
 MOST_MISSING = 0.05
 
 
@@ -60,7 +60,7 @@ class Attempts:
         self._context = context
         self._router = router
         self._images = PageImages(context)
-        # What the engine takes at once, a page for each renderer, and some that are prepared, as pages end in bursts.
+        # The pages that the engine reads at once, one for each renderer, and some prepared ones, because pages end in bursts.
         self.capacity = engine.concurrency + engine.ahead + context.renderers.size + engine.concurrency // 8
         self._admission = Admission(pages=self.capacity, pixels=settings.pixels_in_flight * 1_000_000)
         steps = [profile, *(profile.at(step) for step in profile.ladder if step.long_side is not None)]
@@ -87,7 +87,7 @@ class Attempts:
                 return result
 
     async def _take_in_hand(self, page: Page, *, alone: bool) -> None:
-        """Hold the page in the ledger. Raises SupersededError when another worker has it, or nobody wants it any more."""
+        """Hold the page in the ledger. Raises SupersededError if another worker has it, or if its document was cancelled."""
         if self._context.health.leaving:
             raise DrainingError("the worker is leaving")
         retry, ledger = self._context.store_retry, self._context.ledger
@@ -121,7 +121,7 @@ class Attempts:
             await self._context.store_retry.call(self._context.ledger.release, *page.key)
             raise
         except FatalError:
-            # The worker keeps the page: the ledger will find that the worker died with it.
+            # The worker keeps the page in the ledger, which will count that the worker died with it.
             self._context.health.broken = True
             page.attempts.append(attempt.ended("worker broken"))
             raise
@@ -132,7 +132,7 @@ class Attempts:
             raise PageFaultError(Reason.INTERNAL_ERROR, detail) from error
 
     async def _read(self, page: Page, step: Step, attempt: RunningAttempt, place: Place) -> PageResult:
-        """Render a page, look at it, and read it if that is needed."""
+        """Render a page, check whether it is blank or has a usable text layer, and recognise it otherwise."""
         begun = time.perf_counter()
         rendered = await self._images.render(page, step)
         attempt.facts["render_seconds"] = round(time.perf_counter() - begun, 3)
@@ -242,7 +242,7 @@ def page_result(context: WorkerContext, profile: Profile, status: PageStatus, **
 
 
 def _incomplete(image: PageImage) -> Rejection | None:
-    """Return why the text of a page can't be whole, whatever is read of it; None where all of its image is there."""
+    """Return why the text of a page can't be complete: part of its image is missing. None if the image is complete."""
     if image.missing <= MOST_MISSING:
         return None
     detail = f"{image.missing:.0%} of the page's image is missing from its file: copy, scan or export it again"

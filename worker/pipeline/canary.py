@@ -1,4 +1,4 @@
-"""Self-test: a worker must read the canary page before it takes any job. A worker that fails every page fast does the most harm."""
+"""Self-test: a worker must read the canary page before it takes any job: one that failed every page quickly would fail documents."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def draw_canary() -> PageImage:
 
 
 async def self_test(engine: Engine, profile: Profile) -> None:
-    """Let the engine read the canary page. Raises FatalError when it fails, or when the words of the profile are missing."""
+    """Read the canary page with the engine. Raises FatalError if that fails, or if the words of the profile are missing."""
     canary = profile.canary
     if canary.prompt is not None:
         profile = profile.model_copy(update={"prompt": canary.prompt})

@@ -1,4 +1,4 @@
-"""What the parts of one worker share."""
+"""The worker context: store, ledger, engine and settings, shared by the parts of one worker."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ class DrainingError(OcrfleetError):
 
 
 class StepSkippedError(OcrfleetError):
-    """The attempt can't be made: its text layer is missing or can't be trusted."""
+    """The attempt is skipped: it needs a text layer, which is missing or rejected."""
 
 
 class RoutedError(OcrfleetError):

@@ -1,4 +1,4 @@
-"""Whether this worker goes on, drains, or is broken."""
+"""State of this worker: running, draining or broken."""
 
 from __future__ import annotations
 

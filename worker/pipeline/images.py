@@ -44,7 +44,7 @@ class PageImages:
         self._opening: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     async def render(self, page: Page, step: Step) -> RenderedPage:
-        """Render a page as its step says. Raises what `Sources.opened` and `RenderPool.render` raise."""
+        """Render a page with the settings of its retry step. Raises what `Sources.opened` and `RenderPool.render` raise."""
         index, page_in_source = page.manifest.locate(page.number)
         source = page.manifest.sources[index]
         words = None
@@ -53,7 +53,7 @@ class PageImages:
             with metrics.stage("render", step.profile.name):
                 image = await self._context.renderers.render(*where, step.profile.render, **self._limits)
                 if step.text_layer is not TextLayer.IGNORE:
-                    # Words that can't be extracted can't be trusted. A crash may pass: it counts only where the page is not
+                    # Words that can't be extracted are not used. A crash may be temporary: it counts only where the page is not
                     # read without them.
                     with suppress(PermanentError, *([] if step.only_text_layer else [PageFaultError])):
                         words = await self._context.renderers.layer(*where, **self._limits)
@@ -61,7 +61,7 @@ class PageImages:
 
     @asynccontextmanager
     async def _opened(self, source: Source, profile: str) -> AsyncIterator[int]:
-        """Open a source, and check until the block has ended that it is what was registered.
+        """Open a source, and check before and after the block that it is unchanged since its registration.
 
         In threads: a remote source is downloaded, a file that was touched is hashed again, the cache makes room.
         """

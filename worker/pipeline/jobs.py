@@ -1,6 +1,6 @@
-"""Page jobs: which of their pages need work, that work, and what is to be published after it.
+"""Page jobs: select the pages that need work, process them, and return the messages to publish afterwards.
 
-Pages are admitted by number and size, not by jobs, so that one slow page of a job leaves no slot of the engine idle.
+Pages are admitted by number and size, not by job, so that one slow page of a job leaves no slot of the engine idle.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class JobOutcome:
-    """What is to be published before a job is acknowledged."""
+    """The messages to publish before a job is acknowledged."""
 
     #: every page of the document has a record: ask for its assembly
     assemble: bool
@@ -133,11 +133,11 @@ class JobRunner:
         return begun
 
     def _claim(self, job: PageJob, manifest: Manifest) -> list[int]:
-        """Take the pages of a job in hand, but for those that are already, and return their numbers.
+        """Claim the pages of a job, except those that another job of this worker has claimed, and return their numbers.
 
-        A job may be published again while its first copy is on its way, or be delivered twice. The job that a page in hand came
-        with is the one that ends with it. This comes before the ledger is asked which pages are terminal: a page that ends
-        meanwhile is marked there before it leaves our hand.
+        A job may be published again while its first copy runs, or be delivered twice. The job that claimed a page ends after
+        it. Pages are claimed before the ledger is asked which are terminal: a page that ends meanwhile is marked there before
+        it is released.
         """
         selected = (
             number
@@ -173,7 +173,7 @@ class JobRunner:
             task.cancel()
 
     async def _outcome(self, job: PageJob, pages: list[Page], ends: list[BaseException | None]) -> JobOutcome:
-        """Store the run record, and return what is to be published. Raises the worst of what the pages raised."""
+        """Store the run record, and return the messages to publish. Raises the most severe error of the pages."""
         attempts = pages[0].attempts if pages else []
         if attempts:
             record = RunRecord(job=job, worker=self._context.worker, finished=time.time(), attempts=tuple(attempts))
@@ -184,7 +184,7 @@ class JobRunner:
             for error in errors:
                 if isinstance(error, kind) and not isinstance(error, RoutedError | SupersededError):
                     raise error
-        # Also for a job with nothing to do: it may repeat one whose worker died before it asked for assembly.
+        # Also for a job without work: it may repeat one whose worker died before it published the assembly.
         mark = await self._store_retry.call(self._context.ledger.mark, job.document, job.generation, ())
         return JobOutcome(mark is Mark.LAST, _routed_jobs(job, pages, ends))
 
@@ -202,7 +202,7 @@ class JobRunner:
             )
 
     def _terminal(self, job: PageJob, manifest: Manifest, redelivered: bool) -> set[int]:  # noqa: FBT001
-        """Return the pages that need no work, from the ledger where it can be trusted, else from the store."""
+        """Return the terminal pages, from the ledger if it was seeded, otherwise from the store."""
         store, ledger = self._context.store, self._context.ledger
         known = ledger.terminal(job.document, job.generation, first=job.first, last=job.last)
         if known is None:
@@ -218,7 +218,7 @@ class JobRunner:
 
 
 def _routed_jobs(job: PageJob, pages: list[Page], ends: list[BaseException | None]) -> dict[str, list[PageJob]]:
-    """Return jobs of the pages that are routed, by profile. Neighbours that go the same way stay in one job."""
+    """Return the jobs for routed pages, by profile. Consecutive pages with the same route stay in one job."""
     together: dict[bytes, tuple[Routed, list[int]]] = {}
     for page, end in zip(pages, ends, strict=True):
         if isinstance(end, RoutedError):

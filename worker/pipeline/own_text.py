@@ -1,4 +1,4 @@
-"""Own text: takes the text that a PDF page already has instead of reading the page, where it can be trusted."""
+"""Uses the text layer of a PDF page instead of recognising the page, where the layer is trustworthy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from worker.pipeline.verdict import check_script
 from worker.text_layer import trust
 
 if TYPE_CHECKING:
-    from worker.engines.layout.parts import Page
+    from worker.engines.layout.parts import ArrangedPage
     from worker.imaging.page_image import PageImage
     from worker.pipeline.retry import Step
     from worker.pipeline.verdict import Rejection
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 class OwnText:
     """The page that a text layer makes, and why its text is rejected."""
 
-    page: Page
+    page: ArrangedPage
     rejection: Rejection | None
 
 
 def own_text(words: TextLayerWords | None, image: PageImage, step: Step) -> OwnText | None:
-    """Return the page's own text; None when the page has to be read.
+    """Return the text of the page's text layer; None if the page has to be recognised.
 
-    Raises StepSkippedError when a retry step asked for it and it can't be trusted, PermanentError when the profile allows
-    nothing else.
+    Raises StepSkippedError if a retry step requires the layer and it is not trustworthy, PermanentError if the profile
+    allows nothing else.
     """
     problem = "the page's own text can't be taken out" if words is None else trust.distrust(words, image)
     rejection = None

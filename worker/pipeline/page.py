@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class Page:
-    """One page of a job: what it is, and how far its attempts are."""
+    """One page of a job: its document, number and profile, and the state of its attempts."""
 
     job: PageJob
     manifest: Manifest
@@ -43,7 +43,7 @@ class Page:
 
     @property
     def key(self) -> tuple[str, int, int]:
-        """Document, generation and number: the arguments by which store and ledger know the page."""
+        """Document, generation and number: the arguments that identify the page in the store and the ledger."""
         return self.job.document, self.job.generation, self.number
 
     @property

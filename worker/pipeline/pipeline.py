@@ -66,7 +66,7 @@ class Pipeline:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def state(self) -> WorkerState:
-        """Return what the heartbeat says of this worker, and bring its metrics up to date."""
+        """Return the state of this worker for its heartbeat, and update its metrics."""
         self.jobs.utilisation.update_metrics()
         return self.jobs.utilisation.state()
 

@@ -1,4 +1,4 @@
-"""The page that a PDF's own text makes: the order of its lines, and the roles that their fonts and places tell."""
+"""Arranges the lines of a PDF's text layer into a page: reading order, and roles from fonts and positions."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from worker.engines.layout.blocks import arrange_in_order
-from worker.engines.layout.parts import Page
-from worker.engines.layout.roles import Style
+from worker.engines.layout.parts import ArrangedPage
+from worker.engines.layout.roles import Font
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from worker.text_layer.trust import PrintedLine
 
 
-def printed_page(lines: Sequence[PrintedLine], image: PageImage) -> Page:
+def printed_page(lines: Sequence[PrintedLine], image: PageImage) -> ArrangedPage:
     """Return the page that the lines of a text layer make, which are in pixels of the page image and in reading order."""
     paragraphs: list[Paragraph] = []
     for _, block in groupby(lines, key=lambda line: line.paragraph):
@@ -28,5 +28,5 @@ def printed_page(lines: Sequence[PrintedLine], image: PageImage) -> Page:
             else:
                 rows.append([line.line])
         paragraphs.append(rows)
-    styles = {line.line.box: Style(line.size, bold=line.bold) for line in lines if line.size}
+    styles = {line.line.box: Font(line.size, bold=line.bold) for line in lines if line.size}
     return arrange_in_order(paragraphs, image.pixels, styles=styles or None)

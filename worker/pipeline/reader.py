@@ -1,4 +1,4 @@
-"""The way of one page through this worker: attempt after attempt, until it has its record or goes to another profile."""
+"""Reads one page in this worker: attempt after attempt, until the page has a record or is routed to another profile."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class PageReader:
         return await self._quarantined(page)
 
     async def _attempt(self, page: Page, step: Step) -> PageResult | None:
-        """Make one attempt; return the page's result, or None when the page is to be tried in another way."""
+        """Make one attempt; return the page's result, or None if another attempt follows."""
         if page.failed_with is not None:
             metrics.count_retry(self._profile.name, page.failed_with)
         try:
@@ -143,9 +143,9 @@ class PageReader:
         return None
 
     def _died_before_noting(self, page: Page) -> bool:
-        """Say whether a worker died between counting the last allowed fault of a page and storing its retry state.
+        """Say whether a worker stopped between counting the last allowed fault of a page and storing its retry state.
 
-        Faults that another profile's engine had with a page before it sent the page here don't count.
+        Faults of another profile's engine, before it routed the page here, don't count.
         """
         sent_here = page.job.routed is not None and page.job.routed.rung is not None
         return not sent_here and page.faults.attempts >= self._context.settings.page_attempts
@@ -175,7 +175,7 @@ class PageReader:
                 before = PageResult.from_bytes(await self._store_retry.call(self._store.get, key))
                 page.best = before if before.text else None
 
-    # ---- what a failed attempt leaves behind
+    # ---- after a failed attempt
 
     async def _note_fault(self, page: Page, step: Step, fault: PermanentError | PageFaultError) -> None:
         """Count a fault of the page itself, and store its retry state."""
@@ -247,12 +247,12 @@ class PageReader:
         )
 
     async def _quarantined(self, page: Page) -> PageResult:
-        """Return the result of a page that workers died of.
+        """Return the result of a page with which workers died.
 
-        How they died differs from run to run: it is stored beside the result, as a note.
+        The way in which they died differs from run to run. It is stored beside the result, as a note.
         """
         document, generation, number = page.key
-        death = page.faults.death or "nobody saw how it ended"
+        death = page.faults.death or "how it ended is not recorded"
         note = f"workers died {page.faults.deaths_alone} times of this page alone; the last one: {death}"
         await self._store_retry.call(self._store.put, keys.quarantined(document, number, generation), note.encode())
         detail = (

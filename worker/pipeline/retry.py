@@ -1,7 +1,7 @@
-"""The retry policy: which attempt comes next after one that failed, and which text stands when none is accepted.
+"""The retry policy: selects the attempt after one that failed, and the text that is kept if none is accepted.
 
-A page goes through the retry steps of a profile upwards only: from the step that failed to the next one that is a remedy for
-one of the reasons. So the retries end, whatever the reasons are. The first accepted text ends them. When none is accepted,
+A page moves through the retry steps of a profile in one direction: from the step that failed to the next one that is a remedy
+for one of the reasons. So the retries end for all reasons. The first accepted text ends them. When none is accepted,
 the best text is kept with the failed page: the one with the least severe reason, in the order of `REJECTIONS`; of two with
 the same reason the one with more in it, where repetitions count once; of equals the earlier one. So no attempt makes the
 result of a page worse.
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from ocrfleet.settings import Settings
     from worker.pipeline.page import Page
 
-#: Why a text may be rejected, the least severe reason first. A text that ends too early is right as far as it goes, and a loop
-#: until it begins; what can't be parsed may still be read; the wrong script and an invented text had better not be; an empty
-#: text is worse than any other.
+#: Reasons for rejecting a text, the least severe first. A truncated text is right up to its end, and a repetition up to its
+#: first copy; unparsable text may still be readable; text in the wrong script or invented text misleads; an empty text is
+#: worse than any other.
 REJECTIONS = (
     Reason.TRUNCATED,
     Reason.REPETITION,
@@ -52,7 +52,7 @@ class Step:
 
     @property
     def only_text_layer(self) -> bool:
-        """Whether the page has no other result than the PDF's own text, because its profile says so."""
+        """Whether the profile allows no other result for the page than the PDF's text layer."""
         return self.text_layer is TextLayer.ONLY and not self.number
 
 
@@ -76,7 +76,7 @@ class RetryPolicy:
         if page.sent_on.get(self._profile.name) == retry.rung:
             numbers.insert(0, retry.rung)  # it was sent on by this step, and stays with the profile that it went to
         elif retry.fell not in REJECTIONS and not exhausted:
-            numbers.append(retry.rung)  # a fault may pass: once more in the same way
+            numbers.append(retry.rung)  # a fault may be temporary: repeat the step
         if exhausted:  # the engine gets it no more
             numbers = [number for number in numbers if self._without_engine(number)]
         return [number for number in numbers if number not in page.unavailable]
@@ -86,7 +86,7 @@ class RetryPolicy:
         return self._steps[number - 1] if number else None
 
     def step(self, page: Page, number: int) -> Step:
-        """Return the attempt in this worker that the retry step with this number asks for."""
+        """Return the attempt in this worker for the retry step with this number."""
         profile, text_layer = self._profile_for(page), self._profile.text_layer
         routed, retry_step = page.job.routed, self.retry_step(number)
         if retry_step is not None:

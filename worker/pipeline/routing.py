@@ -54,7 +54,7 @@ class Router:
             return f"{name} had the page before"
         digest = (await self._served_profiles()).get(name)
         if digest is None:
-            return f"nobody serves {name}"
+            return f"no worker serves {name}"
         routed = page.job.routed
         return Routed(
             profile=name,

@@ -29,7 +29,7 @@ class StoreRetry:
         self.waiting = 0
 
     def stop_retrying(self) -> None:
-        """From now on, let `call` raise TransientError instead of trying again."""
+        """Make `call` raise TransientError from now on instead of trying again."""
         self._stopped = True
 
     def close(self) -> None:

@@ -31,7 +31,7 @@ class Utilisation:
         self._started = self._counted_at = clock()
         self._busy = self._idle = 0.0
         self._pages = self._tokens = 0
-        #: what the metrics show: busy and idle seconds; running and waiting pages
+        #: values of the metrics: busy and idle seconds; running and waiting pages
         self._shown_seconds = 0.0, 0.0
         self._shown_requests = -1, -1
         self._requests = [metrics.ENGINE_REQUESTS.labels(state, profile.name) for state in ("running", "waiting")]

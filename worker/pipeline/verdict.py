@@ -76,7 +76,7 @@ class Rejection:
 def judge(parsed: Parsed, recognition: Recognition, image: PageImage, judgement: Judgement) -> Rejection | None:
     """Return why the text of a page is rejected; None when it is accepted.
 
-    `parsed` is the recognition after its parser. Blank pages must not come here: no engine sees them. Takes 2 ms for an image
+    `parsed` is the recognition after its parser. Blank pages are not passed here: no engine reads them. Takes 2 ms for an image
     of 1,684 pixels, and 3 ms more for a text of a few words.
     """
     words = _MARKUP.sub(" ", parsed.text)
@@ -99,7 +99,7 @@ def _check_end(recognition: Recognition) -> Rejection | None:
         return Rejection(Reason.TRUNCATED, f"the text was cut off at the limit{limit}")
     if recognition.finish_reason == DEADLINE:
         return Rejection(
-            Reason.TRUNCATED, f"the text was cut off after {recognition.tokens or 0} tokens, as its time was over"
+            Reason.TRUNCATED, f"the text was cut off after {recognition.tokens or 0} tokens, at the page's deadline"
         )
     return None
 
@@ -111,7 +111,7 @@ def _check_readable(parsed: Parsed, words: str, judgement: Judgement) -> Rejecti
     total = characters.total()
     unreadable = sum(count for character, count in characters.items() if _is_unreadable(character))
     if unreadable >= _MIN_UNREADABLE and unreadable > judgement.most_garbage * total:
-        return Rejection(Reason.UNPARSABLE, f"{unreadable} of {total} signs of the text can't be read by anybody")
+        return Rejection(Reason.UNPARSABLE, f"{unreadable} of {total} characters of the text are unreadable")
     if parsed.damage is not None:
         return Rejection(Reason.UNPARSABLE, parsed.damage)
     alphanumeric = sum(count for character, count in characters.items() if character.isalnum())
@@ -120,7 +120,7 @@ def _check_readable(parsed: Parsed, words: str, judgement: Judgement) -> Rejecti
         frequent = next(character for character, _ in characters.most_common() if _is_symbol(character))
         return Rejection(
             Reason.UNPARSABLE,
-            f"the text has {symbols} signs such as {frequent!r}, and {alphanumeric} letters and digits",
+            f"the text has {symbols} symbols such as {frequent!r}, and {alphanumeric} letters and digits",
         )
     return None
 

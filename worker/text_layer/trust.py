@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from worker.imaging.page_image import PageImage
     from worker.text_layer.alignment import Alignment
-    from worker.text_layer.words import Box, Word
+    from worker.text_layer.words import Box, LayerWord
 
 __all__ = ["PrintedLine", "TextLayerWords", "distrust", "printed_lines", "reading"]
 
@@ -177,7 +177,7 @@ def _why_not_what_is_seen(lies: Alignment) -> str | None:
     return None
 
 
-def _blocks(words: Sequence[Word]) -> Iterator[list[tuple[str, Box, list[Word]]]]:
+def _blocks(words: Sequence[LayerWord]) -> Iterator[list[tuple[str, Box, list[LayerWord]]]]:
     """Yield the lines of each block: text, box and words."""
     for _, block in groupby(words, key=lambda word: word.block):
         lines = [piece for _, line in groupby(block, key=lambda word: word.line) for piece in _pieces(list(line))]
@@ -187,7 +187,7 @@ def _blocks(words: Sequence[Word]) -> Iterator[list[tuple[str, Box, list[Word]]]
             yield found
 
 
-def _pieces(line: list[Word]) -> list[list[Word]]:
+def _pieces(line: list[LayerWord]) -> list[list[LayerWord]]:
     """Part a line where it is white for long: between the cells of a table, or a running head and its number."""
     pieces = [line[:1]]
     for before, word in pairwise(line):
@@ -205,7 +205,7 @@ def _seen(text: str) -> str:
     return "".join(c for c in text if unicodedata.category(c) not in ("Cc", "Cn", "Cs"))
 
 
-def _around(words: Sequence[Word]) -> Box:
+def _around(words: Sequence[LayerWord]) -> Box:
     x0, y0, x1, y1 = zip(*(word.box for word in words), strict=True)
     return min(x0), min(y0), max(x1), max(y1)
 

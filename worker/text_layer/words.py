@@ -16,7 +16,7 @@ _ROUNDED = 0.01
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
+class LayerWord:
     """A word and its box, in points of the page as displayed, origin top left."""
 
     text: str
@@ -37,7 +37,7 @@ class TextLayerWords:
     width_pt: float
     height_pt: float
     #: in MuPDF's order: that in which the page draws them, by and large
-    words: tuple[Word, ...] = ()
+    words: tuple[LayerWord, ...] = ()
     #: where pictures are drawn
     pictures: tuple[Box, ...] = ()
     #: nothing is missing: neither was there too much of it, nor is the page's content damaged
@@ -73,11 +73,11 @@ def layer_of(answer: dict[str, Any]) -> TextLayerWords:
             raise _nonsense()
 
 
-def _word(value: Any, page: tuple[float, float]) -> Word:
+def _word(value: Any, page: tuple[float, float]) -> LayerWord:
     match value:
         case [str(text), list(box), int(block), int(line), float(size), bool(bold)] if text and math.isfinite(size):
             # Half a surrogate pair can't be stored.
-            return Word(text.encode(errors="replace").decode(), _box(box, page), block, line, max(size, 0.0), bold)
+            return LayerWord(text.encode(errors="replace").decode(), _box(box, page), block, line, max(size, 0.0), bold)
         case _:
             raise _nonsense()
 

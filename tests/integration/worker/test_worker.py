@@ -263,7 +263,7 @@ def test_a_worker_that_may_go_on_no_more_ends_what_it_has_begun(wide: Stage) -> 
 
 
 def test_workers_tell_of_themselves_and_status_of_what_nobody_serves(stage: Stage) -> None:
-    # Given jobs of a profile that nobody serves, and of one with a name that everybody knows
+    # Given jobs of a profile that no worker serves, and of one with a name that everybody knows
     own = stage.register("a", numbers(0, 3))
     stage.profile, numbered = resolve("tesseract"), stage.profile
     stage.register("b", numbers(10, 2))
@@ -291,9 +291,9 @@ def test_workers_tell_of_themselves_and_status_of_what_nobody_serves(stage: Stag
         "tesseract": {"profile": "tesseract", "workers": 0, "documents": 1, "jobs_queued": 2, "served": False},
     }
     told = status()
-    assert "Nobody serves tesseract: 2 jobs wait. Start a worker: ocrfleet worker --profile tesseract" in told
+    assert "No worker serves tesseract: 2 jobs wait. Start a worker: ocrfleet worker --profile tesseract" in told
     # … in words that do help: a profile that was made of options is not found by its name
-    assert f"Nobody serves {numbered.name}: 3 jobs wait." in told
+    assert f"No worker serves {numbered.name}: 3 jobs wait." in told
     assert f"--profile {numbered.name}" not in told
     assert "No worker is to be seen" in told
     # And that nobody takes in, sends out and delivers
@@ -313,7 +313,7 @@ def test_workers_tell_of_themselves_and_status_of_what_nobody_serves(stage: Stag
     row = next(row for row in facts["profiles"] if row["profile"] == numbered.name)
     assert (row["workers"], row["served"], row["jobs_queued"]) == (2, True, 0)
     assert sum(worker["pages"] for worker in facts["workers"]) == 3
-    assert f"Nobody serves {numbered.name}" not in status()
+    assert f"No worker serves {numbered.name}" not in status()
     # And one that was killed is forgotten with its lease
     stage.workers[0].kill()
     stage.await_(lambda: len(stage.ledger.workers()) == 1)

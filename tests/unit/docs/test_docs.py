@@ -175,5 +175,5 @@ def test_log_texts_and_panels_that_the_alerts_page_quotes_exist() -> None:
     sources = [path.read_text() for room in ("ocrfleet", "producer", "worker") for path in (ROOT / room).rglob("*.py")]
     sources += [path.read_text() for path in (ROOT / "deploy" / "grafana").glob("*.py")]
     # What the kernel and CUDA write, and a part of a sentence with a name in it.
-    theirs = {"OOMKilled", "out of memory", "Nobody serves NAME"}
+    theirs = {"OOMKilled", "out of memory", "No worker serves NAME"}
     assert {text for text in quoted - theirs if not any(text in source for source in sources)} == set()

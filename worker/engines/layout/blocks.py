@@ -14,7 +14,7 @@ from ocrfleet.records.pages import Line, Role
 from worker.engines.layout import numbering, regions, roles, rules, running_heads, tables
 from worker.engines.layout.geometry import Box, around, covers, height, width
 from worker.engines.layout.parts import (
-    Page,
+    ArrangedPage,
     Part,
     in_margin,
     lines_of,
@@ -23,8 +23,8 @@ from worker.engines.layout.parts import (
     with_lists,
     with_title,
 )
-from worker.engines.layout.reading_order import Marks
-from worker.engines.layout.roles import Setting, Style
+from worker.engines.layout.reading_order import ColumnHints
+from worker.engines.layout.roles import Font, Setting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -57,8 +57,8 @@ def arrange(
     pixels: NDArray[np.uint8],
     *,
     angle: float = 0.0,
-    insets: Sequence[tuple[Box, Page]] = (),
-) -> Page:
+    insets: Sequence[tuple[Box, ArrangedPage]] = (),
+) -> ArrangedPage:
     """Arrange lines, in any order, into a page. Each line is in one block.
 
     `pixels` is the page image, RGB, shape (height, width, 3); the lines' boxes are in its pixels. `angle` is the page's
@@ -66,12 +66,12 @@ def arrange(
     such as a table that lies sideways, with their boxes.
     """
     layout = _Layout(lines, pixels, insets=insets)
-    return layout.page(lambda body, marks: numbering.order(body, angle=angle, marks=marks))
+    return layout.page(lambda body, hints: numbering.order(body, angle=angle, hints=hints))
 
 
 def arrange_in_order(
-    paragraphs: Sequence[Paragraph], pixels: NDArray[np.uint8], *, styles: Mapping[Box, Style] | None = None
-) -> Page:
+    paragraphs: Sequence[Paragraph], pixels: NDArray[np.uint8], *, styles: Mapping[Box, Font] | None = None
+) -> ArrangedPage:
     """Arrange paragraphs into a page like `arrange`, but keep their order.
 
     `styles` are the fonts of the lines, by their boxes, where they are known.
@@ -85,8 +85,8 @@ class _Layout:
         self,
         lines: Sequence[Line],
         pixels: NDArray[np.uint8],
-        styles: Mapping[Box, Style] | None = None,
-        insets: Sequence[tuple[Box, Page]] = (),
+        styles: Mapping[Box, Font] | None = None,
+        insets: Sequence[tuple[Box, ArrangedPage]] = (),
     ) -> None:
         self._height, self._width = pixels.shape[:2]
         self._styles = styles
@@ -100,16 +100,16 @@ class _Layout:
         self._floats: dict[int, tuple[Line, Part]] = {}
         self._insets = [self._float(Part(Role.FIGURE, [], inset=page), box) for box, page in insets]
 
-    def page(self, order: Callable[[list[Line], Marks], list[Paragraph]]) -> Page:
+    def page(self, order: Callable[[list[Line], ColumnHints], list[Paragraph]]) -> ArrangedPage:
         aside = running_heads.find(self._lines, self._regions, page_width=self._width)
         body = [line for index, line in enumerate(self._lines) if index not in aside]
         body = self._without_figures(self._without_tables([*body, *self._insets]))
-        marks = Marks(
+        hints = ColumnHints(
             across=self._across,
             down=self._down,
             regions=[region.box for region in self._regions if region.label in {"text", "reference"}],
         )
-        paragraphs = self._with_tables(order(body, marks))
+        paragraphs = self._with_tables(order(body, hints))
         setting = self._setting(paragraphs)
         parts = [part for rows in paragraphs for part in self._parts(rows, setting)]
         parts = with_title(with_lists(parts), setting)
@@ -120,7 +120,7 @@ class _Layout:
             *parts,
             *in_margin([aside for aside, high in zip(asides, upper, strict=True) if not high]),
         ]
-        return Page(
+        return ArrangedPage(
             lines=tuple(line for part in parts for line in lines_of(part)),
             blocks=tuple(block for part in parts for block in (part.inset.blocks if part.inset else (to_block(part),))),
             text="\n\n".join(text for part in parts if (text := part.inset.text if part.inset else plain_text(part))),

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ocrfleet.records.pages import Line
-    from worker.engines.layout.reading_order import Marks, Paragraph
+    from worker.engines.layout.reading_order import ColumnHints, Paragraph
 
 _NUMBER = re.compile(r"([0-9]{1,3})[.)]\s")
 #: The most numbers that are compared with each other: more are a list's or a table's, and take long.
@@ -22,12 +22,12 @@ _MOST = 100
 _BESIDE = 0.5
 
 
-def order(lines: Sequence[Line], *, angle: float, marks: Marks) -> list[Paragraph]:
+def order(lines: Sequence[Line], *, angle: float, hints: ColumnHints) -> list[Paragraph]:
     """Return the paragraphs as `reading_order.order` does, with numbered parts in the order of their numbers if possible.
 
     Parts in a grid are read by rows if 2 is right of 1, and by columns if it is below.
     """
-    best = reading_order.order(lines, angle=angle, marks=marks)
+    best = reading_order.order(lines, angle=angle, hints=hints)
     wrong = _inversions(best)
     parts = [(int(found[1]), line) for line in lines if (found := _NUMBER.match(line.text))]
     if not wrong or len(parts) > _MOST:
@@ -47,8 +47,8 @@ def order(lines: Sequence[Line], *, angle: float, marks: Marks) -> list[Paragrap
         for first, left, second, right in beside
         if second > first + 1
     ]
-    for other in (replace(marks, across=(*marks.across, *rows)), replace(marks, gutters=gutters[:1])):
-        paragraphs = reading_order.order(lines, angle=angle, marks=other)
+    for other in (replace(hints, across=(*hints.across, *rows)), replace(hints, gutters=gutters[:1])):
+        paragraphs = reading_order.order(lines, angle=angle, hints=other)
         if _inversions(paragraphs) < wrong:
             best, wrong = paragraphs, _inversions(paragraphs)
     return best

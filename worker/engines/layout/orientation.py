@@ -23,7 +23,7 @@ _LYING = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Region:
+class SidewaysRegion:
     """Lines that run up or down on an upright page."""
 
     #: in pixels of the page
@@ -49,7 +49,7 @@ def mostly_tall(quads: NDArray[np.float64]) -> bool:
     return bool(length[tall_lines(quads)].sum() > length.sum() / 2)
 
 
-def sideways_regions(quads: NDArray[np.float64]) -> list[Region]:
+def sideways_regions(quads: NDArray[np.float64]) -> list[SidewaysRegion]:
     """Return the regions of lines that run up or down, with the short lines between them."""
     tall = tall_lines(quads)
     if not len(tall):
@@ -74,7 +74,9 @@ def sideways_regions(quads: NDArray[np.float64]) -> list[Region]:
         (x0, y0), (x1, y1) = boxes[inside, :2].min(axis=0), boxes[inside, 2:].max(axis=0)
         box = float(x0), float(y0), float(x1), float(y1)
         regions.append(
-            Region(box, tuple(np.flatnonzero(inside).tolist()), tuple(sorted(own.tolist(), key=tall.tolist().index)))
+            SidewaysRegion(
+                box, tuple(np.flatnonzero(inside).tolist()), tuple(sorted(own.tolist(), key=tall.tolist().index))
+            )
         )
     return regions
 

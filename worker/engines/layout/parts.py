@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class ArrangedPage:
     """A page's lines and blocks, in reading order."""
 
     lines: tuple[Line, ...] = ()
@@ -28,9 +28,9 @@ class Page:
     #: of all blocks, with an empty line between them; a table's rows are lines with tabs between the cells
     text: str = ""
 
-    def moved(self, move: Callable[[Box], Box]) -> Page:
+    def moved(self, move: Callable[[Box], Box]) -> ArrangedPage:
         """Return the page with `move` applied to all its boxes."""
-        return Page(
+        return ArrangedPage(
             lines=tuple(line.model_copy(update={"box": move(line.box)}) for line in self.lines),
             blocks=tuple(block.model_copy(update={"boxes": tuple(map(move, block.boxes))}) for block in self.blocks),
             text=self.text,
@@ -45,9 +45,9 @@ class Part:
     rows: list[Row]
     box: Box | None = None
     html: str | None = None
-    markers: list[roles.Marker | None] = field(default_factory=list)
+    markers: list[roles.ListMarker | None] = field(default_factory=list)
     #: a part of the page that was arranged on its own, such as a table that lies sideways
-    inset: Page | None = None
+    inset: ArrangedPage | None = None
 
 
 def with_title(parts: list[Part], setting: Setting) -> list[Part]:
@@ -131,7 +131,7 @@ def _markdown(part: Part) -> str:
     return "\n".join(escape(text_of(row)) for row in part.rows)
 
 
-def _of_list(text: str, mark: roles.Marker | None) -> str:
+def _of_list(text: str, mark: roles.ListMarker | None) -> str:
     if mark is None:
         return f"  {escape(text)}"
     if mark.kind == "1":

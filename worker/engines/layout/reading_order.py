@@ -11,7 +11,7 @@ first; sort topologically. Two things differ:
 
 A white strip with short text beside it is part of a table, not a gutter: tables are read row by row.
 
-Other signs of columns are used where they are known (`Marks`): a rule across several columns ends their gutters, so that the
+Other signs of columns are used where they are known (`ColumnHints`): a rule across several columns ends their gutters, so that the
 text above it is read first, as on the front page of a newspaper; a rule down the page is a gutter; text beside a region of
 running text is not part of it.
 """
@@ -68,7 +68,7 @@ _INDENT = 0.8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Marks:
+class ColumnHints:
     """Signs of a page's columns, besides its lines."""
 
     #: rules across the page, which end columns
@@ -81,7 +81,7 @@ class Marks:
     gutters: Sequence[Box] = ()
 
 
-_NOTHING = Marks()
+_NOTHING = ColumnHints()
 
 
 class _Boxes:
@@ -108,22 +108,22 @@ class _Boxes:
         self.row_mate: NDArray[np.bool_] = left_of & (shared > _SHARED * lower)
 
 
-def order(lines: Sequence[Line], *, angle: float = 0.0, marks: Marks = _NOTHING) -> list[Paragraph]:
+def order(lines: Sequence[Line], *, angle: float = 0.0, hints: ColumnHints = _NOTHING) -> list[Paragraph]:
     """Return the page's paragraphs, each a list of rows, each a list of lines left to right; each line once.
 
     `angle` is the page's skew in degrees, positive when lines sink to the right. The result depends on boxes, angle and
-    marks alone: lines with equal boxes keep their order.
+    hints alone: lines with equal boxes keep their order.
     """
     if not lines:
         return []
     lines = sorted(lines, key=lambda line: line.box)  # so that every tie below is broken by geometry
     boxes = _Boxes(np.array([line.box for line in lines], dtype=np.float64), angle)
-    across = _across_gutter(boxes, rows=_GUTTER_ROWS, stops=_turned(marks.across, angle))
-    for box in _between(marks.down, marks.across):
+    across = _across_gutter(boxes, rows=_GUTTER_ROWS, stops=_turned(hints.across, angle))
+    for box in _between(hints.down, hints.across):
         across |= _across_rule(boxes, box)
-    for box in marks.regions:
+    for box in hints.regions:
         across |= _beside_region(boxes, box)
-    for box in marks.gutters:
+    for box in hints.gutters:
         across |= _parted_at(boxes, box)[0]
     same_row = boxes.row_mate & ~across
     left_first = across | same_row

@@ -49,7 +49,7 @@ _NOTE = re.compile(
 _SIGNED = re.compile("[*\u2020\u2021\u00a7\u00b9\u00b2\u00b3\u2070-\u2079]")
 
 
-class Style(NamedTuple):
+class Font(NamedTuple):
     """The font of a line in a PDF's text layer."""
 
     #: of its font, in points
@@ -57,7 +57,7 @@ class Style(NamedTuple):
     bold: bool = False
 
 
-class Marker(NamedTuple):
+class ListMarker(NamedTuple):
     """The marker of a list item: its kind, its number, and its length in characters."""
 
     kind: str
@@ -75,7 +75,7 @@ class Setting:
     regions: Sequence[Region] = ()
     #: of tables and figures
     floats: Sequence[Box] = ()
-    styles: Mapping[Box, Style] | None = None
+    styles: Mapping[Box, Font] | None = None
 
     def size(self, row: Row) -> float:
         if self.styles is None:
@@ -183,24 +183,24 @@ def title_among(headings: Sequence[tuple[float, Box]], setting: Setting) -> int 
     return best if stands_out and headings[best][1][1] < setting.page_height / 2 else None
 
 
-def marker(text: str) -> Marker | None:
+def marker(text: str) -> ListMarker | None:
     """Return the list marker at the beginning of a line; None without one."""
     if found := _BULLET.match(text):
-        return Marker(found[1], 0, found.end())
+        return ListMarker(found[1], 0, found.end())
     if found := _NUMBERED.match(text):
-        return Marker("1", int(found[1]), found.end())
+        return ListMarker("1", int(found[1]), found.end())
     if found := _LETTERED.match(text):
-        return Marker("a" if found[1].islower() else "A", ord(found[1].lower()) - ord("a"), found.end())
+        return ListMarker("a" if found[1].islower() else "A", ord(found[1].lower()) - ord("a"), found.end())
     return None
 
 
-def items(rows: Sequence[Line | None]) -> list[Marker | None]:
+def items(rows: Sequence[Line | None]) -> list[ListMarker | None]:
     """Return the markers of the rows, given by their first lines in reading order, that begin an item of a list.
 
     One bullet or one number makes no list: the next or the previous of its kind must be near. None in `rows` separates lists.
     """
     found = [None if line is None else marker(line.text) for line in rows]
-    real: list[Marker | None] = []
+    real: list[ListMarker | None] = []
     for place, here in enumerate(found):
         near = found[max(0, place - _ITEMS_APART) : place] + found[place + 1 : place + 1 + _ITEMS_APART]
         follows = here is not None and any(

@@ -55,7 +55,7 @@ Column = tuple[float, float]
 
 
 @dataclass(slots=True)
-class _Cell:
+class _PlacedCell:
     lines: list[Line]
     #: of the columns that the cell is in
     first: int
@@ -237,9 +237,9 @@ def _body(rows: Sequence[Sequence[Line]], columns: Sequence[Column], unit: float
     return with_number
 
 
-def _cells(row: Sequence[Line], columns: Sequence[Column], unit: float) -> list[_Cell]:
+def _cells(row: Sequence[Line], columns: Sequence[Column], unit: float) -> list[_PlacedCell]:
     """Return the cells of a row, left to right. Lines in the same column are one cell."""
-    cells: list[_Cell] = []
+    cells: list[_PlacedCell] = []
     placed = [(number, line) for number, part in enumerate(rows_of(row)) for line in part]
     placed.sort(key=lambda place: (_place(place[1], columns, unit)[0], place[0], place[1].box[0]))
     for _, line in placed:
@@ -248,11 +248,11 @@ def _cells(row: Sequence[Line], columns: Sequence[Column], unit: float) -> list[
             cells[-1].lines.append(line)
             cells[-1].last = max(last, cells[-1].last)
         else:
-            cells.append(_Cell([line], first, last))
+            cells.append(_PlacedCell([line], first, last))
     return cells
 
 
-def _widen(cells: Sequence[_Cell], columns: Sequence[Column], unit: float, rules: Sequence[Box]) -> None:
+def _widen(cells: Sequence[_PlacedCell], columns: Sequence[Column], unit: float, rules: Sequence[Box]) -> None:
     """Extend each heading of a row to all columns below it, up to its neighbours."""
     firsts = [*(cell.first for cell in cells[1:]), len(columns)]
     low = 0
@@ -264,7 +264,7 @@ def _widen(cells: Sequence[_Cell], columns: Sequence[Column], unit: float, rules
         low = cell.last + 1
 
 
-def _ruled(cell: _Cell, columns: Sequence[Column], unit: float, rules: Sequence[Box]) -> tuple[int, int] | None:
+def _ruled(cell: _PlacedCell, columns: Sequence[Column], unit: float, rules: Sequence[Box]) -> tuple[int, int] | None:
     """Return the columns that the rule directly below a heading covers."""
     x0, y0, x1, y1 = around(line.box for line in cell.lines)
     for left, top, right, bottom in rules:
@@ -275,7 +275,7 @@ def _ruled(cell: _Cell, columns: Sequence[Column], unit: float, rules: Sequence[
     return None
 
 
-def _centred(cell: _Cell, columns: Sequence[Column], unit: float, free: range) -> tuple[int, int]:
+def _centred(cell: _PlacedCell, columns: Sequence[Column], unit: float, free: range) -> tuple[int, int]:
     """Return the largest range of free columns whose middle is the heading's.
 
     The first column has the names of the rows: headings of other columns don't extend to it.
@@ -290,7 +290,7 @@ def _centred(cell: _Cell, columns: Sequence[Column], unit: float, free: range) -
     return best
 
 
-def _row(cells: Sequence[_Cell], columns: int, tag: str) -> str:
+def _row(cells: Sequence[_PlacedCell], columns: int, tag: str) -> str:
     written, column = [], 0
     for cell in cells:
         written += [f"<{tag}></{tag}>"] * (cell.first - column)

@@ -371,7 +371,7 @@ def test_a_page_that_comes_home_goes_on_above_the_step_that_sent_it_away(staged:
     stage.await_(stage.ledger.workers)
     stage.start_worker()
     stage.await_(lambda: other.poll() is not None)
-    # When nobody serves that profile any more
+    # When no worker serves that profile any more
     (status,) = stage.finish(book)
     # Then the page goes on at home by the next step, and by none that it was tried by before
     assert status.status is DocumentStatus.COMPLETED

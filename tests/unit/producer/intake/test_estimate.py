@@ -73,7 +73,7 @@ def test_pages_of_files_are_told_from_some_of_them_and_nothing_is_submitted(stor
     said = run(str(scans), "--dry-run")
     assert "13 documents" in said
     assert "about 37 pages (10 of 12 PDFs and TIFFs were counted)" in said
-    assert "nobody serves rapidocr now" in said
+    assert "no worker serves rapidocr now" in said
     assert kept(store) == []
 
 

@@ -195,7 +195,7 @@ class TestTop:
         lane = looking.look().fleet.backlog[Priority.BULK]
 
         assert (lane.waiting, lane.queued, lane.running) == (4, 3, 1)
-        # And nobody serves it
+        # And no worker serves it
         assert looking.look().fleet.profiles[RAPIDOCR.name].unserved == 1
         shelf.ledger.heartbeat(state(), 60)
         assert looking.look().fleet.profiles[RAPIDOCR.name].served

@@ -23,7 +23,7 @@ from tests.support.growth import assert_grows_linearly
 from worker.imaging.page_image import PageImage
 from worker.rendering.pool import RenderPool
 from worker.text_layer.trust import distrust, reading
-from worker.text_layer.words import TextLayerWords, Word, layer_of
+from worker.text_layer.words import LayerWord, TextLayerWords, layer_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -397,16 +397,18 @@ def test_a_pile_of_words_is_judged_in_linear_time() -> None:
     whole = (0.0, 0.0, 595.0, 842.0)
     image = PageImage(pixels=np.zeros((3000, 2000, 3), dtype=np.uint8), width_pt=595, height_pt=842)
 
-    def judge(size: int, words: Callable[[int], Word]) -> None:
+    def judge(size: int, words: Callable[[int], LayerWord]) -> None:
         layer = TextLayerWords(
             width_pt=595, height_pt=842, words=tuple(map(words, range(size))), pictures=(whole,) * size
         )
         assert "upon each other" in str(distrust(layer, image))
 
-    assert_grows_linearly(lambda size: judge(size, lambda n: Word(common[n % 10], whole, n, 0)), 20_000)
+    assert_grows_linearly(lambda size: judge(size, lambda n: LayerWord(common[n % 10], whole, n, 0)), 20_000)
     # And when the lines are what is large
     corners = (0.0, 0.0, 1.0, 1.0), (594.0, 841.0, 595.0, 842.0)
-    assert_grows_linearly(lambda size: judge(size, lambda n: Word(common[n % 10], corners[n % 2], n // 2, 0)), 20_000)
+    assert_grows_linearly(
+        lambda size: judge(size, lambda n: LayerWord(common[n % 10], corners[n % 2], n // 2, 0)), 20_000
+    )
 
 
 def test_white_text_on_white_is_seen_through(look: Look) -> None:
@@ -519,7 +521,7 @@ def test_an_honest_answer_becomes_a_layer() -> None:
     assert layer_of(ANSWER) == TextLayerWords(
         width_pt=100,
         height_pt=200,
-        words=(Word("word", (1, 2, 30, 12), 0, 0, 10.0, bold=True),),
+        words=(LayerWord("word", (1, 2, 30, 12), 0, 0, 10.0, bold=True),),
         pictures=((0, 0, 100, 200),),
         whole=True,
     )
@@ -596,7 +598,9 @@ spelt = st.sampled_from(["the", "and", "this", "that", "with", "from", "x", "\x0
         TextLayerWords,
         width_pt=st.just(100.0),
         height_pt=st.just(200.0),
-        words=st.lists(st.builds(Word, spelt, places, st.integers(0, 2), st.integers(0, 2)), max_size=8).map(tuple),
+        words=st.lists(st.builds(LayerWord, spelt, places, st.integers(0, 2), st.integers(0, 2)), max_size=8).map(
+            tuple
+        ),
         pictures=st.lists(places, max_size=2).map(tuple),
         whole=st.booleans(),
     ),

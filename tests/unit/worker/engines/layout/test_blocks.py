@@ -21,9 +21,9 @@ from worker import engines
 from worker.engines.base import Recognition
 from worker.engines.layout import regions, tables
 from worker.engines.layout.blocks import arrange, arrange_in_order
-from worker.engines.layout.parts import Page
+from worker.engines.layout.parts import ArrangedPage
 from worker.engines.layout.regions import Region
-from worker.engines.layout.roles import Style
+from worker.engines.layout.roles import Font
 from worker.engines.layout.running_heads import is_number
 from worker.formats.page_text import plain_text
 from worker.imaging.page_image import PageImage
@@ -56,19 +56,19 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[Region]:
     return found
 
 
-def roles(page: Page) -> list[tuple[Role, str]]:
+def roles(page: ArrangedPage) -> list[tuple[Role, str]]:
     return [(block.role, plain_text(block)) for block in page.blocks]
 
 
-def of(page: Page, role: Role) -> list[str]:
+def of(page: ArrangedPage, role: Role) -> list[str]:
     return [text for found, text in roles(page) if found is role]
 
 
-def starts(page: Page) -> list[str]:
+def starts(page: ArrangedPage) -> list[str]:
     return [" ".join(one.text.split()[:2]) for one in page.lines]
 
 
-def rows_of_table(page: Page) -> list[list[str]]:
+def rows_of_table(page: ArrangedPage) -> list[list[str]]:
     (table,) = (block.markdown for block in page.blocks if block.role is Role.TABLE)
     return [re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row) for row in re.findall(r"<tr>.*?</tr>", table)]
 
@@ -354,7 +354,7 @@ class TestRoles:
 
     def test_fonts_tell_headings_where_they_are_known(self) -> None:
         bold, text = line("Methods", 100, 100), prose("text", 100, 140, 6)
-        styles = {one.box: Style(10.0) for one in text} | {bold.box: Style(10.0, bold=True)}
+        styles = {one.box: Font(10.0) for one in text} | {bold.box: Font(10.0, bold=True)}
         page = arrange_in_order([[[bold], *([one] for one in text)]], sheet(), styles=styles)
 
         assert of(page, Role.HEADING) == ["Methods"]
@@ -466,4 +466,4 @@ def test_a_drawn_page_has_its_structure(read: Recognition) -> None:
     assert [flow.index(text) for text in ("Left side", "Right side", "Below", "Year", "At the end")] == sorted(
         flow.index(text) for text in ("Left side", "Right side", "Below", "Year", "At the end")
     )
-    assert Page(read.lines, read.blocks, read.text).text == read.text
+    assert ArrangedPage(read.lines, read.blocks, read.text).text == read.text
