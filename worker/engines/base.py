@@ -9,7 +9,7 @@ from worker.imaging.page_image import PageImage
 
 if TYPE_CHECKING:
     from ocrfleet.profiles.profile import Profile
-    from ocrfleet.records.pages import Block, Line
+    from ocrfleet.records.pages import Block, Line, Word
     from worker.engines.repetition import Loop
 
 
@@ -23,6 +23,8 @@ class Recognition:
     text: str
     lines: tuple[Line, ...] = ()
     blocks: tuple[Block, ...] = ()
+    #: with their places, where the engine knows them; numbers of lines and blocks are indices in these
+    words: tuple[Word, ...] = ()
     #: why generation ended: stop, length, loop or deadline; None for engines that do not generate text
     finish_reason: str | None = None
     #: the repetition at the end of the text, if generation was stopped for one

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from ocrfleet.records.pages import Line
+from worker.engines import line_words
 from worker.engines.layout import rules
 from worker.engines.layout.blocks import arrange
 from worker.engines.layout.gutters import around, cut_at_gutters, cut_long, extents, skew
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from ocrfleet.records.pages import Word
     from worker.engines.layout.geometry import Box
+    from worker.engines.line_words import Letter
 
 #: The model reads a low quotation mark as two commas; no word begins with two commas.
 _LOW_QUOTE = re.compile(r"(?<![^\s(\[]),, ?(?=\w)")
@@ -59,7 +62,8 @@ class _Sample:
 class _Reading:
     """The lines read of an image in one rotation, in no order."""
 
-    lines: list[Line]
+    #: with their words
+    lines: dict[Line, tuple[Word, ...]]
     #: regions that lie sideways: their boxes and their arranged content
     turned: tuple[tuple[Box, ArrangedPage], ...]
     #: 0..1: the mean over all lines that were found, kept or not, weighted by length
@@ -113,7 +117,7 @@ class RapidOcrReader:
         more = self._recognise(pixels, quads[upright & again], angle=angle, strict=True)
         confidences, lengths = confidences + more[1], lengths + more[2]
         confidence = float(np.average(confidences, weights=lengths)) if confidences else 1.0
-        return _Reading(lines + more[0], tuple((region.box, page) for region, page in turned), confidence, angle)
+        return _Reading(lines | more[0], tuple((region.box, page) for region, page in turned), confidence, angle)
 
     def _read_region(
         self, pixels: NDArray[np.uint8], quads: NDArray[np.float64], region: SidewaysRegion
@@ -138,24 +142,22 @@ class RapidOcrReader:
 
     def _recognise(
         self, pixels: NDArray[np.uint8], quads: NDArray[np.float64], *, angle: float, strict: bool = False
-    ) -> tuple[list[Line], list[float], list[float]]:
-        """Return the lines that have text, and the confidence and the length of all lines."""
+    ) -> tuple[dict[Line, tuple[Word, ...]], list[float], list[float]]:
+        """Return the lines that have text, with their words, and the confidence and the length of all lines."""
         if not len(quads):
-            return [], [], []
-        crops, quads = cut_at_gutters(
+            return {}, [], []
+        crops, quads, views = cut_at_gutters(
             self._finder.crops(pixels, quads), quads, angle, () if strict else rules.find(pixels).down
         )
-        crops, quads = cut_long(crops, quads)
+        crops, quads, views = cut_long(crops, quads, views)
         read = self._ocr.recognize_txt(crops)
-        lines = [
-            Line(
-                text=_plain(text),
-                box=around(quad),
-                confidence=round(float(score), 4),
-            )
-            for quad, text, score in zip(quads, read.txts, read.scores, strict=True)
-            if _is_text(text.strip(), float(score), strict=strict)
-        ]
+        lines: dict[Line, tuple[Word, ...]] = {}
+        for number, (text, score) in enumerate(zip(read.txts, read.scores, strict=True)):
+            if _is_text(text.strip(), float(score), strict=strict):
+                seen = _plain(line_words.letters(text, read.word_results[number]))
+                plain = "".join(letter.text for letter in seen)
+                line = Line(text=plain, box=around(quads[number]), confidence=round(float(score), 4))
+                lines[line] = line_words.words(seen, crops[number], views[number])
         return lines, [float(score) for score in read.scores], (extents(quads)[0] + 1).tolist()
 
     def _quarter(self, pixels: NDArray[np.uint8], tall: NDArray[np.float64]) -> int:
@@ -180,8 +182,16 @@ class RapidOcrReader:
         return _Sample(letters, float(np.average(read.scores, weights=lengths)))
 
 
-def _plain(text: str) -> str:
-    return _LOW_QUOTE.sub("\N{DOUBLE LOW-9 QUOTATION MARK}", text.strip()).translate(_NUMERALS)
+def _plain(read: Sequence[Letter]) -> list[Letter]:
+    """Return a line's letters as people write them, without spaces at its ends."""
+    text = "".join(letter.text for letter in read)
+    begin, end = len(text) - len(text.lstrip()), len(text.rstrip())
+    found: list[Letter] = []
+    place = begin
+    for quote in _LOW_QUOTE.finditer(text, begin, end):
+        found += [*read[place : quote.start()], read[quote.start()]._replace(text="\N{DOUBLE LOW-9 QUOTATION MARK}")]
+        place = quote.end()
+    return [letter._replace(text=letter.text.translate(_NUMERALS)) for letter in (*found, *read[place:end])]
 
 
 def _is_text(text: str, confidence: float, *, strict: bool) -> bool:
@@ -194,4 +204,4 @@ def _is_text(text: str, confidence: float, *, strict: bool) -> bool:
 
 def _arranged(reading: _Reading, pixels: NDArray[np.uint8]) -> ArrangedPage:
     rgb = cast("NDArray[np.uint8]", cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
-    return arrange(reading.lines, rgb, angle=reading.angle, insets=reading.turned)
+    return arrange(list(reading.lines), rgb, angle=reading.angle, insets=reading.turned, words=reading.lines)

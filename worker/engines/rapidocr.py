@@ -31,6 +31,8 @@ _PARAMETERS = {
     "Global.use_cls": False,
     # Boxes are in the pixels of the page image: RapidOCR adds no margins above and below a flat image.
     "Global.use_vertical_padding": False,
+    # In which column of a line's image each character was seen.
+    "Global.return_word_box": True,
     "EngineConfig.onnxruntime.intra_op_num_threads": 1,
     "EngineConfig.onnxruntime.inter_op_num_threads": 1,
     # Lines are found in a smaller image and read from the full one.
@@ -114,4 +116,4 @@ class RapidOcrEngine:
     def _read(self, pixels: NDArray[np.uint8]) -> Recognition:
         bgr = np.ascontiguousarray(pixels[:, :, ::-1])  # what the models were trained on
         page = RapidOcrReader(self._ocr).read(bgr)
-        return Recognition(text=page.text, lines=page.lines, blocks=page.blocks)
+        return Recognition(text=page.text, lines=page.lines, blocks=page.blocks, words=page.words)

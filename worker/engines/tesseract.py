@@ -11,7 +11,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
 from ocrfleet.errors import ConfigurationError, PageFaultError, Reason, TransientError
-from ocrfleet.records.pages import Line
+from ocrfleet.records.pages import Line, Word
 from ocrfleet.sandbox.die_with_parent import dying_with_us
 from worker.engines.base import Recognition
 
@@ -142,22 +142,37 @@ def _words(tsv: str) -> Iterator[_Word]:
         )
 
 
-def _recognition(words: Iterator[_Word]) -> Recognition:
+def _recognition(found: Iterator[_Word]) -> Recognition:
     """Join words to lines and paragraphs, in the same order."""
     paragraphs = [
-        [_line(list(line)) for _, line in groupby(paragraph, key=lambda word: word.line)]
-        for _, paragraph in groupby(words, key=lambda word: word.paragraph)
+        [list(line) for _, line in groupby(paragraph, key=lambda word: word.line)]
+        for _, paragraph in groupby(found, key=lambda word: word.paragraph)
     ]
+    read = [line for lines in paragraphs for line in lines]
     return Recognition(
-        text="\n\n".join("\n".join(line.text for line in lines) for lines in paragraphs),
-        lines=tuple(line for lines in paragraphs for line in lines),
+        text="\n\n".join("\n".join(_text(line) for line in lines) for lines in paragraphs),
+        lines=tuple(map(_line, read)),
+        words=tuple(
+            Word(word.text.strip(), _floats(word.box), round(word.confidence / 100, 4), number)
+            for number, line in enumerate(read)
+            for word in line
+        ),
     )
+
+
+def _text(words: list[_Word]) -> str:
+    return " ".join(word.text for word in words)
+
+
+def _floats(box: tuple[int, int, int, int]) -> tuple[float, float, float, float]:
+    x0, y0, x1, y1 = map(float, box)
+    return x0, y0, x1, y1
 
 
 def _line(words: list[_Word]) -> Line:
     x0, y0, x1, y1 = zip(*(word.box for word in words), strict=True)
     return Line(
-        text=" ".join(word.text for word in words),
+        text=_text(words),
         box=(float(min(x0)), float(min(y0)), float(max(x1)), float(max(y1))),
         confidence=round(sum(word.confidence for word in words) / len(words) / 100, 4),
     )

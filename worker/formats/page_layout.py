@@ -59,15 +59,23 @@ def page_layout(result: PageResult) -> tuple[TextBlock, ...]:
     """Return a page's blocks in reading order; () for a page without text. Each word of the page is in one of them."""
     page = (0.0, 0.0, float(result.width_px or 1), float(result.height_px or 1))
     words = result.words or tuple(_words(result, page))
-    lines_of: dict[int | None, list[TextLine]] = {}
+    paragraphs = _paragraphs(result)
+    lines_of: dict[tuple[int | None, int], list[TextLine]] = {}
     for (block, number), members in groupby(words, key=lambda word: (word.block, word.line)):
-        lines_of.setdefault(block, []).append(_line(tuple(members), number, result.lines))
-    blocks = [_block(block, index, lines_of.pop(index, [])) for index, block in enumerate(result.blocks)]
+        place = (block, paragraphs.get(number, 0) if block is None else 0)
+        lines_of.setdefault(place, []).append(_line(tuple(members), number, result.lines))
+    blocks = [_block(block, index, lines_of.pop((index, 0), [])) for index, block in enumerate(result.blocks)]
     loose = [
         TextBlock(role=Role.TEXT, box=around(line.box for line in lines), lines=tuple(lines))
         for lines in lines_of.values()
     ]
     return tuple(block for block in (*blocks, *loose) if block is not None)
+
+
+def _paragraphs(result: PageResult) -> dict[int, int]:
+    """Return the paragraph of each line by its index, as the empty lines in the text part them; {} where they don't tell."""
+    numbers = [number for number, part in enumerate(result.text.split("\n\n")) for _ in part.split("\n")]
+    return dict(enumerate(numbers)) if len(numbers) == len(result.lines) else {}
 
 
 def _line(words: tuple[Word, ...], number: int, lines: Sequence[Line]) -> TextLine:

@@ -164,6 +164,7 @@ class Attempts:
                     text_layer=True,
                     text=parsed.text,
                     lines=own.page.lines,
+                    words=own.page.words,
                     blocks=await self._store_figures(page, image, parsed),
                 )
         if not step.number and self._router.has_routes(page):
@@ -179,6 +180,7 @@ class Attempts:
             text=parsed.text,
             markdown=step.profile.prompt is not None,
             lines=recognition.lines,
+            words=recognition.words,
             blocks=await self._store_figures(page, image, parsed),
             finish_reason=recognition.finish_reason,
             tokens=recognition.tokens,

@@ -29,4 +29,5 @@ def printed_page(lines: Sequence[PrintedLine], image: PageImage) -> ArrangedPage
                 rows.append([line.line])
         paragraphs.append(rows)
     styles = {line.line.box: Font(line.size, bold=line.bold) for line in lines if line.size}
-    return arrange_in_order(paragraphs, image.pixels, styles=styles or None)
+    words = {line.line: line.words for line in lines}
+    return arrange_in_order(paragraphs, image.pixels, styles=styles or None, words=words)

@@ -11,6 +11,7 @@ from itertools import groupby, pairwise
 from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
+from ocrfleet.records import pages
 from ocrfleet.records.pages import Line
 from worker.text_layer.alignment import crowded, overlay, unseen
 from worker.text_layer.vocabulary import known, longest_unknown, misspelt, unspaced, words_in
@@ -73,6 +74,8 @@ class PrintedLine(NamedTuple):
     #: of most of its words' fonts, in points; 0 where it is not known
     size: float
     bold: bool
+    #: in pixels of the page image
+    words: tuple[pages.Word, ...]
 
 
 def distrust(layer: TextLayerWords, image: PageImage) -> str | None:
@@ -110,14 +113,18 @@ def printed_lines(layer: TextLayerWords, image: PageImage) -> list[PrintedLine]:
     for number, block in enumerate(_blocks(shown)):
         before: Box | None = None
         for text, box, words in block:
-            x0, y0, x1, y1 = box
             lines.append(
                 PrintedLine(
-                    Line(text=text, box=(x0 * across, y0 * down, x1 * across, y1 * down)),
+                    Line(text=text, box=_scaled(box, across, down)),
                     paragraph=number,
                     beside=before is not None and _in_one_row(before, box),
                     size=median(word.size for word in words),
                     bold=all(word.bold for word in words),
+                    words=tuple(
+                        pages.Word(seen, _rounded(_scaled(word.box, across, down)))
+                        for word in words
+                        if (seen := _seen(word.text))
+                    ),
                 )
             )
             before = box
@@ -203,6 +210,16 @@ def _pieces(line: list[LayerWord]) -> list[list[LayerWord]]:
 def _seen(text: str) -> str:
     """Return the text without characters that stand for nothing; those of private use may stand for something."""
     return "".join(c for c in text if unicodedata.category(c) not in ("Cc", "Cn", "Cs"))
+
+
+def _scaled(box: Box, across: float, down: float) -> Box:
+    x0, y0, x1, y1 = box
+    return x0 * across, y0 * down, x1 * across, y1 * down
+
+
+def _rounded(box: Box) -> Box:
+    x0, y0, x1, y1 = (round(value, 1) for value in box)
+    return x0, y0, x1, y1
 
 
 def _around(words: Sequence[LayerWord]) -> Box:

@@ -22,6 +22,7 @@ from worker.engines.layout.parts import (
     to_block,
     with_lists,
     with_title,
+    words_of,
 )
 from worker.engines.layout.reading_order import ColumnHints
 from worker.engines.layout.roles import Font, Setting
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from worker.engines.layout.parts import LineWords
     from worker.engines.layout.reading_order import Paragraph, Row
     from worker.engines.layout.regions import Region
 
@@ -58,26 +60,31 @@ def arrange(
     *,
     angle: float = 0.0,
     insets: Sequence[tuple[Box, ArrangedPage]] = (),
+    words: LineWords | None = None,
 ) -> ArrangedPage:
     """Arrange lines, in any order, into a page. Each line is in one block.
 
     `pixels` is the page image, RGB, shape (height, width, 3); the lines' boxes are in its pixels. `angle` is the page's
     skew in degrees, positive when lines sink to the right. `insets` are parts of the page that were arranged on their own,
-    such as a table that lies sideways, with their boxes.
+    such as a table that lies sideways, with their boxes. `words` are those of lines, where they are known.
     """
-    layout = _Layout(lines, pixels, insets=insets)
+    layout = _Layout(lines, pixels, insets=insets, words=words)
     return layout.page(lambda body, hints: numbering.order(body, angle=angle, hints=hints))
 
 
 def arrange_in_order(
-    paragraphs: Sequence[Paragraph], pixels: NDArray[np.uint8], *, styles: Mapping[Box, Font] | None = None
+    paragraphs: Sequence[Paragraph],
+    pixels: NDArray[np.uint8],
+    *,
+    styles: Mapping[Box, Font] | None = None,
+    words: LineWords | None = None,
 ) -> ArrangedPage:
     """Arrange paragraphs into a page like `arrange`, but keep their order.
 
     `styles` are the fonts of the lines, by their boxes, where they are known.
     """
     lines = [line for rows in paragraphs for row in rows for line in row]
-    return _Layout(lines, pixels, styles).page(lambda body, _: _in_order(paragraphs, body))
+    return _Layout(lines, pixels, styles, words=words).page(lambda body, _: _in_order(paragraphs, body))
 
 
 class _Layout:
@@ -87,7 +94,9 @@ class _Layout:
         pixels: NDArray[np.uint8],
         styles: Mapping[Box, Font] | None = None,
         insets: Sequence[tuple[Box, ArrangedPage]] = (),
+        words: LineWords | None = None,
     ) -> None:
+        self._words = words or {}
         self._height, self._width = pixels.shape[:2]
         self._styles = styles
         self._lines = sorted(lines, key=lambda line: line.box)
@@ -124,6 +133,7 @@ class _Layout:
             lines=tuple(line for part in parts for line in lines_of(part)),
             blocks=tuple(block for part in parts for block in (part.inset.blocks if part.inset else (to_block(part),))),
             text="\n\n".join(text for part in parts if (text := part.inset.text if part.inset else plain_text(part))),
+            words=tuple(words_of(parts, self._words)),
         )
 
     def _is_upper(self, line: Line, role: Role) -> bool:

@@ -57,11 +57,12 @@ def around(quad: NDArray[np.float64]) -> tuple[float, float, float, float]:
 
 def cut_at_gutters(
     crops: list[NDArray[np.uint8]], quads: NDArray[np.float64], angle: float, rules: Sequence[Box] = ()
-) -> tuple[list[NDArray[np.uint8]], NDArray[np.float64]]:
+) -> tuple[list[NDArray[np.uint8]], NDArray[np.float64], NDArray[np.float64]]:
     """Cut the lines that the detector drew across a gutter; it does so where a gutter is hardly wider than a letter.
 
     Each long line is first cut at all its wide gaps, and where a rule runs down through it. Where the reading order sees a gutter between two pieces, the cut
-    stands; elsewhere it was a wide space. `rules` are printed lines down the page: through no line of text runs one.
+    stands; elsewhere it was a wide space. Returns the pieces' images, their corners, and the corners of what the images show: a
+    little more. `rules` are printed lines down the page: through no line of text runs one.
     """
     width, height = extents(quads)
     # A piece is a line's number and where it begins and ends in it.
@@ -75,7 +76,7 @@ def cut_at_gutters(
         ends = [0.0, *(end for gap in sorted([*free, *ruled]) for end in gap), 1.0]
         pieces += [(number, first, last) for first, last in zip(ends[::2], ends[1::2], strict=True)]
     if len(pieces) == len(crops):
-        return crops, quads
+        return crops, quads, quads
     boxes = [around(_part(quads[number], first, last)) for number, first, last in pieces]
     parted = reading_order.parted(np.array(boxes), angle=angle)
     kept = [pieces[0]]
@@ -84,12 +85,13 @@ def cut_at_gutters(
             kept.append((number, first, last))
         else:
             kept[-1] = (number, kept[-1][1], last)
-    cut_crops = []
+    cut_crops, views = [], []
     for number, first, last in kept:
         crop, margin = crops[number], _GAP / 3 * height[number] / width[number]  # of white, as lines have it
         begin, end = max(first - margin, 0.0), min(last + margin, 1.0)
         cut_crops.append(crop[:, round(begin * crop.shape[1]) : round(end * crop.shape[1])])
-    return cut_crops, np.array([_part(quads[number], first, last) for number, first, last in kept])
+        views.append(_part(quads[number], begin, end))
+    return cut_crops, np.array([_part(quads[number], first, last) for number, first, last in kept]), np.array(views)
 
 
 def _ruled(crop: NDArray[np.uint8], quad: NDArray[np.float64], rules: Sequence[Box]) -> list[tuple[float, float]]:
@@ -144,11 +146,11 @@ def _runs(mask: NDArray[np.bool_]) -> NDArray[np.intp]:
 
 
 def cut_long(
-    crops: list[NDArray[np.uint8]], quads: NDArray[np.float64]
-) -> tuple[list[NDArray[np.uint8]], NDArray[np.float64]]:
-    """Cut lines that are too long to be read at once where they are emptiest."""
-    cut_crops, parts = [], []
-    for crop, quad in zip(crops, quads, strict=True):
+    crops: list[NDArray[np.uint8]], quads: NDArray[np.float64], views: NDArray[np.float64]
+) -> tuple[list[NDArray[np.uint8]], NDArray[np.float64], NDArray[np.float64]]:
+    """Cut lines that are too long to be read at once where they are emptiest; `views` are as `cut_at_gutters` returns them."""
+    cut_crops, parts, part_views = [], [], []
+    for crop, quad, view in zip(crops, quads, views, strict=True):
         height, width = crop.shape[:2]
         begin = 0
         while width - begin > _LONGEST * height:
@@ -158,7 +160,9 @@ def cut_long(
             end = first + int(uneven.argmin())
             cut_crops.append(crop[:, begin:end])
             parts.append(_part(quad, begin / width, end / width))
+            part_views.append(_part(view, begin / width, end / width))
             begin = end
         cut_crops.append(crop[:, begin:])
         parts.append(_part(quad, begin / width, 1.0) if begin else quad)
-    return cut_crops, np.array(parts)
+        part_views.append(_part(view, begin / width, 1.0) if begin else view)
+    return cut_crops, np.array(parts), np.array(part_views)

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ocrfleet.markdown.escape import escape
-from ocrfleet.records.pages import Block, Line, Role
+from ocrfleet.records.pages import Block, Line, Role, Word
 from worker.engines.layout import roles, tables
 from worker.engines.layout.geometry import Box, around, height
 from worker.engines.layout.roles import Setting, text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator
 
     from worker.engines.layout.reading_order import Row
+
+#: The words of lines; their indices count only within their line.
+LineWords = Mapping[Line, Sequence[Word]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,8 @@ class ArrangedPage:
     blocks: tuple[Block, ...] = ()
     #: of all blocks, with an empty line between them; a table's rows are lines with tabs between the cells
     text: str = ""
+    #: of the lines, in their order; each has the index of its line and of its block
+    words: tuple[Word, ...] = ()
 
     def moved(self, move: Callable[[Box], Box]) -> ArrangedPage:
         """Return the page with `move` applied to all its boxes."""
@@ -34,6 +40,7 @@ class ArrangedPage:
             lines=tuple(line.model_copy(update={"box": move(line.box)}) for line in self.lines),
             blocks=tuple(block.model_copy(update={"boxes": tuple(map(move, block.boxes))}) for block in self.blocks),
             text=self.text,
+            words=tuple(word._replace(box=move(word.box)) for word in self.words),
         )
 
 
@@ -108,6 +115,21 @@ def in_margin(asides: Sequence[tuple[Line, Role]]) -> list[Part]:
 def lines_of(part: Part) -> Sequence[Line]:
     """Return the lines of a part, in reading order."""
     return part.inset.lines if part.inset else [line for row in part.rows for line in row]
+
+
+def words_of(parts: Sequence[Part], words: LineWords) -> Iterator[Word]:
+    """Yield the words of the parts' lines, with the indices that lines and blocks have in the page."""
+    line = block = 0
+    for part in parts:
+        if part.inset:
+            for word in part.inset.words:
+                yield word._replace(line=line + word.line, block=block + (word.block or 0))
+            line, block = line + len(part.inset.lines), block + len(part.inset.blocks)
+            continue
+        for own in lines_of(part):
+            yield from (word._replace(line=line, block=block) for word in words.get(own, ()))
+            line += 1
+        block += 1
 
 
 def plain_text(part: Part) -> str:

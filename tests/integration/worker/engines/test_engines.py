@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 from collections.abc import Awaitable, Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
 
@@ -70,6 +71,20 @@ class TestCpuEngines(EngineContract):
             assert line.confidence is not None
             assert 0.7 < line.confidence <= 1
         assert [line.box[1] for line in recognition.lines] == sorted(line.box[1] for line in recognition.lines)
+
+    def test_words_stand_in_their_lines(self, profile: Profile) -> None:
+        recognition = with_engine(profile, lambda engine: engine.recognise(printed(), profile))
+
+        assert [(word.line, word.text) for word in recognition.words] == [
+            (number, text) for number, line in enumerate(recognition.lines) for text in line.text.split()
+        ]
+        for before, word in pairwise(recognition.words):
+            x0, y0, x1, y1 = recognition.lines[word.line].box
+            assert x0 - 1 <= word.box[0] < word.box[2] <= x1 + 1
+            assert y0 - 1 <= word.box[1] < word.box[3] <= y1 + 1
+            assert before.line != word.line or before.box[2] < word.box[0]
+            assert word.confidence is not None
+            assert 0.5 < word.confidence <= 1
 
     def test_a_blank_page_has_no_text(self, profile: Profile) -> None:
         assert with_engine(profile, lambda engine: engine.recognise(blank(), profile)) == Recognition(text="")

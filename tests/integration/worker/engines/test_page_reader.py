@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -184,3 +185,10 @@ def test_what_lies_sideways_is_read_either_way(read: Read, tmp_path: Path, quart
     assert box[0] > 60
     assert box[2] < 250
     assert box[3] - box[1] > 2 * (box[2] - box[0])
+    # And its words stand below each other, in the direction in which they are read
+    words = [word for word in recognition.words if recognition.lines[word.line].box == box]
+    assert [word.text for word in words] == ["Received", "in", "the", "harbour", "office"]
+    for before, word in pairwise(words):
+        above, below = (before, word) if quarters == 3 else (word, before)
+        assert above.box[3] < below.box[1]
+        assert box[0] - 1 <= word.box[0] < word.box[2] <= box[2] + 1

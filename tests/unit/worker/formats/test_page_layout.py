@@ -66,3 +66,10 @@ def test_a_page_without_layout_has_its_words_somewhere_on_the_page() -> None:
     (block,) = page_layout(page(text="**One** two", markdown=True))
     assert [(line.text, line.box) for line in block.lines] == [("One two", (0, 0, 1000, 2000))]
     assert page_layout(page(text="")) == ()
+
+
+def test_lines_without_blocks_stand_in_the_paragraphs_of_the_text() -> None:
+    lines = [Line(text=text, box=(0, y, 50, y + 9)) for y, text in ((0, "one"), (10, "two"), (40, "three"))]
+    words = tuple(Word(line.text, line.box, 0.5, number) for number, line in enumerate(lines))
+    found = page_layout(page(lines=tuple(lines), words=words, text="one\ntwo\n\nthree"))
+    assert [[line.text for line in block.lines] for block in found] == [["one", "two"], ["three"]]
