@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef, GetObjectRequestTypeDef
 
-    from ocrfleet.s3.client import S3Location
+    from ocrfleet.s3.location import S3Location
 
 #: Bytes of one read.
 CHUNK = 1 << 20

@@ -13,6 +13,7 @@ from ocrfleet.errors import ConfigurationError, NotFoundError, PermanentError, R
 from ocrfleet.s3 import client as s3
 from ocrfleet.s3 import reader as s3_reader
 from ocrfleet.s3.client import PreconditionFailedError
+from ocrfleet.sources.reference import GONE, ObjectReference, changed, gone
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef, GetObjectRequestTypeDef, HeadObjectOutputTypeDef
@@ -26,7 +27,6 @@ _NOT_OF_THE_OBJECT = {
     *("ExpiredToken", "InvalidToken", "TokenRefreshRequired", "RequestTimeTooSkewed", "NotImplemented"),
     *("PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"),
 }
-_GONE = "the source is gone; put it back and run again"
 _BAD_REQUEST = 400
 _FORBIDDEN = 403
 _SERVER_ERROR = 500
@@ -36,30 +36,8 @@ _OF_THE_OBJECT: dict[str | int, str] = {
     "InvalidObjectState": "the source is archived: restore it in S3, then run again",
     _FORBIDDEN: "reading the source is not permitted: whoever the credentials belong to needs s3:GetObject on it (and "
     "s3:GetObjectVersion, s3:ListBucket on its bucket, kms:Decrypt where that encrypts it); then run again",
-    405: _GONE,  # of a version that is a delete marker
+    405: GONE,  # of a version that is a delete marker
 }
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectReference:
-    """An object, optionally in one version or with one ETag (without quotation marks)."""
-
-    uri: str
-    etag: str | None = None
-    version: str | None = None
-
-    def request(self) -> GetObjectRequestTypeDef:
-        """Return the arguments of a GET or HEAD request. Raises PermanentError for an invalid URI."""
-        try:
-            location = s3.parse(self.uri)
-        except ValueError as error:
-            raise PermanentError(Reason.SOURCE_MISSING, "the source has no URI of S3: s3://bucket/key") from error
-        request: GetObjectRequestTypeDef = {"Bucket": location.bucket, "Key": location.key}
-        if self.etag is not None:
-            request["IfMatch"] = f'"{self.etag}"'
-        if self.version is not None:
-            request["VersionId"] = self.version
-        return request
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,13 +135,3 @@ def _refusal(error: BaseException | None) -> str | None:
         return None
     other = f"the server won't give the source ({status} {code}): see whether it can be read at all"
     return _OF_THE_OBJECT.get(code) or _OF_THE_OBJECT.get(status) or other
-
-
-def gone() -> PermanentError:
-    return PermanentError(Reason.SOURCE_MISSING, _GONE)
-
-
-def changed() -> PermanentError:
-    return PermanentError(
-        Reason.SOURCE_CHANGED, "the source changed after it was registered; run again to have the new one read"
-    )

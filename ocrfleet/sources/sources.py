@@ -21,15 +21,16 @@ from ocrfleet.errors import NotFoundError, OcrfleetError, PermanentError, Reason
 from ocrfleet.records.base import digest_of
 from ocrfleet.records.documents import Source
 from ocrfleet.records.submissions import SourceReference
-from ocrfleet.s3 import client as s3
+from ocrfleet.s3.location import SCHEME
 from ocrfleet.sources.cache import SourceCache
-from ocrfleet.sources.s3 import ObjectReference, S3Sources, changed, gone
+from ocrfleet.sources.reference import ObjectReference, changed, gone
 from ocrfleet.storage.store import FolderStore, is_key
 
 if TYPE_CHECKING:
     import io
 
     from ocrfleet.settings import Settings
+    from ocrfleet.sources.s3 import S3Sources
     from ocrfleet.storage.store import ObjectStore
 
 FILE = "file://"
@@ -70,7 +71,6 @@ class Sources:
     def __init__(self, settings: Settings, store: ObjectStore | None) -> None:
         self._settings = settings
         self._store = store
-        self._s3 = S3Sources(settings.s3)
 
     @contextmanager
     def opened(self, source: Source) -> Iterator[int]:
@@ -93,7 +93,7 @@ class Sources:
 
         Raises PermanentError when the object is gone, OwnOutputError for an output of ocrfleet.
         """
-        if wish.etag is not None or not wish.uri.startswith(s3.SCHEME):
+        if wish.etag is not None or not wish.uri.startswith(SCHEME):
             return wish
         facts = self._s3.info(_reference(wish))
         _refuse_own(facts.metadata)
@@ -122,7 +122,7 @@ class Sources:
                         raise changed()
                     yield stream.fileno()
                 return
-        elif wanted.uri.startswith(s3.SCHEME):
+        elif wanted.uri.startswith(SCHEME):
             fetch = functools.partial(self._fetch_object, wanted, sha256)
         else:
             raise PermanentError(
@@ -131,6 +131,13 @@ class Sources:
         name = digest_of(wanted.uri, wanted.etag or "", wanted.version or "")
         with self._cache.held(name, fetch, size=wanted.size) as fd:
             yield fd
+
+    @functools.cached_property
+    def _s3(self) -> S3Sources:
+        """The client of S3, imported at its first use: boto3 takes half a second, and local files need none."""
+        from ocrfleet.sources.s3 import S3Sources  # noqa: PLC0415
+
+        return S3Sources(self._settings.s3)
 
     @functools.cached_property
     def _cache(self) -> SourceCache:

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ocrfleet.errors import ConfigurationError
-from ocrfleet.s3 import client as s3
-from ocrfleet.storage.s3_store import S3Store
+from ocrfleet.s3.location import SCHEME, typed
 from ocrfleet.storage.store import FolderStore
 
 if TYPE_CHECKING:
@@ -20,10 +19,12 @@ def open_store(settings: Settings) -> ObjectStore:
 
     Raises ConfigurationError when it can't be used, TransientError when it is away.
     """
-    if not settings.store.startswith(s3.SCHEME):
+    if not settings.store.startswith(SCHEME):
         return FolderStore(Path(settings.store))
+    from ocrfleet.storage.s3_store import S3Store  # noqa: PLC0415 - boto3 takes half a second
+
     try:
-        location = s3.typed(settings.store)
+        location = typed(settings.store)
     except ValueError as error:
         raise ConfigurationError(f"OCRFLEET_STORE must be a folder or s3://bucket/prefix: {error}") from error
     store = S3Store(settings.s3, location.bucket, location.key)

@@ -25,8 +25,9 @@ from ocrfleet.errors import ConfigurationError, NotFoundError, OcrfleetError, Tr
 from ocrfleet.metrics import definitions as metrics
 from ocrfleet.s3 import client as s3
 from ocrfleet.s3 import reader as s3_reader
-from ocrfleet.s3.client import PreconditionFailedError, S3Location
+from ocrfleet.s3.client import PreconditionFailedError
 from ocrfleet.s3.file_part import FilePart
+from ocrfleet.s3.location import S3Location
 from ocrfleet.storage.store import check_content, is_key
 
 if TYPE_CHECKING:

@@ -22,7 +22,8 @@ from ocrfleet.profiles.select import named
 from ocrfleet.records.base import Collection, moment
 from ocrfleet.records.priority import Priority
 from ocrfleet.records.submissions import IntakeOutcome, SourceReference, SubmissionOptions
-from ocrfleet.s3 import client as s3
+from ocrfleet.s3.location import typed
+from ocrfleet.s3.location import uri as uri_of_object
 from ocrfleet.sources.sources import OwnOutputError, Sources, uri_of_upload
 from producer.api.auth import allowed_sources
 from producer.api.problems import ProblemError
@@ -164,7 +165,7 @@ class Submitter:
     def add_source(self, wanted: SourceRequest) -> str:
         """Store a source in S3 for intake; return the id of the submission, to follow it."""
         try:
-            location = s3.typed(wanted.source)
+            location = typed(wanted.source)
         except ValueError as error:
             raise ProblemError(HTTPStatus.BAD_REQUEST, "The source must be s3://bucket/key.") from error
         if not location.key or location.key.endswith("/"):
@@ -178,7 +179,7 @@ class Submitter:
                 "This source is not allowed: OCRFLEET_API_SOURCES has the buckets and prefixes in which sources may be named.",
             )
         options, _ = self._options(wanted)
-        uri = s3.uri(location.bucket, location.key)
+        uri = uri_of_object(location.bucket, location.key)
         try:
             wish = self._sources.looked_up(SourceReference(name=wanted.name or location.key, uri=uri, size=0))
         except PermanentError as error:

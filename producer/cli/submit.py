@@ -18,7 +18,7 @@ from ocrfleet.markdown.style import Tables
 from ocrfleet.profiles.profile import Profile
 from ocrfleet.records.base import digest_of
 from ocrfleet.records.priority import Priority
-from ocrfleet.s3.client import SCHEME
+from ocrfleet.s3.location import SCHEME
 from ocrfleet.sources.sources import Sources
 from ocrfleet.storage.open import open_store
 from producer.cli.options import JoinHyphensOption, TablesOption, read_settings, read_submission_options, with_profile

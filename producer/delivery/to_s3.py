@@ -18,6 +18,7 @@ from ocrfleet.records.base import Digest, DocumentId, Generation, Moment, digest
 from ocrfleet.records.documents import DocumentStatus, Failure, Problem, Status
 from ocrfleet.records.submissions import MarkdownOptions
 from ocrfleet.s3 import client as s3
+from ocrfleet.s3.location import as_typed, typed
 from ocrfleet.sources.sources import OWN_OUTPUT
 from producer.delivery.delivery import MARKDOWN, deliver
 
@@ -56,7 +57,7 @@ class S3Sink:
 
     def __init__(self, settings: S3Settings, results: str, status: Status) -> None:
         """`results` is s3://bucket/prefix/, as somebody typed it."""
-        location = s3.typed(results)
+        location = typed(results)
         self._settings = settings
         self._bucket = location.bucket
         self._prefix = location.key
@@ -127,7 +128,7 @@ class S3Delivery:
             document=status.document,
             generation=status.generation,
             submitted=max(submission.submitted, earlier.submitted) if earlier is not None else submission.submitted,
-            source=s3.as_typed(submission.uri),
+            source=as_typed(submission.uri),
             status=status.status,
             total=status.total,
             done=status.done,

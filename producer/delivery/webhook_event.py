@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from ocrfleet.records.documents import Status
 from ocrfleet.records.submissions import Submission
-from ocrfleet.s3 import client as s3
+from ocrfleet.s3.location import as_typed
 
 
 def webhook_event(status: Status, submission: Submission) -> str:
@@ -25,7 +25,7 @@ def webhook_event(status: Status, submission: Submission) -> str:
             "review": len(status.review),
             "problem": status.problem.model_dump(mode="json") if status.problem else None,
             "name": submission.name,
-            "source": s3.as_typed(submission.uri),
+            "source": as_typed(submission.uri),
             "collection": submission.terms.collection,
             "results": submission.terms.results,
         },

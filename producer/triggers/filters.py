@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from ocrfleet.s3.client import SCHEME, S3Location, typed
+from ocrfleet.s3.location import SCHEME, S3Location, typed
 from producer.errors import UsageError
 from producer.intake.discover import SUFFIXES
 

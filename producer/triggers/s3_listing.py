@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ocrfleet.records.base import Record
 from ocrfleet.records.submissions import SourceReference
 from ocrfleet.s3 import client as s3
+from ocrfleet.s3 import location
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -45,4 +46,4 @@ def entries(client: S3Client, bucket: str, prefix: str) -> Iterator[Entry]:
 
 def reference(bucket: str, entry: Entry) -> SourceReference:
     """Return the source reference of a listed object."""
-    return SourceReference(name=entry.key, uri=s3.uri(bucket, entry.key), size=entry.size, etag=entry.etag)
+    return SourceReference(name=entry.key, uri=location.uri(bucket, entry.key), size=entry.size, etag=entry.etag)

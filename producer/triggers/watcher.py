@@ -20,6 +20,7 @@ from ocrfleet.errors import ConfigurationError, NotFoundError, TransientError
 from ocrfleet.metrics import definitions as metrics
 from ocrfleet.records.submissions import SourceReference, SubmissionOptions
 from ocrfleet.s3 import client as s3
+from ocrfleet.s3 import location
 from ocrfleet.sources.sources import is_own
 from producer.intake.batches import Count, IntakeBatches
 from producer.triggers.notifications import newest
@@ -87,7 +88,7 @@ class Watcher:
 
     def _look_up(self, event: ObjectEvent) -> SourceReference | None:
         """Return the present version of an object, which may be newer than its event; None when it is gone, or an own result."""
-        uri = s3.uri(event.bucket, event.key)
+        uri = location.uri(event.bucket, event.key)
         try:
             with s3.errors(f"the source {uri}"):
                 head = self._client.head_object(Bucket=event.bucket, Key=event.key)

@@ -25,6 +25,7 @@ from ocrfleet.records.documents import DocumentStatus, Kind, Source
 from ocrfleet.records.priority import Priority
 from ocrfleet.records.submissions import SourceReference, SubmissionOptions
 from ocrfleet.s3 import client as s3
+from ocrfleet.s3 import location
 from ocrfleet.settings import Settings
 from ocrfleet.sources.sources import OWN_OUTPUT, OwnOutputError, Sources, uri_of_upload
 from ocrfleet.storage.s3_store import S3Store
@@ -63,7 +64,7 @@ class Desk:
         answer = self.client.put_object(Bucket=self.bucket, Key=key, Body=data, **more)
         return SourceReference(
             name=key,
-            uri=s3.uri(self.bucket, key),
+            uri=location.uri(self.bucket, key),
             size=len(data),
             etag=answer["ETag"].strip('"'),
             version=answer.get("VersionId"),
@@ -446,7 +447,7 @@ def test_workers_read_sources_from_s3_and_each_is_fetched_once(
     try:
         terms = SubmissionOptions(profile_digest=stage.profile.digest, queue=Priority.BULK, collection="all")
         registrar = Registration(stage.store, stage.intake, profile=stage.profile, terms=terms)
-        wish = SourceReference(name="book.tif", uri=s3.uri(bucket, "book.tif"), size=0)
+        wish = SourceReference(name="book.tif", uri=location.uri(bucket, "book.tif"), size=0)
         # When it is taken in and read by two workers
         for _ in range(2):
             stage.start_worker(OCRFLEET_S3_ENDPOINT_URL=seaweed.endpoint)
@@ -461,7 +462,7 @@ def test_workers_read_sources_from_s3_and_each_is_fetched_once(
         write_book(tmp_path / "other.tif", [20, 21])
         seaweed.client.upload_file(str(tmp_path / "other.tif"), bucket, "other.tif")
         other = registrar.register_reference(
-            SourceReference(name="o", uri=s3.uri(bucket, "other.tif"), size=0), submitted=moment()
+            SourceReference(name="o", uri=location.uri(bucket, "other.tif"), size=0), submitted=moment()
         )
         for path in stage.settings.cache.iterdir():
             path.unlink()

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 from botocore.exceptions import CredentialRetrievalError, SSLError
-from hypothesis import given
-from hypothesis import strategies as st
 
 from ocrfleet.errors import ConfigurationError, NotFoundError, OcrfleetError, TransientError
 from ocrfleet.s3 import client as s3
 from ocrfleet.s3 import reader as s3_reader
-from ocrfleet.s3.client import PreconditionFailedError, S3Location
+from ocrfleet.s3.client import PreconditionFailedError
+from ocrfleet.s3.location import S3Location
 from ocrfleet.settings import S3Settings, Settings
 from ocrfleet.storage.open import open_store
 from ocrfleet.storage.s3_store import S3Store
@@ -37,31 +36,6 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Non
     s3.client.cache_clear()
     yield
     s3.client.cache_clear()
-
-
-class TestNames:
-    @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=20))
-    def test_any_key_survives_being_stored(self, key: str) -> None:
-        assert s3.parse(s3.uri("bucket", key)) == S3Location("bucket", key)
-
-    def test_what_people_type_stands_for_itself(self) -> None:
-        assert s3.typed("s3://a-bucket/1890s/50 % + é.pdf") == S3Location("a-bucket", "1890s/50 % + é.pdf")
-        assert s3.typed("s3://a-bucket") == s3.typed("s3://a-bucket/") == S3Location("a-bucket", "")
-        assert str(s3.typed("s3://a-bucket/a b")) == "s3://a-bucket/a b"
-
-    def test_a_stored_uri_is_encoded(self) -> None:
-        assert s3.uri("a-bucket", "a b/50 %.pdf") == "s3://a-bucket/a%20b/50%20%25.pdf"
-        assert s3.as_typed("s3://a-bucket/a%20b/50%20%25.pdf") == "s3://a-bucket/a b/50 %.pdf"
-        assert s3.as_typed("file:///a%20b.pdf") == "file:///a%20b.pdf"
-
-    @pytest.mark.parametrize(
-        "text", ["", "a-bucket/key", "s3:a-bucket", "s3://", "s3:///key", "s3://a b/", "file:///a"]
-    )
-    def test_what_is_no_place_is_refused(self, text: str) -> None:
-        with pytest.raises(ValueError, match="not s3://bucket"):
-            s3.typed(text)
-        with pytest.raises(ValueError, match="not s3://bucket"):
-            s3.parse(text)
 
 
 class TestClient:

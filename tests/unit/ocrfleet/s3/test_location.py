@@ -1,0 +1,45 @@
+"""Locations in S3: as people type them, and as records store them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ocrfleet.s3 import location
+from ocrfleet.s3.location import S3Location
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=20))
+def test_any_key_survives_being_stored(key: str) -> None:
+    assert location.parse(location.uri("bucket", key)) == S3Location("bucket", key)
+
+
+def test_what_people_type_stands_for_itself() -> None:
+    assert location.typed("s3://a-bucket/1890s/50 % + é.pdf") == S3Location("a-bucket", "1890s/50 % + é.pdf")
+    assert location.typed("s3://a-bucket") == location.typed("s3://a-bucket/") == S3Location("a-bucket", "")
+    assert str(location.typed("s3://a-bucket/a b")) == "s3://a-bucket/a b"
+
+
+def test_a_stored_uri_is_encoded() -> None:
+    assert location.uri("a-bucket", "a b/50 %.pdf") == "s3://a-bucket/a%20b/50%20%25.pdf"
+    assert location.as_typed("s3://a-bucket/a%20b/50%20%25.pdf") == "s3://a-bucket/a b/50 %.pdf"
+    assert location.as_typed("file:///a%20b.pdf") == "file:///a%20b.pdf"
+
+
+@pytest.mark.parametrize("text", ["", "a-bucket/key", "s3:a-bucket", "s3://", "s3:///key", "s3://a b/", "file:///a"])
+def test_what_is_no_place_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="not s3://bucket"):
+        location.typed(text)
+    with pytest.raises(ValueError, match="not s3://bucket"):
+        location.parse(text)
+
+
+@pytest.mark.parametrize("module", ["producer.local.run", "worker.app"])
+def test_what_works_on_local_files_imports_no_boto3(module: str) -> None:
+    program = f"import sys, {module}; print(*(name for name in sys.modules if name.startswith('boto')))"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == ""
