@@ -41,7 +41,7 @@ BELIEVED, BLANK, TEXT_LAYER = "believed", "blank", "text_layer"
 PAGES = Counter(
     "ocrfleet_pages_total",
     "Pages that are done or failed. The verdict is the reason of a failure, or the origin of the text: believed (an engine's "
-    "text was accepted), blank, text_layer (the PDF's own text).",
+    "text was accepted), blank, text_layer (the PDF's text layer).",
     ["status", "profile", "queue", "engine", "verdict"],
 )
 PAGE_WARNINGS = Counter(

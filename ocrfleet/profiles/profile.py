@@ -128,7 +128,7 @@ class Judgement(Record):
     #: most, in Arabic, whose "and" is written with the next word
     most_mixed: float = Field(default=0.2, ge=0, le=1)
     #: share of a text's signs that may be control characters, of private use, unassigned, or U+FFFD: honest ones have 0.03
-    #: at most (a PDF's own text, with formulas); one or two are allowed in any
+    #: at most (a PDF's text layer, with formulas); one or two are allowed in any
     most_garbage: float = Field(default=0.05, ge=0, le=1)
     #: share of letters and digits among them and the other signs, without rules, leaders and brackets: honest ones have 0.9
     least_readable: float = Field(default=0.15, ge=0, le=1)
@@ -297,7 +297,7 @@ class Profile(Record):
 
 
 #: Retry step for engines without other parameters.
-_OWN_TEXT = RetryStep(
+_USE_TEXT_LAYER = RetryStep(
     after=(Reason.EMPTY, Reason.INVENTED, Reason.WRONG_SCRIPT, Reason.ENGINE_FAILED, Reason.ENGINE_DEADLINE),
     text_layer=True,
 )
@@ -309,7 +309,7 @@ RAPIDOCR = Profile(
     revision="rapidocr-3.10.0",
     # An A4 page has 214 dpi at 2500 pixels. The engine looks at larger pages in tiles.
     render=Render(long_side=2500, min_dpi=200, short_side=1250),
-    ladder=(_OWN_TEXT,),
+    ladder=(_USE_TEXT_LAYER,),
     # A page takes seconds on a CPU: short jobs spread a document over all cores and leave a short tail.
     pages_per_job=1,
     canary=Canary(words=("ferry", "nine")),
@@ -323,7 +323,7 @@ TESSERACT = Profile(
     revision="installed",
     language="eng",
     render=Render(long_side=2500),
-    ladder=(_OWN_TEXT,),
+    ladder=(_USE_TEXT_LAYER,),
     pages_per_job=1,
     canary=Canary(words=("ferry", "nine")),
     typical_seconds=1.5,

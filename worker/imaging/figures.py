@@ -1,4 +1,4 @@
-"""The pictures on a page: cut out of its image where the model says that they are, as JPEGs."""
+"""Cuts the pictures that a model found out of the page image, as JPEGs."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ if TYPE_CHECKING:
 
     Box = tuple[int, int, int, int]
 
-#: Pictures of one page. A model that repeats itself, or a hostile page, may tell of any number.
+#: The most pictures of a page. The output for a hostile page, or in a loop, may have any number.
 MAX_FIGURES = 40
-#: All of them together may cover the page this many times: pictures rarely overlap, and each costs time and space.
+#: The largest area of all pictures, in pages: pictures rarely overlap, and each takes time and space.
 MAX_COVER = 2.0
-#: Pixels that each side must have: what is smaller is an ornament, or a mistake.
+#: The fewest pixels of each side: a smaller figure is an ornament or an error.
 MIN_SIDE = 24
-#: Pixels of one picture; a larger one is scaled down. Of pure noise that is 9 MB, of print less than 2.
+#: The most pixels of a picture; a larger one is scaled down. With pure noise that is 9 MB, with print less than 2.
 MAX_PIXELS = 6_000_000
-#: JPEG, as pages are scans: of photographed and grey pages a PNG is four to six times as large and takes fifty times as
-#: long, of drawn ones it is as large and takes ten times as long (crops of a megapixel: 3 ms). Colours are not subsampled,
-#: so coloured lines and letters stay sharp.
+#: JPEG, because pages are scans: for photographed and grey pages a PNG is four to six times as large and takes fifty times as
+#: long; for drawn ones it is as large and takes ten times as long (crops of a megapixel: 3 ms). Colours are not subsampled,
+#: so that coloured lines and letters stay sharp.
 QUALITY = 90
 
 
 def cut(page: int, image: PageImage, blocks: tuple[Block, ...]) -> tuple[tuple[Block, ...], dict[str, bytes]]:
     """Return the blocks with the names of their pictures, and the pictures by name.
 
-    A figure that lies in several places becomes a block for each, the text with the first. One that is too small, or one
-    too many, stays a block without a picture. A name has the page, a number and a digest of the content, so that another
+    A figure with several boxes becomes a block for each, the first with the text. A figure that is too small, or beyond the
+    limits, stays a block without a picture. A name has the page, a number and a digest of the content, so that another
     attempt at the page, with other boxes, overwrites nothing. The same image and boxes give the same names and bytes.
     """
     found: list[Block] = []

@@ -1,4 +1,4 @@
-"""What is on a page image: how much of it is ink, and where."""
+"""Measures how much of a page image is ink, and where."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from worker.imaging.page_image import PageImage
 
-#: Side of the squares, in pixels, whose means are compared: averages a scanner's noise away and keeps a pen's stroke.
+#: Side of the squares, in pixels, whose means are compared: it averages a scanner's noise and keeps a pen's stroke.
 SQUARE = 4
 #: A square has ink when its grey differs from the paper's by this many times the page's own noise …
 _NOISES = 6.0
@@ -25,15 +25,15 @@ _MINIMUM = 3
 
 
 def is_blank(image: PageImage) -> bool:
-    """Say whether nothing is on the page. In doubt it is not: uneven light, a shadow or dust go to the engine."""
+    """Say whether the page is blank. In doubt it is not: the engine reads pages with uneven light, shadows or dust."""
     height, width = _whole(image)
     return bool(height and width) and not any(count >= _MINIMUM for _, _, count in _channels(image))
 
 
 def squares(image: PageImage, *, enough: float = math.inf) -> int:
-    """Return how many of the page's squares have ink, in the colour that shows the most of it.
+    """Return how many of the page's squares have ink, in the colour channel with the most ink.
 
-    No more colours are looked at once `enough` have. The measure is that of `is_blank`: a page smaller than a square has none.
+    Stops at the first channel with at least `enough`. The measure is that of `is_blank`: a page smaller than a square has none.
     """
     most = 0
     for _, _, count in _channels(image) if all(_whole(image)) else ():
@@ -50,7 +50,7 @@ def share(image: PageImage) -> float:
 
 
 def inked(image: PageImage) -> NDArray[np.bool_]:
-    """Return which squares have ink, shape (height // 4, width // 4), in the colour that shows the most of it.
+    """Return which squares have ink, shape (height // 4, width // 4), in the colour channel with the most ink.
 
     Pixels below or to the right of the last whole square are left out.
     """
@@ -73,7 +73,7 @@ def _channels(image: PageImage) -> Iterator[tuple[NDArray[np.uint16], NDArray[np
     """
     height, width = _whole(image)
     before: NDArray[np.uint16] | None = None
-    # Green first, as it is closest to brightness: most pages need no other. But red on black is not in it, nor cyan ink.
+    # Green first, because it is closest to brightness: it suffices for most pages. It does not show red on black, or cyan ink.
     for channel in (1, 0, 2):
         sums = _sums(image.pixels[: height * SQUARE, : width * SQUARE, channel])
         if before is None or not np.array_equal(sums, before):
@@ -83,7 +83,7 @@ def _channels(image: PageImage) -> Iterator[tuple[NDArray[np.uint16], NDArray[np
 
 def _sums(channel: NDArray[np.uint8]) -> NDArray[np.uint16]:
     """Return the sum of each square's pixels, at most 4080, row after row."""
-    # Four pixels beside each other are one number, whose bytes are added by twos: no byte runs over into the next.
+    # Four adjacent pixels are one number, whose bytes are added in pairs, so that no byte overflows into the next.
     fours = np.ascontiguousarray(channel).view(np.uint32)
     low = np.uint32(0x00FF00FF)
     pairs = (fours & low) + (fours >> np.uint32(8) & low)
@@ -94,18 +94,18 @@ def _sums(channel: NDArray[np.uint8]) -> NDArray[np.uint16]:
 
 def _ink_of(sums: NDArray[np.uint16]) -> tuple[NDArray[np.bool_], int]:
     """Return whether a sum is ink, for each sum up to the largest, and how many of the squares have ink."""
-    # There are few different sums: counted once, each is looked at once.
+    # There are few different sums, so each is examined once.
     counts = np.bincount(sums)
     greys = np.arange(len(counts), dtype=np.float32) / np.float32(SQUARE * SQUARE)
     distance = np.abs(greys - np.float32(_median(greys, counts)))
-    # The standard deviation, were it normal (median absolute deviation).
+    # The standard deviation of a normal distribution with this median absolute deviation.
     noise = 1.4826 * _median(distance, counts)
     has_ink: NDArray[np.bool_] = distance > min(max(_NOISES * noise, _FAINTEST), _PLAINEST)
     return has_ink, int(counts[has_ink].sum())
 
 
 def _median(values: NDArray[np.float32], counts: NDArray[np.intp]) -> float:
-    """Return the median of values that come so many times each."""
+    """Return the median of values with these frequencies."""
     order = np.argsort(values)
     upto = np.cumsum(counts[order])
     total = int(upto[-1])

@@ -1,4 +1,4 @@
-"""Marks on a page image: connected ink of a letter's size, and what stands beside it.
+"""Marks on a page image: connected ink of a letter's size, and whether it has neighbours.
 
 In print most letters have another of about their height beside them, and few have one right above or below. Of the marks on
 the corpus' pages of text 0.35 to 0.95 have a neighbour beside and at most 0.3 one below; in its pictures 0.2 have either.
@@ -15,7 +15,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: A page whose longer side has more pixels is looked at in half its size: noise is averaged away, and 5 points are 7 pixels.
+#: A page whose longer side has more pixels is searched at half its size: this averages noise, and 5 points are 7 pixels.
 _HALVED, _TOO_NARROW = 1400, 64
 #: Side of the surroundings, in pixels: some lines of print.
 _SURROUNDINGS = 61
@@ -27,13 +27,13 @@ _DEVIATIONS = 1.05
 _LOWEST, _HIGHEST, _LONGEST = 5, 170, 12
 #: Share of a mark's box that is ink: less is a frame or a curve.
 _FILLED = 0.1
-#: Where a neighbour is looked for: so far from the mark's end and so far down its side, in its heights.
+#: Where a neighbour is searched for: distances from the mark's end and down its side, in its heights.
 _GAPS, _LEVELS = (0.15, 0.3, 0.5, 0.75), (0.5, 0.8)
-#: The higher of two neighbours is at most so many times the lower, and they stand side by side for such a share of the lower.
+#: The higher of two neighbours is at most so many times as high as the lower, and they overlap by this share of the lower one.
 _HIGHER, _SHARED = 2.2, 0.6
-#: Marks in rows that say how high small letters are; of their heights this percentile.
+#: The fewest marks in rows from which the height of small letters is measured: this percentile of their heights.
 _FEWEST, _SMALL = 5, 25
-#: Where a mark's darkness is looked at, in shares of its box.
+#: The part of a mark's box in which its darkness is measured, in shares of the box.
 _PROBES_DOWN, _PROBES_ACROSS = (0.1, 0.3, 0.5, 0.7, 0.9), (0.05, 0.2, 0.35, 0.5, 0.65, 0.8, 0.95)
 
 _Stats = tuple["NDArray[np.int64]", "NDArray[np.int64]", "NDArray[np.int64]", "NDArray[np.int64]"]
@@ -63,13 +63,13 @@ class Marks:
 
     @property
     def letter_height(self) -> float:
-        """Height of the small letters in rows, upright or lying; 0 where there are hardly any."""
+        """Height of the small letters in rows, upright or rotated; 0 if there are hardly any."""
         sizes = np.where(self.beside, self.height, self.width)[self.beside | self.above]
         return float(np.percentile(sizes, _SMALL)) if len(sizes) >= _FEWEST else 0.0
 
 
 def find_marks(grey: NDArray[np.uint8]) -> Marks:
-    """Return the marks on a page in grey, dark on light, or light on dark over all of it. Takes 10 ms at 2500 pixels."""
+    """Return the marks on a grey page, dark on light, or light on dark on the whole page. Takes 10 ms at 2500 pixels."""
     small = grey
     if max(grey.shape) > _HALVED and min(grey.shape) > _TOO_NARROW:
         half = grey.shape[1] // 2, grey.shape[0] // 2

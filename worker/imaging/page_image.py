@@ -12,18 +12,18 @@ from ocrfleet.records.pages import PageWarning
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PageImage:
-    """A page as the engine sees it: upright, on white, RGB."""
+    """The page image for the engine: upright, on white, RGB."""
 
     #: uint8, shape (height, width, 3), C-contiguous
     pixels: NDArray[np.uint8]
     #: the page as displayed, in points (1/72 inch)
     width_pt: float
     height_pt: float
-    #: degrees, clockwise, by which the PDF page was turned to be displayed
+    #: degrees, clockwise, by which the PDF page was rotated for display
     rotation: int = 0
-    #: what is wrong with the file, although the page could be drawn
+    #: defects of the file with which the page could still be drawn
     warnings: tuple[PageWarning, ...] = ()
-    #: share of an image of the page that its file doesn't hold, 0 to 1
+    #: share of an image of the page that is missing in its file, 0 to 1
     missing: float = 0.0
 
     @property

@@ -1,8 +1,8 @@
-"""What on a page image looks like print: marks of a letter's size, and rows of them.
+"""Print detection: finds marks of a letter's size, and rows of them, on a page image.
 
-A page is looked at in one size, whatever it was rendered at. What is darker than its surroundings falls into connected marks;
-a row is what one comes to who goes from a mark to the next one beside it of about its height, again and again. Print has many
-rows one way and hardly any the other; pictures, textures and handwriting have few, and what they have by chance goes both ways.
+Each page is scaled to one size. Pixels that are darker than their surroundings form connected marks. A row is a sequence of
+marks, each next to one of about the same height. Print has many rows in one direction and hardly any in the other; pictures,
+textures and handwriting have few, by chance, in both directions.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: Pixels of the longer side that a page is looked at in: an A4 page's letters of 8 points are 5 pixels high, without ascenders.
+#: The longer side of the scaled page in pixels: an A4 page's letters of 8 points are 5 pixels high, without ascenders.
 LONG_SIDE = 1024
-#: A smaller image is enlarged by so much at most: what is not there doesn't come back.
+#: A smaller image is enlarged by at most this factor: more adds no detail.
 _ENLARGED = 2.0
 #: Side of the surroundings, in pixels, some two lines of print; ink is darker than their mean by so much, of 255.
 _SURROUNDINGS, _DARKER = 31, 14
@@ -26,19 +26,19 @@ _SURROUNDINGS, _DARKER = 31, 14
 _LOWEST, _HIGHEST, _NARROWEST, _LONGEST = 3, 40, 2, 12
 #: Share of a mark's box that is ink: less is a frame or a curve.
 _FILLED = 0.15
-#: Where the next mark of a row is looked for: at these distances from the mark's end, in heights.
+#: Where the next mark of a row is searched for: at these distances from the mark's end, in heights.
 _GAPS = (0.2, 0.4, 0.7, 1.0)
-#: The higher of two neighbours is at most so many times the lower (ascenders, capitals), and they stand side by side for at
-#: least such a share of the lower.
+#: The higher of two neighbours is at most so many times as high as the lower (ascenders, capitals), and they overlap by at least
+#: this share of the lower one.
 _HIGHER, _BESIDE = 2.2, 0.6
-#: Marks of a row, at least: five get into line by chance.
+#: The fewest marks of a row: five are in line by chance.
 _ROW = 6
-#: The rows' widest marks are at least so many times the narrowest: dots and dashes are mostly alike (those that run into each
-#: other are not), typewritten letters have 1.76.
+#: A row's widest marks are at least so many times as wide as its narrowest: dots and dashes are mostly alike (unless they touch),
+#: typewritten letters have 1.76.
 _UNLIKE = 1.7
-#: Doublings of the steps that are gone along a row: 256 marks.
+#: The number of doublings of the steps along a row: 256 marks.
 _DOUBLINGS = 8
-#: Strokes, row of pixels by row of pixels, and marks of a letter's size: more are a texture. A mark's number has 16 bits.
+#: The most strokes in all rows of pixels, and the most marks of a letter's size: more are a texture. A mark's number has 16 bits.
 _MOST_STROKES, _MOST_MARKS = 60_000, 15_000
 
 #: left, top, width and height of each mark
@@ -47,7 +47,7 @@ _Stats = tuple["NDArray[np.int64]", "NDArray[np.int64]", "NDArray[np.int64]", "N
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Marks that stand in a row."""
+    """A row of marks."""
 
     #: (x0, y0, x1, y1) in pixels of the page image
     box: tuple[float, float, float, float]
@@ -56,25 +56,25 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Printed:
-    """What looks like print."""
+    """The print on a page: letters and rows."""
 
-    #: letters that the marks can be, about: each mark is one, or as many as it is longer than wide
+    #: approximate number of letters: each mark is one, or as many as its ratio of length to height
     letters: float
-    #: in the direction that more marks stand in rows in, upright lines too
+    #: in the direction with more marks in rows, which may be vertical
     rows: tuple[Row, ...]
-    #: marks that stand in rows in the other direction
+    #: number of marks in rows of the other direction
     across: int
 
 
 def enlargement(height: int, width: int) -> float:
-    """Return by how much a page of so many pixels is enlarged to be looked at; below 1 it is made smaller."""
+    """Return the scale at which a page of this size in pixels is searched; below 1 it is reduced."""
     return min(LONG_SIDE / max(height, width), _ENLARGED)
 
 
 def printed(pixels: NDArray[np.uint8]) -> Printed:
-    """Return what looks like print on a page, shape (height, width, 3), RGB. Dark on light, or light on dark over all of it.
+    """Return the print on a page, shape (height, width, 3), RGB: dark on light, or light on dark on the whole page.
 
-    A texture has as many letters as strokes, and no rows.
+    For a texture, return the number of strokes as letters, and no rows.
     """
     grey = _in_one_size(pixels)
     if np.median(grey[::8, ::8]) < 128:  # noqa: PLR2004 - the middle
@@ -109,9 +109,9 @@ def printed(pixels: NDArray[np.uint8]) -> Printed:
 
 
 def _in_one_size(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return the page in grey, its longer side `LONG_SIDE` pixels, or as much as a small image gives."""
+    """Return the page in grey, its longer side `LONG_SIDE` pixels, or less for a small image."""
     grey = cast("NDArray[np.uint8]", cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))
-    # Halving is 40 times as fast as any other way of averaging; what is left to do is less than a half.
+    # Halving is 40 times as fast as other averaging; the remaining reduction is by less than a half.
     while max(grey.shape) >= 2 * LONG_SIDE and min(grey.shape) > 1:
         half = grey.shape[1] // 2, grey.shape[0] // 2
         grey = cast("NDArray[np.uint8]", cv2.resize(grey, half, interpolation=cv2.INTER_AREA))
@@ -130,7 +130,7 @@ def _rows(
     following[marks] = _neighbours(labels, stats, fits, marks)
     begins = fits.copy()
     begins[following[marks]] = False
-    # Each doubling goes twice as far: a row's marks, its last one, and its widest and narrowest are carried along.
+    # Each doubling covers twice the distance, and updates a row's number of marks, its last, widest and narrowest mark.
     count, last = fits.astype(np.int64), np.arange(len(left))
     widest, narrowest, ahead = width.copy(), width.copy(), following.copy()
     for _ in range(_DOUBLINGS):
@@ -138,7 +138,7 @@ def _rows(
         if not len(goes_on):
             break
         there = ahead[goes_on]
-        # All of what is there is read before any of it is written.
+        # All values are read before any is written.
         count[goes_on], last[goes_on], widest[goes_on], narrowest[goes_on], ahead[goes_on] = (
             count[goes_on] + count[there],
             last[there],
@@ -147,7 +147,7 @@ def _rows(
             ahead[there],
         )
     found = np.flatnonzero(begins & (count >= _ROW))
-    # Two may run into one, as an i and its dot: of those with the same end, only the longest is one.
+    # Two rows may have the same end, as an i and its dot do: only the longest is kept.
     found = found[np.argsort(-count[found], kind="stable")]
     found = found[np.unique(last[found], return_index=True)[1]]
     if not len(found) or np.quantile(widest[found], 0.9) < _UNLIKE * np.quantile(narrowest[found], 0.1):
@@ -163,7 +163,7 @@ def _rows(
 def _neighbours(
     labels: NDArray[np.uint16], stats: _Stats, fits: NDArray[np.bool_], marks: NDArray[np.intp]
 ) -> NDArray[np.int64]:
-    """Return which mark is the next one to the right of each; 0 where there is none like it."""
+    """Return the next similar mark to the right of each mark; 0 without one."""
     left, top, width, height = stats
     heights, tops = height[marks], top[marks]
     right, middle, bottoms = (left + width)[marks], tops + heights // 2, tops + heights
@@ -173,7 +173,7 @@ def _neighbours(
         there = labels[middle, x].astype(np.int64)
         lower, higher = np.minimum(height[there], heights), np.maximum(height[there], heights)
         beside = np.minimum(top[there] + height[there], bottoms) - np.maximum(top[there], tops)
-        # Only to the right: a row never comes back to itself.
+        # Only to the right: a row never returns to itself.
         next_one = fits[there] & (left[there] + width[there] > right) & (left[there] > left[marks])
         next_one &= (found == 0) & (higher <= _HIGHER * lower) & (beside >= _BESIDE * lower)
         found[next_one] = there[next_one]

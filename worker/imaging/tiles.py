@@ -1,4 +1,4 @@
-"""Large images are looked at in tiles that overlap, and lines that run over an edge are put together again."""
+"""Divides large images into overlapping tiles, and joins the lines that cross an edge."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 Box = tuple[int, int, int, int]
 
-#: Two boxes are of the same line where they share so much of the lower one's height: an edge may cut a line in half.
+#: Two boxes belong to the same line if they overlap by this share of the smaller height: an edge may cut a line in half.
 _SHARED = 0.6
 
 
@@ -44,7 +44,7 @@ def stitched(found: list[NDArray[np.float64]]) -> NDArray[np.float64]:
         return np.empty((0, 4, 2))
     tile = np.repeat(np.arange(len(found)), [len(quads) for quads in found])
     boxes = np.array([(*quad.min(axis=0), *quad.max(axis=0)) for quad in lines])
-    # Each line is joined to those of earlier tiles that are the same; what was joined to another is gone.
+    # Each line is joined with the same lines of earlier tiles, which are then removed.
     gone = np.zeros(len(lines), np.bool_)
     for number in range(len(lines)):
         box = boxes[number]
@@ -73,7 +73,7 @@ def _same(a: NDArray[np.float64], b: NDArray[np.float64]) -> bool:
 
 
 def _edges(quad: NDArray[np.float64], x: float) -> tuple[float, float]:
-    """Return where a vertical at `x` cuts a line's upper and lower edge."""
+    """Return the points of a line's upper and lower edge at `x`."""
     ordered = quad[np.argsort(quad[:, 0], kind="stable")]
     left, right = np.sort(ordered[:2, 1]), np.sort(ordered[2:, 1])
     width = max(ordered[2:, 0].mean() - ordered[:2, 0].mean(), 1e-6)

@@ -1,4 +1,4 @@
-"""Ink outside of the lines that were found: where to look again, as a detector overlooks words on a nearly empty page."""
+"""Finds ink outside of the detected lines, for a second pass: the detector misses words on a nearly empty page."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from worker.imaging.marks import Marks
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: What sticks out of a line's box is the line's, so far above and below and at its ends, in heights of the line.
+#: Ink outside of a line's box belongs to the line within these distances above and below and at its ends, in line heights.
 _AROUND, _ENDS = 0.25, 0.4
-#: Ink that is so much fainter than that of the lines is dirt, or shines through: of the corpus' it has up to 0.35.
+#: Ink with less than this share of the lines' contrast is dirt or shows through the paper: in the corpus, such ink has up to 0.35.
 _FAINT = 0.4
-#: Marks in lines that tell how dark the text is.
+#: The fewest marks in lines from which the darkness of the text is measured.
 _FEWEST = 20
-#: Marks belong together so far apart, in heights.
+#: The largest distances between marks of one patch, in heights.
 _ACROSS, _DOWN, _FARTHEST = 1.0, 0.35, 200
-#: Patches are found in an image that is so much smaller.
+#: Patches are found in an image reduced by this factor.
 _SMALLER = 4
-#: A patch of so many marks whose share with a neighbour is below is a picture.
+#: A patch of at least so many marks, of which a smaller share than this has a neighbour, is a picture.
 _MANY, _IN_ROWS, _UNLIKE = 12, 0.3, 1.5
-#: Of a page on which nothing was read: contrast of marks that count, of 255; share of their heights that is in rows.
+#: On a page without any text: the smallest contrast of a mark, of 255, and the smallest share of the marks' heights in rows.
 _PLAIN, _MOSTLY = 40, 0.5
-#: More marks than a few words have are dots where the wide ones are not so many times as wide as the narrow ones, or where they
-#: are lower, in pixels.
+#: More marks than those of a few words are dots if the widest are less than so many times as wide as the narrowest, or if they
+#: are lower than this, in pixels.
 _WORDS, _UNLIKE_WIDTHS, _TELLING = 12, 1.2, 7.0
-#: More marks are a texture.
+#: The most marks on a page; more are a texture.
 _MOST = 8000
 
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """Marks that stand together, in pixels of the page image."""
+    """A group of neighbouring marks, in pixels of the page image."""
 
     box: tuple[float, float, float, float]
     marks: int
     #: of its higher marks
     height: float
-    #: stands in rows, as print does
+    #: forms rows, like print
     in_rows: bool
 
     @property
@@ -52,7 +52,7 @@ class Patch:
 
 
 def unread(marks: Marks, quads: NDArray[np.float64]) -> Marks:
-    """Return the marks outside of all lines that are as dark as those in them; `quads` has shape (n, 4, 2)."""
+    """Return the marks outside of all lines that are about as dark as those in lines; `quads` has shape (n, 4, 2)."""
     x, y = marks.left + marks.width / 2, marks.top + marks.height / 2
     inside = np.zeros(len(marks), np.bool_)
     for quad in quads:
@@ -73,7 +73,7 @@ def unread(marks: Marks, quads: NDArray[np.float64]) -> Marks:
 
 
 def patches(marks: Marks, shape: tuple[int, ...]) -> list[Patch]:
-    """Return where marks stand together on a page of `shape` (height, width)."""
+    """Return the groups of neighbouring marks on a page of `shape` (height, width)."""
     if not 0 < len(marks) <= _MOST:
         return []
     size = np.minimum(np.maximum(marks.height, np.minimum(marks.width, 3 * marks.height) / 2), _FARTHEST)
@@ -99,13 +99,13 @@ def _patch(marks: Marks) -> Patch:
 
 
 def print_marks(marks: Marks, shape: tuple[int, ...]) -> int:
-    """Return how many marks stand in rows, as print does, on a page where most marks do; 0 on others.
+    """Return how many marks are in rows, if most marks of the page are; 0 otherwise.
 
-    Dirt, pictures, hatching and noise have few marks in rows among many; what shines through is too faint to count.
+    Dirt, pictures, hatching and noise have few marks in rows; ink that shows through the paper is too faint.
     """
     plain = marks.only(marks.contrast >= _PLAIN)
     rows = [patch for patch in patches(plain, shape) if patch.in_rows]
-    # By their heights: specks are many, and low.
+    # Weighted by height: specks are many, and low.
     share = sum(patch.marks * patch.height for patch in rows) / max(float(plain.height.sum()), 1.0)
     if share < _MOSTLY or (len(plain) > _WORDS and _looks_like_dots(plain)):
         return 0

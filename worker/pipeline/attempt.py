@@ -30,8 +30,8 @@ from worker.parsers import Parsed, parse
 from worker.pipeline.admission import Admission
 from worker.pipeline.errors import DrainingError, RoutedError, StepSkippedError, SupersededError
 from worker.pipeline.images import PageImages
-from worker.pipeline.own_text import own_text
 from worker.pipeline.run_record import RunningAttempt
+from worker.pipeline.text_layer import from_text_layer
 from worker.pipeline.utilisation import Utilisation
 from worker.pipeline.verdict import Rejection, judge
 
@@ -156,7 +156,7 @@ class Attempts:
         if await in_thread(ink.is_blank, image):
             return result(**_status(incomplete), blank=incomplete is None)
         if step.text_layer is not TextLayer.IGNORE:
-            own = await in_thread(own_text, rendered.words, image, step)
+            own = await in_thread(from_text_layer, rendered.words, image, step)
             if own is not None:
                 parsed = Parsed(text=own.page.text, blocks=own.page.blocks)
                 return result(

@@ -1,4 +1,4 @@
-"""Page images: opens the source of a page and renders it, with the PDF's own text where that is wanted."""
+"""Page images: opens the source of a page and renders it, with the PDF's text layer where that is wanted."""
 
 from __future__ import annotations
 

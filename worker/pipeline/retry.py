@@ -47,7 +47,7 @@ class Step:
     rung: int
     #: the profile, changed by the retry step
     profile: Profile
-    #: whether the PDF's own text is used in this attempt
+    #: whether the PDF's text layer is used in this attempt
     text_layer: TextLayer
 
     @property

@@ -136,7 +136,7 @@ def _is_symbol(character: str) -> bool:
 
 
 def check_script(text: str, judgement: Judgement) -> Rejection | None:
-    """Return why the letters of a PDF's own text are rejected; None when they are in the scripts of the page."""
+    """Return why the letters of a PDF's text layer are rejected; None when they are in the scripts of the page."""
     return _check_script(_MARKUP.sub(" ", text), judgement)
 
 

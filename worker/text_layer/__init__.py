@@ -1,1 +1,1 @@
-"""The text that a PDF page has already: extract it, and decide whether to trust it."""
+"""The text layer of PDF pages: extraction, and the decision whether it is trustworthy."""

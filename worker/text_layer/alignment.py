@@ -1,4 +1,4 @@
-"""Whether a text layer and the ink of its page belong together."""
+"""Measures how well a text layer matches the ink of its page."""
 
 from __future__ import annotations
 
@@ -18,60 +18,60 @@ if TYPE_CHECKING:
     from worker.imaging.page_image import PageImage
     from worker.text_layer.words import Box, TextLayerWords
 
-# Sizes below are in heights of a word's box, the layer's median: the box is as high as the font, a small letter half that.
+# Sizes below are in heights of a word's box, the layer's median: the box is as high as the font, a small letter half as high.
 
-#: Ink that is higher is no print: a picture, a frame, a curve.
+#: Higher ink is no print: a picture, a frame, a curve.
 _PRINT_HEIGHT = 2.0
 #: Ink lower than the one and wider than the other is a rule.
 _RULE_HEIGHT, _RULE_WIDTH = 0.3, 3.0
-#: Where pictures cover more than this share of a page, it is a scan: all its ink should be text.
+#: If pictures cover more than this share of a page, it is a scan: all its ink should be text.
 _SCAN = 0.5
-#: Areas of all words' boxes and of all lines', in pages: more can't be looked at one by one in a bounded time. A page full of
-#: small print has 0.5 of both.
+#: The largest areas of all words' boxes and of all lines', in pages: more can't be measured one by one in bounded time. A page
+#: full of small print has 0.5 of both.
 _MOST_AREA = 4.0
-#: The same of pictures: more of them are told for a scan without looking, as one is that was cut into strips.
+#: The same for pictures: with more, the page counts as a scan that was cut into strips.
 _MOST_PICTURES = 20.0
-#: The strip of a line that most of its ink is in, as parts of its box: from above the small letters to the base line.
+#: The strip of a line with most of its ink, as shares of its box: from above the small letters to the baseline.
 _STRIP = 0.25, 0.75
-#: A word of so many letters and digits, of which so many pixels can be looked at in the middle, can't be seen where all
-#: of these but a speck are within such a distance of one level of 255.
+#: A word of at least so many letters and digits, with at least so many pixels in the middle of its box, is invisible if all of
+#: these but a speck are within this distance of one level, of 255.
 _FEWEST_LETTERS, _FEWEST_PIXELS, _SPECKS, _ONE_COLOUR = 2, 12, 0.02, 24
-#: Letters, or a word, in a picture: their height, their width in heights, how far from the others' height it is, as a share of that, and the
-#: share of the picture's ink that such pieces are.
+#: Letters, or a word, in a picture: their height, their width in heights, the deviation from the others' height as a share of it,
+#: and the share of the picture's ink in such pieces.
 _LOWEST, _HIGHEST, _WIDEST, _ALIKE, _MOSTLY = 0.4, 6.0, 40.0, 0.4, 0.5
-#: How far beside a word that is alone on its line it should be white: a space is about that wide.
+#: The width that should be white beside a word that is alone on its line: about that of a space.
 _BESIDE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
 class Alignment:
-    """How the words of a layer lie over a page's ink."""
+    """Measures of how the words of a layer match a page's ink."""
 
     #: words that have ink under them, by their width, 0..1
     on_ink: float
     #: print-like ink that has words over it, 0..1
     covered: float
-    #: how dark it is between words, in parts of how dark words are: near 0 for white gaps, about 1 where words lie anywhere
+    #: darkness between words relative to that of words: near 0 for white gaps, about 1 for words in arbitrary places
     gaps: float
-    #: area of all words over the area that they cover together: 1, or 2 where each word is there twice
+    #: area of all words relative to the area that they cover together: 1, or 2 if each word is there twice
     piled: float
     #: pictures cover most of the page
     scan: bool
-    #: words under something of one colour that isn't the paper's, as a black box: nobody sees them
+    #: words hidden by an area of one colour that isn't the paper's, such as a black box
     covered_words: int
-    #: what the ink in pictures may be, where the layer has no words
+    #: letters that the ink in pictures may be, where the layer has no words
     letters_in_pictures: int
 
 
 def crowded(layer: TextLayerWords) -> bool:
-    """Tell whether words lie upon each other in such numbers that `overlay` would take too long."""
+    """Say whether so many words overlap that `overlay` would take too long."""
     boxes = np.array([word.box for word in layer.words], dtype=np.float64).reshape(-1, 4)
     lines = np.array([line for line, _, _ in _lines(layer, boxes)], dtype=np.float64).reshape(-1, 4)
     return max(_area(boxes), _area(lines)) > _MOST_AREA * layer.width_pt * layer.height_pt
 
 
 def overlay(layer: TextLayerWords, image: PageImage) -> Alignment:
-    """Measure how a layer, which has words and is not crowded, lies over the page image."""
+    """Compare a layer, which has words and is not crowded, with the page image."""
     scale = np.array([image.width / layer.width_pt, image.height / layer.height_pt] * 2)
     boxes = np.array([word.box for word in layer.words], dtype=np.float64) * scale
     inked = ink.inked(image)
@@ -96,7 +96,7 @@ def overlay(layer: TextLayerWords, image: PageImage) -> Alignment:
 
 
 def unseen(layer: TextLayerWords, image: PageImage) -> NDArray[np.bool_]:
-    """Return which words can't be seen on the page image: where each stands, there is one colour."""
+    """Return which words are invisible on the page image: their boxes have a single colour."""
     scale = np.array([image.width / layer.width_pt, image.height / layer.height_pt] * 2)
     boxes = np.array([word.box for word in layer.words], dtype=np.float64).reshape(-1, 4) * scale
     return _hides(layer, boxes, image.pixels[:, :, 1])[0]
@@ -105,7 +105,7 @@ def unseen(layer: TextLayerWords, image: PageImage) -> NDArray[np.bool_]:
 def _hides(
     layer: TextLayerWords, boxes: NDArray[np.float64], grey: NDArray[np.uint8]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return which words have one colour where they stand, and which of these another colour than the paper."""
+    """Return which words have boxes of a single colour, and which of these another colour than the paper."""
     paper = float(np.median(grey[::8, ::8]))
     flat, covered = np.zeros(len(boxes), np.bool_), np.zeros(len(boxes), np.bool_)
     for number, (word, (x0, y0, x1, y1)) in enumerate(zip(layer.words, boxes.tolist(), strict=True)):
@@ -124,7 +124,7 @@ def _hides(
 def _letters_in_pictures(
     pictures: Sequence[Box], squares: NDArray[np.intp], inked: NDArray[np.bool_], scale: NDArray[np.float64]
 ) -> int:
-    """Return how many letters the ink in pictures may be, where no word of the layer is; 0 where most of it is something else."""
+    """Return how many letters the ink in pictures outside of the layer's words may be; 0 if most of it is something else."""
     if not pictures or not inked.size:
         return 0
     there = np.zeros(inked.shape, dtype=np.bool_)
@@ -142,7 +142,7 @@ def _letters_in_pictures(
     alike = fits & (np.abs(height - np.median(height[fits])) <= _ALIKE * np.median(height[fits]))
     if area[alike].sum() < _MOSTLY * area.sum():
         return 0
-    # Letters run into each other at this size: a piece is as many as it is longer than high.
+    # Letters touch at this size: a piece counts as its ratio of width to height.
     return round(float(np.maximum(width[alike] / height[alike], 1.0).sum()))
 
 
@@ -167,7 +167,7 @@ def _has_ink(squares: NDArray[np.intp], inked: NDArray[np.bool_]) -> NDArray[np.
 
 
 def _covered(squares: NDArray[np.intp], inked: NDArray[np.bool_], *, scan: bool) -> float:
-    """Return the share of print-like ink that words lie over: of all ink, on a scan."""
+    """Return the share of print-like ink that has words over it; on a scan, of all ink."""
     over = np.zeros(inked.shape, dtype=np.bool_)
     for x0, y0, x1, y1 in squares.tolist():
         over[y0:y1, x0:x1] = True
@@ -201,13 +201,14 @@ def _print_like(inked: NDArray[np.bool_], *, unit: float) -> int:
 
 
 def _gaps(layer: TextLayerWords, boxes: NDArray[np.float64], grey: NDArray[np.uint8], over: NDArray[np.bool_]) -> float:
-    """Return how dark it is between the words of a line, or beside a single one, in parts of how dark the words are.
+    """Return the darkness between the words of a line, or beside a single one, relative to that of the words.
 
-    `over` tells which pixels of `grey` are a word's. A layer of another page, or one that is not in its place, may cover as much ink, but words end where others do.
+    `over` marks the pixels of `grey` that are in words. The layer of another page, or a displaced one, may cover as much ink,
+    but its words end in other places.
     """
     dark, wide = np.zeros(2), np.zeros(2)  # in gaps, in words: sums over lines of pixels across the text
     for line, sideways, parted in _lines(layer, boxes):
-        # Text that runs up or down is looked at as if the page were mirrored: white stays where it is.
+        # Text that runs up or down is measured as if the page were mirrored: gaps stay in place.
         looked_at = (grey.T, over.T) if sideways else (grey, over)
         box = line[[1, 0, 3, 2]] if sideways else line
         where = _strip(box, beside=0.0 if parted else _BESIDE)
@@ -226,7 +227,7 @@ def _gaps(layer: TextLayerWords, boxes: NDArray[np.float64], grey: NDArray[np.ui
 
 
 def _strip(line: NDArray[np.float64], *, beside: float) -> tuple[slice, slice]:
-    """Return the part of the page image that most of a line's ink is in, and `beside` of its height to left and right."""
+    """Return the part of the page image with most of a line's ink, and `beside` times its height to the left and right."""
     x0, y0, x1, y1 = line.tolist()
     height = y1 - y0
     first, last = (round(y0 + height * part) for part in _STRIP)

@@ -1,4 +1,4 @@
-"""Take a PDF page's own text out of it: part of the sandboxed program, worker/rendering/rasterise.py."""
+"""Extracts the text layer of a PDF page. Part of the sandboxed program, worker/rendering/rasterise.py."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ocrfleet.sandbox.sandbox import MAX_MESSAGE
 if TYPE_CHECKING:
     from ocrfleet.sandbox.pdf import PdfDocument
 
-#: Room for words in an answer, in bytes of JSON: pictures have the rest. A page of a newspaper takes half of it.
+#: The most bytes of JSON for the words in a response; pictures have the rest. A newspaper page takes half of it.
 _ROOM = MAX_MESSAGE * 7 // 8
-#: Pictures whose places are told, those drawn first: some scanners cut a page into strips, none into so many.
+#: The most pictures whose boxes are returned, the first ones drawn: some scanners cut a page into strips, none into so many.
 _MOST_PICTURES = 1000
 #: Decimals of a point: a hundredth is a thirtieth of a pixel at 300 dpi.
 _DECIMALS = 2
@@ -24,9 +24,9 @@ _BOLD = 16
 
 
 def extract(document: PdfDocument, index: int) -> dict[str, Any]:
-    """Return what worker/text_layer/words.py makes a Layer of, at most MAX_MESSAGE bytes of JSON. Raises PermanentError.
+    """Return the layer for worker/text_layer/words.py, at most MAX_MESSAGE bytes of JSON. Raises PermanentError.
 
-    Ligatures come as letters; a character that the font maps to nothing is U+FFFD; what lies beside the page is left out.
+    Ligatures become letters; a character without a Unicode mapping becomes U+FFFD; words outside of the page are left out.
     """
     pymupdf = mupdf()
     page = document.page(index)
@@ -35,7 +35,7 @@ def extract(document: PdfDocument, index: int) -> dict[str, Any]:
         width, height = page.rect.width, page.rect.height
         if not (0 < width < math.inf and 0 < height < math.inf):
             raise PermanentError(Reason.UNREADABLE, "the page has no size: its page box is damaged; export it again")
-        # No flags: they keep ligatures and pictures, join hyphenated words, and take a glyph's number for a character.
+        # No flags: they keep ligatures and pictures, join hyphenated words, and use a glyph's number as a character.
         textpage = page.get_textpage(flags=0)
         found = textpage.extractWORDS()
         spans = _spans(textpage)
@@ -61,7 +61,7 @@ def extract(document: PdfDocument, index: int) -> dict[str, Any]:
 
 
 def _spans(textpage: Any) -> dict[tuple[int, int], list[dict[str, Any]]]:
-    """Return the stretches of one font of each line, by the numbers of its block and, in that, of the line."""
+    """Return the spans of each line, by the number of its block and the number of the line in it."""
     return {
         (block["number"], number): line["spans"]
         for block in textpage.extractDICT()["blocks"]
@@ -70,7 +70,7 @@ def _spans(textpage: Any) -> dict[tuple[int, int], list[dict[str, Any]]]:
 
 
 def _font(spans: list[dict[str, Any]], box: list[float]) -> tuple[float, bool]:
-    """Return the size, in points, and the weight of the font that a word is set in; 0 where it can't be told."""
+    """Return the size, in points, and the weight of a word's font; 0 if it is unknown."""
     x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
     for span in spans:
         left, top, right, bottom = span["bbox"]
@@ -82,7 +82,7 @@ def _font(spans: list[dict[str, Any]], box: list[float]) -> tuple[float, bool]:
 
 
 def _on_page(box: Any, width: float, height: float) -> list[float] | None:
-    """Return the part of a box (pymupdf.Rect) that lies on the page; None where there is none."""
+    """Return the part of a box (pymupdf.Rect) that is on the page; None without one."""
     if not all(math.isfinite(number) for number in box):
         return None
     x0, y0, x1, y1 = max(0.0, box.x0), max(0.0, box.y0), min(width, box.x1), min(height, box.y1)

@@ -1,6 +1,6 @@
-"""The text that a PDF page has already: whether it can be trusted, and the lines that it is made of.
+"""Decides whether the text layer of a PDF page is trustworthy, and makes lines of it.
 
-In doubt it is not: such a page is read, which costs no more than time. The numbers come from bench/text_layers.py.
+In doubt it is not: such a page is recognised, which only costs time. The numbers come from bench/text_layers.py.
 """
 
 from __future__ import annotations
@@ -26,52 +26,55 @@ if TYPE_CHECKING:
 
 __all__ = ["PrintedLine", "TextLayerWords", "distrust", "printed_lines", "reading"]
 
-#: Share of a layer's characters that may be mapped to nothing: TeX's pieces of large brackets are, and 106 of 117 pages of
-#: mathematics have fewer.
+#: The largest share of a layer's characters without a Unicode mapping: TeX's parts of large brackets have none, and 106 of 117
+#: pages of mathematics have fewer.
 MOST_UNMAPPED = 0.02
-#: Share of its letters that may be in scripts without spaces, whose words can't be told.
+#: The largest share of its letters in scripts without spaces, whose words can't be separated.
 MOST_UNSPACED = 0.05
-#: Different common words, of one language, that there must be on a page at least, …
+#: A page has at least so many different common words of one language, …
 FEWEST_KNOWN = 3
 #: … and their share of all different words. Real text has 0.10 to 0.50 (Latin 0.05 to 0.09), shifted text 0.03 at most.
 LEAST_KNOWN = 0.05
-#: Words that may follow each other without a common one, as where only one of the page's fonts is mapped wrongly: in right
-#: layers 22 at most, but for Latin and lists of names, which have up to 53.
+#: The most words in succession without a common one; more mean that one of the page's fonts is mapped wrongly. Right layers have
+#: at most 22; Latin and lists of names have up to 53.
 LONGEST_UNKNOWN = 60
-#: Share of the common words that have one letter wrong, on a scan, where the layer is the work of another OCR engine. Right
-#: texts have 0.05 to 0.2, as some words only look like others; with a tenth of the letters wrong they have 0.25 to 0.4.
+#: The largest share of common words with one wrong letter, on a scan, whose layer was written by another OCR engine. Right texts
+#: have 0.05 to 0.2, because some words resemble others; with a tenth of the letters wrong they have 0.25 to 0.4.
 MOST_MISSPELT_ON_SCAN = 0.25
-#: Share of the words, by width, that have ink under them: right layers have 1.00, other pages' mostly less than 0.9.
+#: The smallest share of the words, by width, that have ink under them: right layers have 1.00, those of other pages mostly less
+#: than 0.9.
 LEAST_ON_INK = 0.95
-#: Share of the print-like ink that has words over it: right ones have 0.87 and more, but for pages full of figures.
+#: The smallest share of the print-like ink that has words over it: right layers have at least 0.87, except on pages full of
+#: figures.
 LEAST_COVERED = 0.85
-#: Letters in pictures without words over them that a stamp has at least. A signature may have as many: such a page is read.
+#: The fewest letters of a stamp in a picture without words over it. A signature may have as many: such a page is recognised.
 FEWEST_IN_PICTURES = 3
-#: How dark gaps are beside words: right layers have 0.0 to 0.1, up to 0.4 on page images of 1,024 pixels; wrong ones 0.5 to 2.
+#: The largest darkness of gaps relative to words: right layers have 0.0 to 0.1, up to 0.4 on page images of 1,024 pixels; wrong
+#: ones 0.5 to 2.
 DARKEST_GAPS = 0.45
-#: Area of the words' boxes over the area that they cover: right layers have 1.05 at most, a page that was read by an OCR engine
-#: although it had text has 2.
+#: The largest area of the words' boxes relative to the area that they cover: right layers have at most 1.05; a page with text
+#: that an OCR engine has processed again has 2.
 MOST_PILED = 1.3
 
-_PILED = "the words of the page's own text lie upon each other, as if it were there twice"
-#: Categories of characters that stand for nothing a reader sees: control, private use, unassigned, half a pair.
+_PILED = "the words of the text layer overlap each other, as if the layer were there twice"
+#: Categories of invisible characters: control, private use, unassigned, surrogate.
 _NO_CHARACTER = frozenset({"Cc", "Co", "Cn", "Cs"})
 _UNMAPPED = "\N{REPLACEMENT CHARACTER}"
-#: Two lines are in one row when they share this much of the lower one's height.
+#: Two lines are in one row if they overlap by this share of the smaller height.
 _SHARED = 0.5
-#: White between two pieces of a row, in heights of a word's box: no justified line has such spaces.
+#: The smallest gap between two pieces of a row, in heights of a word's box: no justified line has such spaces.
 _PIECE = 1.5
 
 
 class PrintedLine(NamedTuple):
-    """A line of the page's own text."""
+    """A line of the text layer."""
 
     line: Line
-    #: which lines stand in one block, as MuPDF sees it: equal numbers
+    #: number of MuPDF's block that the line is in
     paragraph: int
-    #: whether it stands in one row with the line before
+    #: whether it is in the same row as the line before
     beside: bool
-    #: of most of its words' fonts, in points; 0 where it is not known
+    #: median font size of its words, in points; 0 if unknown
     size: float
     bold: bool
     #: in pixels of the page image
@@ -79,11 +82,11 @@ class PrintedLine(NamedTuple):
 
 
 def distrust(layer: TextLayerWords, image: PageImage) -> str | None:
-    """Say why the layer is not to be trusted as the text of its page, shown on `image`; None when it is."""
+    """Return why the layer is not trustworthy as the text of the page on `image`; None if it is."""
     if not layer.words:
-        return "the page has no text of its own"
+        return "the page has no text layer"
     if not layer.whole:
-        return "the page's own text is damaged, or there is far too much of it"
+        return "the text layer is damaged or far too large"
     texts = [word.text for word in layer.words]
     words = words_in(texts)
     why = _why_no_words(texts, words)
@@ -94,17 +97,17 @@ def distrust(layer: TextLayerWords, image: PageImage) -> str | None:
     lies = overlay(layer, image)
     why = _why_elsewhere(lies) or _why_not_what_is_seen(lies)
     if why is None and lies.scan and (share := misspelt(words)) > MOST_MISSPELT_ON_SCAN:
-        return f"{share:.0%} of the common words of the page's own text have a letter wrong"
+        return f"{share:.0%} of the common words of the text layer have a letter wrong"
     return why
 
 
 def printed_lines(layer: TextLayerWords, image: PageImage) -> list[PrintedLine]:
-    """Return the lines of the page's text, in pixels of the page image, with the fonts that they are set in.
+    """Return the lines of the layer, with boxes in pixels of the page image, and with their fonts.
 
-    Words that nobody sees on the page are left out.
+    Words that are invisible on the page are left out.
 
-    The order is MuPDF's: on the truths of bench/text_layers.py that of worker/engines/layout/reading_order.py has more
-    errors. Pieces of a row, as a table's cells, are lines that follow each other.
+    The order is MuPDF's: on the ground truth of bench/text_layers.py that of worker/engines/layout/reading_order.py has more
+    errors. Pieces of a row, such as a table's cells, are lines that follow each other.
     """
     across, down = image.width / layer.width_pt, image.height / layer.height_pt
     lines: list[PrintedLine] = []
@@ -152,15 +155,15 @@ def _why_no_words(texts: Sequence[str], words: Sequence[str]) -> str | None:
         character == _UNMAPPED or unicodedata.category(character) in _NO_CHARACTER for character in characters
     )
     if unmapped > MOST_UNMAPPED * len(characters):
-        return f"{unmapped} of the {len(characters)} characters of the page's own text are mapped to nothing"
+        return f"{unmapped} of the {len(characters)} characters of the text layer have no Unicode mapping"
     if unspaced(characters) > MOST_UNSPACED:
-        return "the page's own text is in a script without spaces, whose words can't be told"
+        return "the text layer is in a script without spaces, whose words can't be checked"
     common, distinct = known(words), len(set(words))
     if common < max(FEWEST_KNOWN, LEAST_KNOWN * distinct):
-        return f"of the {distinct} different words of the page's own text, no language knows more than {common}"
+        return f"of the {distinct} different words of the text layer, at most {common} are common words of one language"
     run = longest_unknown(words)
     if run > LONGEST_UNKNOWN:
-        return f"{run} words of the page's own text follow each other, and its language knows none of them"
+        return f"{run} words of the text layer follow each other without a common word of its language"
     return None
 
 
@@ -168,17 +171,17 @@ def _why_elsewhere(lies: Alignment) -> str | None:
     if lies.piled > MOST_PILED:
         return _PILED
     if lies.on_ink < LEAST_ON_INK:
-        return f"{1 - lies.on_ink:.0%} of the page's own text lies where no ink is"
+        return f"{1 - lies.on_ink:.0%} of the text layer is where the page has no ink"
     if lies.covered < LEAST_COVERED:
-        return f"{1 - lies.covered:.0%} of what looks like print is not in the page's own text"
+        return f"{1 - lies.covered:.0%} of the print on the page is not in the text layer"
     if lies.gaps > DARKEST_GAPS:
-        return "the words of the page's own text end elsewhere than those that are seen"
+        return "the words of the text layer end elsewhere than the words on the page"
     return None
 
 
 def _why_not_what_is_seen(lies: Alignment) -> str | None:
     if lies.covered_words:
-        return f"{lies.covered_words} words of the page's own text are covered: nobody sees them"
+        return f"{lies.covered_words} words of the text layer are covered and can't be seen on the page"
     if lies.letters_in_pictures >= FEWEST_IN_PICTURES:
         return f"a picture on the page seems to have {lies.letters_in_pictures} letters that the text lacks"
     return None
@@ -195,7 +198,7 @@ def _blocks(words: Sequence[LayerWord]) -> Iterator[list[tuple[str, Box, list[La
 
 
 def _pieces(line: list[LayerWord]) -> list[list[LayerWord]]:
-    """Part a line where it is white for long: between the cells of a table, or a running head and its number."""
+    """Split a line at wide gaps: between the cells of a table, or between a running head and its number."""
     pieces = [line[:1]]
     for before, word in pairwise(line):
         x0, y0, x1, y1 = before.box
@@ -208,7 +211,7 @@ def _pieces(line: list[LayerWord]) -> list[list[LayerWord]]:
 
 
 def _seen(text: str) -> str:
-    """Return the text without characters that stand for nothing; those of private use may stand for something."""
+    """Return the text without invisible characters; those of private use may be visible."""
     return "".join(c for c in text if unicodedata.category(c) not in ("Cc", "Cn", "Cs"))
 
 
@@ -228,7 +231,7 @@ def _around(words: Sequence[LayerWord]) -> Box:
 
 
 def _in_one_row(before: Box, box: Box) -> bool:
-    """Tell whether two lines stand beside each other, in reading direction or against it."""
+    """Say whether two lines are beside each other, in reading direction or against it."""
     shared = min(before[3], box[3]) - max(before[1], box[1])
     apart = before[2] <= box[0] or box[2] <= before[0]
     return apart and shared > _SHARED * min(before[3] - before[1], box[3] - box[1])

@@ -1,7 +1,7 @@
-"""Whether words are words, in a language that nobody named: by the small words that every language is full of.
+"""Checks whether words belong to a language, which is not known in advance, by the language's common short words.
 
-A layer whose characters are mapped wrongly (each letter is another) has as many words as a right one, and none of these; one
-that was read badly has many that are nearly such words. The lists are those of the stopwordsiso library, for 57 languages.
+A layer with wrongly mapped characters (each letter is another one) has as many words as a right one, but none of these; a layer
+of bad OCR has many words that differ from them by a letter. The lists are those of the stopwordsiso library, for 57 languages.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from itertools import groupby
 
 import stopwordsiso
 
-#: Shorter words prove nothing: most pairs of letters are a word somewhere.
+#: Shorter words are not counted: most pairs of letters are a word of some language.
 _SHORTEST = 3
-#: Longer ones are nobody's small words, and letters would be left open in time that grows with the square of the length.
+#: Longer words are not common ones, and the search with wrong letters takes time with the square of the length.
 _LONGEST = 24
 #: Breton: its list has 1,198 words, "ich" and "die" of other languages among them, and shifted German scored with it.
 _LEFT_OUT = frozenset({"br"})
@@ -29,7 +29,7 @@ _UNSPACED = re.compile(
 
 
 def words_in(texts: Iterable[str]) -> list[str]:
-    """Return the words of three letters and more, in lower case and in order; whatever is no letter parts them."""
+    """Return the words of at least three letters, in lower case and in order. All other characters separate words."""
     found = (word.casefold() for text in texts for word in _WORD.findall(text))
     return [word for word in found if len(word) >= _SHORTEST]
 
@@ -64,7 +64,7 @@ def unspaced(text: str) -> float:
 
 
 def _language(words: Sequence[str]) -> int:
-    """Return the place, in `_common`, of the language that knows the most of these words; the first of several."""
+    """Return the index in `_common` of the language with the most of these words; the first of several."""
     distinct = set(words)
     hits = [len(distinct & common) for common in _common()]
     return hits.index(max(hits))
@@ -84,7 +84,7 @@ def _with_a_letter_missing(language: int) -> frozenset[str]:
 
 
 def _letter_missing(word: str) -> Iterator[str]:
-    """Yield the word with each of its letters in turn left open; nothing for a long one."""
+    """Yield the word with each of its letters replaced by a wildcard in turn; nothing for a long word."""
     if len(word) <= _LONGEST:
         for place in range(len(word)):
             yield f"{word[:place]}?{word[place + 1 :]}"

@@ -1,4 +1,4 @@
-"""The text that a PDF page has already, as it comes out of the sandbox: words and where they stand."""
+"""The text layer of a PDF page as the sandbox returns it: words and their boxes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ocrfleet.errors import PageFaultError, Reason
 #: x0, y0, x1, y1
 Box = tuple[float, float, float, float]
 
-#: How far a box may reach over the page's edge, in points: it was cut at the edge, and rounded after that.
+#: How far a box may extend over the page's edge, in points: it was cut at the edge and rounded afterwards.
 _ROUNDED = 0.01
 
 
@@ -21,7 +21,7 @@ class LayerWord:
 
     text: str
     box: Box
-    #: which words stand in one block and, within that, on one line, as MuPDF sees it: equal numbers
+    #: number of MuPDF's block that the word is in and, within that, of its line
     block: int
     line: int
     #: of its font, in points; 0 where it is not known
@@ -31,25 +31,25 @@ class LayerWord:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextLayerWords:
-    """A page's own text, not yet trusted. Boxes are in points of the page as displayed: rotated and cropped."""
+    """A page's text layer, not yet checked. Boxes are in points of the page as displayed: rotated and cropped."""
 
     #: the page as displayed, in points
     width_pt: float
     height_pt: float
-    #: in MuPDF's order: that in which the page draws them, by and large
+    #: in MuPDF's order: mostly that in which the page draws them
     words: tuple[LayerWord, ...] = ()
-    #: where pictures are drawn
+    #: the boxes of drawn pictures
     pictures: tuple[Box, ...] = ()
-    #: nothing is missing: neither was there too much of it, nor is the page's content damaged
+    #: nothing is missing: the layer was not too large, and the page's content is not damaged
     whole: bool = True
 
 
-#: What a source has that is no PDF.
+#: The layer of a source that is no PDF.
 NO_LAYER = TextLayerWords(width_pt=1.0, height_pt=1.0)
 
 
 def layer_of(answer: dict[str, Any]) -> TextLayerWords:
-    """Make a layer of what the sandbox answered, believing nothing of it. Raises PageFaultError.
+    """Make a layer of the sandbox's response, which is checked completely. Raises PageFaultError.
 
     Every number of the layer is finite, and every box has its corners in order and lies on the page.
     """

@@ -63,7 +63,7 @@ def write_prints(path: Path, numbers: list[int]) -> Path:
 
 
 #: Print that a PDF has as text as well, with words enough to be trusted.
-OWN_TEXT = (
+TEXT_LAYER = (
     "The archive was moved to the new house in the spring, and with it went the letters that nobody had read since they "
     "were written. Some of them had been opened by people who were looking for money; others were still closed. When the "
     "work began, it was not known how many there would be, or whether they should be kept at all. After three years the "

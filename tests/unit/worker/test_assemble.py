@@ -417,7 +417,7 @@ def test_a_status_exists_only_after_its_outputs(archive: Archive, tmp_path: Path
 
 
 def test_a_status_counts_pictures_and_pages_that_had_their_text_already(archive: Archive) -> None:
-    # Given a page with two pictures, one with a text of its own, one that failed and has a picture of its text
+    # Given a page with two pictures, one with a text layer, one that failed and has a picture of its text
     archive.register(pages=3)
     figure = Block(label="image", role=Role.FIGURE, figure="000001-01-0123456789ab.jpg")
     text = Block(label="text", role=Role.TEXT, markdown="words")

@@ -24,7 +24,7 @@ from ocrfleet.records.pages import PageResult, Role
 from ocrfleet.records.workers import WorkerState
 from producer.delivery.to_folder import deliver
 from producer.intake.register import Registered
-from tests.support.fakes.misbehaving import FIGURE_BOX, LIMIT, OWN_TEXT, PRINT, draw_plate, write_pdf, write_prints
+from tests.support.fakes.misbehaving import FIGURE_BOX, LIMIT, PRINT, TEXT_LAYER, draw_plate, write_pdf, write_prints
 from tests.support.servers import Valkey
 from tests.support.stage import Stage
 from tests.support.waiting import scaled
@@ -101,21 +101,21 @@ def output(stage: Stage, status: Status, kind: str) -> str:
     return stage.store.get(status.outputs[kind].key).decode()
 
 
-# ---- a page's own text
+# ---- the text layer
 
 
-def test_a_page_that_no_attempt_reads_is_done_by_its_own_text(staged: Callable[..., Stage]) -> None:
-    # Given a PDF whose first page has a text of its own, its second has none, and an engine that sees neither
+def test_a_page_that_no_attempt_reads_is_done_from_its_text_layer(staged: Callable[..., Stage]) -> None:
+    # Given a PDF whose first page has a text layer, its second has none, and an engine that sees neither
     ladder = RetryStep(temperature=0.2, after=(Reason.TRUNCATED,)), RetryStep(text_layer=True, after=(Reason.EMPTY,))
     stage = staged(asking("misbehaving:MisbehavingEngine", *ladder))
     stage.plan["acts"] = {"5": ["stay silent"], "6": ["stay silent"], "7": ["well"]}
-    book = registered_pdf(stage, {5: OWN_TEXT, 6: None, 7: OWN_TEXT})
+    book = registered_pdf(stage, {5: TEXT_LAYER, 6: None, 7: TEXT_LAYER})
     # When it is read
     (status,) = stage.finish(book, workers=1)
     # Then the page that has one is done by it, at the retry step that says so
     own = stage.result(book, 1)
     assert (own.text_layer, own.rung, own.reason, own.blank) == (True, 2, None, False)
-    assert own.text.split() == OWN_TEXT.split()
+    assert own.text.split() == TEXT_LAYER.split()
     assert {line.text for line in own.lines} == set(own.text.split("\n"))
     assert attempts(stage, book, 1) == [(0, "empty"), (2, "done")]
     # And the other is not, and no page is done by it that was read
@@ -126,17 +126,19 @@ def test_a_page_that_no_attempt_reads_is_done_by_its_own_text(staged: Callable[.
     # And the document tells of it; nothing was saved, as the engine had read the page first
     assert (status.status, status.done, status.text_layer) == (DocumentStatus.PARTIAL, 2, 0)
     assert [(failure.page, failure.reason) for failure in status.failures] == [(2, Reason.EMPTY)]
-    assert OWN_TEXT in " ".join(output(stage, status, "md").split())
+    assert TEXT_LAYER in " ".join(output(stage, status, "md").split())
 
 
 @pytest.mark.parametrize("engine", ["misbehaving:MisbehavingEngine", "misbehaving:StubbornMisbehavingEngine"])
-def test_a_page_that_hangs_in_every_attempt_is_done_by_its_own_text(staged: Callable[..., Stage], engine: str) -> None:
+def test_a_page_that_hangs_in_every_attempt_is_done_from_its_text_layer(
+    staged: Callable[..., Stage], engine: str
+) -> None:
     # Given an engine that hangs in two pages, one that can be interrupted and one that can't, and the text of one of them
     hangs = (Reason.ENGINE_DEADLINE,)
     ladder = RetryStep(temperature=0.2, after=hangs), RetryStep(text_layer=True, after=hangs)
     stage = staged(asking(engine, *ladder), page_deadline=scaled(1))
     stage.plan |= {"hang": [5, 6], "acts": {}}
-    book = registered_pdf(stage, {4: None, 5: OWN_TEXT, 6: None})
+    book = registered_pdf(stage, {4: None, 5: TEXT_LAYER, 6: None})
     # When it is read, by as many workers as it takes, one after the other
     (status,) = stage.finish(book, workers=1)
     # Then the one is done by it, though there were as many attempts as the settings allow, and the other fails
@@ -149,7 +151,7 @@ def test_a_page_that_hangs_in_every_attempt_is_done_by_its_own_text(staged: Call
     }
     own = stage.result(book, 2)
     assert (own.text_layer, own.rung) == (True, 2)
-    assert own.text.split() == OWN_TEXT.split()
+    assert own.text.split() == TEXT_LAYER.split()
     assert [(failure.page, failure.reason) for failure in status.failures] == [(3, Reason.ENGINE_DEADLINE)]
     assert [stage.recognised().count(number) for number in (4, 5, 6)] == [1, 2, 2]
     # And nothing is wrong with their neighbour

@@ -21,26 +21,26 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class OwnText:
-    """The page that a text layer makes, and why its text is rejected."""
+class TextLayerPage:
+    """The page made from a text layer, and the reason if its text is rejected."""
 
     page: ArrangedPage
     rejection: Rejection | None
 
 
-def own_text(words: TextLayerWords | None, image: PageImage, step: Step) -> OwnText | None:
+def from_text_layer(words: TextLayerWords | None, image: PageImage, step: Step) -> TextLayerPage | None:
     """Return the text of the page's text layer; None if the page has to be recognised.
 
     Raises StepSkippedError if a retry step requires the layer and it is not trustworthy, PermanentError if the profile
     allows nothing else.
     """
-    problem = "the page's own text can't be taken out" if words is None else trust.distrust(words, image)
+    problem = "the text layer can't be extracted" if words is None else trust.distrust(words, image)
     rejection = None
     if words is not None and problem is None:
         page = printed_page(trust.printed_lines(words, image), image)
         rejection = check_script(page.text, step.profile.judgement)
         if rejection is None or step.only_text_layer:
-            return OwnText(page, rejection)
+            return TextLayerPage(page, rejection)
     if step.text_layer is TextLayer.PREFER:
         return None
     if step.number:
