@@ -13,17 +13,27 @@ from botocore.loaders import JSONFileLoader
 from tests.support.servers import ROOT, TOLD, SeaweedFS, Valkey, lacking
 from tests.support.waiting import TEST_SECONDS, scaled, set_scale
 
+#: Fixtures that read many pages: one process makes each, and runs all tests that use it.
+ONCE = ("corpus_run", "cases_run")
+UNIT = ROOT / "tests" / "unit"
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Fix the time scale for the whole run."""
     set_scale(os.environ, getattr(config.option, "numprocesses", None) or 1)
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist, which reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give each test its time, in this machine's seconds."""
+    """Give each test its time, in this machine's seconds, and its group: tests that run in one process."""
     for item in items:
         if item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(scaled(TEST_SECONDS)))
+        group = next((name for name in ONCE if name in getattr(item, "fixturenames", ())), None)
+        if group is None and item.path.is_relative_to(UNIT):
+            group = item.path.stem  # its tests are short, and share what the module made
+        if group is not None:
+            item.add_marker(pytest.mark.xdist_group(f"{item.path.parent.name}-{group}"))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -72,36 +72,36 @@ def ran(names: list[str], *options: str) -> tuple[dict[str, Any], dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def read() -> tuple[dict[str, Any], dict[str, Any]]:
+def cases_run() -> tuple[dict[str, Any], dict[str, Any]]:
     if not CASES.exists():
         pytest.skip("no cases")
     return ran([*READ, *OTHERS])
 
 
 @pytest.mark.parametrize("name", READ)
-def test_what_anybody_can_see_is_read(read: tuple[dict[str, Any], dict[str, Any]], name: str) -> None:
-    told, pages = read
+def test_what_anybody_can_see_is_read(cases_run: tuple[dict[str, Any], dict[str, Any]], name: str) -> None:
+    told, pages = cases_run
     assert told[name]["status"] == "completed"
     assert [word for word in WORDS if word not in pages[name]["text"]] == []
     assert {warning["code"] for warning in pages[name]["warnings"]} == READ[name]
     assert told[name]["warnings"] == dict.fromkeys(sorted(READ[name]), 1)
 
 
-def test_a_planar_picture_of_16_bits_is_decoded(read: tuple[dict[str, Any], dict[str, Any]]) -> None:
-    text = read[1]["rgb16-planar-raw.tif"]["text"]
+def test_a_planar_picture_of_16_bits_is_decoded(cases_run: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    text = cases_run[1]["rgb16-planar-raw.tif"]["text"]
     assert [word for word in WORDS[:9] if word not in text] == []
 
 
-def test_a_portfolio_says_that_its_documents_were_not_read(read: tuple[dict[str, Any], dict[str, Any]]) -> None:
-    page = read[1]["portfolio.pdf"]
+def test_a_portfolio_says_that_its_documents_were_not_read(cases_run: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    page = cases_run[1]["portfolio.pdf"]
     assert "portfolio" in page["text"]
     (warning,) = page["warnings"]
     assert warning["code"] == "attachments_not_read"
     assert warning["detail"].startswith("2 attached files were not read")
 
 
-def test_noise_and_a_dynamic_form_are_refused_with_a_remedy(read: tuple[dict[str, Any], dict[str, Any]]) -> None:
-    told, pages = read
+def test_noise_and_a_dynamic_form_are_refused_with_a_remedy(cases_run: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    told, pages = cases_run
     (failure,) = told["jpeg-ascii-transfer.pdf"]["failures"]
     assert (failure["page"], failure["reason"]) == (1, "unreadable")
     assert "binary mode" in failure["detail"]
