@@ -31,6 +31,7 @@ undo them; only markers and indexes are removed.
     documents/<id>/figures/<page>-<number>-<hash>.<format>  a figure on a page, named by its content
     documents/<id>/runs/<generation>/<page>-<random>.json   run record: attempts, seconds, worker; differs from run to run
     documents/<id>/out/<generation>/<hash>.<format>         an output, named by its content
+    documents/<id>/conversions/<generation>/<format>.json   an output in a format that was asked for later, or why there is none
     documents/<id>/status/<generation>.json      how the document ended, with its outputs; written last
 
 Redis (a hint: everything can be rebuilt from the store). Keys of a document expire a week after they were last used.
@@ -236,6 +237,10 @@ def run_record(document: str, generation: int, page: int, unique: str) -> str:
 
 def output(document: str, generation: int, digest: str, extension: str) -> str:
     return f"documents/{document}/out/{generation:05d}/{digest[:16]}.{extension}"
+
+
+def conversion(document: str, generation: int, name: str) -> str:
+    return f"documents/{document}/conversions/{generation:05d}/{name}.json"
 
 
 def statuses(document: str) -> str:

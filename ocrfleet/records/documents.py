@@ -140,8 +140,19 @@ class Status(Record):
     review: tuple[ReviewPage, ...] = ()
     failures: tuple[Failure, ...] = ()
     problem: Problem | None = None
-    #: by format: md, json
+    #: by format: md, json, and those that submissions asked for before it ended
     outputs: dict[str, Output]
+    #: by format: why it could not be written, and what to do; None when none was refused
+    refused: dict[str, str] | None = None
+
+
+class Conversion(Record):
+    """An output in a format that was asked for after its document had ended."""
+
+    schema_version: Literal[1] = 1
+    output: Output | None = None
+    #: why it could not be written, and what to do
+    refused: str | None = None
 
 
 class Marker(Record):

@@ -45,7 +45,7 @@ class SubmissionOptions(MarkdownOptions):
     selection: tuple[tuple[PageNumber, PageNumber | None], ...] = ()
     #: s3://bucket/prefix/ to which outputs are delivered as <prefix><name>.<format>; None: not delivered
     results: str | None = None
-    #: formats that are delivered: md, json; () for all
+    #: formats that are delivered (ocrfleet/formats.py); () for the default ones
     formats: tuple[str, ...] = ()
     #: URL of the webhook for the document's end
     callback: str | None = None

@@ -24,6 +24,7 @@ from producer.api.limits import ConcurrencyLimit
 from producer.api.routes import documents as document_routes
 from producer.api.routes import events, health, progress, submissions
 from producer.api.submitter import Submitter
+from producer.processes.converter import Converter
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -39,6 +40,8 @@ log = structlog.get_logger(__name__)
 
 #: Threads for requests that poll, of the forty that run blocking calls.
 _POLLING = 8
+#: Processes that make outputs in formats that a document was not written in.
+_CONVERTERS = 2
 _DESCRIPTION = "Submit scanned documents, follow their progress, fetch their text. Errors are RFC 9457 problems that say what to do."
 
 
@@ -68,6 +71,7 @@ def create_app(
         authenticator=Authenticator(settings.api),
         readiness=health.Readiness(store, ledger),
         exposition=exposition or Exposition(settings),
+        converter=Converter.of_fleet(settings, store, processes=_CONVERTERS),
         uploads=ConcurrencyLimit(settings.api.uploads_at_once, "uploads"),
         streams=ConcurrencyLimit(settings.api.streams, "event streams"),
         polling=CapacityLimiter(_POLLING),
@@ -77,7 +81,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         with ExitStack() as stack:
-            for service in (context.submitter, context.events, context.readiness):
+            for service in (context.submitter, context.events, context.readiness, context.converter):
                 stack.callback(service.close)
             expiry = asyncio.create_task(remove_expired_periodically(store))
             yield

@@ -20,6 +20,7 @@ from producer.api.routes.events import EventReceiver
 from producer.api.routes.health import Readiness
 from producer.api.submitter import Submitter
 from producer.documents.service import DocumentService
+from producer.processes.converter import Converter
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class ApiContext:
     authenticator: Authenticator
     readiness: Readiness
     exposition: Exposition
+    converter: Converter
     uploads: ConcurrencyLimit
     streams: ConcurrencyLimit
     #: threads for requests that poll: the others stay free for short requests

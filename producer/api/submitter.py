@@ -11,12 +11,13 @@ import time
 from collections.abc import Mapping
 from http import HTTPStatus
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from ocrfleet import keys
 from ocrfleet.errors import DamagedRecordError, NotFoundError, PermanentError, Reason
+from ocrfleet.formats import FormatName
 from ocrfleet.markdown.style import Tables
 from ocrfleet.profiles.select import named
 from ocrfleet.records.base import Collection, moment
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
 #: Seconds for which a count of waiting intake batches is used.
 _COUNT_SECONDS = 5.0
 
-Format = Literal["md", "json"]
 Text = Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
 
@@ -62,7 +62,9 @@ class SubmissionRequest(BaseModel):
     pages: Annotated[str, Field(max_length=200)] | None = Field(
         default=None, description="Pages to be read, as `3-10` or `1,5-`; all by default."
     )
-    formats: list[Format] | None = Field(default=None, description="Outputs that are delivered; all by default.")
+    formats: list[FormatName] | None = Field(
+        default=None, description="Formats of the outputs; `md` and `json` by default."
+    )
     tables: Tables | None = Field(
         default=None,
         description="How tables are written in Markdown that is delivered: `html` (the default), or `markdown` where no "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
@@ -16,11 +16,12 @@ from rich.markup import escape
 
 from ocrfleet.broker.ledger import Ledger
 from ocrfleet.errors import NotFoundError, OcrfleetError, TransientError
+from ocrfleet.formats import DEFAULT_FORMATS
 from ocrfleet.markdown.style import Style, Tables
 from ocrfleet.records.documents import DocumentStatus
 from ocrfleet.settings import Settings
 from ocrfleet.storage.open import open_store
-from producer.cli.options import JoinHyphensOption, TablesOption, read_settings
+from producer.cli.options import JoinHyphensOption, TablesOption, read_formats, read_settings
 from producer.cli.render.documents import as_json_line, show_collection, show_document, write_csv
 from producer.cli.status import show_status
 from producer.delivery.to_folder import deliver
@@ -28,6 +29,7 @@ from producer.documents.retention import PurgeKind
 from producer.documents.service import DocumentService
 from producer.documents.views import State
 from producer.errors import ConflictError, UnanswerableError, UsageError
+from producer.processes.converter import Converter
 from producer.text import printable, shown
 
 _EXIT_INCOMPLETE = 1
@@ -90,23 +92,32 @@ def results(
     document: IdArgument,
     *,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the outputs; made if it isn't there.")],
+    formats: Annotated[
+        str | None, typer.Option(help="Output formats, separated by commas; by default those of its latest submission.")
+    ] = None,
     tables: TablesOption = Tables.HTML,
     join_hyphens: JoinHyphensOption = False,
 ) -> None:
     """Download the outputs of a document as OUTPUT/<name>.md and so on, named by its latest submission.
 
-    Exit code: 0 every page done; 1 partial, failed or cancelled; 2 there is no such document, or it has not ended.
+    Exit code: 0 every page done; 1 partial, failed or cancelled, or a format can't be written; 2 there is no such document, or it has not ended.
     """
     settings = read_settings()
     style = Style(tables=tables, join_hyphens=join_hyphens)
+    chosen = None if formats is None else read_formats(formats)
     with _asked(settings) as registry:
         ended = registry.ended(document)
         names = registry.view(document).names
         latest = max(names, key=lambda name: name.submitted, default=None)
         name = inside(latest.name if latest is not None else "") or document
-        for path in deliver(open_store(settings), ended, name=name, folder=output, style=style):
+        store = open_store(settings)
+        with closing(Converter.of_fleet(settings, store, processes=1)) as converter:
+            outputs = converter.outputs(ended, chosen or (latest.formats if latest is not None else DEFAULT_FORMATS))
+        for path in deliver(store, ended, name=name, folder=output, outputs=outputs.made, style=style):
             typer.echo(printable(str(path)))
-    if ended.status is not DocumentStatus.COMPLETED:
+    for format_name, why in outputs.refused.items():
+        _errors().print(f"{format_name}: [red]{escape(printable(why))}[/]")
+    if ended.status is not DocumentStatus.COMPLETED or outputs.refused:
         _errors().print(f"{ended.status}: {ended.done} of {ended.total} pages done. See: ocrfleet status {document}")
         sys.exit(_EXIT_INCOMPLETE)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +12,7 @@ import typer
 from pydantic import ValidationError
 
 from ocrfleet.errors import ConfigurationError
+from ocrfleet.formats import DEFAULT_FORMATS, FORMATS, FormatName, parse_formats, stored_formats
 from ocrfleet.markdown.style import Tables
 from ocrfleet.profiles.models import MODELS
 from ocrfleet.profiles.profile import Profile, TextLayer, adapted
@@ -92,6 +93,15 @@ BaseUrlOption = Annotated[
     ),
 ]
 
+FormatsOption = Annotated[
+    str,
+    typer.Option(
+        help="Output formats, separated by commas: " + ", ".join(f"[b]{name}[/]" for name in FORMATS) + ".",
+        rich_help_panel="Output",
+    ),
+]
+#: Value of FormatsOption by default.
+DEFAULT = ",".join(DEFAULT_FORMATS)
 TablesOption = Annotated[
     Tables,
     typer.Option(
@@ -170,11 +180,21 @@ def with_profile(command: Callable[..., None]) -> Callable[..., None]:
     return with_options
 
 
-def read_submission_options(*, collection: str, results: str | None, **known: Any) -> SubmissionOptions:
+def read_formats(text: str) -> tuple[FormatName, ...]:
+    """Return the formats in an option's text. Raises UsageError."""
+    try:
+        return parse_formats(text)
+    except ValueError as error:
+        raise UsageError(f"--formats: {error}") from error
+
+
+def read_submission_options(
+    *, collection: str, results: str | None, formats: Iterable[FormatName], **known: Any
+) -> SubmissionOptions:
     """Return the options of a submission; `known` are further fields of it. Raises UsageError."""
     folder = None if results is None else str(Prefix.parse_folder(results))
     try:
-        return SubmissionOptions(collection=collection, results=folder, **known)
+        return SubmissionOptions(collection=collection, results=folder, formats=stored_formats(formats), **known)
     except ValidationError:
         raise UsageError(
             f"--collection {collection!r}: letters, digits, dots, dashes and underscores, 64 at most, and no dot first"

@@ -18,10 +18,13 @@ from ocrfleet.markdown.style import Style, Tables
 from ocrfleet.profiles.profile import Profile
 from ocrfleet.settings import Settings
 from producer.cli.options import (
+    DEFAULT,
     BaseUrlOption,
+    FormatsOption,
     JoinHyphensOption,
     TablesOption,
     WorkersOption,
+    read_formats,
     read_group,
     read_settings,
     with_profile,
@@ -67,6 +70,7 @@ def run(
         Path | None, typer.Option(help="File with one password a line, for encrypted PDFs.")
     ] = None,
     workers: WorkersOption = None,
+    formats: FormatsOption = DEFAULT,
     tables: TablesOption = Tables.HTML,
     join_hyphens: JoinHyphensOption = False,
     retry_failed: Annotated[
@@ -79,7 +83,7 @@ def run(
 ) -> None:
     """Read documents on this machine: no server needed.
 
-    Writes [b]OUTPUT/<path>.md[/] and [b]OUTPUT/<path>.json[/] for each document. After an interruption or
+    Writes [b]OUTPUT/<path>.md[/] and [b]OUTPUT/<path>.json[/] for each document, or what [b]--formats[/] names. After an interruption or
     a crash, the same command resumes. A failed page has a placeholder in the text; its reason is listed at the end.
 
     [b]ocrfleet run scans/ more.pdf --output out/[/]
@@ -95,6 +99,7 @@ def run(
         group_folders=read_group(group),
         retry_failed=retry_failed,
         workers=workers or default_workers(chosen, settings),
+        formats=read_formats(formats),
         style=Style(tables=tables, join_hyphens=join_hyphens),
     )
     if dry_run:
@@ -127,7 +132,7 @@ def carry_out(order: Order, settings: Settings) -> Report:
     check_inputs(order.inputs, output=order.output)
     if order.output.exists() and not order.output.is_dir():
         raise UsageError(f"--output {order.output} is a file; it must be a folder")
-    with locked(order):
+    with locked(order.output):
         try:
             logs.configure(settings.log_level, order.state / "logs" / "run.log")
         except OSError as error:

@@ -21,7 +21,16 @@ from ocrfleet.records.priority import Priority
 from ocrfleet.s3.location import SCHEME
 from ocrfleet.sources.sources import Sources
 from ocrfleet.storage.open import open_store
-from producer.cli.options import JoinHyphensOption, TablesOption, read_settings, read_submission_options, with_profile
+from producer.cli.options import (
+    DEFAULT,
+    FormatsOption,
+    JoinHyphensOption,
+    TablesOption,
+    read_formats,
+    read_settings,
+    read_submission_options,
+    with_profile,
+)
 from producer.cli.render.documents import show_outcome
 from producer.cli.render.estimate import show_estimate, submission_json
 from producer.cli.render.progress import bar
@@ -65,6 +74,7 @@ def submit(
         str | None,
         typer.Option(help="[b]s3://bucket/prefix/[/] to deliver outputs to, named after their source."),
     ] = None,
+    formats: FormatsOption = DEFAULT,
     tables: TablesOption = Tables.HTML,
     join_hyphens: JoinHyphensOption = False,
     callback: Annotated[str | None, typer.Option(help="URL that gets a signed POST when a document has ended.")] = None,
@@ -109,6 +119,7 @@ def submit(
         collection=collection or f"submit-{digest_of(*asked)[:12]}",
         selection=tuple(parse_pages(pages)) if pages else (),
         results=results,
+        formats=read_formats(formats),
         tables=tables,
         join_hyphens=join_hyphens,
         callback=None if callback is None else _callback(callback, private=settings.webhook_private),

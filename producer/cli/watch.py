@@ -17,7 +17,16 @@ from ocrfleet.metrics.exposition import Exposition, served
 from ocrfleet.profiles.profile import Profile
 from ocrfleet.records.priority import Priority
 from ocrfleet.storage.open import open_store
-from producer.cli.options import JoinHyphensOption, TablesOption, read_settings, read_submission_options, with_profile
+from producer.cli.options import (
+    DEFAULT,
+    FormatsOption,
+    JoinHyphensOption,
+    TablesOption,
+    read_formats,
+    read_settings,
+    read_submission_options,
+    with_profile,
+)
 from producer.errors import UsageError
 from producer.intake.discover import SUFFIXES
 from producer.state.profiles import save_profile
@@ -71,6 +80,7 @@ def watch(
         str | None,
         typer.Option(help="[b]s3://bucket/prefix/[/] to deliver outputs to, named after their source."),
     ] = None,
+    formats: FormatsOption = DEFAULT,
     tables: TablesOption = Tables.HTML,
     join_hyphens: JoinHyphensOption = False,
     work_queue: Annotated[
@@ -116,6 +126,7 @@ def watch(
         queue=work_queue,
         collection=collection,
         results=results,
+        formats=read_formats(formats),
         tables=tables,
         join_hyphens=join_hyphens,
     )

@@ -29,6 +29,7 @@ from producer.delivery.webhook import WebhookClient
 from producer.delivery.webhook_outbox import WebhookOutbox, WebhookSender
 from producer.documents.service import DocumentService
 from producer.intake.scheduler import IntakeScheduler
+from producer.processes.converter import Converter
 from producer.state.backlog import Backlog
 from producer.state.leader import Leadership
 
@@ -46,6 +47,8 @@ _IDLE_ROUND = 3.0
 #: Seconds between two runs of the steps that need not run in each round.
 _REMOVE_DELETED = 60.0
 _REDELIVER = 600.0
+#: Processes for formats of documents that were submitted once more after they had ended. They are started when needed.
+_CONVERTERS = 2
 
 
 @dataclass(slots=True)
@@ -104,7 +107,9 @@ class Controller(threading.Thread):
         settings, store, ledger = self._settings, self._store, self._ledger
         with ExitStack() as stack:
             outbox = WebhookOutbox(store)
-            finisher = Finisher(store, S3Delivery(store, settings.s3), outbox)
+            converter = Converter.of_fleet(settings, store, processes=_CONVERTERS)
+            stack.callback(converter.close)
+            finisher = Finisher(store, S3Delivery(store, settings.s3, converter.outputs), outbox)
             stack.callback(finisher.close)
             gauges = stack.enter_context(GaugeUpdater(settings, store, ledger, self.gauges).running())
             client = WebhookClient(settings.webhook_secret, private=settings.webhook_private)

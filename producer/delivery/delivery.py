@@ -10,17 +10,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 
 from ocrfleet import keys
+from ocrfleet.formats import FormatName, extension
 from ocrfleet.markdown.escape import figure_path
 from ocrfleet.markdown.style import AS_STORED, Style, figures, restyled
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Iterator, Mapping
 
     from ocrfleet.records.documents import Output, Status
     from ocrfleet.storage.store import ObjectStore
 
-#: Format whose style can be chosen, and that shows figures.
-MARKDOWN = "md"
+#: Format whose style can be chosen, and that shows figures beside it.
+MARKDOWN = FormatName.MARKDOWN
 
 
 class Sink(Protocol):
@@ -51,24 +52,22 @@ def deliver(
     *,
     name: str,
     sink: Sink,
-    formats: Collection[str] | None = None,
+    outputs: Mapping[str, Output] | None = None,
     style: Style = AS_STORED,
 ) -> list[DeliveredOutput]:
-    """Write a document's outputs to `<name>.<format>` in a sink; all formats where None is given. May be repeated.
+    """Write outputs of a document, by default those that its status names, to `<name>.<extension>` in a sink. May be repeated.
 
     The figures that the Markdown shows are written beside it, before the Markdown is. Raises what the store and the sink
     raise.
     """
     delivered = []
-    for extension, output in status.outputs.items():
-        if formats is not None and extension not in formats:
-            continue
-        target = sink.target(name, extension)
-        if extension == MARKDOWN and status.figures:
+    for form, output in (status.outputs if outputs is None else outputs).items():
+        target = sink.target(name, extension(form))
+        if form == MARKDOWN and status.figures:
             for figure in figures(_lines(store, output.key)):
                 with closing(store.open(keys.figure(status.document, figure))) as content:
                     sink.write(sink.beside(target, figure_path(status.document, figure)), content)
-        with _content(store, output, style if extension == MARKDOWN else AS_STORED) as (content, sha256):
+        with _content(store, output, style if form == MARKDOWN else AS_STORED) as (content, sha256):
             sink.write(target, content)
         delivered.append(DeliveredOutput(target, sha256))
     return delivered

@@ -14,21 +14,31 @@ from producer.delivery import delivery
 from producer.errors import DeliveryError
 
 if TYPE_CHECKING:
-    from ocrfleet.records.documents import Status
+    from collections.abc import Mapping
+
+    from ocrfleet.records.documents import Output, Status
     from ocrfleet.storage.store import ObjectStore
 
 #: Bytes that Linux file systems allow in a name.
 _LONGEST_NAME = 255
-#: Bytes of the longest extension that a format has, ".json", with its dot.
-_LONGEST_EXTENSION = 5
+#: Bytes of ".json": names are cut in the same way for all extensions up to that length.
+_USUAL_EXTENSION = 5
 
 
-def deliver(store: ObjectStore, status: Status, *, name: str, folder: Path, style: Style = AS_STORED) -> list[Path]:
-    """Write a document's outputs to `<folder>/<name>.<format>` and return their paths; Markdown in the style that is given.
+def deliver(
+    store: ObjectStore,
+    status: Status,
+    *,
+    name: str,
+    folder: Path,
+    outputs: Mapping[str, Output] | None = None,
+    style: Style = AS_STORED,
+) -> list[Path]:
+    """Write outputs of a document, by default those that its status names, to `<folder>/<name>.<extension>`; return their paths.
 
     Raises DeliveryError when a file can't be written, and what the store raises.
     """
-    delivered = delivery.deliver(store, status, name=name, sink=FolderSink(folder), style=style)
+    delivered = delivery.deliver(store, status, name=name, sink=FolderSink(folder), outputs=outputs, style=style)
     return [Path(output.target) for output in delivered]
 
 
@@ -66,10 +76,10 @@ class FolderSink:
 def fitting(name: str, extension: str) -> str:
     """Return a relative path whose last part is no longer than file systems allow; a digest replaces what is cut.
 
-    It is cut between two letters, and in the same way for each of a document's formats.
+    It is cut between two letters.
     """
     parent, slash, last = name.rpartition("/")
-    room = _LONGEST_NAME - max(len(extension) + 1, _LONGEST_EXTENSION)
+    room = _LONGEST_NAME - max(len(extension) + 1, _USUAL_EXTENSION)
     stem = os.fsencode(last)
     if len(stem) <= room:
         return f"{name}.{extension}"

@@ -1,6 +1,6 @@
 """Deliver to S3.
 
-    <results><name>.md, .json      the outputs, of one generation
+    <results><name>.md, .json, …   the outputs, of one generation
     <results><name>.status.json    how the document ended, with the hashes of these outputs; written last
     <results>…/figures/<id>/…      figures that the Markdown shows, beside it
 
@@ -9,25 +9,30 @@ Every object has the metadata `ocrfleet`, so that it is never taken for an uploa
 
 from __future__ import annotations
 
+import functools
 import io
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from typing import TYPE_CHECKING, BinaryIO
 
 from ocrfleet.errors import DamagedRecordError, NotFoundError
+from ocrfleet.formats import FORMATS, chosen_formats, extension
 from ocrfleet.records.base import Digest, DocumentId, Generation, Moment, digest_of
 from ocrfleet.records.documents import DocumentStatus, Failure, Problem, Status
 from ocrfleet.records.submissions import MarkdownOptions
 from ocrfleet.s3 import client as s3
 from ocrfleet.s3.location import as_typed, typed
 from ocrfleet.sources.sources import OWN_OUTPUT
+from ocrfleet.storage.outputs import outputs_of
 from producer.delivery.delivery import MARKDOWN, deliver
 
 if TYPE_CHECKING:
     from ocrfleet.records.submissions import Submission
     from ocrfleet.settings import S3Settings
+    from ocrfleet.storage.outputs import Outputs
     from ocrfleet.storage.store import ObjectStore
 
-_CONTENT_TYPES = {"md": "text/markdown; charset=utf-8", "json": "application/json", "jpg": "image/jpg"}
+_CONTENT_TYPES = {f".{known.extension}": known.media_type for known in FORMATS.values()} | {".jpg": "image/jpg"}
 #: Bytes of an S3 key.
 _LONGEST_KEY = 1024
 
@@ -50,6 +55,8 @@ class ResultPointer(MarkdownOptions):
     problem: Problem | None = None
     #: key of each output → SHA-256
     outputs: dict[str, Digest]
+    #: format → why it could not be written
+    refused: dict[str, str] | None = None
 
 
 class S3Sink:
@@ -72,7 +79,9 @@ class S3Sink:
 
     def write(self, target: str, content: BinaryIO) -> None:
         """Upload an object, in parts where it is large. Raises TransientError, ConfigurationError."""
-        content_type = _CONTENT_TYPES.get(target.rpartition(".")[2], "application/octet-stream")
+        content_type = next(
+            (kind for end, kind in _CONTENT_TYPES.items() if target.endswith(end)), "application/octet-stream"
+        )
         arguments = {"ContentType": content_type, "Metadata": self._metadata, **s3.write_arguments(self._settings)}
         with s3.errors(f"the result s3://{self._bucket}/{target}"):
             s3.client(self._settings).upload_fileobj(content, self._bucket, target, ExtraArgs=arguments)
@@ -92,9 +101,16 @@ class S3Sink:
 class S3Delivery:
     """Delivers to the buckets that submissions name."""
 
-    def __init__(self, store: ObjectStore, settings: S3Settings) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        settings: S3Settings,
+        outputs: Callable[[Status, Iterable[str]], Outputs] | None = None,
+    ) -> None:
+        """Take a function that returns outputs in some formats and makes missing ones; without it, those are not delivered."""
         self._store = store
         self._settings = settings
+        self._outputs = outputs or functools.partial(outputs_of, store)
 
     def deliver(self, status: Status, submission: Submission) -> None:
         """Write the outputs that a submission wants and that are not under its name yet; last, the pointer to them.
@@ -110,20 +126,23 @@ class S3Delivery:
         if earlier is not None and (earlier.document, earlier.generation) != (status.document, status.generation):
             earlier = None  # its outputs are replaced
         style = terms.style
-        due = [extension for extension in status.outputs if not terms.formats or extension in terms.formats]
+        outputs = self._outputs(status, chosen_formats(terms.formats))
+        due = list(outputs.made)
         if earlier is not None:
             newest = submission.submitted > earlier.submitted and MARKDOWN in due
-            if sink.target(name, MARKDOWN) in earlier.outputs and not newest:
+            if sink.target(name, extension(MARKDOWN)) in earlier.outputs and not newest:
                 style = earlier.style
             due = [
-                extension
-                for extension in due
-                if sink.target(name, extension) not in earlier.outputs
-                or (extension == MARKDOWN and style != earlier.style)
+                form
+                for form in due
+                if sink.target(name, extension(form)) not in earlier.outputs
+                or (form == MARKDOWN and style != earlier.style)
             ]
-            if not due:
+            if not due and outputs.refused.items() <= (earlier.refused or {}).items():
                 return
-        delivered = deliver(self._store, status, name=name, sink=sink, formats=due, style=style)
+        delivered = deliver(
+            self._store, status, name=name, sink=sink, outputs={form: outputs.made[form] for form in due}, style=style
+        )
         pointer = ResultPointer(
             document=status.document,
             generation=status.generation,
@@ -136,10 +155,18 @@ class S3Delivery:
             problem=status.problem,
             outputs=(earlier.outputs if earlier is not None else {})
             | {output.target: output.sha256 for output in delivered},
+            refused=_refused(earlier, outputs),
             tables=style.tables,
             join_hyphens=style.join_hyphens,
         )
         sink.write(sink.target(name, "status.json"), io.BytesIO(pointer.to_bytes()))
+
+
+def _refused(earlier: ResultPointer | None, outputs: Outputs) -> dict[str, str] | None:
+    """Return the formats that could not be written, those of an earlier delivery among them; None without any."""
+    before = (earlier.refused or {}) if earlier is not None else {}
+    refused = {form: why for form, why in before.items() if form not in outputs.made} | outputs.refused
+    return refused or None
 
 
 def _supersedes(pointer: ResultPointer, status: Status, submission: Submission) -> bool:

@@ -15,6 +15,7 @@ import structlog
 
 from ocrfleet import keys
 from ocrfleet.errors import DamagedRecordError, NotFoundError, TransientError
+from ocrfleet.formats import chosen_formats
 from ocrfleet.records.documents import DocumentStatus, Manifest, Marker, Status
 from ocrfleet.records.pages import PageResult
 from ocrfleet.records.submissions import Submission
@@ -163,6 +164,7 @@ class Lookup:
                 "failures": ended.failures if ended is not None else (),
                 "review_pages": ended.review if ended is not None else (),
                 "outputs": outputs,
+                "refused": (ended.refused or {}) if ended is not None else {},
                 "undelivered": self._undelivered(document) if ended is not None else None,
             }
         )
@@ -324,6 +326,7 @@ def _summary(facts: DocumentFacts, done: int, failed: int) -> dict[str, object]:
                 collection=submission.terms.collection,
                 queue=submission.terms.queue,
                 submitted=submission.submitted,
+                formats=chosen_formats(submission.terms.formats),
             )
             for submission in facts.submissions
         ),

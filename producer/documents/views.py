@@ -47,6 +47,8 @@ class Name(View):
     collection: str
     queue: Priority
     submitted: Moment
+    #: formats that are delivered
+    formats: tuple[str, ...] = ()
 
 
 class DocumentSummary(View):
@@ -105,8 +107,10 @@ class DocumentView(DocumentSummary):
     failures: tuple[Failure, ...] = ()
     #: pages that are done and that a person should look at, in order; once the document has ended
     review_pages: tuple[ReviewPage, ...] = ()
-    #: by format: md, json; once the document has ended
+    #: by format, those that were written when it ended; other formats are made when they are asked for
     outputs: dict[str, OutputView] = Field(default_factory=dict)
+    #: by format: why it could not be written, and what to do
+    refused: dict[str, str] = Field(default_factory=dict)
 
 
 class Documents(View):

@@ -12,7 +12,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import Future
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,11 +24,13 @@ from ocrfleet import keys
 from ocrfleet.broker.celery_app import make_app
 from ocrfleet.broker.ledger import Ledger
 from ocrfleet.errors import DamagedRecordError, NotFoundError, TransientError
+from ocrfleet.formats import DEFAULT_FORMATS, FormatName, stored_formats
 from ocrfleet.markdown.style import AS_STORED, Style
 from ocrfleet.records.base import digest_of
 from ocrfleet.records.documents import DocumentStatus, Status
 from ocrfleet.records.priority import Priority
 from ocrfleet.records.submissions import SubmissionOptions
+from ocrfleet.storage.outputs import Outputs, outputs_of
 from ocrfleet.storage.store import FolderStore
 from producer.control.dispatcher import Dispatcher
 from producer.control.sweep import Sweep
@@ -39,6 +42,7 @@ from producer.intake.page_ranges import Selection
 from producer.intake.register import Registered, Registration
 from producer.local.embedded_fleet import EmbeddedFleet
 from producer.local.progress import Ended, Report, Tally
+from producer.processes.converter import Converter
 from producer.state.backlog import Backlog
 
 if TYPE_CHECKING:
@@ -78,6 +82,7 @@ class Order:
     measured: bool = False
     #: of the delivered Markdown; what is stored is the same in all
     style: Style = AS_STORED
+    formats: tuple[FormatName, ...] = DEFAULT_FORMATS
 
     @property
     def state(self) -> Path:
@@ -90,29 +95,39 @@ class Order:
         return "run-" + digest_of(*asked, str(self.selection), str(self.group_folders), self.profile.digest)[:16]
 
 
+@dataclass(frozen=True, slots=True)
+class _Delivery:
+    """A document that has ended, the names that want it, and its outputs, which may still be made."""
+
+    status: Status
+    names: Sequence[str]
+    outputs: Future[Outputs]
+
+
 class AlreadyRunningError(UsageError):
     """Another run works on the same output folder."""
 
 
 @contextmanager
-def locked(order: Order) -> Iterator[None]:
+def locked(output: Path) -> Iterator[None]:
     """Hold the output folder; the kernel lets go of it however this process ends. Raises AlreadyRunningError."""
+    state = output / STATE_FOLDER
     try:
-        (order.state / "logs").mkdir(parents=True, exist_ok=True)
-        fd = os.open(order.state / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        (state / "logs").mkdir(parents=True, exist_ok=True)
+        fd = os.open(state / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
-        raise _unwritable(order, error) from error
+        raise _unwritable(output, error) from error
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             other = os.pread(fd, 32, 0).decode() or "unknown"
-            raise AlreadyRunningError(f"another run (process {other}) is writing to {order.output}") from error
+            raise AlreadyRunningError(f"another run (process {other}) is writing to {output}") from error
         try:
             os.ftruncate(fd, 0)
             os.pwrite(fd, str(os.getpid()).encode(), 0)
         except OSError as error:  # a full disk
-            raise _unwritable(order, error) from error
+            raise _unwritable(output, error) from error
         yield
     finally:
         os.close(fd)
@@ -131,8 +146,8 @@ def _of_one_machine(settings: Settings, order: Order) -> Settings:
     return settings.model_copy(update={**used, "store": str((order.state / "store").absolute())})
 
 
-def _unwritable(order: Order, error: OSError) -> UsageError:
-    return UsageError(f"--output {order.output} can't be written: {error.strerror}")
+def _unwritable(output: Path, error: OSError) -> UsageError:
+    return UsageError(f"--output {output} can't be written: {error.strerror}")
 
 
 class Run:
@@ -149,6 +164,14 @@ class Run:
         self._wanted: dict[str, tuple[Registered, list[str]]] = {}
         #: wanted documents that have ended
         self._ended: set[str] = set()
+        #: documents that have ended, some of whose outputs are still being made
+        self._converting: list[_Delivery] = []
+        self._converter = Converter(
+            self._store,
+            {**os.environ, **self._environment()},
+            processes=order.workers,
+            log_file=order.state / "logs" / "converter.log",
+        )
         #: pages that this run recognised, of documents that have ended and are not delivered yet
         self._fresh: dict[str, int] = {}
         #: every document of this run: its pages count once, however many names it has
@@ -178,23 +201,17 @@ class Run:
             for _ in self._discover():
                 pass
         intake = threading.Thread(target=self._take_in, name="intake", daemon=True)
-        environment = {
-            "OCRFLEET_STORE": self._settings.store,
-            "OCRFLEET_LEASE_SECONDS": str(self._settings.lease_seconds),
-            "OCRFLEET_DRAIN_SECONDS": str(self._settings.drain_seconds),
-        }
-        if self._settings.openai.base_url is not None:
-            environment["OCRFLEET_OPENAI_BASE_URL"] = self._settings.openai.base_url
-        if self._settings.password_file is not None:
-            environment["OCRFLEET_PASSWORD_FILE"] = str(self._settings.password_file.absolute())
         begun = time.monotonic()
-        with EmbeddedFleet(
-            state=self._order.state,
-            workers=self._order.workers,
-            profile=self._order.profile,
-            environment=environment,
-            gpus_each=self._settings.vllm.tensor_parallel_size,
-        ) as fleet:
+        with (
+            closing(self._converter),
+            EmbeddedFleet(
+                state=self._order.state,
+                workers=self._order.workers,
+                profile=self._order.profile,
+                environment=self._environment(),
+                gpus_each=self._settings.vllm.tensor_parallel_size,
+            ) as fleet,
+        ):
             intake.start()
             settings = self._settings.model_copy(update={"redis_url": fleet.redis_url})
             app = make_app(settings)
@@ -230,6 +247,19 @@ class Run:
             raise self._failure
         return self.report
 
+    def _environment(self) -> dict[str, str]:
+        """Return the settings of the processes that this run starts."""
+        environment = {
+            "OCRFLEET_STORE": self._settings.store,
+            "OCRFLEET_LEASE_SECONDS": str(self._settings.lease_seconds),
+            "OCRFLEET_DRAIN_SECONDS": str(self._settings.drain_seconds),
+        }
+        if self._settings.openai.base_url is not None:
+            environment["OCRFLEET_OPENAI_BASE_URL"] = self._settings.openai.base_url
+        if self._settings.password_file is not None:
+            environment["OCRFLEET_PASSWORD_FILE"] = str(self._settings.password_file.absolute())
+        return environment
+
     def _discover(self) -> Iterator[Candidate | Skipped]:
         return discover(self._order.inputs, group_folders=self._order.group_folders, leave_out=self._order.output)
 
@@ -245,6 +275,7 @@ class Run:
                 queue=Priority.BULK,
                 collection=self._order.collection,
                 selection=tuple(self._order.selection),
+                formats=stored_formats(self._order.formats),
             ),
             retry_failed=self._order.retry_failed,
         )
@@ -328,7 +359,7 @@ class Run:
                     self._ended.add(active.document)
 
     def _finished(self, intake: threading.Thread) -> bool:
-        return self._failure is not None or not (intake.is_alive() or self._wanted)
+        return self._failure is not None or not (intake.is_alive() or self._wanted or self._converting)
 
     def _deliver(self) -> None:
         """Write the outputs of the documents that have ended to the names that were asked for."""
@@ -336,33 +367,58 @@ class Run:
             # Intake and dispatcher may both have seen that it ended, one of them after it was delivered.
             ready = [self._wanted.pop(document) for document in sorted(self._ended & self._wanted.keys())]
             self._ended.clear()
-        total = self._totals
         for registered, names in ready:
-            total.documents_ended += len(names)
             try:
                 status = Status.from_bytes(self._store.get(keys.status(registered.document, registered.generation)))
-                for name in names:
-                    self.report.ended.append(self._deliver_to(name, status))
             except (NotFoundError, DamagedRecordError) as error:
+                self._totals.documents_ended += len(names)
                 advice = f"{error}; delete {self._order.state} to have everything read again"
                 self.report.ended += [_undelivered(registered, name, advice) for name in names]
                 continue
-            if registered.document not in self._known:
-                self._known.add(registered.document)
-                total.done += status.done
-                total.failed += len(status.failures)
-                total.reused += status.total - self._fresh.pop(registered.document, 0)
+            begun = self._converter.begin(status, self._order.formats)
+            self._converting.append(_Delivery(status, names, begun))
+        done = [delivery for delivery in self._converting if delivery.outputs.done()]
+        self._converting = [delivery for delivery in self._converting if not delivery.outputs.done()]
+        for delivery in done:
+            self._deliver_document(delivery)
 
-    def _deliver_to(self, name: str, status: Status) -> Ended:
+    def _deliver_document(self, delivery: _Delivery) -> None:
+        """Write the outputs of one document to its names."""
+        status, total = delivery.status, self._totals
+        total.documents_ended += len(delivery.names)
+        problems: list[str] = []
+        try:
+            outputs = delivery.outputs.result()
+        except (NotFoundError, TransientError) as error:
+            problems.append(str(error))
+            outputs = outputs_of(self._store, status, self._order.formats)
+        problems += [f"{name}: {detail}" for name, detail in outputs.refused.items()]
+        for name in delivery.names:
+            self.report.ended.append(self._deliver_to(name, status, outputs, problems))
+        if status.document not in self._known:
+            self._known.add(status.document)
+            total.done += status.done
+            total.failed += len(status.failures)
+            total.reused += status.total - self._fresh.pop(status.document, 0)
+
+    def _deliver_to(self, name: str, status: Status, outputs: Outputs, problems: Sequence[str]) -> Ended:
         """Deliver under one name; one that can't be written (too long, a full disk) is told, and harms no other."""
         failures: list[tuple[int | None, str, str]] = [
             (failure.page, failure.reason, failure.detail) for failure in status.failures
         ]
         if status.problem is not None:
             failures.append((None, status.problem.reason, status.problem.detail))
+        failures += [(None, "not_written", problem) for problem in problems]
         files: list[Path] = []
         try:
-            files = deliver(self._store, status, name=name, folder=self._order.output, style=self._order.style)
+            files = deliver(
+                self._store,
+                status,
+                name=name,
+                folder=self._order.output,
+                outputs=outputs.made,
+                style=self._order.style,
+            )
         except DeliveryError as error:
             failures.append((None, "not_delivered", str(error)))
         return Ended(

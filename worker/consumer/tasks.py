@@ -84,4 +84,4 @@ def register_tasks(app: Celery, acknowledgement: Acknowledgement, context: Worke
         with acknowledgement.after(self.request), pipeline.jobs.assembly():
             job = AssemblyJob.from_message(message)
             with metrics.stage("assemble", context.profile.name):
-                assemble(context.store, context.ledger, job.document, job.generation)
+                assemble(context.materials, context.ledger, job.document, job.generation)

@@ -11,9 +11,8 @@ from typing import Any, BinaryIO
 from ocrfleet.markdown.escape import figure_path
 from ocrfleet.records.documents import DocumentStatus, Manifest
 from ocrfleet.records.pages import Block, PageResult
+from worker.formats.materials import Materials
 from worker.formats.page_text import plain_text
-
-EXTENSION = "json"
 
 COORDINATES = (
     "boxes are [x0, y0, x1, y1] in pixels of the page image as displayed (rotation applied), origin top left, y down; "
@@ -27,7 +26,7 @@ Box = tuple[float, float, float, float]
 class JsonWriter:
     """Writes one document to a stream, page by page, one line for each page."""
 
-    def __init__(self, out: BinaryIO) -> None:
+    def __init__(self, out: BinaryIO, _: Materials | None = None) -> None:
         self._out = out
         self._separator = b"\n"
         self._document = ""

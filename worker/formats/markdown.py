@@ -16,9 +16,8 @@ from ocrfleet.records.documents import DocumentStatus, Manifest
 from ocrfleet.records.pages import Block, PageResult, PageStatus
 from worker.formats.blocks import read
 from worker.formats.elements import to_markdown
+from worker.formats.materials import Materials
 from worker.formats.page_text import ASIDE, captions, elements
-
-EXTENSION = "md"
 
 #: The most characters of a picture's caption that become its alternative text.
 _LONGEST_ALT = 200
@@ -27,7 +26,7 @@ _LONGEST_ALT = 200
 class MarkdownWriter:
     """Writes one document to a stream, page by page."""
 
-    def __init__(self, out: BinaryIO) -> None:
+    def __init__(self, out: BinaryIO, _: Materials | None = None) -> None:
         self._out = out
         self._document = ""
 

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from worker.formats.materials import Materials
 from worker.pipeline.health import Health
 from worker.pipeline.store_retry import StoreRetry
 
@@ -42,3 +43,8 @@ class WorkerContext:
     source_threads: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(_SOURCE_THREADS, thread_name_prefix="pipeline-sources")
     )
+
+    @property
+    def materials(self) -> Materials:
+        """What the writers of output formats may use."""
+        return Materials.of(self.settings, self.store, self.sources)

@@ -2,31 +2,44 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import closing
 from http import HTTPStatus
-from typing import Annotated, BinaryIO, Literal
+from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from ocrfleet.errors import NotFoundError
+from ocrfleet.formats import FORMATS, FormatName
 from ocrfleet.records.base import Collection
 from ocrfleet.records.pages import PageResult
 from producer.api.auth import user
-from producer.api.dependencies import Context
+from producer.api.dependencies import ApiContext, Context
 from producer.api.problems import ProblemError, described
-from producer.api.submitter import Format
 from producer.documents.views import Documents, DocumentView, Pages, Retried, State
 
-#: By format.
-_MEDIA_TYPES = {"md": "text/markdown; charset=utf-8", "json": "application/json"}
 #: Seconds for which a presigned URL of a result is valid.
 _LINK_SECONDS = 300
+#: Seconds after which a client asks again for an output that is being made.
+_RETRY_SECONDS = 5
 _CHUNK = 1 << 18
+
+if TYPE_CHECKING:
+    from ocrfleet.records.documents import Output
+    from ocrfleet.storage.outputs import Outputs
+
+
+class PendingResult(BaseModel):
+    """An output that is being made."""
+
+    state: Literal["converting"] = "converting"
+
 
 router = APIRouter(
     prefix="/v1/documents",
@@ -109,36 +122,66 @@ def get_page(context: Context, document: Id, page: PageNumber) -> PageResult:
     operation_id="get_result",
     response_class=Response,
     responses={
-        200: {
-            "content": {
-                "text/markdown; charset=utf-8": {"schema": {"type": "string"}},
-                "application/json": {"schema": {"type": "object"}},
-            }
-        },
+        200: {"content": {known.media_type: {"schema": {"type": "string"}} for known in FORMATS.values()}},
+        202: {"model": PendingResult, "description": "The output is being made: ask again after Retry-After seconds."},
         304: {"description": "Not changed since the client fetched it (If-None-Match)."},
         307: {"description": "The output is at the URL in Location, which is valid for some minutes."},
         **_CONFLICT,
     },
 )
-def get_result(
+async def get_result(
     request: Request,
     context: Context,
     document: Id,
-    extension: Annotated[Format, Query(alias="format", description="Format of the output.")] = "md",
+    name: Annotated[FormatName, Query(alias="format", description="Format of the output.")] = FormatName.MARKDOWN,
+    wait: Annotated[
+        float,
+        Query(ge=0, le=60, description="Seconds to wait for an output that must be made, before the response is 202."),
+    ] = 10,
 ) -> Response:
-    """Return an output, or a redirect to where it can be fetched."""
-    output = context.documents.ended(document).outputs.get(extension)
+    """Return an output, or a redirect to where it can be fetched. A format that is not there yet is made of the stored pages.
+
+    409: the document has not ended, or can't be written in this format.
+    """
+    status = await run_in_threadpool(context.documents.ended, document)
+    begun = await run_in_threadpool(context.converter.begin, status, [name])
+    future = asyncio.wrap_future(begun)
+    await asyncio.wait([future], timeout=wait)
+    if not future.done():
+        future.add_done_callback(_ignore_error)
+        return Response(
+            PendingResult().model_dump_json(),
+            HTTPStatus.ACCEPTED,
+            {"Retry-After": str(_RETRY_SECONDS), "Cache-Control": "no-store"},
+            "application/json",
+        )
+    outputs = await future
+    if name in outputs.refused:
+        raise ProblemError(
+            HTTPStatus.CONFLICT, f"The document can't be written in this format: {outputs.refused[name]}."
+        )
+    output = outputs.made.get(name)
     if output is None:
         raise ProblemError(
             HTTPStatus.NOT_FOUND,
             f"This document has no such output: GET /v1/documents/{document} lists its outputs.",
         )
+    return await run_in_threadpool(_response, request, context, document, name, output)
+
+
+def _ignore_error(future: asyncio.Future[Outputs]) -> None:
+    """Read the error of a conversion that nobody waits for: the next request gets it."""
+    if not future.cancelled():
+        future.exception()
+
+
+def _response(request: Request, context: ApiContext, document: str, name: FormatName, output: Output) -> Response:
     names = context.documents.view(document).names
     latest = max(names, key=lambda name: name.submitted, default=None)
-    filename = f"{latest.name.rpartition('/')[2] or document if latest is not None else document}.{extension}"
-    url = context.store.presigned(
-        output.key, seconds=_LINK_SECONDS, filename=filename, content_type=_MEDIA_TYPES[extension]
-    )
+    label = latest.name.rpartition("/")[2] or document if latest is not None else document
+    filename = f"{label}.{FORMATS[name].extension}"
+    media_type = FORMATS[name].media_type
+    url = context.store.presigned(output.key, seconds=_LINK_SECONDS, filename=filename, content_type=media_type)
     if url is not None:
         return RedirectResponse(url, headers={"Cache-Control": "no-store"})
     headers = {"ETag": f'"{output.sha256}"', "Cache-Control": "private, no-cache"}
@@ -150,7 +193,7 @@ def get_result(
         raise ProblemError(HTTPStatus.NOT_FOUND, "The output was removed from the object store.") from error
     return StreamingResponse(
         _pieces(stream),
-        media_type=_MEDIA_TYPES[extension],
+        media_type=media_type,
         headers={
             **headers,
             "Content-Length": str(output.size),

@@ -20,6 +20,7 @@ from ocrfleet.records.priority import Priority
 from ocrfleet.storage.page_records import stored_pages
 from ocrfleet.storage.store import FolderStore
 from worker.assemble import assemble
+from worker.formats.materials import Materials
 
 if TYPE_CHECKING:
     from ocrfleet.broker.ledger import Ledger
@@ -92,7 +93,7 @@ class Archive:
         return PageResult(page=page, status=status, blank=blank, text=text, **known, **facts)
 
     def assemble(self, generation: int = 1) -> Status | None:
-        return assemble(self.store, cast("Ledger", self.notes), DOCUMENT, generation)
+        return assemble(Materials(store=self.store), cast("Ledger", self.notes), DOCUMENT, generation)
 
     def ended(self, generation: int = 1) -> Status:
         status = self.assemble(generation)

@@ -208,7 +208,7 @@ def test_a_file_that_can_not_be_read_is_refused_with_the_reason(front: Front) ->
         {"profile": "/etc/passwd"},
         {"profile": "/etc/x.json"},
         {"profile": '{"name": "mine"}'},
-        {"formats": "docx"},
+        {"formats": "wordperfect"},
         {"callback": "ftp://example.com"},
         {"callback": "https://127.0.0.1/hook"},
         {"callback": "https://10.0.0.1/hook"},
@@ -521,9 +521,30 @@ def test_a_result_is_saved_and_never_shown(front: Front) -> None:
     assert answer.headers["content-length"] == "4"
     etag = answer.headers["etag"]
     assert front.client.get(place, headers={"If-None-Match": etag}).status_code == 304
-    problem(front.client.get(place, params={"format": "json"}), 404)
-    problem(front.client.get(place, params={"format": "docx"}), 400)
+    problem(front.client.get(place, params={"format": "wordperfect"}), 400)
     assert "waiting" in problem(front.client.get(f"/v1/documents/{front.shelf.waiting()}/result"), 409)["detail"]
+
+
+def test_a_format_that_is_not_there_yet_is_made_when_it_is_asked_for(front: Front) -> None:
+    # Given a document that was written as Markdown
+    document = front.shelf.ended("box/a.pdf")
+    place = f"/v1/documents/{document}/result"
+
+    # When somebody who won't wait asks for its text
+    early = front.client.get(place, params={"format": "txt", "wait": 0})
+
+    # Then it is being made, and there soon
+    assert (early.status_code, early.json()) == (202, {"state": "converting"})
+    assert int(early.headers["retry-after"]) > 0
+    answer = front.client.get(place, params={"format": "txt", "wait": 60})
+    assert (answer.status_code, answer.text) == (200, "text of 1\n\ftext of 2\n\ftext of 3\n")
+    assert answer.headers["content-disposition"] == "attachment; filename*=UTF-8''a.pdf.txt"
+
+    # And nobody makes it again, also when its pages are gone; what was not made then can't be
+    for key in list(front.store.list(keys.pages(document))):
+        front.store.delete(key)
+    assert front.client.get(place, params={"format": "txt"}).text == answer.text
+    assert "purge" in problem(front.client.get(place, params={"format": "jsonl", "wait": 60}), 404)["detail"]
 
 
 def test_a_result_in_s3_is_a_redirect(tmp_path: Path) -> None:

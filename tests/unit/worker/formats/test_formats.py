@@ -4,7 +4,7 @@ import io
 import json
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import pymupdf
 import pytest
@@ -13,14 +13,20 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from ocrfleet.errors import Reason
+from ocrfleet.formats import FormatName
 from ocrfleet.markdown.escape import escape
 from ocrfleet.records.documents import DocumentStatus, Kind, Manifest, Problem, Source
 from ocrfleet.records.pages import Block, Line, PageResult, PageStatus, Role
+from ocrfleet.storage.store import ObjectStore
 from tests.support.growth import assert_grows_linearly
-from worker.formats import WRITERS
+from worker.formats import WRITERS, writer_of
 from worker.formats.document_json import points
 from worker.formats.markdown import clean
+from worker.formats.materials import Materials
 from worker.formats.scan import normalised
+
+#: The pages of these tests have no figures.
+NO_STORE = cast("ObjectStore", None)
 
 #: CommonMark, and what most readers understand beyond it
 COMMONMARK = MarkdownIt("commonmark")
@@ -53,14 +59,14 @@ def failed(page: int, detail: str | None = "it said no") -> PageResult:
 
 
 def write(
-    extension: str,
+    name: str,
     pages: Sequence[PageResult],
     *,
     status: DocumentStatus = DocumentStatus.COMPLETED,
     problem: Problem | None = None,
 ) -> str:
     out = io.BytesIO()
-    writer = WRITERS[extension](out)
+    writer = writer_of(FormatName(name))(out, Materials(store=NO_STORE))
     writer.begin(manifest(len(pages), problem=problem), status)
     for page in pages:
         writer.page(page)

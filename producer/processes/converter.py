@@ -1,0 +1,142 @@
+"""Converter: outputs of ended documents in formats that they were not written in, made in child processes (worker/convert.py)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from ocrfleet.errors import NotFoundError, TransientError
+from ocrfleet.formats import FORMATS, FormatName
+from ocrfleet.records.conversions import ConversionAnswer, ConversionRequest
+from ocrfleet.records.documents import DocumentStatus
+from ocrfleet.sandbox.die_with_parent import dying_with_us
+from ocrfleet.storage.outputs import Outputs, outputs_of
+
+if TYPE_CHECKING:
+    from ocrfleet.records.documents import Status
+    from ocrfleet.settings import Settings
+    from ocrfleet.storage.store import ObjectStore
+
+#: -P: a file worker.py in the current folder is not imported.
+_COMMAND = (sys.executable, "-P", "-m", "worker.convert")
+
+
+class Converter:
+    """Converts up to `processes` documents of a store at the same time. Thread-safe; `close` ends its processes.
+
+    A process is started when it is first needed. `environment` has the OCRFLEET_* settings, among them the store's. Logs are
+    appended to `log_file`, or written to this process's stderr.
+    """
+
+    def __init__(
+        self, store: ObjectStore, environment: Mapping[str, str], *, processes: int, log_file: Path | None = None
+    ) -> None:
+        self._store = store
+        # A converter has no use for the API key of an engine.
+        self._environment = {name: value for name, value in environment.items() if not name.endswith("_API_KEY")}
+        self._log_file = log_file
+        # A child is killed when the thread that started it ends: each thread keeps its own.
+        self._threads = ThreadPoolExecutor(processes, thread_name_prefix="converter")
+        self._own = threading.local()
+        self._children: list[subprocess.Popen[bytes]] = []
+        self._begun: dict[tuple[str, int, tuple[str, ...]], Future[Outputs]] = {}
+        self._lock = threading.Lock()
+
+    @classmethod
+    def of_fleet(cls, settings: Settings, store: ObjectStore, *, processes: int, log_file: Path | None = None) -> Self:
+        """Return a converter for the fleet's store, with the environment and the password file of this process."""
+        environment = {**os.environ, "OCRFLEET_STORE": settings.store}
+        if settings.password_file is not None:
+            environment["OCRFLEET_PASSWORD_FILE"] = str(settings.password_file.absolute())
+        return cls(store, environment, processes=processes, log_file=log_file)
+
+    def close(self) -> None:
+        """End the processes, after the conversions that they have begun."""
+        self._threads.shutdown(cancel_futures=True)
+        for child in self._children:
+            if child.stdin is not None:
+                child.stdin.close()
+            child.kill()
+            child.wait()
+            if child.stdout is not None:
+                child.stdout.close()
+
+    def outputs(self, status: Status, formats: Iterable[str]) -> Outputs:
+        """Return a document's outputs in these formats; make those that are missing, and wait for that.
+
+        Raises NotFoundError when the document or its page records were removed, TransientError when a process died or the
+        store is away.
+        """
+        return self.begin(status, formats).result()
+
+    def begin(self, status: Status, formats: Iterable[str], *, retry_refused: bool = False) -> Future[Outputs]:
+        """Begin to make a document's missing outputs; return the future of all. Two calls for the same share one."""
+        formats = tuple(formats)
+        there = outputs_of(self._store, status, formats)
+        if retry_refused:
+            there = Outputs(there.made)
+        missing = tuple(FormatName(name) for name in there.missing(formats) if name in FORMATS)
+        if not missing or status.status is DocumentStatus.CANCELLED:
+            done: Future[Outputs] = Future()
+            done.set_result(there)
+            return done
+        task = (status.document, status.generation, formats)
+        with self._lock:
+            begun = self._begun.get(task)
+            if begun is None or begun.done():
+                begun = self._begun[task] = self._threads.submit(self._convert, status, missing, there)
+                begun.add_done_callback(lambda _: self._begun.pop(task, None))
+            return begun
+
+    def _convert(self, status: Status, missing: tuple[FormatName, ...], there: Outputs) -> Outputs:
+        request = ConversionRequest(document=status.document, generation=status.generation, formats=missing)
+        answer = self._ask(request)
+        if answer.gone is not None:
+            raise NotFoundError(answer.gone)
+        if answer.error is not None:
+            raise TransientError(f"document {status.document} can't be converted now: {answer.error}")
+        return Outputs(there.made | answer.made, there.refused | answer.refused)
+
+    def _ask(self, request: ConversionRequest) -> ConversionAnswer:
+        child = self._child()
+        assert child.stdin is not None  # noqa: S101 - both are pipes
+        assert child.stdout is not None  # noqa: S101
+        line = b""
+        try:
+            child.stdin.write(request.to_bytes() + b"\n")
+            child.stdin.flush()
+            line = child.stdout.readline()
+        except BrokenPipeError:
+            pass
+        if not line.endswith(b"\n"):
+            child.kill()
+            raise TransientError(
+                f"the process that converted document {request.document} ended with {child.wait()}: see its log"
+            )
+        return ConversionAnswer.from_bytes(line)
+
+    def _child(self) -> subprocess.Popen[bytes]:
+        """Return this thread's process; start it unless it runs."""
+        child: subprocess.Popen[bytes] | None = getattr(self._own, "child", None)
+        if child is None or child.poll() is not None:
+            with ExitStack() as stack:
+                log = stack.enter_context(self._log_file.open("ab")) if self._log_file is not None else None
+                child = self._own.child = subprocess.Popen(
+                    dying_with_us(*_COMMAND),
+                    env=self._environment,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    # A Ctrl-C in the terminal reaches only this process.
+                    start_new_session=True,
+                )
+            with self._lock:
+                self._children.append(child)
+        return child
