@@ -12,7 +12,7 @@ from ocrfleet.markdown.escape import escape_inline
 from ocrfleet.records.documents import Problem
 from ocrfleet.records.pages import PageResult, PageStatus
 from worker.formats.blocks import read
-from worker.formats.elements import Element, Paragraph, to_plain
+from worker.formats.elements import Element, Item, Paragraph
 from worker.formats.page_text import ASIDE, captions, elements
 
 #: Characters that do something unseen to a text instead of standing in it: controls but tab and line feed, and Unicode's
@@ -75,10 +75,19 @@ def _paragraphs(text: str) -> Iterator[Paragraph]:
 
 
 def text_of(result: PageResult) -> str:
-    """Return a page's plain text: a line for each row of a table, with tabs between its cells."""
+    """Return a page's plain text: empty lines between paragraphs, a line for each row of a table, tabs between its cells."""
     if not result.blocks and not result.markdown:
         return visible(result.text)
-    return visible(to_plain([part for part in content(result) if not isinstance(part, Figure)]))
+    pieces: list[str] = []
+    before: Element | None = None
+    for part in content(result):
+        words = "" if isinstance(part, Figure) else part.plain()
+        if words and not isinstance(part, Figure):
+            if before is not None:
+                pieces.append("\n" if isinstance(part, Item) and isinstance(before, Item) else "\n\n")
+            pieces.append(words)
+            before = part
+    return visible("".join(pieces))
 
 
 def notice(result: PageResult) -> str:

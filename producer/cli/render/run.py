@@ -39,7 +39,7 @@ def report(console: Console, result: Report, output: Path) -> None:
     worst_first = natsorted(result.ended, key=lambda item: (item.status is DocumentStatus.COMPLETED, item.name))
     for item in worst_first[:_ROWS]:
         style = _STYLE[item.status]
-        text = next((str(path) for path in item.files if path.suffix == ".md"), "")
+        text = min(map(str, item.files), key=lambda path: not path.endswith(".md"), default="")
         pages = str(item.total) if item.done == item.total else f"{item.done}/{item.total}"
         table.add_row(shown(item.name), pages, f"[{style}]{item.status}[/]", shown(text))
     if result.ended:
@@ -56,7 +56,7 @@ def report(console: Console, result: Report, output: Path) -> None:
     console.print(
         f"{tally.documents_ended} of {tally.documents} documents, "
         f"{tally.done} pages done{reused}{saved}, {tally.failed} failed, in {duration(tally.seconds)}. "
-        f"Text and JSON are in [bold]{shown(str(output))}[/]."
+        f"Outputs are in [bold]{shown(str(output))}[/]."
     )
     if result.interrupted is not None:
         console.print("[yellow]Interrupted.[/] Run the same command again: it goes on where it stopped.")
