@@ -1,42 +1,42 @@
-"""Markdown that says what a plain text says, and nothing else; and where a document's pictures lie beside it."""
+"""Escapes plain text as Markdown without markup, and builds the relative paths of pictures."""
 
 from __future__ import annotations
 
 import re
 
-# What CommonMark would take for markup inside a line, and at its beginning: a page's text is data.
+# Characters that CommonMark reads as markup inside a line, and at its beginning.
 _INLINE = re.compile(r"[\\`*_\[\]|~]|<!?+|&(?=#?\w+;)")
-#: A backslash would do for a reader of Markdown, but not for a tool that searches for a page's marker, `<!-- page`.
+#: Character references instead of backslashes: a tool may search the text for a page's marker, `<!-- page`.
 _ENTITIES = {"&": "&amp;", "<!": "&lt;!"}
 _LINE_START = re.compile(r"[0-9]{1,9}(?=[.)](?:[ \t]|$))|(?=#{1,6}(?:[ \t]|$)|[-+](?:[ \t:-]|$)|\*(?:[ \t]|$)|[>=]|:-)")
 _LINE_END = re.compile(r"\r\n?|\n")
 
-#: A formula within a line, as Pandoc tells it from a price: no space inside its dollars, and no digit behind them. Linear:
-#: from a dollar it looks no further than to the next.
+#: A formula within a line, by Pandoc's rule that excludes prices: no space inside the dollar signs, and no digit after them.
+#: Linear: from a dollar sign it searches no further than to the next.
 INLINE_FORMULA = re.compile(r"(?<![\\$])\$(?![\s$])((?:[^$\\\n]|\\.)++)(?<!\s)\$(?![\d$])")
 
 
 def escape(line: str) -> str:
-    """Return a line of plain text as Markdown that reads the same and means nothing."""
+    """Return a line of plain text as Markdown without markup."""
     return escape_start(escape_inline(line.strip()))
 
 
 def escape_inline(text: str) -> str:
-    """Return text for the middle of a line: it may still begin a block where it begins one."""
+    """Escape text for the middle of a line. At the beginning of a line it could still begin a block."""
     return _INLINE.sub(lambda match: _ENTITIES.get(match[0], "\\" + match[0]), text)
 
 
 def escape_start(line: str) -> str:
-    """Return a line so that it begins no heading, list, quotation or table, and underlines nothing."""
+    """Escape the beginning of a line that would begin a heading, list, quotation or table, or underline a heading."""
     start = _LINE_START.match(line)
     return f"{line[: start.end()]}\\{line[start.end() :]}" if start else line
 
 
 def escaped(text: str) -> str:
-    """Return plain text of any number of lines as Markdown that reads the same."""
+    """Return plain text of any number of lines as Markdown without markup."""
     return "\n".join(escape(line) for line in _LINE_END.split(text))
 
 
 def figure_path(document: str, name: str) -> str:
-    """Return where a picture lies, from the folder that the document's text was delivered to."""
+    """Return the path of a picture, relative to the folder of the document's text."""
     return f"figures/{document}/{name}"

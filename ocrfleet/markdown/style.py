@@ -1,8 +1,8 @@
-"""How a reader likes a document's Markdown: made of the stored one at delivery, block by block, so that no text is read again.
+"""Converts a document's stored Markdown to a style at delivery, block by block, without recognising any page again.
 
-It is no part of a document's identity: the same stored text is delivered in every style. What the stored text looks like
-is what worker/formats/ writes: an empty line between blocks, a table from `<table>` to `</table>` with a row a line, a
-formula on one line, code between fences.
+The style is not part of a document's identity: the same stored text is delivered in every style. The stored text has the form
+that worker/formats/ writes: an empty line between blocks, a table from `<table>` to `</table>` with each row on a line, a formula
+on one line, code between fences.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from ocrfleet.markdown.escape import INLINE_FORMULA, escape, escape_inline
 
 class Tables(StrEnum):
     HTML = "html"
-    #: those that Markdown can express: no cell spans others or has several lines
+    #: Markdown tables where Markdown can express them: no cell spans others or has several lines
     MARKDOWN = "markdown"
 
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """What a reader prefers; by default, the text as it is stored."""
+    """Options of the Markdown; the defaults deliver the stored text unchanged."""
 
     tables: Tables = Tables.HTML
-    #: words that were divided at the end of a line are written whole
+    #: join the parts of a word that was hyphenated at the end of a line
     join_hyphens: bool = False
 
 
@@ -40,19 +40,19 @@ _CAPTION = re.compile(r"<caption>(.*)</caption>")
 _CELL = re.compile(r"<t[dh]>([^<]*+)</t[dh]>")
 _ROW = re.compile(r"<tr>(?:<t[dh]>[^<]*+</t[dh]>)++</tr>")
 
-# A word that goes on in the next line: two letters at least before the hyphen, a small letter behind it. Not after a digit
-# (1914-18), a single letter (X-ray) or a dash. The signs that old prints and other programs divide with mean nothing else.
+# A word that continues on the next line: at least two letters before the hyphen, a small letter after it. Not after a digit
+# (1914-18), a single letter (X-ray) or a dash. The hyphens of old prints and other programs have no other meaning.
 _DIVIDED = re.compile(r"(?:[^\W\d_][\u0300-\u036f]*+){2}([-\u2010\u00ad\u00ac\u2e17])$")
 _REST = re.compile(r"([^\W_]\S*+)[ \t]*+")
 _ONE_LETTER = re.compile(r"[^\W\d_]")
-#: `Haupt- und Nebensätze`: there the hyphen stands for what follows. No division of a word leaves these.
+#: `Haupt- und Nebensätze`: the hyphen replaces the end of the compound. No divided word continues with these.
 _AND = frozenset({"und", "oder", "sowie", "and"})
-#: Blocks that are no running text, by how they begin.
+#: Beginnings of blocks that are no running text.
 _NO_PROSE = ("<", "$$", "![", "```", "#", "---")
 
 
 def restyled(lines: Iterable[str], style: Style) -> Iterator[str]:
-    """Yield the lines of a stored Markdown text, without their ends, in a style. Holds one block at a time."""
+    """Yield the lines of a stored Markdown text, without their ends, in a style. Keeps one block in memory."""
     for block in _blocks(lines):
         if style.tables is Tables.MARKDOWN and block[0] == "<table>":
             yield from _pipes(block)
@@ -71,7 +71,7 @@ def figures(lines: Iterable[str]) -> Iterator[str]:
 
 
 def _blocks(lines: Iterable[str]) -> Iterator[list[str]]:
-    """Yield the blocks of a text; what is between them (empty lines) is a block, too, and so is code with its empty lines."""
+    """Yield the blocks of a text. Empty lines between them are blocks, too; code is one block with its empty lines."""
     block: list[str] = []
     fence = None
     for line in lines:
@@ -94,7 +94,7 @@ def _blocks(lines: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _pipes(table: list[str]) -> list[str]:
-    """Return a table as lines with pipes; as it is, where a cell spans others or has several lines."""
+    """Return a table as lines with pipes; unchanged, if a cell spans others or has several lines."""
     rows = table[1:-1]
     caption = _CAPTION.fullmatch(rows[0]) if rows else None
     if caption is not None:
@@ -103,14 +103,14 @@ def _pipes(table: list[str]) -> list[str]:
         return table
     cells = [[_cell(match[1]) for match in _CELL.finditer(row)] for row in rows]
     width = max(map(len, cells))
-    # GFM has no table without a head: the first row is it, as in most tables it is one.
+    # A table of GFM must have a head: the first row, which is a head in most tables.
     head, *body = [[*row, *[""] * (width - len(row))] for row in cells]
     lines = ["| " + " | ".join(row) + " |" for row in [head, ["---"] * width, *body]]
     return [escape(html.unescape(caption[1])), "", *lines] if caption is not None else lines
 
 
 def _cell(text: str) -> str:
-    """Return a cell's text as Markdown, its formulas as they are; no pipe in it parts cells.
+    """Return a cell's text as Markdown, with its formulas unchanged and its pipes escaped.
 
     What has a sign that none of our formulas has is text between two dollars.
     """
@@ -125,7 +125,7 @@ def _cell(text: str) -> str:
 
 
 def _joined(block: list[str]) -> Iterator[str]:
-    """Yield the lines of a paragraph or a list; the rest of a divided word is drawn up to its beginning."""
+    """Yield the lines of a paragraph or a list, with the rest of each divided word moved to the line of its beginning."""
     line = block[0]
     for following in block[1:]:
         text = following.lstrip(" ")
@@ -142,7 +142,7 @@ def _joined(block: list[str]) -> Iterator[str]:
 
 
 def _whole(line: str, following: str) -> tuple[str, str] | None:
-    """Return a line with the whole of its last word, and what is left of the next line; None when no word is divided.
+    """Return a line with its complete last word, and the rest of the next line; None if no word is divided.
 
     `com-` and `pound` are `compound`; of `mother-in-` and `law` the hyphen is kept, as of any word that had one before.
     """

@@ -9,14 +9,14 @@ from ocrfleet.profiles.models.model import ATTEMPT, DOUBTED, ENGINE_FAULTS, NOT_
 from ocrfleet.profiles.profile import RAPIDOCR, Canary, Judgement, Parser, Profile, RetryStep
 from ocrfleet.records.base import digest_of
 
-#: Characters of the words that a user may put into a prompt.
+#: The most characters of the user's words in a prompt.
 _LONGEST_ARGUMENT = 400
-#: Characters of a user's own prompt: what exceeds PROMPT_ROOM shortens the output.
+#: The most characters of a user's own prompt: the part beyond PROMPT_ROOM shortens the output.
 _LONGEST_PROMPT = 4000
 
 _FAILED = (*DOUBTED, *ENGINE_FAULTS)
 #: Last steps of each retry policy: the text layer, then an engine that neither invents text nor loops. The deadline in seconds
-#: is about eighty times what a page takes there.
+#: is about eighty times a page's usual time there.
 LAST_STEPS = (
     RetryStep(after=_FAILED, text_layer=True),
     RetryStep(after=_FAILED, profile=RAPIDOCR.name, deadline=120.0),

@@ -42,9 +42,9 @@ class Render(Record):
     max_pixels: int = Field(default=32_000_000, ge=4_096)
     #: enlarge an image whose shorter side is below this, in pixels
     min_side: int | None = None
-    #: a page larger than `long_side` allows keeps so many dots per inch: a poster; an image never gets more than it has
+    #: dots per inch of a page, such as a poster, that is larger than `long_side` allows; an image is not enlarged to it
     min_dpi: float | None = Field(default=None, gt=0, exclude_if=_left_out_at(None))
-    #: … and so many pixels of its shorter side: a strip
+    #: … and pixels of its shorter side, such as that of a strip
     short_side: int | None = Field(default=None, ge=64, le=20_000, exclude_if=_left_out_at(None))
     #: stretch the histogram to full contrast
     contrast: bool = False
@@ -53,7 +53,7 @@ class Render(Record):
 
     @property
     def most_pixels(self) -> int:
-        """The most that a page image may have, as far as pages are of a usual shape."""
+        """The most pixels of a page image, for pages of a usual shape."""
         bounded_by_side = self.min_dpi is None and self.short_side is None
         return min(self.max_pixels, self.long_side**2) if bounded_by_side else self.max_pixels
 
@@ -79,7 +79,7 @@ class Sampling(Record):
     #: tokens of a page's output at most; the prompt and the image need room in the model's context, too
     max_tokens: int = Field(ge=1)
     temperature: float = Field(default=0.0, ge=0.0, le=2.0)
-    #: no sequence of so many tokens is repeated within the window: the published guard against loops; None: off
+    #: no sequence of this many tokens is repeated within the window (the published guard against loops); None: off
     ngram_size: int | None = Field(default=None, ge=1)
     ngram_window: int = Field(default=90, ge=1)
     #: ids of tokens that may be repeated all the same
@@ -96,7 +96,7 @@ class Mode(Record):
     image_size: int = Field(ge=64)
     #: whether there are tiles
     tiles: bool
-    #: whether the page is padded to a square first, where the processor would distort it
+    #: whether the page is padded to a square first, because the processor would distort it
     pad: bool = False
     #: tokens that the page image takes at most
     image_tokens: int = Field(ge=1)
@@ -107,9 +107,9 @@ class TextLayer(StrEnum):
 
     #: the page is recognised as if there were no text layer
     IGNORE = "ignore"
-    #: the text layer is used where it can be trusted (worker/text_layer/trust.py); other pages are recognised
+    #: the text layer is used if it is trustworthy (worker/text_layer/trust.py); other pages are recognised
     PREFER = "prefer"
-    #: the text layer is used where it can be trusted; other pages fail
+    #: the text layer is used if it is trustworthy; other pages fail
     ONLY = "only"
 
 
@@ -118,37 +118,37 @@ class Judgement(Record):
 
     #: reasons that are ignored: a description of a picture, for example, has more letters than the picture
     ignored: tuple[Reason, ...] = ()
-    #: Unicode's names of the scripts of the pages, as LATIN, GREEK or CJK; not checked where there are none
+    #: Unicode names of the scripts of the pages, such as LATIN, GREEK or CJK; without any, the script is not checked
     scripts: tuple[str, ...] = ()
     #: share of a text's letters that must be in these scripts
     least_in_scripts: float = Field(default=0.5, ge=0, le=1)
     #: letters that a text must have for the script to be checked
     fewest_for_script: int = Field(default=20, ge=1)
-    #: share of a text's words that may mix alphabets, Latin with Cyrillic letters say: honest ones have 0.03 at
-    #: most, in Arabic, whose "and" is written with the next word
+    #: largest share of a text's words that mix alphabets, such as Latin and Cyrillic: correct texts have at most 0.03, in
+    #: Arabic, whose "and" is written with the next word
     most_mixed: float = Field(default=0.2, ge=0, le=1)
-    #: share of a text's signs that may be control characters, of private use, unassigned, or U+FFFD: honest ones have 0.03
-    #: at most (a PDF's text layer, with formulas); one or two are allowed in any
+    #: largest share of a text's characters that are control characters, of private use, unassigned, or U+FFFD: correct texts
+    #: have at most 0.03 (a PDF's text layer, with formulas); one or two are allowed in any text
     most_garbage: float = Field(default=0.05, ge=0, le=1)
-    #: share of letters and digits among them and the other signs, without rules, leaders and brackets: honest ones have 0.9
+    #: smallest share of letters and digits among all characters but rules, leaders and brackets: correct texts have 0.9
     least_readable: float = Field(default=0.15, ge=0, le=1)
-    #: letters and digits that a text may have for each inked square of 4 x 4 pixels, if the page's longer side were 1,024
-    #: pixels: honest ones of more than 200 have 0.45 at most …
+    #: most letters and digits of a text for each inked square of 4 x 4 pixels, with the page scaled to a longer side of 1,024
+    #: pixels: correct texts of more than 200 have at most 0.45 …
     most_on_a_square: float = Field(default=1.2, gt=0)
-    #: … and for each letter that the marks on the page can be; both must be exceeded: honest ones have 2.7 at most …
+    #: … and for each letter that the marks on the page can be; both must be exceeded: correct texts have at most 2.7 …
     most_for_a_letter: float = Field(default=8.0, gt=0)
-    #: … and as many as this whatever is on the page: a stain may hide a line
+    #: … and as many as this on any page: a stain may hide a line
     always_allowed: int = Field(default=200, ge=0)
-    #: marks in rows, as those of print, of which at least one in `letters_for_one` must have been read: hatching and
-    #: photographs have 35 at most, blurred noise was seen with 67 …
+    #: fewest marks in rows, like print, of which at least one in `letters_for_one` must have been read: hatching and
+    #: photographs have at most 35, blurred noise had up to 67 …
     fewest_letters: int = Field(default=60, ge=1)
-    #: … of a page on which nothing at all was read, if most of its marks are in rows: blank pages with dirt have 2
+    #: … of a page without any text, if most of its marks are in rows: blank pages with dirt have 2
     fewest_letters_unread: int = Field(default=3, ge=1, exclude_if=_left_out_at(3))
-    #: … and their share of the letters that all marks on the page can be: these have 0.025 at most, print 0.06 at least
+    #: … and their share of the letters that all marks on the page can be: noise has at most 0.025, print at least 0.06
     least_in_rows: float = Field(default=0.04, ge=0, le=1)
-    #: honest texts have one for each mark at least
+    #: correct texts have at least one for each mark
     letters_for_one: int = Field(default=10, ge=1)
-    #: the same where the model says that all of the page is pictures, for marks within these: maps and charts have many
+    #: the same for a page that consists of pictures in the model's layout, for marks within these: maps and charts have many
     fewest_letters_in_figures: int = Field(default=250, ge=1)
 
 
@@ -168,7 +168,7 @@ class RetryStep(Record):
     deadline: float | None = Field(default=None, gt=0)
     #: another profile, if a worker serves it: it keeps the page and tries it by its own retry policy
     profile: ProfileName | None = None
-    #: use the text layer, if it can be trusted
+    #: use the text layer, if it is trustworthy
     text_layer: bool = False
 
     @model_validator(mode="after")
@@ -188,12 +188,12 @@ class Canary(Record):
     words: tuple[str, ...] = ()
     #: recognise it twice: the texts must be equal, and not empty
     twice: bool = False
-    #: prompt for the canary page, where the profile's own does not ask for the text
+    #: prompt for the canary page, if the profile's own does not ask for the text
     prompt: str | None = None
 
 
 class Route(Record):
-    """A route sends pages to another profile, where a worker serves that. The first route that fits a page is taken.
+    """A route sends pages to another profile, if a worker serves that. The first route that fits a page is taken.
 
     A rule that is None fits each page.
     """
@@ -239,8 +239,8 @@ class Profile(Record):
     language: str | None = None
     #: prompt, for engines that take one: <image> and words
     prompt: str | None = None
-    #: chat template, where no server applies one: the whole text with the image's place, and {prompt} for the prompt; None
-    #: for a model that takes the prompt as it is
+    #: chat template, if no server applies one: the whole text with the placeholder of the image, and {prompt} for the prompt;
+    #: None for a model that takes the prompt without one
     template: str | None = None
     sampling: Sampling | None = None
     mode: Mode | None = None
@@ -269,12 +269,12 @@ class Profile(Record):
 
     @property
     def destinations(self) -> tuple[str, ...]:
-        """Names of the profiles that pages may be sent to, by a route or by the retry policy."""
+        """Names of the profiles that the routes and the retry policy send pages to."""
         retries = (step.profile for step in self.ladder if step.profile is not None)
         return tuple(sorted({*(route.to for route in self.routes), *retries}))
 
     def at(self, step: RetryStep) -> Profile:
-        """Return the profile as a retry step changes it."""
+        """Return the profile with the changes of a retry step."""
         changes: dict[str, Any] = {}
         if step.prompt is not None:
             changes["prompt"] = step.prompt
@@ -307,7 +307,7 @@ RAPIDOCR = Profile(
     engine="rapidocr",
     model="PP-OCRv6-small",
     revision="rapidocr-3.10.0",
-    # An A4 page has 214 dpi at 2500 pixels. The engine looks at larger pages in tiles.
+    # An A4 page has 214 dpi at 2500 pixels. The engine searches larger pages in tiles.
     render=Render(long_side=2500, min_dpi=200, short_side=1250),
     ladder=(_USE_TEXT_LAYER,),
     # A page takes seconds on a CPU: short jobs spread a document over all cores and leave a short tail.
@@ -347,7 +347,7 @@ def resolve(name: str, *, language: str | None = None) -> Profile:
         return profile
     if profile.language is None:
         raise ConfigurationError(
-            f"{name} needs no --language: it reads the scripts it knows without being told "
+            f"{name} needs no --language: it reads the scripts of its models "
             "(for others: --engine tesseract --language …)"
         )
     if not re.fullmatch(r"[A-Za-z_]+(/[A-Za-z_]+)?(\+[A-Za-z_]+(/[A-Za-z_]+)?)*", language):

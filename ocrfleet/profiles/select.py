@@ -19,7 +19,7 @@ from ocrfleet.profiles.models.model import WARMER
 from ocrfleet.profiles.profile import PROFILES, Canary, Profile, Render, Sampling, resolve
 from ocrfleet.records.base import digest_of
 
-#: Revision of a model of which nothing is known but the name that a server gives it.
+#: Revision of a model of which only the server's name is known.
 SERVED = "served"
 
 #: Bytes of a profile's file, or of a model's config.json, at most.
@@ -59,10 +59,10 @@ def _called(name: str) -> Profile:
 
 
 def read_file(path: Path) -> Profile:
-    """Return the profile that a JSON file describes: all of it, or the differences to the profile that it `extends`.
+    """Return the profile in a JSON file: all of it, or its differences to the profile that it `extends`.
 
-    It needs a name of its own unless it reads as the profile of that name does: a name is a queue's, and a worker reads
-    what it finds there in one way. A `model_path` is taken from where the file lies. Raises ConfigurationError.
+    It must have a name of its own, unless it gives the same texts as the profile of that name: queues have the names of
+    profiles. A relative `model_path` starts at the file's folder. Raises ConfigurationError.
     """
     facts = _read_json(path, "the profile")
     base = facts.pop("extends", None)
@@ -101,18 +101,20 @@ def choose(
 ) -> Profile:
     """Return the profile that the options of a command name; RapidOCR's without options. Raises ConfigurationError.
 
-    `model` is the name of a model of ours, the place where it is published, or a folder with its files; for `openai` it
-    may be any name that the server knows a model by.
+    `model` is the name of a known model, its repository, or a folder with its files; for `openai` it may be any name of a
+    model on the server.
     """
     if profile is not None:
         if any(option is not None for option in (engine, model, mode, prompt, language)):
-            raise ConfigurationError("--profile says all: leave out --engine, --model, --mode, --prompt and --language")
+            raise ConfigurationError(
+                "--profile includes these options: leave out --engine, --model, --mode, --prompt and --language"
+            )
         return find(profile)
     if engine is None:
         engine = "rapidocr" if model is None else "vllm"
     if engine in {"vllm", "openai"}:
         if language is not None:
-            raise ConfigurationError(f"--engine {engine} needs no --language: its models read what they know")
+            raise ConfigurationError(f"--engine {engine} needs no --language: it reads the scripts of its models")
         return _of_model(model or DEEPSEEK_OCR.name, engine=engine, mode=mode, prompt=prompt)
     if any(option is not None for option in (model, mode, prompt)):
         raise ConfigurationError(f"--model, --mode and --prompt are for --engine vllm and openai, not {engine}")
@@ -121,7 +123,7 @@ def choose(
 
 def _of_model(model: str, *, engine: str, mode: str | None, prompt: str | None) -> Profile:
     for what, told in (("--model", model), ("--prompt", prompt or "")):
-        # A command line's bytes that are no UTF-8: they can't stand in a record.
+        # Bytes of a command line that are no UTF-8: a record can't have them.
         if re.search(r"[\ud800-\udfff]", told):
             raise ConfigurationError(f"{what} {told!r} is no text in UTF-8")
     for known in MODELS:

@@ -1,6 +1,6 @@
-"""How much of a torn image is missing: a share of its rows, 0 to 1, measured in what its file or stream holds.
+"""Measures how much of a truncated image is missing: a share of its rows, 0 to 1.
 
-Runs inside sandboxes, and only for images that a decoder complained of.
+Runs inside sandboxes, and only for images with an error of their decoder.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
     from ocrfleet.sandbox.mapped_file import MappedFile
 
-#: A row is missing when so much of it depends on bytes that aren't there, and by so many levels of 255.
+#: A row is missing if at least this share of it depends on missing bytes, by at least so many levels of 255.
 _OF_A_ROW, _LEVELS = 0.02, 8
 #: A progressive JPEG has this many frequencies, less one.
 _LAST_FREQUENCY = 63
-#: Bytes of noise that stand for the missing ones, between restart markers where a JPEG has them.
+#: Bytes of noise in place of the missing ones, between restart markers if the JPEG has them.
 _NOISE, _BETWEEN_RESTARTS = 1 << 16, 256
 #: JPEG's markers: restart (eight of them), start of scan, restart interval, frame drawn scan by scan.
 _RESTART, _SCAN, _INTERVAL, _PROGRESSIVE = 0xD0, 0xDA, 0xDD, 0xC2
-#: Each byte is every 256th of compressed data: where the neighbours of line feed and carriage return came so often, …
+#: In compressed data each byte value is one in 256. If the neighbours of line feed and carriage return occur at least so often, …
 _ENOUGH_BYTES = 16
-#: … in so many bytes that can't be compressed below such a share, a byte that never came was replaced.
+#: … in so many bytes that can't be compressed below this share, a value that never occurs was replaced.
 _SAMPLE, _DENSE = 1 << 16, 0.75
 
 #: How a JPEG 2000's codestream begins, its markers, and how many times longer it may be made to have all that it claims.
@@ -42,7 +42,7 @@ _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4),
 
 @contextmanager
 def patience() -> Iterator[None]:
-    """Have Pillow pass over wrong checksums, and give what there is of a torn picture."""
+    """Let Pillow ignore wrong checksums, and decode as much of a truncated picture as there is."""
     from PIL import ImageFile  # noqa: PLC0415 - native code: under the limits
 
     before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, True
@@ -53,9 +53,9 @@ def patience() -> Iterator[None]:
 
 
 def missing_of_jpeg(data: bytes) -> float:
-    """Return the share of a JPEG's rows that its data ends before. Raises what Pillow raises for one that is none.
+    """Return the share of a JPEG's rows that are missing in its data. Raises Pillow's error if it is no JPEG.
 
-    The data is continued in two ways, with its end and with noise: where the two pictures differ, nothing is known.
+    The data is continued in two ways, with its end marker and with noise: rows that differ between the pictures are missing.
     """
     from PIL import ImageChops  # noqa: PLC0415 - native code: under the limits
     from PIL.Image import Resampling  # noqa: PLC0415 - as above
@@ -63,21 +63,21 @@ def missing_of_jpeg(data: bytes) -> float:
     body = data[: data.rfind(b"\xff\xd9")] if data.rstrip(b"\0\r\n").endswith(b"\xff\xd9") else data
     ended, continued = _decoded(body + b"\xff\xd9"), _decoded(body + _noise(body) + b"\xff\xd9")
     differs = ImageChops.difference(ended, continued).convert("L").point([255 * (n > _LEVELS) for n in range(256)])
-    # A column that holds each row's share: one pixel for a row, averaged.
+    # A column with the share of each row: one pixel for a row, averaged.
     rows = [row > _OF_A_ROW * 255 for row in differs.resize((1, differs.height), Resampling.BOX).tobytes()]
     if bytes((0xFF, _PROGRESSIVE)) in body[: body.find(bytes((0xFF, _SCAN)))]:
         scans = _scans(body)
         brightness = [scan for scan in scans if scan[0] == scans[0][0]]
         if max((last for _, last, _ in brightness), default=0) < _LAST_FREQUENCY:
             return 1.0
-        # What comes after the first details of brightness makes them finer, or adds colours: letters are to be seen without.
+        # Later scans refine the first details of brightness, or add colours: letters are visible without them.
         in_details = scans[-1] == brightness[-1] and not scans[-1][2]
         return sum(rows) / max(1, len(rows)) if in_details else 0.0
     return (len(rows) - rows.index(True)) / len(rows) if any(rows) else 0.0
 
 
 def went_through_text_transfer(data: bytes | MappedFile) -> bool:
-    """Tell whether compressed data was sent as text: its line ends are those of one system, which no chance gives.
+    """Say whether compressed data was transferred as text: all its line ends are those of one system, which is no chance.
 
     Looks at a part in the middle, as every page pays for it: 30 microseconds.
     """
@@ -88,12 +88,12 @@ def went_through_text_transfer(data: bytes | MappedFile) -> bool:
         return False
     if min(part.count(byte) for byte in (b"\x09", b"\x0b", b"\x0c", b"\x0e")) < _ENOUGH_BYTES:
         return False
-    # The data of an empty picture repeats itself, and may lack any byte.
+    # The data of an empty picture is repetitive, and may lack any byte.
     return len(zlib.compress(part)) > _DENSE * len(part)
 
 
 def missing_of_png(data: bytes) -> float:
-    """Return the share of a PNG's picture that its compressed data doesn't give."""
+    """Return the share of a PNG's picture that is missing in its compressed data."""
     header, body = b"", bytearray()
     for name, chunk in _png_chunks(data):
         if name == b"IHDR" and not header:
@@ -108,15 +108,15 @@ def missing_of_png(data: bytes) -> float:
 
 
 def missing_of_jpeg2000(data: bytes) -> float:
-    """Return the share of a JPEG 2000's tile parts, in bytes, that its file doesn't hold (ISO 15444-1, A.4.2)."""
+    """Return the share of a JPEG 2000's tile parts, in bytes, that is missing in its file (ISO 15444-1, A.4.2)."""
     parts = list(_tile_parts(data))
     return short(sum(held for held, _ in parts), sum(claimed for _, claimed in parts))
 
 
 def ended_jpeg2000(data: bytes) -> bytes | None:
-    """Return the codestream of a torn JPEG 2000 with zeros for what is missing and its end marker; None where that is far too much.
+    """Return the codestream of a truncated JPEG 2000, completed with zeros and an end marker; None if too much is missing.
 
-    OpenJPEG then decodes what there is, and otherwise nothing.
+    OpenJPEG decodes nothing of the truncated codestream.
     """
     parts = list(_tile_parts(data))
     lacking = sum(claimed - held for held, claimed in parts)
@@ -126,7 +126,7 @@ def ended_jpeg2000(data: bytes) -> bytes | None:
 
 
 def missing_of_bmp(data: bytes) -> float:
-    """Return the share of an uncompressed BMP's rows that its file doesn't hold; 0 where it is compressed."""
+    """Return the share of an uncompressed BMP's rows that is missing in its file; 0 if it is compressed."""
     if len(data) < 34:  # noqa: PLR2004 - its header
         return 1.0
     (offset,), (width, height, _, depth, compression) = (
@@ -139,7 +139,7 @@ def missing_of_bmp(data: bytes) -> float:
 
 
 def short(held: int, expected: int) -> float:
-    """Return which share is missing of so many rows or bytes."""
+    """Return the missing share of rows or bytes."""
     return 1.0 - min(max(0, held) / expected, 1.0) if expected > 0 else 1.0
 
 
@@ -153,7 +153,7 @@ def _decoded(data: bytes) -> Image:
 
 
 def _noise(body: bytes) -> bytes:
-    """Return bytes that go on with a JPEG's data and mean no picture, the same for the same data."""
+    """Return noise to continue a JPEG's data with, the same for the same data."""
     noise = random.Random(0).randbytes(_NOISE).replace(b"\xff", b"\x7f")  # noqa: S311 - nothing secret
     times = max(1, 4 * len(body) // len(noise))
     if bytes((0xFF, _INTERVAL)) not in body[: max(0, body.find(bytes((0xFF, _SCAN))))]:
@@ -165,7 +165,7 @@ def _noise(body: bytes) -> bytes:
 
 
 def _scans(body: bytes) -> list[tuple[int, int, int]]:
-    """Return of each scan the number of its first component, its last frequency, and 0 where that comes for the first time."""
+    """Return for each scan its first component, its last frequency, and 0 if that frequency is sent for the first time."""
     scans, at = [], 0
     while (at := body.find(bytes((0xFF, _SCAN)), at)) >= 0:
         header = body[at + 4 : at + 16]
@@ -177,7 +177,7 @@ def _scans(body: bytes) -> list[tuple[int, int, int]]:
 
 
 def _tile_parts(data: bytes) -> Iterator[tuple[int, int]]:
-    """Yield how many bytes of each tile part of a JPEG 2000 there are, and how many it claims."""
+    """Yield the number of present and of claimed bytes of each tile part of a JPEG 2000."""
     start = data.find(_CODESTREAM)
     at = start + 2 if start >= 0 else len(data)
     while at + 4 <= len(data):
@@ -204,7 +204,7 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _png_size(width: int, height: int, bits: int, *, interlaced: bool) -> int:
-    """Return how many bytes a picture has before it is compressed: each row and the byte before it."""
+    """Return the uncompressed size of a picture in bytes: each row and its filter byte."""
     if not interlaced:
         return height * (1 + (width * bits + 7) // 8)
     passes = ((len(range(x, width, dx)), len(range(y, height, dy))) for x, y, dx, dy in _PASSES)
@@ -212,7 +212,7 @@ def _png_size(width: int, height: int, bits: int, *, interlaced: bool) -> int:
 
 
 def _inflated_size(data: bytes, most: int) -> int:
-    """Return how many bytes data inflates to before it ends or breaks, at most about `most`."""
+    """Return the number of bytes to which data inflates before it ends or is damaged, at most about `most`."""
     inflate, size, at = zlib.decompressobj(), 0, 0
     try:
         while at < len(data) and size < most and not inflate.eof:

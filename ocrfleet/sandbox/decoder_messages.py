@@ -1,4 +1,4 @@
-"""What MuPDF says while it draws, as warnings of the page. What it says nothing of was drawn as the file has it."""
+"""Translates MuPDF's messages while it renders a page into warnings of the page."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ocrfleet.records.pages import PageWarning, WarningCode
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-#: Which message means what; the first that fits stands. Other messages (a length that is wrong, a repeated key) mean nothing.
+#: Warnings by pattern of the message; the first match counts. Other messages (a wrong length, a repeated key) have no effect.
 _MEANINGS = tuple(
     (re.compile(pattern, re.IGNORECASE), code)
     for pattern, code in (
@@ -27,22 +27,22 @@ _MEANINGS = tuple(
         (r"error|ignoring|cannot|unknown keyword|invalid|syntax", WarningCode.CONTENT_SKIPPED),
     )
 )
-#: What each means for a reader; the decoder's own words follow.
+#: Descriptions of the warnings; the decoder's messages follow in brackets.
 _WORDS = {
-    WarningCode.FONT_SUBSTITUTED: "a font can't be read: another one was drawn in its place",
+    WarningCode.FONT_SUBSTITUTED: "a font can't be read: another one was used",
     WarningCode.COLOUR_SPACE_WRONG: "a colour space is wrong or unknown",
     WarningCode.CHECKSUM_WRONG: "a checksum is wrong",
     WarningCode.DATA_ENDED_EARLY: "data ended early",
     WarningCode.DATA_DAMAGED: "data is damaged",
     WarningCode.REPAIRED: "the PDF is damaged: MuPDF repaired it to be drawn",
-    WarningCode.CONTENT_SKIPPED: "part of what the page draws was skipped",
+    WarningCode.CONTENT_SKIPPED: "part of the page's content was skipped",
 }
-#: Messages of one meaning that are told, and characters of each.
+#: The most messages in a warning, and the most characters of each.
 _MOST_TOLD, _LONGEST = 2, 120
 
 
 def meanings(messages: str) -> tuple[PageWarning, ...]:
-    """Return a warning for each kind of trouble that MuPDF's messages, one a line, tell of."""
+    """Return a warning for each kind of defect in MuPDF's messages, one a line."""
     found: dict[WarningCode, dict[str, None]] = {}
     for line in messages.splitlines():
         code = next((code for pattern, code in _MEANINGS if pattern.search(line)), None)
@@ -52,7 +52,7 @@ def meanings(messages: str) -> tuple[PageWarning, ...]:
 
 
 def drew_on_after_errors(warnings: Iterable[PageWarning]) -> bool:
-    """Tell whether part of the page may be missing."""
+    """Say whether part of the page may be missing."""
     return any(warning.code in _LOSING for warning in warnings)
 
 

@@ -1,4 +1,4 @@
-"""Opening documents in a sandbox: how many pages they have, and each page."""
+"""Opens documents in a sandbox, to count or decode their pages."""
 
 from __future__ import annotations
 

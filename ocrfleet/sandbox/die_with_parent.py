@@ -1,4 +1,4 @@
-"""Run a command that dies with the process that started it, even when that one is killed with SIGKILL.
+"""Run a command that ends with the process that started it, even if that process is killed with SIGKILL.
 
     python -m ocrfleet.sandbox.die_with_parent PARENT_PID COMMAND [ARGUMENT …]
 
@@ -18,7 +18,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def dying_with_us(*command: str) -> list[str]:
-    """Return a command line that runs a command (its program by full path) and is killed when this process dies."""
+    """Return a command line that runs a command (its program by full path), which is killed when this process ends."""
     # -P: no imports from the current folder; -S: without site, for speed.
     return [sys.executable, "-P", "-S", str(Path(__file__)), str(os.getpid()), *command]
 

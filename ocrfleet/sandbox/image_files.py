@@ -1,6 +1,6 @@
-"""Image files, opened for decoding: by Pillow, by Pillow with patience for damage, or by MuPDF. Every error here is the input's own.
+"""Opens image files with Pillow, with Pillow tolerating damage, or with MuPDF. Every error here is caused by the input.
 
-Runs inside sandboxes: all of them are native code on bytes from anywhere.
+Runs inside sandboxes: the decoders are native code that parses untrusted bytes.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 #: The hungriest decoder is OpenJPEG: three components of 32 bits, twice (measured: 24 bytes a pixel).
 _BYTES_PER_DECODED_PIXEL = 24
-#: Bytes of comments that a PNG may have: Pillow refuses a picture for one of 1 MB. The sandbox's memory is a bound, too.
+#: The most bytes of a PNG's comments: Pillow's default refuses a picture with 1 MB. The sandbox's memory is a limit, too.
 _COMMENTS = 256 << 20
 _MUPDF_NAMES = {Kind.JPEG2000: "jp2"}
-#: Points of a page that has as many as its image has pixels.
+#: Resolution of a page whose size in points is its image's size in pixels.
 _POINTS_PER_INCH = 72.0
 
 
@@ -41,9 +41,9 @@ class ImageDocument:
         self._kind = kind
         self._data = data
         self._image: Image | None = None
-        # Pillow makes room for a WebP's canvas when it opens it, for other formats' when it decodes.
+        # Pillow allocates a WebP's canvas when it opens it, and that of other formats when it decodes.
         self._canvas = _webp_pixels(data[:30]) if kind is Kind.WEBP else 0
-        #: where a TIFF's pages stand, for other readers than Pillow
+        #: offsets of a TIFF's pages, for other readers than Pillow
         self._offsets: list[int] | None = None
         #: of the first page
         self.left_out: tuple[PageWarning, ...] = ()
@@ -56,9 +56,9 @@ class ImageDocument:
         check_index(index, self.pages)
         with self.errors(self._canvas):
             if self.pages == 1:
-                # A new object for each decoding, as one that was decoded at half its size stays so; not two at a time.
+                # A new object for each decoding, because one that was decoded at half its size keeps that; not two at a time.
                 self._image = None
-            # For several frames the same object: finding one means reading the directories of those before it.
+            # The same object for several frames: finding a frame requires the directories of those before it.
             self._image = image = self._image or self._open()
             image.seek(self._frames[index])
             width, height = image.size
@@ -67,14 +67,14 @@ class ImageDocument:
 
     @contextmanager
     def patience(self) -> Iterator[None]:
-        """Have frames that are got and decoded meanwhile give what there is of them."""
+        """Decode frames inside this block as far as they are intact."""
         self._image = None
         with completeness.patience():
             yield
         self._image = None
 
     def by_other_means(self, index: int) -> tuple[Image, tuple[PageWarning, ...]]:
-        """Return page `index` in pixels as MuPDF sees it, or a TIFF's as its tiles are; and what is wrong. Raises PermanentError."""
+        """Return page `index` decoded by MuPDF, or by tiles for a TIFF, and its warnings. Raises PermanentError."""
         with self.errors():
             if self._kind is Kind.TIFF:
                 tags = self._tags(index)
@@ -88,7 +88,7 @@ class ImageDocument:
             return self._by_mupdf(index)
 
     def _ended(self) -> Image | None:
-        """Return the picture of a torn JPEG 2000; None where that isn't what is wrong with it."""
+        """Return the picture of a truncated JPEG 2000; None if it has another defect."""
         import PIL.Image  # noqa: PLC0415 - native code: under the limits
 
         data = completeness.ended_jpeg2000(self._data[:])
@@ -104,15 +104,15 @@ class ImageDocument:
         return picture
 
     def own_decoding(self, image: Any) -> Image | None:
-        """Return the picture of a TIFF's frame that Pillow takes for another; None for those that it is right about."""
+        """Return the picture of a TIFF's frame whose format Pillow mistakes; None for other frames."""
         return tiff.planes(self._data, image.tag_v2) if image.format == "TIFF" else None
 
     def is_negative(self, image: Any) -> bool:
-        """Tell whether Pillow leaves a frame's deep grey as it is although zero is white."""
+        """Say whether Pillow does not invert a frame's 16-bit grey although zero is white."""
         return image.format == "TIFF" and image.mode.startswith("I;16") and tiff.is_negative(image.tag_v2)
 
     def missing(self, index: int) -> float:
-        """Return the share of a torn picture that the file doesn't hold, 0 to 1."""
+        """Return the share of a truncated picture that is missing in the file, 0 to 1."""
         match self._kind:
             case Kind.JPEG:
                 return completeness.missing_of_jpeg(self._data[:])
@@ -129,15 +129,15 @@ class ImageDocument:
 
     @property
     def tells_what_is_missing(self) -> bool:
-        """Whether `missing` is measured by decoding, so that a picture of one colour may be all that there is."""
+        """Whether `missing` is measured by decoding, so that a picture of one colour may be complete."""
         return self._kind in (Kind.JPEG, Kind.PNG)
 
     def is_noise(self) -> bool:
-        """Tell whether a JPEG went through a text transfer: it is decoded, and is only noise."""
+        """Say whether a JPEG was damaged by a text transfer: it can be decoded, but is only noise."""
         return self._kind is Kind.JPEG and completeness.went_through_text_transfer(self._data)
 
     def ends_too_early(self) -> bool:
-        """Tell whether the file is shorter than it says, in the formats whose decoders don't."""
+        """Say whether the file is shorter than its header says, in the formats whose decoders don't check it."""
         size = len(self._data)
         match self._kind:
             case Kind.TIFF:
@@ -151,16 +151,16 @@ class ImageDocument:
 
     @contextmanager
     def errors(self, pixels: int = 0) -> Iterator[None]:
-        """Turn what Pillow raises into MemoryError, or PermanentError UNREADABLE, naming truncation where it is that.
+        """Turn Pillow's errors into MemoryError, or PermanentError UNREADABLE, which names truncation as the cause.
 
-        `pixels` is how many were to be decoded.
+        `pixels` is the number of pixels to decode.
         """
         try:
             yield
         except (PermanentError, MemoryError):
             raise
         except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, EOFError...
-            # OpenJPEG and libwebp call a lack of memory a broken stream: look whether there would have been enough.
+            # OpenJPEG and libwebp report a lack of memory as a damaged stream: check whether there was enough.
             if not _could_allocate(pixels * _BYTES_PER_DECODED_PIXEL):
                 raise MemoryError from error
             truncated = isinstance(error, EOFError) or "truncated" in str(error).lower() or self.ends_too_early()
@@ -207,7 +207,7 @@ class ImageDocument:
             if self._offsets:
                 return list(range(len(self._offsets)))
         with pdf_errors("the image is damaged: copy, scan or export it again"), self._opened_by_mupdf() as document:
-            # Only its page says whether it is an image at all.
+            # Only decoding its page shows whether it is an image at all.
             return list(range(document.page_count)) if document[0].rect.width > 0 else []
 
     def _tags(self, index: int) -> Any:
@@ -219,11 +219,11 @@ class ImageDocument:
         import PIL.Image  # noqa: PLC0415 - native code: only in a sandbox, under its limits
         from PIL import PngImagePlugin  # noqa: PLC0415 - as above
 
-        # MAX_IMAGE_PIXELS of ours takes the place of Pillow's own bound, which warns where we fail.
+        # Our MAX_IMAGE_PIXELS replaces Pillow's limit, beyond which Pillow only warns.
         PIL.Image.MAX_IMAGE_PIXELS = None
         PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = _COMMENTS
         self._data.seek(0)
-        # One format by name: Pillow would otherwise try all that it knows, PostScript among them.
+        # One format by name: Pillow would otherwise try all its formats, PostScript among them.
         return PIL.Image.open(cast("BinaryIO", self._data), formats=[self._kind.upper()])
 
     def _opened_by_mupdf(self) -> Any:

@@ -1,4 +1,4 @@
-"""What a document may claim of itself at most."""
+"""Limits of what a document may claim in its headers."""
 
 from __future__ import annotations
 

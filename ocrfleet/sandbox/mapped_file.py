@@ -30,7 +30,7 @@ class MappedFile(mmap.mmap):
         return True
 
     def readinto(self, buffer: memoryview) -> int:
-        """Read as files do: PDFium asks for pieces."""
+        """Read like a file: PDFium reads in pieces."""
         data = self.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)

@@ -1,4 +1,4 @@
-"""PDFs, opened for drawing: by MuPDF, by MuPDF once qpdf has repaired them, or by PDFium. Every error here is the input's own.
+"""Opens PDFs for rendering: with MuPDF, with MuPDF after a repair by qpdf, or with PDFium. Every error here is the input's.
 
 Runs inside sandboxes: all three are native code on bytes from anywhere.
 """
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
     from ocrfleet.sandbox.mapped_file import MappedFile
 
-#: What attached files are documents, by their names.
+#: Names of attached files that are documents.
 _DOCUMENTS = frozenset({".pdf", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".jp2"})
-#: The size of a page whose crop box shows nothing of it, in points: MuPDF takes US letter.
+#: The size in points that MuPDF uses for a page with an empty crop box: US letter.
 _LETTER = frozenset({(612.0, 792.0), (792.0, 612.0)})
-#: How far up the page tree a box is looked for: deeper trees are made to harm.
+#: The most levels of the page tree in which a box is searched for: deeper trees are malicious.
 _DEEPEST = 64
 _NUMBER = re.compile(r"[-+]?\d*\.?\d+")
 
@@ -34,7 +34,7 @@ _REBUILT = PageWarning(
     code=WarningCode.REPAIRED, detail="the PDF's table of objects is damaged: MuPDF made a new one to draw it"
 )
 
-#: Rows between those that are looked at first.
+#: Distance between the rows that are compared first.
 _FAR_APART = 101
 
 #: x0, y0, x1, y1
@@ -42,7 +42,7 @@ _Box = tuple[float, float, float, float]
 
 
 class PdfDocument:
-    """A PDF that MuPDF has open. Raises PermanentError when it can't, when there are no pages, or when none would be right."""
+    """A PDF opened by MuPDF. Raises PermanentError if that fails, or if the PDF has no pages or none that can be rendered."""
 
     def __init__(
         self, data: MappedFile | bytes, passwords: Sequence[str] = (), *, warnings: tuple[PageWarning, ...] = ()
@@ -77,7 +77,7 @@ class PdfDocument:
             return self._document[index]
 
     def uncropped(self, page: Any) -> Any:
-        """Return the page, without its crop box where that shows nothing of it: then the media box counts (PDF 1.7, 14.11.2)."""
+        """Return the page, without its crop box if that is empty: then the media box counts (PDF 1.7, 14.11.2)."""
         if (page.rect.width, page.rect.height) not in _LETTER:
             return page
         crop, media = _box(self._document, page.xref, "CropBox"), _box(self._document, page.xref, "MediaBox")
@@ -87,7 +87,7 @@ class PdfDocument:
         return self._document[page.number]
 
     def others(self) -> Iterator[PdfDocument | PdfiumDocument]:
-        """Yield the same document as other readers see it, opened once it is asked for: repaired by qpdf, then PDFium."""
+        """Yield the same document for other readers, each opened when it is needed: repaired by qpdf, then in PDFium."""
         if self._others is None:
             self._others = []
             for open_it in (_repaired, PdfiumDocument):
@@ -111,13 +111,13 @@ class PdfDocument:
 
 
 class PdfiumDocument:
-    """A PDF that PDFium has open. Raises PermanentError when it can't, or when there are no pages."""
+    """A PDF opened by PDFium. Raises PermanentError if that fails, or if the PDF has no pages."""
 
     warnings = (PageWarning(code=WarningCode.OTHER_DECODER, detail="drawn by PDFium, as MuPDF could not"),)
 
     def __init__(self, data: MappedFile | bytes, passwords: Sequence[str] = ()) -> None:
         pdfium: Any = importlib.import_module("pypdfium2")
-        self._data = data  # PDFium reads from it as it needs
+        self._data = data  # PDFium reads from it later
         self._document: Any = None
         for password in (None, *passwords):
             with suppress(pdfium.PdfiumError):
@@ -159,7 +159,7 @@ class PdfiumDocument:
 
 
 def open_pdf(data: MappedFile | bytes, passwords: Sequence[str] = ()) -> PdfDocument | PdfiumDocument:
-    """Open a PDF with the first reader that finds pages in it. Raises PermanentError as the first one did."""
+    """Open a PDF with the first reader that finds pages in it. Raises the PermanentError of the first reader."""
     openers: tuple[Callable[..., PdfDocument | PdfiumDocument], ...] = (PdfDocument, _repaired, PdfiumDocument)
     first: PermanentError | None = None
     for open_it in openers:
@@ -178,41 +178,41 @@ def mupdf() -> Any:
     pymupdf: Any = importlib.import_module("pymupdf")
     pymupdf.TOOLS.mupdf_display_errors(False)
     pymupdf.TOOLS.mupdf_display_warnings(False)
-    # Grey to RGB through colour profiles takes a third of a scan's time (50 ms or 33), and no text reads better for it.
+    # Converting grey to RGB through colour profiles takes a third of a scan's time (50 ms instead of 33) and improves no text.
     pymupdf.TOOLS.set_icc(False)
     return pymupdf
 
 
 @contextmanager
 def pdf_errors(detail: str) -> Iterator[None]:
-    """Turn what MuPDF raises into MemoryError, or PermanentError UNREADABLE with `detail`."""
+    """Turn MuPDF's errors into MemoryError, or PermanentError UNREADABLE with `detail`."""
     tools = mupdf().TOOLS
     try:
         yield
     except MemoryError:
         raise
     except Exception as error:
-        # PyMuPDF's own exceptions hide MuPDF's words behind them.
+        # PyMuPDF's own exceptions have MuPDF's error as their cause.
         if _out_of_memory(f"{error}\n{error.__cause__}\n{tools.mupdf_warnings()}"):
             raise MemoryError from error
         if isinstance(error, PermanentError):
             raise
         raise PermanentError(Reason.UNREADABLE, detail) from error
     else:
-        # MuPDF draws on after many an error, and the page then lacks what there was no memory for.
+        # MuPDF continues after many errors, and the page then lacks the parts for which memory was missing.
         if _out_of_memory(tools.mupdf_warnings()):
             raise MemoryError
     finally:
-        tools.reset_mupdf_warnings()  # they pile up
+        tools.reset_mupdf_warnings()  # otherwise they accumulate
 
 
 def pdf_messages() -> str:
-    """Return what MuPDF, inside this `pdf_errors`, has complained of so far."""
+    """Return MuPDF's messages since the beginning of this `pdf_errors`."""
     return str(mupdf().TOOLS.mupdf_warnings(reset=0))
 
 
 def is_flat(pixmap: Any) -> bool:
-    """Tell whether all pixels of a pymupdf.Pixmap are the same (its own `is_unicolor` takes 20 seconds for an empty page)."""
+    """Say whether all pixels of a pymupdf.Pixmap are the same (its own `is_unicolor` takes 20 seconds for an empty page)."""
     samples, row, height = pixmap.samples_mv, pixmap.stride, pixmap.height
     first = bytes(samples[: pixmap.n]) * pixmap.width
     # Far apart first: most pages have ink in their middle, and a margin above it.
@@ -237,7 +237,7 @@ def _open_pdf(data: MappedFile | bytes) -> Any:
 
 
 def _repaired(data: MappedFile | bytes, passwords: Sequence[str] = ()) -> PdfDocument:
-    """Return a copy that qpdf made of the objects it could find, as MuPDF opens it. Raises PermanentError."""
+    """Return a copy with the objects that qpdf could find, opened by MuPDF. Raises PermanentError."""
     pikepdf: Any = importlib.import_module("pikepdf")
     copy = io.BytesIO()
     for password in ("", *passwords):
@@ -262,7 +262,7 @@ def _rewound(data: MappedFile) -> MappedFile:
 
 
 def _refuse_dynamic_form(document: Any) -> None:
-    """Raise PermanentError for a form whose pages exist in its XFA only: what is drawn is Adobe's "Please wait…", or nothing."""
+    """Raise PermanentError for a form whose pages exist in its XFA only: it renders as Adobe's "Please wait…", or empty."""
     key, catalog = document.xref_get_key, document.pdf_catalog()
     if key(catalog, "AcroForm/XFA")[0] == "null":
         return
@@ -270,16 +270,16 @@ def _refuse_dynamic_form(document: Any) -> None:
     if kind == "xref":
         fields = document.xref_object(int(fields.split()[0]), compressed=True)
     has_fields = kind != "null" and bool(fields.strip("[] \r\n"))
-    # A form with fields of its own is drawn from them, whatever else it holds.
+    # A form with AcroForm fields can be rendered from them.
     if key(catalog, "NeedsRendering")[1] == "true" or (not has_fields and _is_placeholder(document)):
         raise PermanentError(
             Reason.UNSUPPORTED,
-            "the PDF is a dynamic XFA form, whose pages only Adobe's programs make: print it to PDF in Acrobat",
+            "the PDF is a dynamic XFA form, whose pages only Adobe's programs can render: print it to PDF in Acrobat",
         )
 
 
 def _is_placeholder(document: Any) -> bool:
-    """Tell whether a document's only page is empty, or names the program that would show the real ones."""
+    """Say whether a document's only page is empty, or names the program that shows the real ones."""
     if document.page_count != 1:
         return False
     page = document[0]
@@ -288,7 +288,7 @@ def _is_placeholder(document: Any) -> bool:
 
 
 def _attachments(document: Any) -> tuple[PageWarning, ...]:
-    """Return a warning where documents are attached, which are not read."""
+    """Return a warning if documents are attached, which are not read."""
     count = document.embfile_count()
     if not count:
         return ()
@@ -303,7 +303,7 @@ def _attachments(document: Any) -> tuple[PageWarning, ...]:
 
 
 def _box(document: Any, xref: int, name: str) -> _Box | None:
-    """Return a page's box, or that of the page tree above it, with its corners in order; None where there is none."""
+    """Return a page's box, or the one that it inherits, with its corners in order; None without one."""
     key = document.xref_get_key
     for _ in range(_DEEPEST):
         kind, text = key(xref, name)
@@ -327,7 +327,7 @@ def _overlap(one: _Box, other: _Box) -> bool:
 
 
 def _out_of_memory(messages: str) -> bool:
-    """Tell MuPDF's "malloc (… bytes) failed" and its kin, and what OpenJPEG says instead."""
+    """Say whether a message reports a lack of memory: MuPDF's "malloc (… bytes) failed" and others, or OpenJPEG's."""
     return any(
         ("alloc" in line and "failed" in line) or "exceeds system limits" in line or "enough memory" in line
         for line in messages.lower().splitlines()

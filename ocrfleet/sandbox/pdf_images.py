@@ -1,4 +1,4 @@
-"""The images of a PDF page, where a decoder complained: how much of each is missing, and which can't be what it was."""
+"""Examines the images of a PDF page after an error of a decoder: how much of each is missing, and which are only noise."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from ocrfleet.sandbox.pdf import mupdf
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: Images that have a smaller share of the pixels of a page's images are ornaments.
+#: An image with a smaller share of the pixels of all images of a page is an ornament.
 _SMALLEST = 0.1
-#: Images of a page that are looked at.
+#: The most images of a page that are examined.
 _MOST_IMAGES = 50
 _SPACES = {1: "/DeviceGray", 3: "/DeviceRGB", 4: "/DeviceCMYK"}
 _ENDED = PageWarning(code=WarningCode.DATA_ENDED_EARLY, detail="a JPEG 2000 lacks its end: it was drawn without")
@@ -32,12 +32,12 @@ _OTHER_SPACE = PageWarning(
     code=WarningCode.COLOUR_SPACE_WRONG,
     detail="the colour space of an image can't be read: it was drawn in a plain one",
 )
-#: CCITT's end of a facsimile block (T.6), wherever it begins in a byte.
+#: CCITT's end of a facsimile block (T.6), beginning at any bit of a byte.
 _END_OF_FAX = "000000000001" * 2
 
 
 class NoiseError(PermanentError):
-    """What a decoder gives is not what was scanned, and no other decoder gives more."""
+    """The data of an image is damaged so that it decodes to noise, in every decoder."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -47,9 +47,9 @@ class NoiseError(PermanentError):
 
 
 def incomplete_images(page: Any) -> tuple[float, tuple[PageWarning, ...]]:
-    """Return the largest share that is missing of an image of the page, 0 to 1, and a warning for each that isn't whole.
+    """Return the largest missing share of an image of the page, 0 to 1, and a warning for each incomplete image.
 
-    An image whose data ended in its own end marker lacks nothing, although it may have fewer rows than it claims.
+    An image whose data ends with its end marker is complete, although it may have fewer rows than it claims.
     """
     worst, warnings = 0.0, []
     for xref, width, height in _large(page):
@@ -64,7 +64,7 @@ def incomplete_images(page: Any) -> tuple[float, tuple[PageWarning, ...]]:
 
 
 def refuse_noise(page: Any) -> None:
-    """Raise NoiseError where a JPEG of the page went through a text transfer: it is drawn, and is only noise."""
+    """Raise NoiseError if a JPEG of the page was damaged by a text transfer: it renders as noise."""
     for xref, _, _ in _large(page):
         if _filters(page.parent, xref) == ["DCTDecode"] and went_through_text_transfer(
             page.parent.xref_stream_raw(xref)
@@ -73,7 +73,7 @@ def refuse_noise(page: Any) -> None:
 
 
 def replace_spaces(page: Any) -> tuple[PageWarning, ...]:
-    """Give images of a page that MuPDF can't load a plain colour space, in memory; return a warning where there were any."""
+    """Give images of a page that MuPDF can't load a plain colour space, in memory; return a warning if there were any."""
     replaced = False
     pdf = page.parent
     for xref, width, height in _large(page):
@@ -89,7 +89,10 @@ def replace_spaces(page: Any) -> tuple[PageWarning, ...]:
 
 
 def end_images(page: Any) -> tuple[PageWarning, ...]:
-    """Give torn JPEG 2000 images of a page an end, in memory: MuPDF draws nothing of them without; return a warning where there were any."""
+    """Complete truncated JPEG 2000 images of a page in memory; return a warning if there were any.
+
+    MuPDF renders nothing of them otherwise.
+    """
     ended = False
     pdf = page.parent
     for xref, _, _ in _large(page):
@@ -109,7 +112,7 @@ def _is_loaded(pdf: Any, xref: int) -> bool:
 
 
 def _space(pdf: Any, xref: int, filters: list[str], pixels: int) -> str | None:
-    """Return the colour space that an image's data fits, as its own can't be read; None where none does."""
+    """Return the colour space that fits an image's data, because its own can't be read; None if none fits."""
     if filters == ["DCTDecode"]:
         import PIL.Image  # noqa: PLC0415 - native code: under the limits
 
@@ -119,7 +122,7 @@ def _space(pdf: Any, xref: int, filters: list[str], pixels: int) -> str | None:
 
 
 def _large(page: Any) -> Iterator[tuple[int, int, int]]:
-    """Yield number, width and height of the images that have a good part of the page's pixels. None of them is decoded."""
+    """Yield number, width and height of the images with a large share of the page's pixels, without decoding them."""
     images = [(xref, width, height) for xref, _, width, height, *_ in page.get_images(full=True)[:_MOST_IMAGES]]
     whole = sum(width * height for _, width, height in images)
     yield from (image for image in images if image[1] * image[2] >= _SMALLEST * whole)
@@ -133,7 +136,7 @@ def _filters(pdf: Any, xref: int) -> list[str]:
 
 
 def _missing(pdf: Any, xref: int, height: int) -> tuple[float, bool]:
-    """Return the share of an image's rows that its data doesn't give, and whether the data has its end marker."""
+    """Return the share of an image's rows that is missing in its data, and whether the data has its end marker."""
     filters = _filters(pdf, xref)
     raw = pdf.xref_stream_raw(xref)
     try:
@@ -142,13 +145,13 @@ def _missing(pdf: Any, xref: int, height: int) -> tuple[float, bool]:
         if filters == ["JPXDecode"]:
             return missing_of_jpeg2000(raw), False
         if "JBIG2Decode" in filters or "DCTDecode" in filters or "JPXDecode" in filters:
-            return 0.0, True  # it can't be told
+            return 0.0, True  # it can't be measured
         pixmap = mupdf().Pixmap(pdf, xref)
         row = _bytes_of_a_row(pdf, xref, pixmap)
         return short(len(pdf.xref_stream(xref)) // row, height), _ended(raw, filters)
     except MemoryError:
         raise
-    except Exception:  # noqa: BLE001 - whatever a decoder raises: nothing of the image can be had
+    except Exception:  # noqa: BLE001 - decoders raise many types: nothing of the image is usable
         return 1.0, False
 
 

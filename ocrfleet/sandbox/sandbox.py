@@ -34,9 +34,9 @@ Handler = Callable[[dict[str, Any], int | None, mmap.mmap | None], dict[str, Any
 
 #: Address space of a child before it opens anything: 126 MB with MuPDF, Pillow and pydantic imported (measured), doubled.
 BASE_MEMORY = 256 << 20
-#: What a document may have beyond that, mapped and not read into memory, in bytes.
+#: Address space for a mapped document, in addition, in bytes.
 MAPPABLE = 1 << 40
-#: Bytes of a message at most: a compromised child must not make its parent allocate more.
+#: The most bytes of a message: a compromised child must not make its parent allocate more.
 MAX_MESSAGE = 1 << 20
 #: File descriptors of a child: stdio, socket, shared memory, the document, files that imports open.
 MAX_DESCRIPTORS = 32
@@ -58,10 +58,10 @@ logger = logging.getLogger(__name__)
 
 
 class Sandbox:
-    """The parent's side: one child, started at the first call and restarted after it died. Thread-safe.
+    """The parent's side: one child process, started at the first call and restarted after it died. Thread-safe.
 
-    `memory` is what the child may allocate beyond its own code, `shared` the size of the memory that both see, in bytes.
-    After `recycle` calls the child is replaced, against leaks in native code.
+    `memory` is the limit of the child's allocations beyond its own code, `shared` the size of the shared memory, in bytes.
+    After `recycle` calls the child is replaced, because native code may leak memory.
     """
 
     def __init__(self, module: str, *, memory: int, shared: int = 0, recycle: int = 500) -> None:
@@ -110,12 +110,12 @@ class Sandbox:
 
     def _running(self) -> tuple[socket.socket, subprocess.Popen[bytes]]:
         """Return a child that is ready for a request."""
-        # An idle child may have been killed by the out-of-memory killer: not the next page's fault.
+        # An idle child may have been killed by the out-of-memory killer, which is not the next page's fault.
         if self._process is not None and (self._calls >= self._recycle or self._process.poll() is not None):
             self._stop()
         if self._process is None:
             self._start()
-        # After the start, so that either `close` sees the process or this sees that it was closed.
+        # Checked after the start: either `close` finds the process, or this finds that the sandbox was closed.
         if self._closed:
             self._stop()
             raise TransientError("the sandbox was closed")
@@ -134,14 +134,14 @@ class Sandbox:
             with theirs:
                 self._process = subprocess.Popen(
                     [sys.executable, "-P", "-s", "-B", "-m", self._module, *map(str, arguments)],
-                    # The child imports what its parent imports, installed or not; nothing else goes over.
+                    # The child has the parent's import path and nothing else of its environment.
                     env={"PYTHONPATH": os.pathsep.join(path for path in sys.path if path.startswith(os.sep))},
                     cwd="/",
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                     pass_fds=inherited,
-                    # Ctrl-C goes to the terminal's process group; whether a page is torn is the parent's decision.
+                    # Ctrl-C is sent to the terminal's process group; the parent decides whether a page is interrupted.
                     start_new_session=True,
                 )
             self._socket = ours
@@ -185,14 +185,14 @@ class Sandbox:
         """Return the error for the way in which the child ended."""
         with suppress(subprocess.TimeoutExpired):
             process.wait(EXIT_DEADLINE)
-        status = process.returncode  # before _stop, which kills what is left
+        status = process.returncode  # before _stop, which kills a process that still runs
         self._stop()
         if self._closed:
             return TransientError("the sandbox was closed")
         if status is None:
             return self._fault(Reason.RENDER_CRASHED, "it stopped answering")
         if status == -signal.SIGALRM:
-            # The parent slept through the deadline (a stopped process, a suspended machine), the child's alarm did not.
+            # The parent was stopped or the machine suspended beyond the deadline; the child's alarm was not.
             return self._fault(Reason.RENDER_DEADLINE, deadline)
         if status == -signal.SIGKILL:
             # Killed by the out-of-memory killer, which prefers the child (_confine), or by a person. The page may be tried
@@ -216,7 +216,7 @@ class Sandbox:
 def serve(handler: Handler) -> None:
     """Run the child: confine this process, then handle requests until the parent is gone.
 
-    What the handler imports, it imports under the limits. It raises PermanentError for the input's fault and
+    The handler's own imports run under the limits. It raises PermanentError for the input's fault and
     MemoryError for a lack of memory.
     """
     connection_fd, shared_fd, shared_size, memory = map(int, sys.argv[1:])
@@ -254,7 +254,7 @@ def _handle(handler: Handler, request: dict[str, Any], fd: int | None, shared: m
 
 
 def allow_mapping(size: int) -> None:
-    """Let this process map a document of so many bytes, beside the memory that it may allocate: its pages are the file's."""
+    """Raise the limit of address space for mapping a document of so many bytes."""
     if _allocatable:
         most = resource.getrlimit(resource.RLIMIT_AS)[1]
         resource.setrlimit(resource.RLIMIT_AS, (min(_allocatable + size, most), most))

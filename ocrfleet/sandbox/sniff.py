@@ -1,4 +1,4 @@
-"""What a file is, told by its first bytes and never by its name."""
+"""Recognises the format of a file by its first bytes, never by its name."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import re
 
 from ocrfleet.records.documents import Kind
 
-#: Bytes that `sniff` wants: readers accept a PDF whose header stands anywhere in the first 1,024 (PDF 1.7, appendix H), and
-#: what follows it tells a PDF from a text that mentions one.
+#: Bytes for `sniff`: readers accept a PDF whose header is anywhere in the first 1,024 (PDF 1.7, appendix H), and the bytes after
+#: it distinguish a PDF from a text that mentions one.
 SNIFF_BYTES = 2048
 _HEADER_WITHIN = 1024
 
@@ -21,18 +21,18 @@ _SIGNATURES = (
     (b"\x00\x00\x00\x0cjP  \r\n\x87\n", Kind.JPEG2000),
     (b"\xff\x4f\xff\x51", Kind.JPEG2000),  # a bare codestream
 )
-#: "BM" begins many a text: the size of the header behind it tells a bitmap.
+#: Many texts begin with "BM": the size of the header after it identifies a bitmap.
 _BMP_HEADER_SIZES = frozenset({12, 16, 40, 52, 56, 64, 108, 124})
-#: Byte order marks, spaces and line ends may stand before a header; old writers put PostScript's before the PDF's.
+#: Byte order marks, spaces and line ends may precede a header; old programs write PostScript's before the PDF's.
 _PDF_HEADER = re.compile(rb"(?:\xef\xbb\xbf|\xff\xfe|\xfe\xff)?[\x00\s]*%(?:!PS-Adobe-\d(?:\.\d+)? )?PDF-")
 _PDF_INSIDE = re.compile(rb"^[ \t]*%(?:!PS-Adobe-\d(?:\.\d+)? )?PDF-\d", re.MULTILINE)
-#: What stands behind a PDF's header: its first object, or four bytes that no text has.
+#: What follows a PDF's header: its first object, or four bytes that no text has.
 _PDF_BODY = re.compile(rb"\d+\s+\d+\s+obj\b|%[ \t]*[\x80-\xff]{2}")
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 
 
 def sniff(head: bytes) -> Kind | None:
-    """Tell what a file is by its first SNIFF_BYTES bytes, or None for what this program can't read."""
+    """Return the kind of a file by its first SNIFF_BYTES bytes; None for unsupported formats."""
     for signature, kind in _SIGNATURES:
         if head.startswith(signature):
             return kind
@@ -44,7 +44,7 @@ def sniff(head: bytes) -> Kind | None:
 
 
 def _is_pdf(head: bytes) -> bool:
-    """Tell a PDF, whatever stands before its header, from a text (a mail, a manual) that names the header."""
+    """Distinguish a PDF, with anything before its header, from a text (a mail, a manual) that mentions the header."""
     if _PDF_HEADER.match(head, 0, _HEADER_WITHIN):
         return True
     at = head.find(b"%PDF-", 0, _HEADER_WITHIN)

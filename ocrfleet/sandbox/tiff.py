@@ -1,4 +1,4 @@
-"""What Pillow lacks for TIFFs: their directories, tiles that are images by themselves, 16-bit planes, and what can't be read."""
+"""Features of TIFF that Pillow lacks: directories, tiles that are JPEG 2000 or WebP, 16-bit planes, unsupported variants."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _BANDS = {2: "LA", 3: "RGB", 4: "RGBA"}
 #: The version that a BigTIFF has in its header, where others have 42.
 _BIG = 43
 
-#: Compressions whose strips and tiles are files of another format; two of JPEG 2000 hold YCbCr without saying so.
+#: Compressions whose strips and tiles are files of another format; two of JPEG 2000 contain YCbCr without declaring it.
 _FORMATS = {
     34712: "JPEG2000",
     33003: "JPEG2000",
@@ -38,7 +38,7 @@ _FORMATS = {
     34933: "PNG",
 }
 _YCBCR = frozenset({33003, 33004})
-#: What others are called: nothing here reads them.
+#: Names of unsupported compressions.
 _NAMES = {
     32766: "NeXT",
     32809: "ThunderScan",
@@ -60,12 +60,12 @@ _USUAL_BITS = frozenset({1, 2, 4, 8, 16})
 
 
 def is_page(tags: Mapping[int, Any]) -> bool:
-    """Tell whether a directory is a page, by its tags."""
+    """Say whether a directory is a page, by its tags."""
     return not _first(tags.get(_SUBFILE_TYPE, 0)) & _NO_PAGE and _first(tags.get(_OLD_SUBFILE_TYPE, 0)) != _REDUCED
 
 
 def page_offsets(data: MappedFile) -> list[int]:
-    """Return where the directories stand that are pages; all of them when none is. Raises what Pillow raises."""
+    """Return the offsets of the directories that are pages; of all directories if none is. Raises Pillow's errors."""
     tags = _tags(data)
     seen: dict[int, bool] = {}
     while tags.next and tags.next not in seen and len(seen) <= MAX_PAGES:
@@ -77,7 +77,7 @@ def page_offsets(data: MappedFile) -> list[int]:
 
 
 def tags_at(data: MappedFile, offset: int) -> Any:
-    """Return the tags of the directory at an offset. Raises what Pillow raises."""
+    """Return the tags of the directory at an offset. Raises Pillow's errors."""
     tags = _tags(data)
     data.seek(offset)
     tags.load(data)
@@ -85,7 +85,7 @@ def tags_at(data: MappedFile, offset: int) -> Any:
 
 
 def unsupported(tags: Mapping[int, Any]) -> str | None:
-    """Say what about a directory nothing here can read; None where MuPDF may, or where it is damaged."""
+    """Return the unsupported property of a directory; None if MuPDF may read it, or if it is damaged."""
     compression = _first(tags.get(_COMPRESSION, _UNCOMPRESSED))
     if compression not in _USUAL_COMPRESSIONS:
         name = _NAMES.get(compression, f"method {compression}")
@@ -101,7 +101,7 @@ def unsupported(tags: Mapping[int, Any]) -> str | None:
 
 
 def tiles(data: MappedFile, tags: Mapping[int, Any]) -> Image | None:
-    """Return the picture of a directory whose tiles or strips are JPEG 2000 or WebP; None where they aren't."""
+    """Return the picture of a directory whose tiles or strips are JPEG 2000 or WebP; None for others."""
     import PIL.Image  # noqa: PLC0415 - native code: under the limits
 
     compression = _first(tags.get(_COMPRESSION, _UNCOMPRESSED))
@@ -157,12 +157,12 @@ def planes(data: MappedFile, tags: Mapping[int, Any]) -> Image | None:
 
 
 def is_negative(tags: Mapping[int, Any]) -> bool:
-    """Tell whether zero is white."""
+    """Say whether zero is white."""
     return _first(tags.get(_PHOTOMETRIC, 1)) == 0
 
 
 def missing(data: MappedFile, tags: Mapping[int, Any]) -> float:
-    """Return the share of a directory's strips or tiles, in bytes, that the file ends before."""
+    """Return the share of a directory's strips or tiles, in bytes, that is missing at the end of the file."""
     offsets = _all(tags.get(_TILES, tags.get(_STRIPS, ())))
     sizes = _all(tags.get(_TILE_SIZES, tags.get(_STRIP_SIZES, ())))
     pieces = list(zip(offsets, sizes, strict=False))
@@ -172,7 +172,7 @@ def missing(data: MappedFile, tags: Mapping[int, Any]) -> float:
 
 
 def ends_too_early(data: MappedFile) -> bool:
-    """Tell whether the file ends before its first directory, which often stands at the end."""
+    """Say whether the file ends before its first directory, which is often at the end."""
     head = data[:16]
     order = "<" if head[:2] == b"II" else ">"
     big = _BIG in head[2:4]

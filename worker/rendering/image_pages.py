@@ -21,17 +21,17 @@ if TYPE_CHECKING:
     from ocrfleet.profiles.profile import Render
     from ocrfleet.sandbox.image_files import ImageDocument
 
-#: Resolutions that a scanner or camera may have meant; others are mistakes of whoever wrote the tag, in dpi.
+#: Plausible resolutions in dpi; others are errors of the program that wrote the tag.
 SANE_DPI = (50.0, 2400.0)
-#: Pixels are at most so many times longer than wide: a fax has 204 x 98 dpi, more is a mistake.
+#: The largest ratio of a pixel's sides: a fax has 204 x 98 dpi, a larger one is an error.
 LONGEST_PIXEL = 2.2
-#: What archives scan at, where the file does not say, in dpi.
+#: The usual resolution of archives in dpi, for a file without one.
 ASSUMED_DPI = 300.0
 
-#: EXIF's tag for how a camera or scanner was held, and its values with the first row at the left or right.
+#: EXIF's orientation tag, and its values with the first row at the left or right.
 _ORIENTATION = 0x0112
 _SIDEWAYS = frozenset({5, 6, 7, 8})
-#: How each is turned upright, in Pillow's words.
+#: Pillow's transposition for each orientation.
 _TURNS = {
     2: "FLIP_LEFT_RIGHT",
     3: "ROTATE_180",
@@ -41,7 +41,7 @@ _TURNS = {
     7: "TRANSVERSE",
     8: "ROTATE_90",
 }
-#: Of deep grey, levels of 255 that ink and paper are apart at least; a level counts with such a share of the pixels.
+#: For grey of more than 8 bits: the fewest levels of 255 between ink and paper; a level counts from this share of the pixels on.
 _PLAIN, _COUNTS = 32, 1e-5
 
 
@@ -65,7 +65,7 @@ def draw_image(document: ImageDocument, index: int, render: Render, into: mmap) 
 def _drawn_all_the_same(
     document: ImageDocument, index: int, render: Render, into: mmap, trouble: PermanentError
 ) -> Raster:
-    """Decode an image that Pillow refuses: what there is of it, or as another decoder sees it. Raises `trouble` again."""
+    """Decode an image that Pillow refuses: its intact part, or with another decoder. Raises `trouble` again if both fail."""
     try:
         with document.patience():
             raster = _drawn(document, index, document.frame(index), render, into)
@@ -74,7 +74,7 @@ def _drawn_all_the_same(
     else:
         with document.errors():
             missing = document.missing(index)
-        # What can't be decoded is left as it was, all of it in one colour.
+        # The part that can't be decoded has one colour.
         if missing < 1.0 and (document.tells_what_is_missing or not is_flat(into, raster)):
             return replace(raster, missing=missing, warnings=(*raster.warnings, _what_is_wrong(missing)))
     try:
@@ -141,7 +141,7 @@ def _dpi(image: Image) -> tuple[float, float]:
         return ASSUMED_DPI, ASSUMED_DPI
     if max(across, down) > LONGEST_PIXEL * min(across, down):
         return max(across, down), max(across, down)
-    # Pillow turns a TIFF's sides, but its resolution is that of the picture as stored.
+    # Pillow swaps the sides of a rotated TIFF, but its resolution is that of the picture as stored.
     turned = image.format == "TIFF" and _stored_orientation(image) in _SIDEWAYS
     return (down, across) if turned else (across, down)
 
@@ -162,7 +162,7 @@ def _decode(document: ImageDocument, index: int, image: Image, size: tuple[int, 
             cast("Jpeg2KImageFile", image).reduce = levels
             image.load()
         except OSError:
-            # The file holds fewer levels than that; a damaged one fails again.
+            # The file has fewer levels than that; a damaged one fails again.
             image = document.frame(index)
     else:
         image.draft(None, size)  # JPEG; nothing in other formats
@@ -171,10 +171,10 @@ def _decode(document: ImageDocument, index: int, image: Image, size: tuple[int, 
 
 
 def _orientation(image: Image) -> int:
-    """Return the EXIF orientation that is still to be applied (Pillow applies a TIFF's by itself)."""
+    """Return the EXIF orientation that must still be applied (Pillow applies a TIFF's)."""
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # noqa: BLE001 - whatever is wrong with the tags, the picture is whole
+    except Exception:  # noqa: BLE001 - the tags are damaged, but the picture is not
         return 1
 
 
@@ -183,7 +183,7 @@ def _continuous(image: Image) -> Image:
     mode = image.mode
     if mode in ("I", "F") or mode.startswith("I;16"):
         return _eight_bits(image)
-    # A single colour that is transparent is left as it is: it may be that of the letters.
+    # A single transparent colour is kept: it may be that of the letters.
     if mode in ("PA", "RGBa") or (mode == "P" and "transparency" in image.info):
         return image.convert("RGBA")
     if mode == "La":
@@ -196,14 +196,14 @@ def _continuous(image: Image) -> Image:
 
 
 def _is_deep(image: Any) -> bool:
-    """Tell whether Pillow makes eight bits of sixteen: little contrast is hardly there any more."""
+    """Say whether Pillow reduces sixteen bits to eight: little contrast would be lost."""
     return image.mode in ("L", "LA", "RGB", "RGBA") and any(
         ";16" in str(tile[3]) for tile in getattr(image, "tile", ())
     )
 
 
 def _plain(image: Image) -> Image:
-    """Return an image in which ink and paper are as far apart as they should be."""
+    """Return the image with enough contrast between ink and paper."""
     spans = [_span(image.getchannel(band)) for band in image.getbands()]
     darkest, lightest = min(low for low, _ in spans), max(high for _, high in spans)
     if lightest - darkest >= _PLAIN or darkest == lightest:
@@ -214,15 +214,15 @@ def _plain(image: Image) -> Image:
 
 
 def _eight_bits(image: Image) -> Image:
-    """Scale deep grey to eight bits: by the depth that its brightest pixel needs, as 12 bits often come in 16.
+    """Scale grey of more than 8 bits to 8 bits by the depth of its brightest pixel: 12 bits are often stored in 16.
 
-    Where ink and paper are closer to each other than that shows, what lies between them is all of the scale.
+    If that leaves too little contrast, the range between ink and paper becomes the whole scale.
     """
     if image.mode.startswith("I;16"):
         image = image.convert("I")  # big-endian pixels have no extrema
     low, high = cast("tuple[float, float]", image.getextrema())
     if image.mode == "F":
-        # No white is agreed upon for real numbers.
+        # Floating-point pixels have no defined white.
         return _scaled(image, low, high)
     if low < 0:
         return _scaled(image, low, high)
@@ -231,7 +231,7 @@ def _eight_bits(image: Image) -> Image:
     darkest, lightest = _span(grey)
     if lightest - darkest >= _PLAIN or low == high:
         return grey
-    # All of the darkest level and of the lightest: what lies within them is not known yet.
+    # The whole range of the darkest and of the lightest level, because the values within them are not known.
     return _scaled(image, max(low, darkest * level), min(high, (lightest + 1) * level))
 
 

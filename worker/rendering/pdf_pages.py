@@ -1,6 +1,6 @@
-"""Draw a page of a PDF: by the first of its readers that shows something. Part of the sandboxed program, worker/rendering/rasterise.py.
+"""Renders a page of a PDF with the first reader that shows something. Part of the sandboxed program, worker/rendering/rasterise.py.
 
-A page that MuPDF draws empty although it holds something is drawn by PDFium, too: that nothing is on a page is a claim.
+If MuPDF renders a page as empty although it has content, PDFium renders it, too.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
 
     from ocrfleet.profiles.profile import Render
 
-#: Readers' failures that another reader may not have.
+#: Failures of a reader that another reader may not have.
 _ANOTHER_MAY = frozenset({Reason.UNREADABLE, Reason.NO_SUCH_PAGES, Reason.NO_PAGES})
 
 
 @dataclass(frozen=True, slots=True)
 class _Drawing:
     raster: Raster
-    #: all of it is one colour
+    #: all pixels have one colour
     flat: bool
-    #: the reader went on after errors
+    #: the reader continued after errors
     damaged: bool = False
     #: the page draws something, or has annotations
     holds_something: bool = True
 
 
 def draw_pdf_page(document: PdfDocument | PdfiumDocument, index: int, render: Render, into: mmap) -> Raster:
-    """Draw page `index` as displayed into the memory: rotated, cropped, with its annotations, on white. Raises PermanentError."""
+    """Render page `index` as displayed into the memory: rotated, cropped, with annotations, on white. Raises PermanentError."""
     drawings: list[_Drawing] = []
     trouble: PermanentError | None = None
     for reader in _readers(document):
@@ -53,7 +53,7 @@ def draw_pdf_page(document: PdfDocument | PdfiumDocument, index: int, render: Re
             return _as_known_before(drawing.raster, drawings)
         drawings.append(drawing)
     if trouble is not None:
-        # Another reader may have found that there is nothing to be drawn.
+        # Another reader may have found that the page is empty.
         if drawings and not (drawings[0].damaged or drawings[0].holds_something):
             return _white(drawings[0].raster, into)
         raise trouble
@@ -74,7 +74,7 @@ def _white(raster: Raster, into: mmap) -> Raster:
 
 
 def _as_known_before(raster: Raster, drawings: list[_Drawing]) -> Raster:
-    """Return what was drawn, with what the first reader that drew the page knew of it."""
+    """Return the raster with the warnings of the first reader that rendered the page."""
     before = [drawing.raster for drawing in drawings[:1]]
     warnings = dict.fromkeys(warning for drawn in (raster, *before) for warning in drawn.warnings)
     return replace(raster, missing=max(drawn.missing for drawn in (raster, *before)), warnings=tuple(warnings))
@@ -99,7 +99,7 @@ def _by_mupdf(document: PdfDocument, index: int, render: Render, into: mmap) -> 
     with pdf_errors("the page can't be drawn: its content is damaged; export the PDF again"):
         page = document.uncropped(page)
         width_pt, height_pt = page.rect.width, page.rect.height
-        # What a PDF draws has no size of its own in pixels: it may be drawn at any.
+        # A PDF page has no size in pixels: it may be rendered at any.
         width, height = fit(width_pt, height_pt, render, enlarge=True)
         scan = None if enhances(render) else only_scan(page, (width, height), len(into))
         if scan is not None:
@@ -124,7 +124,7 @@ def _by_mupdf(document: PdfDocument, index: int, render: Render, into: mmap) -> 
         holds_something = flat and _holds_something(page)
     # MuPDF would keep up to 256 MB of fonts and images; half of them, the last used, serve the next page as well.
     pymupdf.TOOLS.store_shrink(50)
-    pixels = pixmap.samples_mv  # the pixmap's own memory: gone with it
+    pixels = pixmap.samples_mv  # the pixmap's own memory, freed with it
     if enhances(render):
         import PIL.Image  # noqa: PLC0415 - native code: under the limits
 
@@ -146,7 +146,7 @@ def _by_mupdf(document: PdfDocument, index: int, render: Render, into: mmap) -> 
 
 
 def _pixmap(page: Any, matrix: Any) -> tuple[Any, str]:
-    """Draw a page; return it, and what MuPDF complained of."""
+    """Render a page; return it and MuPDF's messages."""
     pymupdf = mupdf()
     pymupdf.TOOLS.reset_mupdf_warnings()
     pixmap = page.get_pixmap(matrix=matrix, colorspace=pymupdf.csRGB, alpha=False, annots=True)
@@ -163,10 +163,10 @@ def _by_pdfium(document: PdfiumDocument, index: int, render: Render, into: mmap)
 
 
 def _holds_something(page: Any) -> bool:
-    """Tell whether a page draws anything, or has annotations: one without either is empty indeed."""
+    """Say whether a page has content or annotations; without either it is empty."""
     try:
         return bool(page.read_contents().strip() or page.first_annot or page.first_widget)
-    except Exception:  # noqa: BLE001 - MuPDF's errors are of many types: whatever it draws can't be read
+    except Exception:  # noqa: BLE001 - MuPDF's errors are of many types: the content can't be read
         return True
 
 
@@ -177,7 +177,7 @@ def _is_flat(image: Any) -> bool:
 
 
 def _hidden_image(document: PdfDocument, index: int) -> Any:
-    """Return the page's largest image, without its mask, where there is something on it that the page doesn't show."""
+    """Return the page's largest image, without its mask, if it has content that the page doesn't show."""
     pymupdf = mupdf()
     with pdf_errors("the page's images are damaged"):
         page = document.page(index)

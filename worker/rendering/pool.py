@@ -1,4 +1,4 @@
-"""Pages become images in sandboxed processes: the worker's side."""
+"""Renders pages in sandboxed processes: the worker's side."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ocrfleet.profiles.profile import Render
 
 _BYTES_PER_PIXEL = 3
-#: Warnings that are kept of a page, and characters of each.
+#: The most warnings of a page that are kept, and the most characters of each.
 _MOST_WARNINGS, _LONGEST_WARNING = 20, 400
 
 _Answer = TypeVar("_Answer")
@@ -51,11 +51,11 @@ class RenderPool:
 
     def __init__(self, size: int, *, memory: int, max_pixels: int) -> None:
         self.size = size
-        # Pages are drawn side by side: parts of one, too, would cost more than they gain. It holds for the whole process.
+        # Pages are rendered in parallel: threads within a page would cost more than they gain. This applies to the process.
         cv2.setNumThreads(1)
         self._max_pixels = max_pixels
         self._lock = threading.Lock()
-        # As many threads as sandboxes: a running thread always finds a free one, and the executor's queue is the wait.
+        # As many threads as sandboxes: a running thread always finds a free one, and calls wait in the executor's queue.
         self._threads = ThreadPoolExecutor(size, thread_name_prefix="render")
         shared = max_pixels * _BYTES_PER_PIXEL
         self._all = [
@@ -103,9 +103,9 @@ class RenderPool:
         passwords: Sequence[str] = (),
         deadline: float,
     ) -> TextLayerWords:
-        """Return the text that the page has already; arguments and errors are those of `render`.
+        """Return the text layer of a page; arguments and errors are those of `render`.
 
-        It is not to be trusted as it is: worker/text_layer/trust.py. A page of an image file has none.
+        It is not checked: see worker/text_layer/trust.py. A page of an image file has none.
         """
         if kind is not Kind.PDF:
             return NO_LAYER
@@ -120,8 +120,8 @@ class RenderPool:
         deadline: float,
         understand: Callable[[dict[str, Any], Sandbox], _Answer],
     ) -> _Answer:
-        """Have a process answer the request; `understand` the answer before the process gets another."""
-        # A caller that is cancelled may close its descriptor, and the number may soon be another document's.
+        """Send the request to a process; `understand` parses the response before the process gets another request."""
+        # A cancelled caller may close its descriptor, and the number may be reused for another document.
         own_fd = os.dup(fd)
         try:
             future = self._threads.submit(self._answer, document_key, request, own_fd, deadline, understand)
@@ -157,7 +157,7 @@ class RenderPool:
                 self._free.append(renderer)
 
     def _take(self, document: str) -> _Renderer:
-        """Take the process that has the document open if it is free, or else the one that was unused for longest."""
+        """Take the process that has the document open if it is free, otherwise the one that was unused for longest."""
         with self._lock:
             renderer = next((free for free in self._free if free.document == document), self._free[0])
             self._free.remove(renderer)
@@ -166,7 +166,7 @@ class RenderPool:
 
 
 def _page_image(answer: dict[str, Any], sandbox: Sandbox) -> PageImage:
-    """Take the pixels out of the shared memory, in RGB and at their size, believing nothing of the answer."""
+    """Copy the pixels from the shared memory, in RGB and at their final size. The response is checked completely."""
     match answer:
         case {
             "stored_width": int(stored_width),
@@ -219,9 +219,9 @@ def _nonsense() -> PageFaultError:
 
 
 def _in_rgb(stored: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Return a copy in RGB and of this size (width, height), which is hardly less than its own. Threads run side by side here.
+    """Return a copy in RGB and of this size (width, height), which is slightly smaller. Runs in parallel threads.
 
-    Bicubic: at 1.04 times the size nearer to a Lanczos filter over the whole scan (38 dB) than a linear one (31 dB) is.
+    Bicubic: at 1.04 times the size it is closer to a Lanczos filter over the whole scan (38 dB) than linear (31 dB).
     """
     pixels = stored
     if (stored.shape[1], stored.shape[0]) != size:

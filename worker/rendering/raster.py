@@ -1,4 +1,4 @@
-"""What is drawn of a page, and at which size: part of the sandboxed program, worker/rendering/rasterise.py."""
+"""The rendered page and its size. Part of the sandboxed program, worker/rendering/rasterise.py."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 POINTS_PER_INCH = 72.0
-#: A narrow page is drawn at no more than this for its narrowness.
+#: The highest resolution for a page that gets more pixels because it is narrow, in dpi.
 _FINEST_DPI = 600.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Raster:
-    """What was drawn: its size in the memory and as it shall be, in pixels, and the page as displayed."""
+    """A rendered page: its size in the shared memory and its final size, in pixels, and the page as displayed."""
 
     stored_width: int
     stored_height: int
@@ -35,11 +35,11 @@ class Raster:
     #: of the page as displayed, in points
     width_pt: float
     height_pt: float
-    #: degrees, clockwise, by which a PDF page was turned to be displayed: 0, 90, 180 or 270
+    #: degrees, clockwise, by which a PDF page was rotated for display: 0, 90, 180 or 270
     rotation: int = 0
-    #: what is wrong with the file although the page could be drawn
+    #: defects of the file with which the page could still be drawn
     warnings: tuple[PageWarning, ...] = ()
-    #: share of an image of the page that the file doesn't hold, 0 to 1
+    #: share of an image of the page that is missing in the file, 0 to 1
     missing: float = 0.0
 
     @property
@@ -49,7 +49,7 @@ class Raster:
 
 
 def handed_over(image: Image, size: tuple[int, int], width_pt: float, height_pt: float, into: mmap) -> Raster:
-    """Put a grey or RGB image into the memory, for the parent to bring it to its size."""
+    """Write a grey or RGB image to the shared memory. The parent scales it to its final size."""
     pixels = image.tobytes()
     into[: len(pixels)] = pixels
     return Raster(
@@ -64,14 +64,14 @@ def handed_over(image: Image, size: tuple[int, int], width_pt: float, height_pt:
 
 
 def is_flat(memory: mmap, raster: Raster) -> bool:
-    """Tell whether all of what was drawn is one colour."""
+    """Say whether all pixels have one colour."""
     row = raster.stored_width * raster.channels
     first = memory[: raster.channels] * raster.stored_width
     return all(memory[at : at + row] == first for at in range(0, raster.size, row))
 
 
 def fit(width: float, height: float, render: Render, *, enlarge: bool, dpi: float = POINTS_PER_INCH) -> tuple[int, int]:
-    """Return the size in pixels at which a page of `width` x `height` is to be drawn, in the same proportion.
+    """Return the size in pixels at which to render a page of `width` x `height`, in the same proportion.
 
     An inch of the page is `dpi` units of its width and height: a PDF's are points, an image's pixels. Raises PermanentError
     for a page without extent.
@@ -88,7 +88,7 @@ def fit(width: float, height: float, render: Render, *, enlarge: bool, dpi: floa
         scale = min(scale, 1.0)
     if render.min_side is not None:
         scale = max(scale, render.min_side / min(width, height))
-    # A strip a thousand times longer than wide still has to stay under the bound when its width is rounded up to 1.
+    # A strip a thousand times longer than wide must stay below the limit when its width is rounded up to 1.
     scale = min(scale, math.sqrt(render.max_pixels / (width * height)), render.max_pixels / max(width, height))
     if round(width * scale) * round(height * scale) > render.max_pixels:
         return max(1, math.floor(width * scale)), max(1, math.floor(height * scale))
@@ -100,7 +100,7 @@ def enhances(render: Render) -> bool:
 
 
 def enhance(image: Image, render: Render) -> Image:
-    """Apply the preprocessing that the profile asks for."""
+    """Apply the profile's preprocessing."""
     from PIL import ImageFilter, ImageOps  # noqa: PLC0415 - native code: under the limits
 
     if render.contrast:

@@ -1,11 +1,11 @@
 """The sandboxed program that turns pages into pixels: `python -m worker.rendering.rasterise`, started by a Sandbox.
 
-Asked for a page's `text` instead, it answers the text that a PDF page has already (worker/text_layer/extract.py).
+A request for a page's `text` returns the text layer of a PDF page instead (worker/text_layer/extract.py).
 
-A PDF page is drawn by MuPDF straight into pixels, an image file is decoded by Pillow at no more than the size needed; so
-is a PDF page that is nothing but one JPEG, as MuPDF's decoder takes twice the time (bench/rendering.py). Pixels go through
-the shared memory: uint8, row after row, grey or RGB. The parent makes them RGB and takes the last few per cent off their
-size, with OpenCV: that has too many libraries for this process's limits.
+MuPDF renders PDF pages, Pillow decodes image files at no more than the size needed. Pillow also decodes a PDF page that
+consists of one JPEG, because MuPDF's decoder takes twice the time (bench/rendering.py). Pixels are in the shared memory: uint8,
+row after row, grey or RGB. The parent converts them to RGB and reduces them by the last few per cent, with OpenCV: that has too
+many libraries for this process's limits.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 class Rasteriser:
-    """Keeps the last document open, as opening a large PDF for each of its pages costs more than drawing them."""
+    """Keeps the last document open: opening a large PDF for each of its pages takes longer than rendering them."""
 
     def __init__(self) -> None:
         self._key: str | None = None
         self._document: Document | None = None
 
     def __call__(self, request: dict[str, Any], fd: int | None, shared: mmap | None) -> dict[str, Any]:
-        """Draw the page of `request` into `shared` and answer its size, or answer its text when that is wanted."""
+        """Render the page of `request` into `shared` and return its size, or return its text if the request is for that."""
         if fd is None or shared is None:
             raise ValueError("drawing needs a document and memory to draw into")
         document = self._open(request["document"], fd, Kind(request["kind"]), request["passwords"])
@@ -70,13 +70,15 @@ def _answer(raster: Raster) -> dict[str, Any]:
 
 
 def _keep_freed_memory() -> None:
-    """Have the C library keep the memory of a page, up to 64 MB, for the next one.
+    """Let the C library keep the memory of a page, up to 64 MB, for the next one.
 
     Giving it back to the kernel and taking it anew, 4 KB at a time, is a third of a colour scan's time (bench/rendering.py).
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):  # glibc
-        libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # larger blocks are given back all the same; it allows no more
+        libc.mallopt(
+            _M_MMAP_THRESHOLD, 32 << 20
+        )  # the largest allowed value: larger blocks are always returned to the system
         libc.mallopt(_M_TRIM_THRESHOLD, 64 << 20)
 
 

@@ -1,4 +1,4 @@
-"""Images that are transparent in part: what is on them is to be seen, be it in the colours, in the alpha, or white on nothing."""
+"""Flattens partly transparent images so that their content is visible: in the colours, in the alpha, or light on nothing."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from ocrfleet.records.pages import PageWarning, WarningCode
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-#: Levels of 255 between the darkest and the lightest of a picture that shows something; a level counts with such a share.
+#: The fewest levels of 255 between the darkest and the lightest of a picture with content; a level counts from this share on.
 _PLAIN, _COUNTS = 32, 1e-5
-#: A picture shows as much as another when it has such a share of its contrast.
+#: A picture shows as much as another if it has this share of its contrast.
 _AS_MUCH = 0.9
 #: Opaque above, transparent below.
 _OPAQUE = 128
-#: Light and dark of what is opaque, in levels, and how much of it each must be at least; of light at most, as paper is light.
+#: Levels of light and dark in the opaque part, the smallest share of each, and the largest share of light, because paper is light.
 _LIGHT, _DARK = 224, 112
 _SOME, _PAPER = 0.005, 0.75
-#: Share of the picture that is transparent, where what is light on it may stand on nothing.
+#: The smallest transparent share of a picture in which light letters may be on a transparent ground.
 _NOTHING = 0.2
-#: The ground on which both are seen.
+#: The background on which both are visible.
 _GREY = 160
 
 _WARNING = PageWarning(
@@ -30,7 +30,7 @@ _WARNING = PageWarning(
 
 
 def on_paper(image: Image) -> tuple[Image, tuple[PageWarning, ...]]:
-    """Return an image without alpha: on white, or as something is to be seen on it, with a warning."""
+    """Return an image without alpha: on white, or in another way that shows its content, with a warning."""
     if not image.mode.endswith("A"):
         return image, ()
     colours, alpha = image.convert(image.mode[:-1]), image.getchannel("A")
@@ -39,17 +39,17 @@ def on_paper(image: Image) -> tuple[Image, tuple[PageWarning, ...]]:
         return (_on(colours, alpha, _GREY), ()) if _is_light_and_dark(colours, alpha) else (white, ())
     from PIL import ImageOps  # noqa: PLC0415 - native code: under the limits
 
-    # Letters in the alpha are dark then, as on paper; letters in the colours stand as they are.
+    # Letters in the alpha become dark, as on paper; letters in the colours stay unchanged.
     ways = [(contrast(way), way) for way in (ImageOps.invert(alpha), colours, ImageOps.invert(_on(colours, alpha, 0)))]
     most = max(shown for shown, _ in ways)
     if most <= contrast(white):
         return white, ()
-    # Of those that show as much, the one that is lightest: paper with letters, and not letters on black.
+    # Of those that show as much, the lightest: letters on paper, not letters on black.
     return max((way for shown, way in ways if shown >= most * _AS_MUCH), key=_lightness), (_WARNING,)
 
 
 def contrast(image: Image) -> int:
-    """Return how many levels, of 255, lie between the darkest and the lightest that more than a speck of the image has."""
+    """Return the levels, of 255, between the darkest and the lightest that more than a speck of the image has."""
     return max(_span(image.getchannel(band).histogram()) for band in image.getbands())
 
 
@@ -73,7 +73,7 @@ def _on(colours: Image, alpha: Image, ground: int) -> Image:
 
 
 def _is_light_and_dark(colours: Image, alpha: Image) -> bool:
-    """Tell whether light letters, beside dark ones, stand where nothing is: white paper would hide them."""
+    """Say whether light letters, beside dark ones, are on a transparent ground: white paper would hide them."""
     opaque = alpha.point([0] * _OPAQUE + [255] * (256 - _OPAQUE))
     counts = colours.convert("L").histogram(opaque)
     total = sum(counts)

@@ -2,7 +2,7 @@
 
 The prompts `ocr`, `markdown`, `figure`, `describe` and `locate` are those that the models' authors publish (README of
 deepseek-ai/DeepSeek-OCR and of DeepSeek-OCR-2); `table`, `math` and `fields` are requests of our own in the same
-English, which nobody published a score for. Sizes, token counts and the n-gram guard's numbers are the published ones
+English, without a published score. Sizes, token counts and the n-gram guard's numbers are the published ones
 (config.py and run_dpsk_ocr_image.py of DeepSeek-OCR-vllm). There is no chat: a prompt is given as it is.
 """
 
@@ -37,7 +37,7 @@ _SAMPLING = Sampling(max_tokens=8192, ngram_size=30, ngram_window=90, ngram_whit
 
 _LADDER = (
     WARMER,
-    # Without boxes a page takes fewer tokens, and there is no tag to get lost in. Nothing but the script stays as it was.
+    # Without boxes a page takes fewer tokens, and the output has no tags that may be damaged.
     RetryStep(
         after=tuple(reason for reason in DOUBTED if reason is not Reason.WRONG_SCRIPT),
         prompt=PROMPTS["ocr"].text,
@@ -54,8 +54,8 @@ DEEPSEEK_OCR = Model(
     context=8192,
     prompts=PROMPTS,
     prompt="markdown",
-    # Tokens as vLLM's processor counts them: a row of the grid ends in one, and one ends the image. The published scripts
-    # draw at 144 dpi: an A4 page is 1,684 pixels long.
+    # Tokens as vLLM's processor counts them: one ends each row of the grid, and one ends the image. The published scripts
+    # render at 144 dpi: an A4 page is 1,684 pixels long.
     modes={
         "tiny": Resolution(
             render=Render(long_side=512),

@@ -56,9 +56,9 @@ DOTS_OCR = Model(
     modes={"native": Resolution(render=Render(long_side=2339, max_pixels=11_289_600))},
     sampling=Sampling(max_tokens=16_384, temperature=0.1),
     ladder=(
-        # It is never greedy: the same again, with a little more of it.
+        # Its sampling is never greedy: the same step again, with a higher temperature.
         RetryStep(after=(*DOUBTED, *ENGINE_FAULTS), temperature=0.3, deadline=ATTEMPT),
-        # Without boxes a page takes fewer tokens, and there is no JSON to get lost in.
+        # Without boxes a page takes fewer tokens, and the output has no JSON that may be damaged.
         RetryStep(after=DOUBTED, prompt=_OCR.text, parser=_OCR.parser, max_tokens=2 * AGAIN, deadline=ATTEMPT),
     ),
     # 3.04 billion parameters x 2 bytes

@@ -13,7 +13,7 @@ from ocrfleet.profiles.profile import Parser, Render, RetryStep, Sampling
 OLMOCR_2 = Model(
     name="olmocr-2",
     model="allenai/olmOCR-2-7B-1025-FP8",
-    # What the authors' container has (alleninstituteforai/olmocr:latest-with-model).
+    # The revision in the authors' container (alleninstituteforai/olmocr:latest-with-model).
     revision="19133a8e683f7203f37c49000377c11a896c8d9b",
     architecture="Qwen2_5_VLForConditionalGeneration",
     context=16_384,

@@ -26,7 +26,7 @@ PADDLEOCR_VL = Model(
     },
     prompt="ocr",
     template=("<|begin_of_sentence|>User: <|IMAGE_START|><|IMAGE_PLACEHOLDER|><|IMAGE_END|>{prompt}\nAssistant:\n"),
-    # As large as its processor takes an A4 page.
+    # The size at which its processor takes an A4 page.
     modes={"native": Resolution(render=Render(long_side=1997, max_pixels=2_822_400))},
     sampling=Sampling(max_tokens=2 * AGAIN),
     ladder=(WARMER,),
