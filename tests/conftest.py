@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 from botocore.loaders import JSONFileLoader
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.support.servers import ROOT, TOLD, SeaweedFS, Valkey, lacking
 from tests.support.waiting import TEST_SECONDS, scaled, set_scale
 
-#: Fixtures that read many pages: one process makes each, and runs all tests that use it.
-ONCE = ("corpus_run", "cases_run")
-UNIT = ROOT / "tests" / "unit"
+#: Files that one process runs: unit tests are short, and of the others these share what took long to read.
+WHOLE = ("tests/unit/", "tests/acceptance/test_corpus.py", "tests/acceptance/test_shared_cases.py")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -23,17 +24,24 @@ def pytest_configure(config: pytest.Config) -> None:
     set_scale(os.environ, getattr(config.option, "numprocesses", None) or 1)
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist, which reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give each test its time, in this machine's seconds, and its group: tests that run in one process."""
+    """Give each test its time, in this machine's seconds."""
     for item in items:
         if item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(scaled(TEST_SECONDS)))
-        group = next((name for name in ONCE if name in getattr(item, "fixturenames", ())), None)
-        if group is None and item.path.is_relative_to(UNIT):
-            group = item.path.stem  # its tests are short, and share what the module made
-        if group is not None:
-            item.add_marker(pytest.mark.xdist_group(f"{item.path.parent.name}-{group}"))
+
+
+class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
+    """Send tests to processes in order: most one by one, some files whole."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        return path if path.startswith(WHOLE) else nodeid
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
+    return Scheduling(config, log)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
