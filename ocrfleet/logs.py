@@ -13,7 +13,7 @@ import structlog
 
 
 class _LogFile(logging.FileHandler):
-    """A log that a full disk keeps nothing of: what it is full of, and that it is, is said elsewhere."""
+    """A log file that drops lines while the disk is full, which other messages report."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         """Say nothing where a line can't be written; logging would print a traceback for each."""

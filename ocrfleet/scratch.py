@@ -35,7 +35,7 @@ def scratch(prefix: str) -> Iterator[Path]:
 def _remove_abandoned(prefix: str) -> None:
     """Remove the folders of processes that were killed."""
     for path in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
-        with suppress(OSError):  # somebody else's, or gone
+        with suppress(OSError):  # another user's, or removed
             handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:
                 status = os.fstat(handle)

@@ -64,12 +64,12 @@ def main(
         log.exception("worker.failed", error=str(error) or type(error).__name__)
         code = EXIT_BROKEN
     sys.stderr.flush()
-    # Not sys.exit: a thread that hangs in native code would keep a broken process alive for ever.
+    # Not sys.exit: a thread that hangs in native code would keep a broken process alive without end.
     os._exit(code)
 
 
 def make_context(settings: Settings, profile: Profile) -> WorkerContext:
-    """Return what the parts of this worker share. Raises ConfigurationError. The engine is not loaded yet."""
+    """Return the worker context, with an engine that is not loaded yet. Raises ConfigurationError."""
     store = open_store(settings)
     return WorkerContext(
         worker=f"{process_name(os.getpid())}.{uuid.uuid4().hex[:8]}",
@@ -150,7 +150,7 @@ class Shutdown:
     def drain(self, **_: Any) -> None:
         """Begin no more pages, and end within the time for that. Celery calls this on SIGTERM."""
         self._pipeline.drain()
-        # A thread that hangs, as in a network share that went away, would keep the process alive for ever.
+        # A thread that hangs, for example in a network share that is gone, would keep the process alive.
         _exit_after(self._drain_seconds + _DRAIN_GRACE, EXIT_BROKEN)
 
     def broken(self, error: FatalError) -> None:

@@ -24,7 +24,7 @@ _stage = functools.lru_cache(maxsize=64)(definitions.STAGE_SECONDS.labels)
 
 
 def initialise(profile: Profile) -> None:
-    """Set what may be counted to zero, so that the first count shows as an increase."""
+    """Set the counters to zero, so that the first count shows as an increase."""
     for stage in definitions.STAGES:
         definitions.STAGE_SECONDS.labels(stage, profile.name)
     for direction in ("in", "out"):
@@ -43,7 +43,7 @@ def initialise(profile: Profile) -> None:
 
 
 def stage(name: str, profile: str) -> AbstractContextManager[object]:
-    """Measure a stage of a page's way while the block runs, also when it raises."""
+    """Measure a stage of a page while the block runs, even if it raises."""
     return _stage(name, profile).time()
 
 

@@ -25,7 +25,7 @@ class Leases:
     """Renews the leases of running jobs, and the worker's heartbeat if it has a `state`, in a thread of its own.
 
     A job is renewed for `job_deadline` seconds at most: then other workers may take it. Its thread can't be stopped, so the
-    worker is broken then, unless it is `patient`: it waits for a store that is away. `trouble` returns another reason why the
+    worker is broken then, unless it is `patient`: it waits for an unreachable store. `trouble` returns another reason why the
     worker is broken, `works` whether its event loop runs; `broken` is called once with the error.
     """
 
@@ -101,7 +101,7 @@ class Leases:
     def _run(self) -> None:
         while not self._stop.is_set():
             if not self._works():
-                # Something blocks the event loop, probably for ever: only an exit lets other workers take the jobs.
+                # Something blocks the event loop, probably without end: only an exit lets other workers take the jobs.
                 log.error("leases.worker_blocked", consequence="the process exits")
                 os._exit(EXIT_BROKEN)
             try:
@@ -109,6 +109,6 @@ class Leases:
                 self.beat()
             except TransientError as error:
                 log.warning("leases.not_renewed", error=str(error))
-            except Exception:  # a worker whose leases nobody renews counts as dead
+            except Exception:  # a worker without a renewed heartbeat counts as dead
                 log.exception("leases.renewal_raised")
             self._stop.wait(self._lease / 10)

@@ -41,12 +41,12 @@ BELIEVED, BLANK, TEXT_LAYER = "believed", "blank", "text_layer"
 PAGES = Counter(
     "ocrfleet_pages_total",
     "Pages that are done or failed. The verdict is the reason of a failure, or the origin of the text: believed (an engine's "
-    "text was accepted), blank, text_layer (the PDF's text layer).",
+    "text was accepted), blank, text_layer (the text is the PDF's text layer).",
     ["status", "profile", "queue", "engine", "verdict"],
 )
 PAGE_WARNINGS = Counter(
     "ocrfleet_page_warnings_total",
-    "Pages that came to an end although something is wrong with their file, by what it is: a page counts once for each.",
+    "Pages that ended with warnings about their file, by warning: a page counts once for each.",
     ["code", "profile"],
 )
 PAGE_RETRIES = Counter(

@@ -1,1 +1,1 @@
-"""What is stored and sent: strict, versioned JSON records."""
+"""The records that are stored and sent: strict, versioned JSON."""

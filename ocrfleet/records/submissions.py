@@ -1,4 +1,4 @@
-"""Submissions: who asked for which document, with which options, and the batches that intake reads."""
+"""Submissions: documents with a name and options, and the batches that intake reads."""
 
 from __future__ import annotations
 

@@ -164,7 +164,7 @@ class Sources:
             stream = self._store.open(_upload(wanted))
         except NotFoundError as error:
             raise PermanentError(
-                Reason.SOURCE_MISSING, "what was sent to us has been removed meanwhile; send it again"
+                Reason.SOURCE_MISSING, "the upload has been removed meanwhile; send it again"
             ) from error
         with closing(stream):
             yield stream

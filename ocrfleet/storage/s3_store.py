@@ -226,7 +226,7 @@ class S3Store:
                     **condition,
                 )
         except self._client.exceptions.NoSuchUpload:
-            # What a repeated request is told when the first one's answer was lost; or somebody else ended the upload.
+            # The response to a repeated request whose first response was lost; or another process ended the upload.
             if self._look(key) != token:
                 raise
         except BaseException:

@@ -30,7 +30,7 @@ _MOST_FIELDS, _LONGEST_FIELD, _OVERHEAD = 32, 1 << 14, 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """An uploaded file, on the disk without a name: nothing is left of it when the process dies."""
+    """An uploaded file on the disk, without a name: the system removes it when the process ends."""
 
     file: BinaryIO
     #: file name that the client gave
@@ -132,6 +132,6 @@ def _too_large(limit: int) -> ProblemError:
     return ProblemError(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         f"The body is larger than {limit} bytes: split the file, or put it into a bucket and name it as `source`.",
-        # The rest of the body can't be told from the next request.
+        # The rest of the body can't be distinguished from the next request.
         headers={"Connection": "close"},
     )

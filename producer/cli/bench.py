@@ -78,10 +78,10 @@ def speed(report: Report) -> dict[str, Any]:
 
 
 def show_speed(facts: dict[str, Any]) -> None:
-    """Print it for a person."""
+    """Print the result as a table."""
     table = Table(show_header=False, box=None)
     labels = {
-        "pages_per_day": "pages a day, all workers, while they read",
+        "pages_per_day": "pages a day, all workers, while busy",
         "pages_per_day_per_worker": "pages a day of each worker",
         "tokens_per_page": "tokens a page",
         "tokens_per_second": "tokens a second, all workers",

@@ -143,7 +143,7 @@ def retry(documents: IdsArgument = None, *, collection: CollectionOption = None)
 def quarantine(
     *, as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one line a page.")] = False
 ) -> None:
-    """List the pages that killed workers, each of which read nothing else then, with the diagnostics.
+    """List the pages with which workers died, each alone in its worker then, with the diagnostics.
 
     Such a page is [b]failed[/] in its document and read no more. [b]ocrfleet retry ID[/] has it tried again.
     """
@@ -198,14 +198,14 @@ def pause(*, collection: NamedCollectionOption) -> None:
     """Pause a collection: dispatch no more of its pages. Pages on the queue are still read."""
     with _asked(read_settings()) as registry:
         registry.pause(collection)
-    typer.echo(f"{collection} is paused. Go on: ocrfleet resume --collection {collection}")
+    typer.echo(f"{collection} is paused. To resume: ocrfleet resume --collection {collection}")
 
 
 def resume(*, collection: NamedCollectionOption) -> None:
     """Resume a paused collection."""
     with _asked(read_settings()) as registry:
         registry.resume(collection)
-    typer.echo(f"{collection} goes on")
+    typer.echo(f"{collection} is resumed")
 
 
 def purge(
@@ -297,7 +297,7 @@ def _confirm(question: str, *, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise UsageError("nobody is there to ask: add --yes")
+        raise UsageError("there is no terminal for the question: add --yes")
     typer.confirm(question, abort=True)
 
 

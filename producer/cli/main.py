@@ -23,7 +23,7 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command line; an error that was foreseen is one line on stderr and an exit code."""
+    """Run the command line. An expected error is one line on stderr and an exit code."""
     signal.signal(signal.SIGINT, lambda *_: sys.exit(128 + signal.SIGINT))
     try:
         app()

@@ -14,7 +14,7 @@ from ocrfleet.profiles.models.model import Model
 from ocrfleet.profiles.profile import PROFILES
 from ocrfleet.profiles.select import named
 
-#: Characters of a prompt that are shown; `--json` has all of it.
+#: The most characters of a prompt that are printed; `--json` has all of it.
 _LONGEST_SHOWN = 80
 
 
@@ -35,7 +35,7 @@ def models(*, as_json: Annotated[bool, typer.Option("--json", help="Print JSON i
             f"  GPU memory: {gpu_memory_gib(model):.0f} GiB at least ({model.weights_gib} of weights; "
             f"{model.kv_kib:.0f} KiB a token in the cache): ocrfleet bench measures it on yours."
         )
-        console.print(f"  Tried: {model.tried}")
+        console.print(f"  Tested: {model.tried}")
         modes = Table("--mode", "page", "tiles", "image tokens at most", box=None, padding=(0, 2))
         for name, shown in model.modes.items():
             default = " (default)" if name == model.mode else ""
@@ -43,7 +43,7 @@ def models(*, as_json: Annotated[bool, typer.Option("--json", help="Print JSON i
             tiles = f"up to 6 of {shown.mode.image_size} px" if shown.mode and shown.mode.tiles else "none"
             modes.add_row(f"{name}{default}", f"{page} px", tiles, str(shown.image_tokens))
         if model.routes:
-            modes.add_row("auto", "sends pages where they fit best", "", "")
+            modes.add_row("auto", "chooses a mode for each page", "", "")
         console.print(modes)
         prompts = Table("--prompt", "gives", "asks", box=None, padding=(0, 2))
         for name, prompt in model.prompts.items():
@@ -55,7 +55,7 @@ def models(*, as_json: Annotated[bool, typer.Option("--json", help="Print JSON i
         console.print(prompts)
     console.print("\n[bold]CPU engines[/] (--engine)")
     for profile in PROFILES.values():
-        language = f", told the language ({profile.language})" if profile.language else ""
+        language = f", with --language (default {profile.language})" if profile.language else ""
         console.print(f"  {profile.name}  {profile.model}, {profile.revision}{language}")
     console.print(f"\n{len(profiles)} profiles for --profile: {', '.join(profile.name for profile in profiles)}")
 

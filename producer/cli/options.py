@@ -39,7 +39,7 @@ ModelOption = Annotated[
     str | None,
     typer.Option(
         help=f"Model for vllm and openai: {', '.join(model.model for model in MODELS)}; for vllm also a folder with one "
-        "of them, for openai any name that the server knows.",
+        "of them, for openai any name of a model on the server.",
         rich_help_panel="Recognition",
     ),
 ]

@@ -138,8 +138,8 @@ def _listener(host: str, port: int) -> socket.socket:
     try:
         ((family, _, _, _, address), *_) = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         listener = socket.create_server(address[:2], family=family, backlog=_BACKLOG)
-        # Passed on to its connections. asyncio leaves it out where a socket doesn't say its protocol, and each answer of two
-        # pieces then waits 40 ms for the client's kernel.
+        # Its connections inherit this. asyncio leaves it out for a socket without a protocol, and each response in two parts
+        # then waits 40 ms for the client's kernel.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except OSError as error:
         raise ConfigurationError(f"--host {host} --port {port} can't be listened on: {error.strerror}") from error

@@ -11,18 +11,18 @@ from ocrfleet.profiles.select import named
 from ocrfleet.settings import Settings
 from producer.monitoring.inventory import COLLECTION_LIMIT
 from producer.monitoring.status import fleet_status
-from producer.state.leader import NOBODY_LEADS
+from producer.state.leader import NO_LEADER
 
 
 def _options(profile: str) -> str:
-    """Return the options that start a worker of a profile; one that was made of options can't be told from its name."""
+    """Return the options that start a worker of a profile. The name of a profile made from options does not give them."""
     if any(known.name == profile for known in named()):
         return f"--profile {profile}"
     return "with the same --engine, --model, --prompt, … or --profile FILE as the documents were registered with"
 
 
 def show_status(settings: Settings, *, as_json: bool) -> None:
-    """Print it, with what to do about jobs that no worker serves."""
+    """Print the state of the fleet, with a remedy for jobs that no worker serves."""
     facts = fleet_status(settings)
     if as_json:
         print(json.dumps(facts, indent=1))  # noqa: T201 - the command's answer
@@ -40,7 +40,7 @@ def show_status(settings: Settings, *, as_json: bool) -> None:
                 soft_wrap=True,
             )
     if not facts["led"]:
-        console.print(f"[red]{NOBODY_LEADS.capitalize()}[/]", soft_wrap=True)
+        console.print(f"[red]{NO_LEADER.capitalize()}[/]", soft_wrap=True)
     for queue, collections in facts["waiting_documents"].items():
         for collection, count in collections.items():
             more = " or more" if count == COLLECTION_LIMIT else ""
@@ -52,4 +52,4 @@ def show_status(settings: Settings, *, as_json: bool) -> None:
             table.add_row(state["worker"], state["profile"], str(state["pages"]), str(state["tokens"]), starved)
         console.print(table)
     else:
-        console.print("No worker is to be seen at this Redis.")
+        console.print("No worker is registered at this Redis.")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-#: Seconds between two looks at the queue: a message that is missing both times is lost.
+#: Seconds between two inspections of the queue: a message that is missing in both is lost.
 _BETWEEN_LOOKS = 2.0
 
 

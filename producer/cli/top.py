@@ -98,5 +98,5 @@ def _go_on(looking: Top, view: TopView, settings: Settings, console: Console, ev
                 return
             try:
                 view, trouble = looking.look(), None
-            except OcrfleetError as error:  # it may pass
+            except OcrfleetError as error:  # it may be temporary
                 trouble = str(error)

@@ -63,7 +63,7 @@ class GaugeUpdater:
         finally:
             self._stopped.set()
             self._has_active.set()
-            # The thread may be in a listing of a store that is away: it updates nothing after that.
+            # The thread may be in a listing of an unreachable store: it updates nothing after that.
             thread.join(_EVERY)
             self._gauges.replace({metrics.LEADER: {(): 0}})
 

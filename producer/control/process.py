@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ocrfleet.settings import Settings
     from ocrfleet.storage.store import ObjectStore
 
-#: Seconds between two looks at the intake consumers; seconds that they get to end.
+#: Seconds between two checks of the intake consumers; seconds until they are killed at the end.
 _ROUND = 1.0
 _GRACE = 15.0
 

@@ -56,7 +56,7 @@ class Sweep:
         profiles = {name for active in documents for name in (active.marker.profile, *active.marker.routes)}
         profiles |= {profile for profile, _ in served}
         jobs, assemblies = self._inspector.jobs(sorted({name for profile in profiles for name in queue_names(profile)}))
-        # A page that was sent to another profile is published for its own when no worker serves the other any more.
+        # A page routed to another profile is published for the document's profile when no worker serves the other any more.
         jobs = [job for job in jobs if job.routed is None or (job.routed.profile, job.routed.profile_digest) in served]
         known = {(job.document, job.generation, page) for job in jobs for page in range(job.first, job.last + 1)} | {
             (document, generation, _ASSEMBLY) for document, generation in assemblies

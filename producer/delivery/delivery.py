@@ -1,4 +1,4 @@
-"""Delivery: a document's outputs, under the name and in the Markdown style that somebody chose, to a folder or to S3."""
+"""Delivery: a document's outputs, under a submission's name and in its Markdown style, to a folder or to S3."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Sink(Protocol):
         """Return the target of a file that a delivered text refers to by a relative path."""
 
     def write(self, target: str, content: BinaryIO) -> None:
-        """Write a target whole: a reader sees the old content or the new one."""
+        """Write a target atomically: a reader finds the old content or the new one."""
 
 
 @dataclass(frozen=True, slots=True)

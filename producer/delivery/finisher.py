@@ -34,12 +34,12 @@ _PAUSE = 10.0
 
 
 class Undelivered(Record):
-    """An ended document whose results can't be delivered until somebody corrects the bucket or its permissions."""
+    """An ended document whose results can't be delivered until the bucket or its permissions are corrected."""
 
     schema_version: Literal[1] = 1
     document: DocumentId
     generation: Generation
-    #: what has to be corrected
+    #: the error, and what to correct
     detail: str
 
 
@@ -163,7 +163,7 @@ class Finisher:
             self._results.deliver(status, submission)
 
     def _record_undelivered(self, status: Status, to_correct: ConfigurationError | None) -> None:
-        """Record what has to be corrected before all is delivered, or remove that record."""
+        """Record the error that prevents the delivery, or remove that record."""
         key = keys.undelivered(status.document)
         if to_correct is not None:
             log.error("finisher.not_delivered", document=status.document, error=str(to_correct))

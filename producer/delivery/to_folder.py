@@ -74,7 +74,7 @@ class FolderSink:
 
 
 def fitting(name: str, extension: str) -> str:
-    """Return a relative path whose last part is no longer than file systems allow; a digest replaces what is cut.
+    """Return a relative path whose last part is no longer than file systems allow; a digest replaces the rest of a long one.
 
     It is cut between two letters.
     """

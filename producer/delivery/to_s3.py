@@ -38,7 +38,7 @@ _LONGEST_KEY = 1024
 
 
 class ResultPointer(MarkdownOptions):
-    """`<name>.status.json`: which document and generation stand under a name, and in which style its Markdown is.
+    """`<name>.status.json`: the document and generation whose outputs have a name, and the style of the Markdown.
 
     A reader who wants outputs that belong together compares their hashes.
     """
@@ -63,7 +63,7 @@ class S3Sink:
     """A prefix in a bucket, for the outputs of one document and generation."""
 
     def __init__(self, settings: S3Settings, results: str, status: Status) -> None:
-        """`results` is s3://bucket/prefix/, as somebody typed it."""
+        """`results` is s3://bucket/prefix/, as the user gave it."""
         location = typed(results)
         self._settings = settings
         self._bucket = location.bucket
@@ -87,7 +87,7 @@ class S3Sink:
             s3.client(self._settings).upload_fileobj(content, self._bucket, target, ExtraArgs=arguments)
 
     def pointer(self, name: str) -> ResultPointer | None:
-        """Return what stands under a name. Raises TransientError, ConfigurationError."""
+        """Return the pointer of a name. Raises TransientError, ConfigurationError."""
         key = self.target(name, "status.json")
         try:
             with s3.errors(f"the result s3://{self._bucket}/{key}"):
@@ -177,7 +177,7 @@ def _supersedes(pointer: ResultPointer, status: Status, submission: Submission) 
 
 
 def fitting(name: str, extension: str) -> str:
-    """Return a key no longer than S3 allows; a digest replaces what is cut."""
+    """Return a key no longer than S3 allows; a digest replaces the rest of a long one."""
     if len(name.encode()) + len(extension) <= _LONGEST_KEY:
         return name + extension
     mark = f"~{digest_of(name)[:8]}{extension}"

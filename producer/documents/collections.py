@@ -15,7 +15,7 @@ from ocrfleet.records.submissions import IntakeBatch, Submission
 from producer.delivery.finisher import Undelivered
 from producer.documents.lookup import DocumentFacts, Lookup, reasons_of
 from producer.documents.views import OPEN, Forecast, SourceRow, State
-from producer.state.leader import NOBODY_LEADS, is_led
+from producer.state.leader import NO_LEADER, is_led
 from producer.state.speed import is_measured, seconds_for
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class CollectionReader:
         if self._store.exists(keys.paused(collection)):
             return Forecast(reason="the collection is paused: resume it", **known)
         if (documents or active or arriving or finishing) and not self._led():
-            return Forecast(reason=NOBODY_LEADS, **known)
+            return Forecast(reason=NO_LEADER, **known)
         if not pages:
             reason = "the pages of sources that wait for intake are not counted yet" if arriving else None
             return Forecast(seconds=None if arriving else 0.0, reason=reason, **known)

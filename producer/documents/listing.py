@@ -110,7 +110,7 @@ class Query:
         return store.exists(keys.ended(self._state, created[:8], _document(key)))
 
     def _fits(self, key: str, summary: DocumentSummary) -> bool:
-        """Say whether the document is as its entry says: entries are a little behind."""
+        """Say whether the document matches its index entry: entries are updated late."""
         if self._state is not None and summary.state is not self._state:
             return False
         if self._review is not None and self._review is not bool(summary.review):
@@ -121,7 +121,7 @@ class Query:
 
 
 def check_collection(collection: str) -> None:
-    """Raise UnanswerableError for what is no collection's name."""
+    """Raise UnanswerableError unless the text is the name of a collection."""
     if not _COLLECTION.fullmatch(collection):
         raise UnanswerableError(
             f"{collection!r} is no collection's name: these have up to 64 letters, digits, dots, hyphens and underscores"
@@ -129,7 +129,7 @@ def check_collection(collection: str) -> None:
 
 
 def _document(key: str) -> str:
-    """Return the id in an index's entry; "" for what is none of ours."""
+    """Return the id in an index entry; "" for an object of another program."""
     with suppress(ValueError):
         return keys.document_in(key)
     return ""

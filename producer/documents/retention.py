@@ -42,7 +42,7 @@ _MOMENT = "%Y%m%dT%H%M%S.%fZ"
 
 
 class PurgeKind(StrEnum):
-    """What a purge removes."""
+    """The objects that a purge removes."""
 
     #: uploads of which each document has ended
     UPLOADS = "uploads"

@@ -142,7 +142,7 @@ class DocumentService:
             return Retried(generation=status.generation, opened=False)
         submission = facts.latest
         if submission is None:
-            raise ConflictError(f"nobody wants document {document} any more: submit its source again")
+            raise ConflictError(f"document {document} has no submission any more: submit its source again")
         generation = status.generation + 1
         manifest = facts.manifest
         terms = submission.terms

@@ -65,7 +65,7 @@ class DocumentSummary(View):
     failed: int
     #: blank pages among those done; known once the document has ended
     blank: int = 0
-    #: pages with something wrong in their file, by code; known once the document has ended
+    #: number of pages with a warning about their file, by code; known once the document has ended
     warnings: dict[str, int] = Field(default_factory=dict)
     #: pages that are done and that a person should look at; known once the document has ended
     review: int = 0
@@ -101,7 +101,7 @@ class OutputView(View):
 class DocumentView(DocumentSummary):
     """A document with its failures and outputs."""
 
-    #: why its results could not be delivered, and what has to be corrected
+    #: why its results could not be delivered, and what to correct
     undelivered: str | None = None
     #: pages that failed, in order; once the document has ended
     failures: tuple[Failure, ...] = ()
@@ -190,7 +190,7 @@ class Retried(View):
 
 
 class Removed(View):
-    """What a purge removed, or would remove in a dry run."""
+    """Counts of a purge, or of its dry run."""
 
     documents: int = 0
     objects: int = 0

@@ -77,7 +77,7 @@ class IntakeConsumer:
             batch = IntakeBatch.from_bytes(data)
             profile = self._profiles.get(batch.terms.profile_digest)
         except (DamagedRecordError, NotFoundError) as error:
-            # Moved aside: else it would be published again for ever.
+            # Moved to `refused/`: otherwise the scheduler would publish it without end.
             self._store.put(keys.refused(key), data)
             self._store.delete(key)
             log.error("intake_consumer.batch_refused", kept_as=keys.refused(key), error=str(error))  # noqa: TRY400
@@ -121,7 +121,7 @@ class IntakeConsumer:
             except OcrfleetError:
                 raise
             except Exception as error:
-                # A bug must not postpone the batch for ever: the source becomes a document that failed.
+                # A bug must not postpone the batch without end: the source becomes a failed document.
                 log.exception("intake_consumer.source_raised")
                 fault = PermanentError(Reason.INTERNAL_ERROR, f"intake raised {type(error).__name__}: see its log")
                 registered = registration.refuse(reference, fault, submitted=batch.created)

@@ -47,11 +47,11 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A file that is not read, and why."""
+    """A skipped file, with the reason."""
 
     name: str
     reason: str
-    #: somebody gave its own path: that it isn't read is a failure
+    #: the user named this path: skipping it is a failure
     named: bool = False
 
 
@@ -130,7 +130,7 @@ def _is_pdf(path: Path) -> bool:
 
 
 def _named(path: Path) -> Candidate | Skipped:
-    """Return the file at a path that somebody gave. What it is not is said of it as of any broken document."""
+    """Return the file at a path that the user named. A file of another format is reported as a broken document."""
     item = _file(path, path.name)
     if isinstance(item, Candidate):
         return item

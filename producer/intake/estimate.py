@@ -68,7 +68,7 @@ class UnreadableSource:
 
 @dataclass
 class Estimate:
-    """What a run or a submission would read."""
+    """The documents and pages that a run or a submission would read."""
 
     speed: ReadingSpeed
     documents: int = 0

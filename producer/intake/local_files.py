@@ -1,4 +1,4 @@
-"""Submitting files of this machine: noted as batches, where they lie or, for a fleet that can't see them, after an upload."""
+"""Submits files of this machine: by their paths or, if the fleet has no access to them, after an upload."""
 
 from __future__ import annotations
 

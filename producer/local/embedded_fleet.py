@@ -23,10 +23,10 @@ from producer.processes.child_process import ChildProcess, stop
 from producer.processes.supervisor import RestartPolicy, Supervisor
 from producer.processes.worker_command import COMMAND, environment_of, gpus, grouped
 
-#: A person waits for the run: restart at once, and end with an error after three starts in a row that failed.
+#: A user waits for the run: restart at once, and end with an error after three consecutive failed starts.
 _POLICY = RestartPolicy(first_wait=0, failed_starts=3)
 _VALKEY = "valkey"
-#: Unix socket addresses hold 107 bytes.
+#: The most bytes of a Unix socket's address.
 _LONGEST_SOCKET = 100
 
 

@@ -1,4 +1,4 @@
-"""What a run has come to: numbers while it works, and what became of each document."""
+"""Progress and result of a run: counts while it runs, and the outcome of each document."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Ended:
     status: DocumentStatus
     total: int
     done: int
-    #: pages whose text is the PDF's own: no engine read them
+    #: pages whose text is the PDF's text layer: no engine read them
     text_layer: int
-    #: pages with something wrong in their file, by what it is
+    #: number of pages with a warning, by its code
     warnings: dict[str, int]
     #: pages that are done and that a person should look at
     review: tuple[ReviewPage, ...]
@@ -36,17 +36,17 @@ class Ended:
 
 @dataclass
 class Tally:
-    """How far the run is. Pages are counted once, however many names a document has."""
+    """Progress of the run. Pages are counted once, even if a document has several names."""
 
     documents: int = 0
     documents_ended: int = 0
     pages: int = 0
     done: int = 0
     failed: int = 0
-    #: pages whose result was in the store already: not recognised again
+    #: pages whose result was in the store already, which were not recognised again
     reused: int = 0
     discovering: bool = True
-    #: what a person should know beside the numbers: a full disk, a server that is being restarted, the end
+    #: a note beside the counts: a full disk, a server that is restarted, the end
     note: str | None = None
     pages_per_second: float = 0.0
     seconds: float = 0.0
@@ -62,7 +62,7 @@ class Tally:
         return self.waiting / self.pages_per_second if self.pages_per_second else None
 
     def measure(self, seconds: float, recognised: int) -> None:
-        """Note how many pages this run has finished so many seconds after its start."""
+        """Record the number of pages that this run has finished at a time, in seconds after its start."""
         self.seconds = seconds
         self._speed.append((seconds, recognised))
         while len(self._speed) > 2 and self._speed[1][0] < seconds - _WINDOW:  # noqa: PLR2004 - a first and a last
@@ -73,13 +73,13 @@ class Tally:
 
 @dataclass
 class Report:
-    """What a run came to."""
+    """The result of a run."""
 
     tally: Tally
     skipped: list[Skipped] = field(default_factory=list)
     ended: list[Ended] = field(default_factory=list)
     interrupted: int | None = None
-    #: what the workers said of themselves in the end, where it was wanted
+    #: the last states of the workers, if the order asks for them
     workers: list[WorkerState] = field(default_factory=list)
 
     @property

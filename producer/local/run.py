@@ -1,4 +1,4 @@
-"""`ocrfleet run`: a folder of scans in, text out, through the real queue, on this machine and with no server.
+"""`ocrfleet run`: reads a folder of scans on this machine, through an embedded queue and without a server.
 
 Three things go on at once: a thread takes in and registers the inputs; the main loop dispatches, sweeps, watches over
 the processes and delivers what has ended; the workers work. All that must survive is in the store.
@@ -53,14 +53,14 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 STATE_FOLDER = ".ocrfleet"
-#: Seconds between two rounds of the main loop, and between two looks of the sweep: one machine, a short backlog.
+#: Seconds between two rounds of the main loop, and between two inspections of the sweep: one machine, a short backlog.
 _ROUND = 0.25
 _SWEEP = 3.0
-#: Pages ahead of the workers, for each of them: minutes of work, and little to look after. Of other engines it is not known
-#: how many pages they take at once.
+#: Backlog limit in pages for each worker: minutes of work, and a short queue. How many pages other engines read at once is not
+#: known.
 _BACKLOG = {"rapidocr": 32, "tesseract": 32, "openai": 256}
 _LONGEST_BACKLOG = 1024
-#: Seconds of a lease, unless OCRFLEET_LEASE_SECONDS is set: a worker on this machine that died is noticed soon.
+#: Seconds of a lease, unless OCRFLEET_LEASE_SECONDS is set: short, so that the pages of a dead worker are read again soon.
 _LEASE = 10.0
 #: Seconds that workers get for the pages in flight when the run is interrupted, unless OCRFLEET_DRAIN_SECONDS is set; and
 #: seconds more before they are killed, in which they give back the other pages.
@@ -69,7 +69,7 @@ _DRAIN, _END = 10.0, 10.0
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a person asked for."""
+    """The options of a run."""
 
     inputs: tuple[Path, ...]
     output: Path
@@ -78,9 +78,9 @@ class Order:
     group_folders: bool = False
     retry_failed: bool = False
     workers: int = 1
-    #: what the workers say of themselves is wanted, up to the last page
+    #: return the states of the workers after the last page
     measured: bool = False
-    #: of the delivered Markdown; what is stored is the same in all
+    #: of the delivered Markdown; the stored text does not depend on it
     style: Style = AS_STORED
     formats: tuple[FormatName, ...] = DEFAULT_FORMATS
 
@@ -90,7 +90,7 @@ class Order:
 
     @property
     def collection(self) -> str:
-        """The same for the same order: so a second run finds what the first one left."""
+        """The same for the same order, so that a second run resumes the first."""
         asked = [str(path.absolute()) for path in self.inputs]
         return "run-" + digest_of(*asked, str(self.selection), str(self.group_folders), self.profile.digest)[:16]
 
@@ -110,7 +110,7 @@ class AlreadyRunningError(UsageError):
 
 @contextmanager
 def locked(output: Path) -> Iterator[None]:
-    """Hold the output folder; the kernel lets go of it however this process ends. Raises AlreadyRunningError."""
+    """Lock the output folder. The kernel releases the lock when this process ends. Raises AlreadyRunningError."""
     state = output / STATE_FOLDER
     try:
         (state / "logs").mkdir(parents=True, exist_ok=True)
@@ -160,7 +160,7 @@ class Run:
         self._settings = _of_one_machine(settings, order)
         self.report = Report(Tally())
         self._lock = threading.Lock()
-        #: what was registered and is not delivered yet, with the names that want it
+        #: registered documents that are not delivered yet, with their names
         self._wanted: dict[str, tuple[Registered, list[str]]] = {}
         #: wanted documents that have ended
         self._ended: set[str] = set()
@@ -176,14 +176,14 @@ class Run:
         self._fresh: dict[str, int] = {}
         #: every document of this run: its pages count once, however many names it has
         self._known: set[str] = set()
-        #: documents that the dispatcher was not told of yet
+        #: documents that the dispatcher has not taken over yet
         self._newcomers: deque[str] = deque()
         self._adopted = False
         self._swept = time.monotonic()
         self._intake: Intake | None = None
         #: why intake can't register the next input yet
         self._intake_waits_for: str | None = None
-        #: what has been delivered
+        #: delivered documents
         self._totals = Tally()
         self._failure: BaseException | None = None
 
@@ -192,12 +192,12 @@ class Run:
         self.report.interrupted = number
 
     def run(self, progress: Callable[[Tally], None]) -> Report:
-        """Work until every document has ended and is delivered, or until interrupted; then stop what was started.
+        """Run until every document has ended and is delivered, or until interrupted; then stop all processes.
 
         Raises UsageError when the inputs make no sense, FatalError when no worker can be started.
         """
         if len(self._order.inputs) > 1 or self._order.group_folders:
-            # Names can clash: better now than after hours of work.
+            # Names can clash: report that now and not after hours of work.
             for _ in self._discover():
                 pass
         intake = threading.Thread(target=self._take_in, name="intake", daemon=True)
@@ -288,7 +288,7 @@ class Run:
                 else:
                     self._register(registrar, item)
         except BaseException as error:  # noqa: BLE001 - raised again by the main thread
-            if self.report.interrupted is None:  # else it is the intake that was closed
+            if self.report.interrupted is None:  # otherwise the error comes from closing the intake
                 self._failure = error
         finally:
             intake.close()
@@ -325,13 +325,13 @@ class Run:
                 self._newcomers.append(registered.document)
                 if registered.document not in self._known:
                     self._totals.pages += registered.total
-        # Asked of the store after it was noted: a document that ends meanwhile is seen here or by the dispatcher.
+        # The store is read after the document was noted: if it ends meanwhile, this or the dispatcher finds that.
         if registered.ended or self._store.exists(keys.status(registered.document, registered.generation)):
             with self._lock:
                 self._ended.add(registered.document)
 
     def _dispatch(self, dispatcher: Dispatcher, sweep: Sweep, fleet: EmbeddedFleet) -> str | None:
-        """Do one round of dispatching and now and then of sweeping; return what it has to wait for, if anything."""
+        """Do one round of dispatching and, from time to time, of sweeping; return why it must wait, if it must."""
         try:
             if not self._adopted:
                 dispatcher.adopt()
@@ -362,9 +362,9 @@ class Run:
         return self._failure is not None or not (intake.is_alive() or self._wanted or self._converting)
 
     def _deliver(self) -> None:
-        """Write the outputs of the documents that have ended to the names that were asked for."""
+        """Deliver the outputs of the documents that have ended, under all of their names."""
         with self._lock:
-            # Intake and dispatcher may both have seen that it ended, one of them after it was delivered.
+            # Intake and dispatcher may both have found that it ended, one of them after its delivery.
             ready = [self._wanted.pop(document) for document in sorted(self._ended & self._wanted.keys())]
             self._ended.clear()
         for registered, names in ready:
@@ -402,7 +402,7 @@ class Run:
             total.reused += status.total - self._fresh.pop(status.document, 0)
 
     def _deliver_to(self, name: str, status: Status, outputs: Outputs, problems: Sequence[str]) -> Ended:
-        """Deliver under one name; one that can't be written (too long, a full disk) is told, and harms no other."""
+        """Deliver under one name. A failure (a name that is too long, a full disk) is reported and affects no other."""
         failures: list[tuple[int | None, str, str]] = [
             (failure.page, failure.reason, failure.detail) for failure in status.failures
         ]
@@ -435,7 +435,7 @@ class Run:
         )
 
     def _count(self, dispatcher: Dispatcher, seconds: float) -> None:
-        """Bring the tally up to date: what was delivered, and how far the documents are that were not."""
+        """Update the counts: of delivered documents, and of the progress of the others."""
         total, tally = self._totals, self.report.tally
         tally.documents_ended, tally.pages, tally.reused = total.documents_ended, total.pages, total.reused
         tally.done, tally.failed = total.done, total.failed

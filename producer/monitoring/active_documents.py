@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from ocrfleet.broker.ledger import Ledger
     from ocrfleet.storage.store import ObjectStore
 
-#: Active documents that are read at most. The backlog limit bounds how many there are.
+#: The most active documents that are read. The backlog limit bounds their number.
 _LIMIT = 2000
 _THREADS = 16
 
 
 class ActiveDocumentReader:
-    """Reads the active documents again and again; the parts of them that never change are read once."""
+    """Reads the active documents periodically; reads their unchanging records once."""
 
     def __init__(self, store: ObjectStore, ledger: Ledger) -> None:
         self._store = store

@@ -44,7 +44,7 @@ class PriorityBacklog:
 
 @dataclass(frozen=True, slots=True)
 class ProfileUse:
-    """Who reads a profile, and which active documents wait for it."""
+    """The workers of a profile, and the active documents that wait for it."""
 
     workers: int
     #: active documents that are registered with the profile
@@ -66,7 +66,7 @@ class FleetSnapshot:
     #: whether a process leads the fleet
     led: bool
     workers: tuple[WorkerState, ...]
-    #: pages per second that is assumed of a worker whose speed is not measured yet
+    #: assumed pages per second of a worker whose speed is not measured yet
     assumed_speed: float
     backlog: Mapping[Priority, PriorityBacklog]
     #: by name: those that workers serve, and those that active documents need or may be routed to
@@ -83,7 +83,7 @@ class FleetSnapshot:
         return speed(self.workers, assumed=self.assumed_speed)
 
     def seconds_left(self, priority: Priority) -> float:
-        """Return the seconds that all workers take for the pages of a priority; without workers, that one takes."""
+        """Return the seconds in which all workers read the pages of a priority; without workers, those of one."""
         return seconds_for(self.backlog[priority].pages, self.workers, assumed=self.assumed_speed)
 
 

@@ -1,4 +1,4 @@
-"""Inventory: counts of what waits in the store, by listing it up to a limit. An archive is not listed to count it."""
+"""Inventory: counts waiting documents, batches and webhooks in the store, by listings up to a limit."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ocrfleet.records.priority import Priority
 if TYPE_CHECKING:
     from ocrfleet.storage.store import ObjectStore
 
-#: Objects of each kind that are counted at most.
+#: The most objects of each kind that are counted.
 LIMIT = 10_000
-#: Collections of a priority that are listed at most.
+#: The most collections of a priority that are listed.
 _COLLECTIONS = 1000
-#: Waiting documents that `waiting_by_collection` counts of each collection at most.
+#: The most waiting documents of each collection that `waiting_by_collection` counts.
 COLLECTION_LIMIT = 1000
 
 
@@ -36,7 +36,7 @@ class WaitingDocuments:
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """Counts of one moment, each of them `LIMIT` at most."""
+    """Counts at one moment, each at most `LIMIT`."""
 
     waiting: Mapping[Priority, WaitingDocuments]
     arrivals: Mapping[Priority, int]

@@ -1,4 +1,4 @@
-"""Data of `ocrfleet status`: workers and documents by profile, jobs on the queue, documents that wait."""
+"""Data of `ocrfleet status`: workers and documents by profile, jobs on the queue, waiting documents."""
 
 from __future__ import annotations
 

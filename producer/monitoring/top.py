@@ -37,7 +37,7 @@ class TopView:
     """A snapshot with the rates of its workers."""
 
     fleet: FleetSnapshot
-    #: by worker name; for a worker that was seen once only, since it became ready
+    #: by worker name; since a worker became ready, if it has sent only one heartbeat
     rates: Mapping[str, WorkerRate]
 
     @property

@@ -21,7 +21,7 @@ from ocrfleet.metrics import definitions as metrics
 log = structlog.get_logger(__name__)
 
 #: Message about a fleet without a leader, which reads no new documents and delivers nothing.
-NOBODY_LEADS = "nobody leads: start ocrfleet serve or dispatch"
+NO_LEADER = "no process leads: start ocrfleet serve or dispatch"
 
 
 def is_led(client: redis.Redis) -> bool:

@@ -1,15 +1,15 @@
-"""What object stores say of their objects: notifications of many formats become one kind of event.
+"""Parses notifications of object stores, in their formats, into events of one type.
 
-- S3's own, `{"Records": […]}`, as AWS, Ceph and MinIO send it. Keys are URL-encoded, a space is a plus sign. MinIO's webhook
-  wraps nothing, it has `EventName` and `Key` beside the records. `s3:TestEvent` holds no event.
+- S3's format, `{"Records": […]}`, from AWS, Ceph and MinIO. Keys are URL-encoded, a space is a plus sign. MinIO's webhook adds
+  `EventName` and `Key` beside the records. `s3:TestEvent` contains no event.
 - The same, or EventBridge's, as the text of an SNS notification.
-- EventBridge's, `{"detail-type": "Object Created", "detail": …}`. Keys are as they are.
+- EventBridge's, `{"detail-type": "Object Created", "detail": …}`. Keys are not encoded.
 - SeaweedFS's filer webhook, one change of a file: `{"event_type": "create", "key": "/buckets/<bucket>/<key>", "message":
-  {"old_entry": …, "new_entry": …, "new_parent_path": …}}`, as version 4.48 was seen to send it and as `weed/notification/webhook`
-  and `weed/filer/filer_notify.go` make it. Keys are as they are. `key` is where the file was before; where it is now, after a
-  renaming, `new_parent_path` and the new entry's name tell. The ETag is in base64 among the entry's `extended` attributes. It
-  tells of folders, of parts of uploads below `.uploads/` and of the server's own `.system` bucket, too: these are no objects. In
-  a bucket with versions, version `V` of `a.pdf` is the file `a.pdf.versions/v_V`, and a delete marker is such a file, too.
+  {"old_entry": …, "new_entry": …, "new_parent_path": …}}`, as version 4.48 sends it (`weed/notification/webhook` and
+  `weed/filer/filer_notify.go`). Keys are not encoded. `key` is the file's former path; after a renaming, `new_parent_path` and the
+  new entry's name give the present one. The ETag is in base64 among the entry's `extended` attributes. Notifications about
+  folders, about parts of uploads below `.uploads/` and about the server's own `.system` bucket are ignored: these are no objects.
+  In a bucket with versions, version `V` of `a.pdf` is the file `a.pdf.versions/v_V`, and a delete marker is such a file, too.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ _Model = TypeVar("_Model", bound="_Foreign")
 
 
 class UnparsableEventError(OcrfleetError):
-    """A message is no notification that we understand. Says why, and nothing of its content."""
+    """A message is no notification of a known format. The error gives the reason, without the message's content."""
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectEvent:
-    """An object was written, or removed. The store, asked now, knows better: events come late, twice and out of order."""
+    """An object was written or removed. Events come late, twice and out of order: only the store has the present state."""
 
     bucket: str
-    #: raw: nothing in it is encoded
+    #: not URL-encoded
     key: str
     #: False: it was removed
     created: bool
@@ -59,7 +59,7 @@ class ObjectEvent:
 
 
 def parse(message: bytes | str) -> list[ObjectEvent]:
-    """Return the writings and removals of objects in a message; [] when it is about other things.
+    """Return the writes and removals of objects in a message; [] if it is about other events.
 
     Raises UnparsableEventError.
     """
@@ -82,9 +82,9 @@ def parse(message: bytes | str) -> list[ObjectEvent]:
 
 
 def newest(events: Iterable[ObjectEvent]) -> list[ObjectEvent]:
-    """Return one event for each object: the last one by sequencer; without one, a writing rather than a removal.
+    """Return one event for each object: the last one by sequencer; without sequencers, a write rather than a removal.
 
-    A writing is looked up in the store, so it may be wrong; a removal that is believed wrongly would lose a document.
+    A wrong write is harmless, because the object is looked up in the store; a wrong removal would lose a document.
     """
     last: dict[tuple[str, str], ObjectEvent] = {}
     for event in events:

@@ -187,7 +187,7 @@ class SqsWatcher:
             return _Received(message, parse(message["Body"]))
         except UnparsableEventError as error:
             metrics.EVENTS.labels("sqs", "unparsable").inc()
-            self._bury(message, str(error))
+            self._dead_letter(message, str(error))
             return None
 
     def _register(self, received: Sequence[_Received]) -> None:
@@ -211,7 +211,7 @@ class SqsWatcher:
             metrics.WATCH_LAST_SUCCESS.labels("sqs").set_to_current_time()
             self._delete([one.message for one in received])
 
-    def _bury(self, message: MessageTypeDef, reason: str) -> None:
+    def _dead_letter(self, message: MessageTypeDef, reason: str) -> None:
         """Move an unparsable message to the dead-letter queue; without one it is left on the queue."""
         about = {"message": message.get("MessageId"), "reason": reason}
         if self._dead_letters is None:

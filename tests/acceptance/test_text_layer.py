@@ -70,7 +70,7 @@ def test_where_it_is_preferred_a_text_that_is_there_is_taken_and_a_scan_is_read(
 
 def test_the_report_tells_of_the_pages_whose_text_was_there(samples: Desk) -> None:
     result = samples.run("run", f"in/{BORN}", "-o", "out", "--text-layer", "prefer", *SAME)
-    assert "2 pages done, 2 by the text that they had already, 0 failed" in " ".join(result.stdout.split())
+    assert "2 pages done, 2 from their text layer, 0 failed" in " ".join(result.stdout.split())
 
 
 def test_by_default_every_page_is_read(samples: Desk) -> None:

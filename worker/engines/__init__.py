@@ -1,4 +1,4 @@
-"""The engines: what reads pages. Each is imported only in a worker that uses it, for each brings its own libraries."""
+"""The engines, which recognise pages. Each is imported only in a worker that uses it, because of its libraries."""
 
 from __future__ import annotations
 

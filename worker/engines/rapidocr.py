@@ -41,7 +41,7 @@ _PARAMETERS = {
     # A table may have more than the 1000 cells that are the default.
     "Det.max_candidates": 4000,
     "Det.unclip_ratio": 1.4,
-    # In a batch each line is padded to the longest: up to a fifth slower, and what is read depends on the neighbours.
+    # In a batch each line is padded to the longest: up to a fifth slower, and the text depends on the neighbours.
     "Rec.rec_batch_num": 1,
 }
 

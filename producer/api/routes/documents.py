@@ -170,7 +170,7 @@ async def get_result(
 
 
 def _ignore_error(future: asyncio.Future[Outputs]) -> None:
-    """Read the error of a conversion that nobody waits for: the next request gets it."""
+    """Retrieve the error of a conversion without a waiting request: the next request reports it."""
     if not future.cancelled():
         future.exception()
 

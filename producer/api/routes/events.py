@@ -33,7 +33,7 @@ router = APIRouter(prefix="/v1/events", tags=["events"], dependencies=[Depends(r
 
 
 class EventsAccepted(BaseModel):
-    """What was done for a notification."""
+    """The result of a notification."""
 
     #: objects that were added to the intake; they are stored
     registered: int
@@ -103,7 +103,7 @@ async def take_events(request: Request) -> EventsAccepted:
         metrics.EVENTS.labels("webhook", "unparsable").inc()
         raise ProblemError(HTTPStatus.BAD_REQUEST, f"The notification can't be parsed: {error}.") from error
     except ConfigurationError as error:
-        # The sender repeats the notification until somebody has corrected the configuration.
+        # The sender repeats the notification until the configuration is corrected.
         log.error("events.object_not_readable", error=str(error))  # noqa: TRY400 - one clear line
         raise ProblemError(
             HTTPStatus.SERVICE_UNAVAILABLE,

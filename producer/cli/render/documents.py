@@ -1,4 +1,4 @@
-"""What a person sees of documents and collections: a table, CSV, JSON."""
+"""Renders documents and collections: as tables, CSV, JSON."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from producer.documents.wait import Outcome
 from producer.state.quarantine import View
 from producer.text import duration, printable, shown, warnings_of
 
-#: Failures that are shown of a document; --json has all of them.
+#: The most failures of a document that are printed; --json has all of them.
 _ROWS = 20
-#: What spreadsheets take for the beginning of a formula.
+#: Characters that begin a formula in spreadsheets.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _STYLE = {State.COMPLETED: "green", State.PARTIAL: "yellow", State.FAILED: "red", State.DAMAGED: "red"}
 
 
 def as_json_line(view: View) -> str:
-    """Return a value as one line of JSON, in ASCII: nothing of it moves a terminal."""
+    """Return a value as one line of JSON, in ASCII, without control characters."""
     return json.dumps(view.model_dump(mode="json", exclude_none=True))
 
 
 def write_csv(rows: Iterable[SourceRow], write: Callable[[str], object]) -> None:
-    """Write a collection's report as CSV, a line for each source; no cell is taken for a formula by a spreadsheet."""
+    """Write a collection's report as CSV, a line for each source. Cells that a spreadsheet would evaluate are escaped."""
     writer = csv.writer(_Lines(write), lineterminator="\n")
     writer.writerow(["source", "uri", "document", "status", "pages", "done", "failed", "review", "reasons"])
     for row in rows:
@@ -37,7 +37,7 @@ def write_csv(rows: Iterable[SourceRow], write: Callable[[str], object]) -> None
 
 
 class _Lines:
-    """What csv.writer writes to."""
+    """A file for csv.writer."""
 
     def __init__(self, write: Callable[[str], object]) -> None:
         self.write = write
@@ -50,7 +50,7 @@ def _cell(text: str) -> str:
 
 def show_document(view: DocumentView) -> None:
     console = Console(highlight=False, soft_wrap=True)
-    names = ", ".join(shown(name.name) for name in view.names[:3]) or "nobody wants it any more"
+    names = ", ".join(shown(name.name) for name in view.names[:3]) or "no submission"
     console.print(f"[b]{view.id}[/]  {names}")
     style = _STYLE.get(view.state, "bold")
     failed = f", {view.failed} failed" if view.failed else ""
@@ -70,7 +70,7 @@ def show_document(view: DocumentView) -> None:
     if len(view.review_pages) > _ROWS:
         console.print(f"[dim]… and {len(view.review_pages) - _ROWS} more to look at (--json lists them all)[/]")
     if view.warnings:
-        console.print(f"[yellow]{warnings_of(view.warnings)}[/]; the JSON says more of each page")
+        console.print(f"[yellow]{warnings_of(view.warnings)}[/]; details of each page: --json")
     for extension, output in view.outputs.items():
         console.print(f"{extension}: {output.size} bytes. Fetch it: ocrfleet results {view.id} -o FOLDER")
 
@@ -95,12 +95,12 @@ def show_collection(collection: str, rows: Iterable[SourceRow], forecast: Foreca
         f"{collection}: {sources.total()} sources ({counts}); {done} of {pages} pages done, {failed} failed, {review} for review"
     )
     if paused:
-        console.print(f"[yellow]Paused.[/] Go on: ocrfleet resume --collection {collection}")
+        console.print(f"[yellow]Paused.[/] To resume: ocrfleet resume --collection {collection}")
     console.print(_said(forecast))
 
 
 def show_outcome(collection: str, outcome: Outcome) -> None:
-    """Print what a collection has come to, and which of its sources have not all of their text."""
+    """Print the outcome of a collection, and its sources that lack text."""
     console = Console(highlight=False, soft_wrap=True)
     for row in outcome.wanting:
         style = _STYLE.get(row.state, "default")
@@ -119,16 +119,14 @@ def show_outcome(collection: str, outcome: Outcome) -> None:
 
 
 def _said(forecast: Forecast) -> str:
-    """Say when the rest will be done."""
+    """Return a sentence with the time left."""
     about = "" if forecast.exact else "about "
-    arriving = f"; {forecast.arriving} sources are still to be counted" if forecast.arriving else ""
+    arriving = f"; {forecast.arriving} sources are not counted yet" if forecast.arriving else ""
     if not forecast.pages and not forecast.arriving:
-        held_up = (
-            f" Still to be delivered: {forecast.finishing} documents; {forecast.reason}" if forecast.reason else ""
-        )
-        return f"Nothing is left to be read.{escape(printable(held_up))}"
+        held_up = f" Not delivered yet: {forecast.finishing} documents; {forecast.reason}" if forecast.reason else ""
+        return f"No pages are left to read.{escape(printable(held_up))}"
     left = f"{about}{forecast.pages} pages are left{arriving}"
     if forecast.seconds is None:
-        return f"{left}. When they will be done can't be said: {escape(printable(forecast.reason or 'unknown'))}"
+        return f"{left}. The time left is unknown: {escape(printable(forecast.reason or 'unknown'))}"
     speed = " at an assumed speed (OCRFLEET_PAGES_PER_SECOND)" if forecast.assumed else ""
     return f"{left}: done in about {duration(forecast.seconds)}{speed}, if the workers read nothing else."

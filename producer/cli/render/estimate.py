@@ -1,4 +1,4 @@
-"""The estimate of a dry run, for a person and as JSON."""
+"""Renders the estimate of a dry run: as text and as JSON."""
 
 from __future__ import annotations
 

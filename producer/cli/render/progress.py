@@ -12,20 +12,20 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from producer.local.progress import Tally
 from producer.text import duration, printable
 
-#: Seconds between two lines when nobody watches.
+#: Seconds between two lines outside of a terminal.
 _LINE_EVERY = 10.0
 
 
 @contextmanager
 def run_progress(console: Console) -> Iterator[Callable[[Tally], None]]:
-    """Show how far a run is."""
+    """Show the progress of a run."""
     with bar(console) as show:
         yield lambda tally: show(line(tally), tally.done + tally.failed, tally.pages or None)
 
 
 @contextmanager
 def bar(console: Console) -> Iterator[Callable[[str, int, int | None], None]]:
-    """Show a text, and how much is done of how much: as a bar on a terminal, elsewhere as a line now and then."""
+    """Show a text and a done part of a total: as a bar on a terminal, elsewhere as a line from time to time."""
     if not console.is_terminal:
         yield _lines(console)
         return

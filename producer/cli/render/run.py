@@ -1,4 +1,4 @@
-"""What a person sees of a run: progress while it works, a table when it has ended, or one JSON summary."""
+"""Renders a run: progress while it runs, a table at its end, or one JSON summary."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from producer.intake.discover import Skipped
     from producer.local.progress import Ended, Report
 
-#: Rows of the tables before they are cut; `--json` has all of them.
+#: The most rows of a table; `--json` has all of them.
 _ROWS = 20
 
 _STYLE = {
@@ -32,7 +32,7 @@ _STYLE = {
 
 
 def report(console: Console, result: Report, output: Path) -> None:
-    """Print what was done, what was not and why, and where to look."""
+    """Print the documents, the failures with their reasons, and the folder of the outputs."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for heading, justify in (("document", "left"), ("pages", "right"), ("", "left"), ("text", "left")):
         table.add_column(heading, justify=justify, overflow="fold")  # type: ignore[arg-type]
@@ -52,20 +52,20 @@ def report(console: Console, result: Report, output: Path) -> None:
     tally = result.tally
     reused = f" ({tally.reused} of them were in the store already)" if tally.reused else ""
     own = sum({item.document: item.text_layer for item in result.ended}.values())
-    saved = f", {own} by the text that they had already" if own else ""
+    saved = f", {own} from their text layer" if own else ""
     console.print(
         f"{tally.documents_ended} of {tally.documents} documents, "
         f"{tally.done} pages done{reused}{saved}, {tally.failed} failed, in {duration(tally.seconds)}. "
         f"Outputs are in [bold]{shown(str(output))}[/]."
     )
     if result.interrupted is not None:
-        console.print("[yellow]Interrupted.[/] Run the same command again: it goes on where it stopped.")
+        console.print("[yellow]Interrupted.[/] Run the same command again to resume.")
     elif any(page is not None for item in result.ended for page, _, _ in item.failures):
         console.print("Failed pages are tried again with [bold]--retry-failed[/].")
 
 
 def show_skipped(console: Console, skipped: Sequence[Skipped]) -> None:
-    """Print the files that are no documents, and why."""
+    """Print the skipped files with the reasons."""
     for item in skipped[:_ROWS]:
         style = "red" if item.named else "dim"
         console.print(f"[{style}]skipped[/] {shown(item.name)}: {escape(item.reason)}")

@@ -1,4 +1,4 @@
-"""What `ocrfleet top` shows, on a terminal of eighty columns or of twice as many."""
+"""Renders the view of `ocrfleet top`, for terminals of eighty columns or of twice as many."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from producer.monitoring.inventory import LIMIT
-from producer.state.leader import NOBODY_LEADS
+from producer.state.leader import NO_LEADER
 from producer.text import duration, printable
 
 if TYPE_CHECKING:
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
     from producer.monitoring.fleet_snapshot import FleetSnapshot, PriorityBacklog
     from producer.monitoring.top import TopView
 
-#: Columns from which tables stand beside each other.
+#: The fewest columns of a terminal with tables side by side.
 _WIDE = 120
-#: Lines that all but the workers take, stacked and side by side.
+#: Lines of all panels but the workers', stacked and side by side.
 _OTHER_LINES = 24
 _LEAST_WORKERS = 3
 _DAY = 24 * 3600
-#: Share of the time from which an engine that waits for us is marked, and of Redis' memory from which that is.
+#: Share of the time for which an engine is idle while pages wait, and of Redis' memory, above which the value is marked.
 _STARVED, _FULL = 0.05, 0.8
 _MIB = 1 << 20
 
 
 def screen(view: TopView, *, store: str, width: int, height: int | None = None, trouble: str | None = None) -> Group:
-    """Return what is seen, for a terminal of so many columns and, if it is one, lines; with why it may be old."""
+    """Render a view for a terminal of this size; `lines` is None elsewhere. `trouble` is why the view may be old."""
     head = Text.assemble(
         ("ocrfleet top", "bold"),
         "  ",
@@ -46,22 +46,22 @@ def screen(view: TopView, *, store: str, width: int, height: int | None = None, 
     head.truncate(width, overflow="ellipsis")
     parts: list[RenderableType] = [head]
     if trouble is not None:
-        parts.append(Text(f"this was a while ago: {printable(trouble)}", style="red"))
+        parts.append(Text(f"not up to date: {printable(trouble)}", style="red"))
     tables = [
         _panel("Speed", _speed(view)),
-        _panel("To be read", _backlog(view.fleet)),
+        _panel("Backlog", _backlog(view.fleet)),
         _panel("Elsewhere", _elsewhere(view.fleet)),
     ]
     parts.append(_beside(tables[:2], [tables[2]], width))
     wrong = _wrong(view)
-    parts.append(_panel("Needs somebody", Group(*wrong) if wrong else Text("nothing", style="green")))
+    parts.append(_panel("Problems", Group(*wrong) if wrong else Text("nothing", style="green")))
     most = len(view.fleet.workers) if height is None else max(_LEAST_WORKERS, height - _OTHER_LINES - len(wrong))
     parts.append(_panel("Workers", _workers(view, most)))
     return Group(*parts)
 
 
 def _beside(first: list[Panel], second: list[Panel], width: int) -> RenderableType:
-    """Return panels in a row where there is room, else in two."""
+    """Return panels in one row if the terminal is wide enough, otherwise in two."""
     rows = [[*first, *second]] if width >= _WIDE else [first, second]
     return Group(*(_row(row) for row in rows))
 
@@ -81,7 +81,7 @@ def _panel(title: str, content: RenderableType) -> Panel:
 
 
 def _table(*headings: str, first: int = 1) -> Table:
-    """Return a table whose first columns are words, and whose others are numbers."""
+    """Return a table with text in the first columns and numbers in the others."""
     table = Table(box=None, header_style="dim", pad_edge=False, expand=True)
     for number, heading in enumerate(headings):
         words = number < first
@@ -100,9 +100,9 @@ def _speed(view: TopView) -> Table:
     facts = [
         ("workers", _number(len(fleet.workers))),
         ("pages a second", f"{rate.pages:.2f}"),
-        ("pages a day, while they read", _number(round(fleet.speed * _DAY))),
+        ("pages a day, while busy", _number(round(fleet.speed * _DAY))),
         ("tokens a second", _number(round(rate.tokens))),
-        ("engines starved", _share(rate.starved, _STARVED)),
+        ("idle while pages wait", _share(rate.starved, _STARVED)),
         ("pages failed so far", _number(view.fleet.failed)),
     ]
     return _facts(facts)
@@ -131,8 +131,8 @@ def _elsewhere(fleet: FleetSnapshot) -> Table:
         [
             ("documents active", _number(fleet.active)),
             ("documents waiting", _at_least(sum(one.documents for one in waits))),
-            ("arrivals not taken in", _at_least(sum(inventory.arrivals.values()))),
-            ("webhooks to be sent", _at_least(inventory.webhooks_waiting)),
+            ("intake batches waiting", _at_least(sum(inventory.arrivals.values()))),
+            ("webhooks waiting", _at_least(inventory.webhooks_waiting)),
             ("pages in quarantine", _at_least(inventory.quarantined)),
             ("Redis' memory", used),
         ]
@@ -142,12 +142,12 @@ def _elsewhere(fleet: FleetSnapshot) -> Table:
 def _workers(view: TopView, most: int) -> RenderableType:
     workers = view.fleet.workers
     if not workers:
-        return Text("none is to be seen at this Redis; start one: ocrfleet worker", style="yellow")
-    table = _table("worker", "profile", "pages", "pages/s", "tokens/s", "starved", first=2)
+        return Text("no worker is registered at this Redis; start one: ocrfleet worker", style="yellow")
+    table = _table("worker", "profile", "pages", "pages/s", "tokens/s", "idle", first=2)
     for state in workers[:most]:
         rate = view.rates[state.worker]
         table.add_row(
-            # Host and process: the rest only tells it from its predecessors.
+            # Host and process: the rest only distinguishes it from earlier workers.
             Text(printable(state.worker.rpartition(".")[0] or state.worker)),
             Text(printable(state.profile)),
             _number(state.pages),
@@ -161,7 +161,7 @@ def _workers(view: TopView, most: int) -> RenderableType:
 
 
 def _wrong(view: TopView) -> list[Text]:
-    """Return a line for each thing that won't pass by itself, with what to do."""
+    """Return a line for each problem that needs a person, with its remedy."""
     fleet, inventory = view.fleet, view.fleet.inventory
     redis = fleet.redis
     lines = [
@@ -174,17 +174,17 @@ def _wrong(view: TopView) -> list[Text]:
     ]
     paused = sum(one.paused for one in inventory.waiting.values())
     facts: list[tuple[object, str, str]] = [
-        (inventory.quarantined, "{} pages that workers died of: ocrfleet quarantine", "red"),
-        (inventory.undelivered, "{} documents whose results no bucket takes: ocrfleet status ID", "red"),
-        (inventory.webhooks_given_up, "{} webhooks given up: look at their receivers", "red"),
-        (redis.evicted, "{} keys that Redis dropped: give it memory, and maxmemory-policy noeviction", "red"),
+        (inventory.quarantined, "{} pages with which workers died: ocrfleet quarantine", "red"),
+        (inventory.undelivered, "{} documents whose results can't be delivered: ocrfleet status ID", "red"),
+        (inventory.webhooks_given_up, "{} webhooks given up: check their receivers", "red"),
+        (redis.evicted, "{} keys evicted by Redis: give it memory, and maxmemory-policy noeviction", "red"),
         (paused, "{} documents of paused collections: ocrfleet resume --collection NAME", "yellow"),
     ]
     lines += [(words.format(count), style) for count, words, style in facts if count]
     if not view.fleet.led:
-        lines.insert(0, (NOBODY_LEADS, "red"))
+        lines.insert(0, (NO_LEADER, "red"))
     if redis.most and redis.used > _FULL * redis.most:
-        lines.append((f"Redis has {redis.used / redis.most:.0%} of the memory that it may use", "red"))
+        lines.append((f"Redis has {redis.used / redis.most:.0%} of its maxmemory in use", "red"))
     return [Text(words, style=style) for words, style in lines]
 
 

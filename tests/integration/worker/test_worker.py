@@ -295,11 +295,11 @@ def test_workers_tell_of_themselves_and_status_of_what_nobody_serves(stage: Stag
     # … in words that do help: a profile that was made of options is not found by its name
     assert f"No worker serves {numbered.name}: 3 jobs wait." in told
     assert f"--profile {numbered.name}" not in told
-    assert "No worker is to be seen" in told
+    assert "No worker is registered" in told
     # And that nobody takes in, sends out and delivers
-    assert "Nobody leads: start ocrfleet serve or dispatch" in told
+    assert "No process leads: start ocrfleet serve or dispatch" in told
     stage.valkey.client.set(keys.REDIS_DISPATCHER, "somebody")
-    assert "Nobody leads" not in status()
+    assert "No process leads" not in status()
     # When workers come
     stage.finish(own, workers=2)
     stage.await_(lambda: sum(state.pages for state in stage.ledger.workers()) == 3)

@@ -54,7 +54,7 @@ def test_once_it_fits_its_columns(busy: Stage, columns: int) -> None:
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert max(map(len, lines)) == columns
-    for words in ("To be read", "running", "Needs somebody", "Workers", "numbered"):
+    for words in ("Backlog", "running", "Problems", "Workers", "numbered"):
         assert words in done.stdout
     assert "no worker serves" not in done.stdout
 
@@ -88,7 +88,7 @@ def test_on_a_terminal_it_goes_on_until_ctrl_c(busy: Stage) -> None:
     shown = b""
     deadline = time.monotonic() + scaled(120)
     # Several screens, one after the other
-    while shown.count(b"Needs somebody") < 3:
+    while shown.count(b"Problems") < 3:
         assert time.monotonic() < deadline, shown
         shown += os.read(ours, 1 << 16)
     process.send_signal(signal.SIGINT)

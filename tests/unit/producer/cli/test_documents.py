@@ -75,7 +75,7 @@ def test_status_of_a_collection_has_every_source_and_what_is_left(desk: Desk) ->
 
     assert "4 sources (" in shown
     assert "5 of 9 pages done, 1 failed" in shown
-    assert "3 pages are left; 1 sources are still to be counted" in shown
+    assert "3 pages are left; 1 sources are not counted yet" in shown
     assert "\x1b[2J" not in shown
     assert [row["status"] for row in rows] == ["arriving", "completed", "partial", "waiting"]
     assert rows[2]["reasons"] == "empty 1"
@@ -83,7 +83,7 @@ def test_status_of_a_collection_has_every_source_and_what_is_left(desk: Desk) ->
 
 
 def test_status_without_more_shows_the_fleet(desk: Desk) -> None:
-    assert "No worker is to be seen" in desk.run("status").stdout
+    assert "No worker is registered" in desk.run("status").stdout
 
 
 @pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1"])

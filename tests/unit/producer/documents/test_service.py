@@ -527,11 +527,11 @@ def test_what_nobody_leads_never_ends(
     served.store.put(keys.active(ended), marker(1).to_bytes())
     show_collection("c", served.registry.collection_report("c"), served.registry.when_done("c"), paused=False)
     assert (
-        "Still to be delivered: 1 documents; nobody leads: start ocrfleet serve or dispatch" in capsys.readouterr().out
+        "Not delivered yet: 1 documents; no process leads: start ocrfleet serve or dispatch" in capsys.readouterr().out
     )
     served.arrive("new.pdf")
     show_collection("c", served.registry.collection_report("c"), served.registry.when_done("c"), paused=False)
-    assert "can't be said: nobody leads: start ocrfleet serve or dispatch" in capsys.readouterr().out
+    assert "unknown: no process leads: start ocrfleet serve or dispatch" in capsys.readouterr().out
     # And whoever waits for it is told, until somebody leads
     told: list[str] = []
 
@@ -545,7 +545,7 @@ def test_what_nobody_leads_never_ends(
 
     monkeypatch.setattr(waiting, "_PAUSE", 0.01)
     waiting.wait_for(served.registry, "c", show)
-    assert ["nobody leads: start ocrfleet serve or dispatch" in text for text in told] == [True, False]
+    assert ["no process leads: start ocrfleet serve or dispatch" in text for text in told] == [True, False]
 
 
 def test_what_has_ended_is_left_until_it_is_delivered(served: Shelf) -> None:

@@ -87,9 +87,9 @@ class TestAtEachWidth:
         text = "\n".join(shown)
         for words in (
             *("s3://fleet/store", "08:00:00 UTC", "Speed", "5.22", "453,600", "6,800", "2%"),
-            *("To be read", "interactive", "bulk", "1,000,000", "10,000+", "1,234", "128", "24.0 h", "4 s", "53.0 h"),
+            *("Backlog", "interactive", "bulk", "1,000,000", "10,000+", "1,234", "128", "24.0 h", "4 s", "53.0 h"),
             *("Elsewhere", "17", "12", "123 MiB of 1,024"),
-            *("Needs somebody", "3 documents of paused collections"),
+            *("Problems", "3 documents of paused collections"),
             *("Workers", "9,124", "9,125", "deepseek-ocr-2", "2.61", "3,400"),
         ):
             assert words in text, f"{words!r} is not in\n{text}"
@@ -107,9 +107,9 @@ class TestAtEachWidth:
         text = "\n".join(lines(replace(seen, fleet=replace(seen.fleet, redis=redis)), width))
 
         for words in (
-            *("7 active documents wait for deepseek-ocr-2", "2 pages that workers died of: ocrfleet quarantine"),
-            *("1 documents whose results", "5 webhooks given up", "33 keys that Redis dropped"),
-            *("pages failed so far", "Redis has 88% of the memory"),
+            *("7 active documents wait for deepseek-ocr-2", "2 pages with which workers died: ocrfleet quarantine"),
+            *("1 documents whose results", "5 webhooks given up", "33 keys evicted by Redis"),
+            *("pages failed so far", "Redis has 88% of its maxmemory"),
         ):
             assert words in text, f"{words!r} is not in\n{text}"
 
@@ -126,7 +126,7 @@ class TestAtEachWidth:
     def test_a_fleet_that_nobody_leads_needs_somebody(self, width: int) -> None:
         text = "\n".join(lines(view(worker(1), inventory=CALM, led=False), width))
 
-        assert "nobody leads: start ocrfleet serve or dispatch" in text
+        assert "no process leads: start ocrfleet serve or dispatch" in text
         assert "nothing" not in text
 
     def test_more_workers_than_lines_are_counted(self, width: int) -> None:
@@ -146,7 +146,7 @@ class TestAtEachWidth:
     def test_what_is_old_says_so(self, width: int) -> None:
         text = "\n".join(lines(view(worker(1)), width, trouble="Redis can't be used"))
 
-        assert "this was a while ago: Redis can't be used" in text
+        assert "not up to date: Redis can't be used" in text
 
 
 def test_a_wide_terminal_needs_fewer_lines() -> None:
