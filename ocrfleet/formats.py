@@ -14,6 +14,10 @@ class FormatName(StrEnum):
     JSON = "json"
     TEXT = "txt"
     JSONL = "jsonl"
+    HTML = "html"
+    DOCX = "docx"
+    FIGURES = "figures"
+    TABLES = "tables"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,16 @@ FORMATS: dict[FormatName, OutputFormat] = {
     FormatName.JSONL: OutputFormat(
         "jsonl", "application/jsonl", "One line in the shape of Dolma's documents: text, page spans, attributes."
     ),
+    FormatName.HTML: OutputFormat(
+        "html", "text/html; charset=utf-8", "One self-contained page with headings, tables, figures and page anchors."
+    ),
+    FormatName.DOCX: OutputFormat(
+        "docx",
+        "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+        "A Word document with headings, paragraphs, lists, tables and figures.",
+    ),
+    FormatName.FIGURES: OutputFormat("figures.zip", "application/zip", "The figures as PNG files, and a list of them."),
+    FormatName.TABLES: OutputFormat("tables.zip", "application/zip", "Each table as a CSV file, and a list of them."),
 }
 
 #: Formats of each document, whatever is asked for: the others can be made of the stored pages later.

@@ -39,6 +39,10 @@ WRITERS: dict[FormatName, tuple[str, str]] = {
     FormatName.JSON: ("document_json", "JsonWriter"),
     FormatName.TEXT: ("plain_text", "TextWriter"),
     FormatName.JSONL: ("jsonl", "JsonlWriter"),
+    FormatName.HTML: ("web_page", "HtmlWriter"),
+    FormatName.DOCX: ("docx", "DocxWriter"),
+    FormatName.FIGURES: ("figure_files", "FiguresWriter"),
+    FormatName.TABLES: ("table_files", "TablesWriter"),
 }
 
 
