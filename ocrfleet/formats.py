@@ -16,6 +16,7 @@ class FormatName(StrEnum):
     JSONL = "jsonl"
     HTML = "html"
     DOCX = "docx"
+    IIIF = "iiif"
     FIGURES = "figures"
     TABLES = "tables"
 
@@ -51,6 +52,11 @@ FORMATS: dict[FormatName, OutputFormat] = {
         "docx",
         "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
         "A Word document with headings, paragraphs, lists, tables and figures.",
+    ),
+    FormatName.IIIF: OutputFormat(
+        "iiif.json",
+        "application/ld+json",
+        "A IIIF Presentation 3 manifest: a canvas for each page, an annotation for each line.",
     ),
     FormatName.FIGURES: OutputFormat("figures.zip", "application/zip", "The figures as PNG files, and a list of them."),
     FormatName.TABLES: OutputFormat("tables.zip", "application/zip", "Each table as a CSV file, and a list of them."),

@@ -41,6 +41,7 @@ WRITERS: dict[FormatName, tuple[str, str]] = {
     FormatName.JSONL: ("jsonl", "JsonlWriter"),
     FormatName.HTML: ("web_page", "HtmlWriter"),
     FormatName.DOCX: ("docx", "DocxWriter"),
+    FormatName.IIIF: ("iiif", "IiifWriter"),
     FormatName.FIGURES: ("figure_files", "FiguresWriter"),
     FormatName.TABLES: ("table_files", "TablesWriter"),
 }
