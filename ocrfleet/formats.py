@@ -14,11 +14,10 @@ class FormatName(StrEnum):
     JSON = "json"
     TEXT = "txt"
     JSONL = "jsonl"
-    HTML = "html"
-    DOCX = "docx"
-    IIIF = "iiif"
-    FIGURES = "figures"
-    TABLES = "tables"
+    PDF = "pdf"
+    PDF_KEEP = "pdf-keep"
+    PDF_WEB = "pdf-web"
+    PDF_DECRYPTED = "pdf-decrypted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,21 +44,22 @@ FORMATS: dict[FormatName, OutputFormat] = {
     FormatName.JSONL: OutputFormat(
         "jsonl", "application/jsonl", "One line in the shape of Dolma's documents: text, page spans, attributes."
     ),
-    FormatName.HTML: OutputFormat(
-        "html", "text/html; charset=utf-8", "One self-contained page with headings, tables, figures and page anchors."
+    FormatName.PDF: OutputFormat(
+        "pdf",
+        "application/pdf",
+        "Searchable PDF: the original's pages as they are, with the text invisible over them; an old OCR text is replaced.",
     ),
-    FormatName.DOCX: OutputFormat(
-        "docx",
-        "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
-        "A Word document with headings, paragraphs, lists, tables and figures.",
+    FormatName.PDF_KEEP: OutputFormat(
+        "keep.pdf", "application/pdf", "The same; pages that have invisible text of an earlier OCR keep that."
     ),
-    FormatName.IIIF: OutputFormat(
-        "iiif.json",
-        "application/ld+json",
-        "A IIIF Presentation 3 manifest: a canvas for each page, an annotation for each line.",
+    FormatName.PDF_WEB: OutputFormat(
+        "web.pdf", "application/pdf", "The same, linearised: viewers show the first page before the rest is loaded."
     ),
-    FormatName.FIGURES: OutputFormat("figures.zip", "application/zip", "The figures as PNG files, and a list of them."),
-    FormatName.TABLES: OutputFormat("tables.zip", "application/zip", "Each table as a CSV file, and a list of them."),
+    FormatName.PDF_DECRYPTED: OutputFormat(
+        "decrypted.pdf",
+        "application/pdf",
+        "The same; of an encrypted PDF, which the other formats refuse, a copy without protection.",
+    ),
 }
 
 #: Formats of each document, whatever is asked for: the others can be made of the stored pages later.

@@ -51,6 +51,11 @@ class ImageDocument:
         self.pages = len(self._frames)
         check_pages(self.pages)
 
+    @property
+    def data(self) -> MappedFile:
+        """The bytes of the file."""
+        return self._data
+
     def frame(self, index: int) -> Image:
         """Return page `index`, from 0, not yet decoded. Raises PermanentError for a damaged frame, a huge one or none."""
         check_index(index, self.pages)

@@ -61,10 +61,13 @@ class Sandbox:
     """The parent's side: one child process, started at the first call and restarted after it died. Thread-safe.
 
     `memory` is the limit of the child's allocations beyond its own code, `shared` the size of the shared memory, in bytes.
+    With the descriptor of a `file` of that size, the shared memory is that file: the child maps it, the parent reads the file.
     After `recycle` calls the child is replaced, because native code may leak memory.
     """
 
-    def __init__(self, module: str, *, memory: int, shared: int = 0, recycle: int = 500) -> None:
+    def __init__(
+        self, module: str, *, memory: int, shared: int = 0, file: int | None = None, recycle: int = 500
+    ) -> None:
         self._module = module
         self._memory = memory
         self._recycle = recycle
@@ -73,9 +76,16 @@ class Sandbox:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
-        self._shared_fd = _anonymous_file(shared) if shared else None
+        self._shared_size = shared
+        self._shared_fd: int | None = None
         #: sparse: only pages that were touched cost memory, and never more than `shared`
-        self.shared = mmap.mmap(self._shared_fd, shared) if self._shared_fd is not None else None
+        self.shared: mmap.mmap | None = None
+        if file is not None:
+            # Not mapped here: a child may shrink it.
+            self._shared_fd = os.dup(file)
+        elif shared:
+            self._shared_fd = _anonymous_file(shared)
+            self.shared = mmap.mmap(self._shared_fd, shared)
 
     def call(self, request: dict[str, Any], *, fd: int | None = None, deadline: float) -> dict[str, Any]:
         """Let the child handle `request`, with the open file `fd`, within `deadline` seconds; blocks.
@@ -128,8 +138,8 @@ class Sandbox:
             raise TransientError("the sandbox was closed")
         ours, theirs = socket.socketpair()
         inherited = [fd for fd in (theirs.fileno(), self._shared_fd) if fd is not None]
-        shared = len(self.shared) if self.shared is not None else 0
-        arguments = [theirs.fileno(), -1 if self._shared_fd is None else self._shared_fd, shared, self._memory]
+        shared_fd = -1 if self._shared_fd is None else self._shared_fd
+        arguments = [theirs.fileno(), shared_fd, self._shared_size, self._memory]
         try:
             with theirs:
                 self._process = subprocess.Popen(

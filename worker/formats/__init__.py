@@ -39,11 +39,10 @@ WRITERS: dict[FormatName, tuple[str, str]] = {
     FormatName.JSON: ("document_json", "JsonWriter"),
     FormatName.TEXT: ("plain_text", "TextWriter"),
     FormatName.JSONL: ("jsonl", "JsonlWriter"),
-    FormatName.HTML: ("web_page", "HtmlWriter"),
-    FormatName.DOCX: ("docx", "DocxWriter"),
-    FormatName.IIIF: ("iiif", "IiifWriter"),
-    FormatName.FIGURES: ("figure_files", "FiguresWriter"),
-    FormatName.TABLES: ("table_files", "TablesWriter"),
+    FormatName.PDF: ("pdf.writer", "PdfWriter"),
+    FormatName.PDF_KEEP: ("pdf.writer", "KeepingPdfWriter"),
+    FormatName.PDF_WEB: ("pdf.writer", "WebPdfWriter"),
+    FormatName.PDF_DECRYPTED: ("pdf.writer", "DecryptedPdfWriter"),
 }
 
 

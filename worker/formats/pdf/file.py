@@ -1,0 +1,70 @@
+"""Writes a PDF's objects one after the other, with nothing of them in memory but their places (ISO 32000-1, 7.5)."""
+
+from __future__ import annotations
+
+import zlib
+from array import array
+from collections.abc import Iterable
+from typing import BinaryIO
+
+#: The comment after the header has bytes that tell file transfers that this is no text.
+_HEADER = b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n"
+#: zlib's level: the default takes twice the time of this one, and text gets 3 % smaller.
+_LEVEL = 4
+
+
+class PdfFile:
+    """A PDF that is being written. An object may be referred to by its number before it is written."""
+
+    def __init__(self, out: BinaryIO) -> None:
+        self._out = out
+        self._at = 0
+        #: of each object, from number 1; 0 until it is written
+        self._offsets = array("Q")
+        self._write(_HEADER)
+
+    def reserve(self) -> int:
+        """Return the number of an object that is to be written later."""
+        self._offsets.append(0)
+        return len(self._offsets)
+
+    def add(self, body: bytes, number: int | None = None) -> int:
+        """Write an object and return its number."""
+        number = number or self.reserve()
+        self._offsets[number - 1] = self._at
+        self._write(b"%d 0 obj\n%b\nendobj\n" % (number, body))
+        return number
+
+    def stream(
+        self, entries: bytes, parts: Iterable[bytes | memoryview], size: int, *, number: int | None = None
+    ) -> int:
+        """Write a stream of `size` bytes as it is; `entries` are those of its dictionary, without Length."""
+        number = number or self.reserve()
+        self._offsets[number - 1] = self._at
+        self._write(b"%d 0 obj\n<<%b/Length %d>>\nstream\n" % (number, entries, size))
+        for part in parts:
+            self._write(part)
+        self._write(b"\nendstream\nendobj\n")
+        return number
+
+    def compressed(self, entries: bytes, data: bytes, *, number: int | None = None) -> int:
+        """Write a stream, compressed by Flate."""
+        packed = zlib.compress(data, _LEVEL)
+        return self.stream(entries + b"/Filter/FlateDecode", (packed,), len(packed), number=number)
+
+    def end(self, *, root: int, info: int | None = None, identifier: str) -> None:
+        """Write the table of objects and the trailer. `identifier` is hexadecimal: the same for the same content."""
+        start = self._at
+        self._write(b"xref\n0 %d\n0000000000 65535 f \n" % (len(self._offsets) + 1))
+        for offset in self._offsets:
+            self._write(b"%010d 00000 n \n" % offset if offset else b"0000000000 65535 f \n")
+        about = b"/Info %d 0 R" % info if info else b""
+        name = b"<%b>" % identifier.encode("ascii")
+        self._write(
+            b"trailer\n<</Size %d/Root %d 0 R%b/ID[%b%b]>>\nstartxref\n%d\n%%%%EOF\n"
+            % (len(self._offsets) + 1, root, about, name, name, start)
+        )
+
+    def _write(self, data: bytes | memoryview) -> None:
+        self._out.write(data)
+        self._at += len(data)

@@ -1,0 +1,149 @@
+"""A copy of a PDF with the text of its pages."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+from ocrfleet.errors import PageFaultError, PermanentError
+from ocrfleet.records.pages import PageStatus
+from ocrfleet.sandbox.sandbox import Sandbox
+from worker.formats.page_layout import page_layout
+from worker.formats.pdf.file import PdfFile
+from worker.formats.pdf.text_forms import TextForms
+from worker.formats.pdf.text_layer import without_visible
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ocrfleet.records.documents import Source
+    from ocrfleet.records.pages import PageResult
+    from ocrfleet.sources.sources import Sources
+
+#: The program keeps the original open between two calls.
+_NEVER = 1 << 62
+_PROGRAM = "worker.formats.pdf.original"
+#: Seconds to open an original, to look at one of its pages, and to write the copy of the largest ones.
+_OPEN_DEADLINE, _PAGE_DEADLINE, _SAVE_DEADLINE = 120.0, 30.0, 2400.0
+#: A copy has at most so many times the original's bytes, so many for the text of a page, and so many more.
+_TIMES, _PAGE, _MORE = 2, 1 << 20, 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class PdfOptions:
+    """What is chosen for a copy, by its format's name."""
+
+    #: pages with invisible text of an earlier OCR keep that, and get none of ours
+    keep: bool = False
+    #: what the first page needs comes first, for viewers that load a PDF page by page
+    linear: bool = False
+    #: the copy of an encrypted PDF may be without protection
+    decrypt: bool = False
+
+
+class PdfCopy:
+    """Collects the texts of the pages in a file, then writes the copy. The original is read in a sandbox only."""
+
+    def __init__(
+        self,
+        out: BinaryIO,
+        sources: Sources,
+        source: Source,
+        options: PdfOptions,
+        *,
+        passwords: Sequence[str],
+        memory: int,
+    ) -> None:
+        """Look whether a copy can be made. Raises PermanentError where it can't."""
+        self._sources = sources
+        self._source = source
+        self._options = options
+        self._passwords = list(passwords)
+        self._texts = cast("BinaryIO", TemporaryFile())  # noqa: SIM115 - closed by `close`
+        self._file = PdfFile(self._texts)
+        self._forms = TextForms(self._file)
+        #: pages with a text, from 0, and the number of its form
+        self._added: list[tuple[int, int]] = []
+        self._copier = Copier(out, size=_TIMES * source.size + _PAGE * source.pages + _MORE, memory=memory)
+        request = {"do": "check", "pages": source.pages, "decrypt": options.decrypt, "passwords": self._passwords}
+        try:
+            with sources.opened(source) as fd:
+                self._copier.sandbox.call(request, fd=fd, deadline=_OPEN_DEADLINE)
+        except BaseException:
+            self.close()
+            raise
+
+    def add(self, result: PageResult) -> None:
+        """Add the text that was recognised on a page; a page whose own text was taken, or that failed, is left as it is."""
+        width, height = float(result.width_px or 0), float(result.height_px or 0)
+        if result.status is not PageStatus.DONE or result.text_layer or not (width and height):
+            return
+        blocks = page_layout(result)
+        if not blocks:
+            return
+        request = {"do": "visible", "page": result.page - 1, "passwords": self._passwords}
+        boxes = []
+        # What MuPDF can't look at shows no text: another decoder drew it.
+        with suppress(PageFaultError, PermanentError), self._sources.opened(self._source) as fd:
+            boxes = self._copier.sandbox.call(request, fd=fd, deadline=_PAGE_DEADLINE)["boxes"]
+        unseen = without_visible(blocks, boxes, width=width, height=height)
+        form = self._forms.add(unseen, width=width, height=height)
+        if form is not None:
+            self._added.append((result.page - 1, form))
+
+    def end(self, identifier: str) -> None:
+        """Write the copy. Raises PermanentError, PageFaultError."""
+        self._forms.end()
+        end_texts(self._file, self._added, identifier)
+        self._texts.flush()
+        with self._sources.opened(self._source) as fd:
+            self._copier.copy(
+                fd,
+                self._texts.fileno(),
+                keep=self._options.keep,
+                linear=self._options.linear,
+                passwords=self._passwords,
+            )
+
+    def close(self) -> None:
+        self._copier.sandbox.close()
+        self._texts.close()
+
+
+class Copier:
+    """Writes a copy to a file, of `size` bytes at most, in a sandbox."""
+
+    def __init__(self, out: BinaryIO, *, size: int, memory: int) -> None:
+        self._out = out
+        self._size = size
+        os.truncate(out.fileno(), size)  # sparse: it takes what is written
+        self.sandbox = Sandbox(_PROGRAM, memory=memory, shared=size, file=out.fileno(), recycle=_NEVER)
+
+    def copy(self, original: int, texts: int, *, keep: bool, linear: bool, passwords: Sequence[str]) -> None:
+        """Copy the PDF open as `original` with the texts in the PDF open as `texts`. Raises PermanentError, PageFaultError."""
+        self.sandbox.call({"do": "open", "passwords": list(passwords)}, fd=original, deadline=_OPEN_DEADLINE)
+        answer = self.sandbox.call({"do": "save", "keep": keep, "linear": linear}, fd=texts, deadline=_SAVE_DEADLINE)
+        os.truncate(self._out.fileno(), min(max(int(answer["size"]), 1), self._size))
+
+
+def linearise(out: BinaryIO, original: int, *, memory: int) -> None:
+    """Write the PDF open as `original` to `out`, linearised. Raises PermanentError, PageFaultError."""
+    copier = Copier(out, size=_TIMES * os.fstat(original).st_size + _MORE, memory=memory)
+    with TemporaryFile() as texts:
+        end_texts(PdfFile(texts), (), "00")
+        texts.flush()
+        try:
+            copier.copy(original, texts.fileno(), keep=False, linear=True, passwords=())
+        finally:
+            copier.sandbox.close()
+
+
+def end_texts(file: PdfFile, added: Sequence[tuple[int, int]], identifier: str) -> None:
+    """End a PDF that has nothing but texts: index of the page and number of the form of each."""
+    forms = b" ".join(b"[%d %d 0 R]" % entry for entry in added)
+    pages = file.add(b"<</Type/Pages/Count 0/Kids[]>>")
+    root = file.add(b"<</Type/Catalog/Pages %d 0 R/Forms[%b]>>" % (pages, forms))
+    file.end(root=root, identifier=identifier)

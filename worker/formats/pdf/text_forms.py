@@ -1,0 +1,210 @@
+"""The invisible text of a page: a form of PDF with each word at its place, in the glyphless font.
+
+The text's size is the height of its line; each word is scaled to the width of its box (Tz), and so is the space between two
+words, so that programs that look for gaps and programs that look for spaces find the same words.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING
+
+from ocrfleet.records.pages import Placed
+from worker.formats.pdf.bidi import as_seen, is_right_to_left
+from worker.formats.pdf.glyphless import ADVANCE, DESCENT, GlyphlessFont
+
+if TYPE_CHECKING:
+    from ocrfleet.records.pages import Word
+    from worker.formats.page_layout import TextBlock, TextLine
+    from worker.formats.pdf.file import PdfFile
+
+#: Ligatures and Arabic letters that Unicode has for old files only: nobody searches for them.
+_PRESENTATION_FORMS = re.compile("[\ufb00-\ufb06\ufb1d-\ufdff\ufe70-\ufefc]")
+#: Scripts without spaces between words: Thai, Lao, Burmese, Khmer, kana, Han and what stands among them.
+_NO_SPACES = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u303f\u3040-\u30ff\u31f0-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]"
+)
+#: What Han and kana are: lines of them that run down are read from above.
+_UPRIGHT = re.compile("[\u2e80-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
+#: A line that is so many times higher than wide runs up or down.
+_TALL = 1.8
+#: A line's box holds more than its words' height when the line is not level; then each word has its own place.
+_LEVEL = 1.4
+#: Of a line's height, how far the middle of a word may be from the line's.
+_OFF = 0.25
+#: Sizes of text that no box gives a place to, in shares of the height that its block has for each line.
+_LINE, _WIDEST = 0.8, 0.6
+#: Unit vectors of a line's direction and of its letters' upward direction, both as x and y with y upwards.
+_LEVEL_FRAME, _UP_FRAME, _DOWN_FRAME = (1, 0, 0, 1), (0, 1, -1, 0), (0, -1, 1, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A word in the frame of its line: from `start` to `end` along it, its letters standing on `base`."""
+
+    text: str
+    start: float
+    end: float
+    base: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Words that stand behind each other. `frame` is that of the line."""
+
+    pieces: list[_Piece]
+    size: float
+    frame: tuple[int, int, int, int]
+
+
+class TextForms:
+    """Writes the forms of a document's pages, and last the font that they share."""
+
+    def __init__(self, file: PdfFile) -> None:
+        self._file = file
+        self._font = GlyphlessFont()
+        self._number = file.reserve()
+
+    def add(self, blocks: Iterable[TextBlock], *, width: float, height: float) -> int | None:
+        """Write the form of a page and return its number; None for a page without text.
+
+        The form has the page's size as it is displayed, in whatever units the boxes are in; y of the boxes points down.
+        """
+        content = b"".join(self._shown(run) for block in blocks for run in _runs(block, height) if run.pieces)
+        if not content:
+            return None
+        return self._file.compressed(
+            b"/Type/XObject/Subtype/Form/BBox[0 0 %b %b]/Resources<</Font<</F %d 0 R>>>>"
+            % (_number(width), _number(height), self._number),
+            b"BT\n3 Tr\n" + content + b"ET\n",
+        )
+
+    def end(self) -> None:
+        self._font.write(self._file, self._number)
+
+    def _shown(self, run: _Run) -> bytes:
+        """Return the operators that show a line."""
+        out = [b"/F %b Tf\n" % _number(run.size)]
+        at: float | None = None
+        base = 0.0
+        for number, piece in enumerate(run.pieces):
+            behind = run.pieces[number + 1] if number + 1 < len(run.pieces) else None
+            if at is None or abs(piece.start - at) > run.size * 0.01 or piece.base != base:
+                out.append(_moved(run.frame, piece.start, piece.base))
+            at, base = piece.end, piece.base
+            spaced = behind is not None and not _joined(piece.text, behind.text)
+            if behind is not None and not spaced and piece.end < behind.start:
+                at = behind.start
+            out.append(self._fitted(piece.text, at - piece.start, run.size))
+            if behind is not None and spaced:
+                gap = behind.start - at
+                if gap <= 0:
+                    gap = run.size * 0.02
+                out.append(self._fitted(" ", gap, run.size))
+                at += gap
+        return b"".join(out)
+
+    def _fitted(self, text: str, width: float, size: float) -> bytes:
+        natural = len(text) * size * ADVANCE / 1000
+        scale = max(100 * width / natural, 0.01)
+        return b"%b Tz %b Tj\n" % (_number(scale), self._font.encoded(text))
+
+
+def plain(text: str) -> str:
+    """Return a text as it is searched for: ligatures as letters, composed accents, nothing that can't be seen."""
+    text = _PRESENTATION_FORMS.sub(lambda found: unicodedata.normalize("NFKC", found[0]), text)
+    text = unicodedata.normalize("NFC", text)
+    return "".join(character for character in text if unicodedata.category(character) not in {"Cc", "Cs", "Cn"})
+
+
+def _runs(block: TextBlock, height: float) -> Iterator[_Run]:
+    """Yield the lines of a block, then those words that nobody found on the page."""
+    unplaced = []
+    for line in block.lines:
+        placed = [word for word in line.words if word.placed is not Placed.BLOCK]
+        if placed:
+            yield _placed(line, placed, height)
+        if len(placed) < len(line.words):
+            unplaced.append([word.text for word in line.words if word.placed is Placed.BLOCK])
+    yield from _filled(block, unplaced, height)
+
+
+def _placed(line: TextLine, words: Sequence[Word], height: float) -> _Run:
+    """Return a line whose words have their places."""
+    frame = _frame(line, words)
+    boxes = [_turned(word.box, frame, height) for word in words]
+    low, high = _turned(line.box, frame, height)[1::2]
+    usual = median(top - bottom for _, bottom, _, top in boxes)
+    level = high - low <= _LEVEL * usual
+    size = max(high - low if level else usual, 0.1)
+    middle = (low + high) / 2
+    descent = -DESCENT / 1000 * size
+    pieces = []
+    for word, (start, bottom, end, top) in zip(words, boxes, strict=True):
+        own = (bottom + top) / 2
+        base = (middle if level and abs(own - middle) <= _OFF * size else own) - size / 2 + descent
+        text = plain(word.text)
+        if text:
+            pieces.append(_Piece(as_seen(text), start, max(end, start + 0.01), base))
+    if any(is_right_to_left(word.text) for word in words):
+        pieces.sort(key=lambda piece: piece.start)
+    return _Run(pieces, size, frame)
+
+
+def _filled(block: TextBlock, lines: Sequence[Sequence[str]], height: float) -> Iterator[_Run]:
+    """Yield lines whose places nobody knows, one below the other in their block, as wide as their text is at that size."""
+    x0, y0, x1, y1 = block.box
+    for number, line in enumerate(lines):
+        step = (y1 - y0) / len(lines)
+        words = [text for word in line if (text := plain(word))]
+        size = max(step * _LINE, 0.1)
+        each = min((x1 - x0) / max(1, len(" ".join(words))), size * _WIDEST)
+        backwards = any(map(is_right_to_left, words))
+        base = height - (y0 + step * (number + 0.5)) - size / 2 - DESCENT / 1000 * size
+        at, pieces = 0, []
+        for word in words:
+            start, end = at * each, (at + len(word)) * each
+            at += len(word) + 1
+            left, right = (x1 - end, x1 - start) if backwards else (x0 + start, x0 + end)
+            pieces.append(_Piece(as_seen(word), left, right, base))
+        yield _Run(sorted(pieces, key=lambda piece: piece.start), size, _LEVEL_FRAME)
+
+
+def _frame(line: TextLine, words: Sequence[Word]) -> tuple[int, int, int, int]:
+    """Return the direction of a line: a tall one runs up or down, as its words follow each other."""
+    x0, y0, x1, y1 = line.box
+    letters = sum(len(word.text) for word in words)
+    if letters < 2 or y1 - y0 < _TALL * (x1 - x0):  # noqa: PLR2004 - a single letter may be tall
+        return _LEVEL_FRAME
+    if len(words) > 1:
+        return _UP_FRAME if words[0].box[1] > words[-1].box[1] else _DOWN_FRAME
+    return _DOWN_FRAME if _UPRIGHT.search(words[0].text) else _UP_FRAME
+
+
+def _turned(box: Sequence[float], frame: tuple[int, int, int, int], height: float) -> tuple[float, float, float, float]:
+    """Return a box of the page in the frame of a line: start, bottom, end, top."""
+    x0, y0, x1, y1 = box[0], height - box[3], box[2], height - box[1]
+    a, b, c, d = frame
+    along = sorted((a * x0 + b * y0, a * x1 + b * y1))
+    across = sorted((c * x0 + d * y0, c * x1 + d * y1))
+    return along[0], across[0], along[1], across[1]
+
+
+def _moved(frame: tuple[int, int, int, int], along: float, across: float) -> bytes:
+    """Return the operator that moves to a place in a line's frame, and turns the text into its direction."""
+    a, b, c, d = frame
+    x, y = a * along + c * across, b * along + d * across
+    return b"%d %d %d %d %b %b Tm\n" % (a, b, c, d, _number(x), _number(y))
+
+
+def _joined(one: str, other: str) -> bool:
+    """Tell whether two words are written without a space between them."""
+    return bool(_NO_SPACES.match(one[-1]) and _NO_SPACES.match(other[0]))
+
+
+def _number(value: float) -> bytes:
+    return f"{value:.2f}".rstrip("0").rstrip(".").encode("ascii")
