@@ -14,6 +14,11 @@ class FormatName(StrEnum):
     JSON = "json"
     TEXT = "txt"
     JSONL = "jsonl"
+    HTML = "html"
+    DOCX = "docx"
+    IIIF = "iiif"
+    FIGURES = "figures"
+    TABLES = "tables"
     PDF = "pdf"
     PDF_KEEP = "pdf-keep"
     PDF_WEB = "pdf-web"
@@ -44,6 +49,21 @@ FORMATS: dict[FormatName, OutputFormat] = {
     FormatName.JSONL: OutputFormat(
         "jsonl", "application/jsonl", "One line in the shape of Dolma's documents: text, page spans, attributes."
     ),
+    FormatName.HTML: OutputFormat(
+        "html", "text/html; charset=utf-8", "One self-contained page with headings, tables, figures and page anchors."
+    ),
+    FormatName.DOCX: OutputFormat(
+        "docx",
+        "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+        "A Word document with headings, paragraphs, lists, tables and figures.",
+    ),
+    FormatName.IIIF: OutputFormat(
+        "iiif.json",
+        "application/ld+json",
+        "A IIIF Presentation 3 manifest: a canvas for each page, an annotation for each line.",
+    ),
+    FormatName.FIGURES: OutputFormat("figures.zip", "application/zip", "The figures as PNG files, and a list of them."),
+    FormatName.TABLES: OutputFormat("tables.zip", "application/zip", "Each table as a CSV file, and a list of them."),
     FormatName.PDF: OutputFormat(
         "pdf",
         "application/pdf",

@@ -15,6 +15,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from ocrfleet.records.base import Collection
 from ocrfleet.records.priority import Priority
 
+#: IIIF names everything by a URL, also where nothing is published yet.
+IIIF_URL = "https://example.org/iiif"
+
 
 class VllmSettings(BaseSettings):
     """OCRFLEET_VLLM_*: vLLM's own arguments, by vLLM's names. Those that are not set follow from the GPU's memory."""
@@ -264,6 +267,13 @@ class Settings(BaseSettings):
     )
     render_memory_mb: int = Field(default=1024, ge=128, description="MiB of memory that one renderer may use.")
     render_deadline: float = Field(default=60.0, gt=0, description="Seconds that one page may take to render.")
+
+    iiif_url: str = Field(
+        default=IIIF_URL,
+        pattern=r"^https?://[^\s?#]+$",
+        description="URL below which you publish IIIF manifests and page images: <url>/<document>/manifest.json and "
+        "<url>/<document>/pages/000001.jpg. It is in the outputs of format `iiif`.",
+    )
 
     s3: S3Settings = Field(default_factory=S3Settings, description="Settings of S3.")
     api: ApiSettings = Field(default_factory=ApiSettings, description="Settings of the HTTP API.")

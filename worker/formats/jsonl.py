@@ -16,6 +16,7 @@ from worker.formats.content import text_of
 from worker.formats.materials import Materials
 
 _SOURCE = "ocrfleet"
+_ATTRIBUTES = ("page", "status", "reason", "engine", "confidence", "review", "text_layer")
 
 
 class JsonlWriter:
@@ -26,7 +27,7 @@ class JsonlWriter:
         self._at = 0
         self._separator = ""
         self._rest: dict[str, Any] = {}
-        self._spans = {name: _Spans() for name in ("page", "status", "reason", "engine", "confidence", "text_layer")}
+        self._spans = {name: _Spans() for name in _ATTRIBUTES}
 
     def begin(self, manifest: Manifest, status: DocumentStatus) -> None:
         day, time = manifest.created[:8], manifest.created[9:15]
@@ -51,13 +52,13 @@ class JsonlWriter:
         self._out.write(_json(self._separator + text)[1:-1])
         self._at, self._separator = end, "\n"
         version = f" {result.engine_version}" if result.engine_version else ""
-        known = [line.confidence for line in result.lines if line.confidence is not None]
         values = {
             "page": result.page,
             "status": result.status,
             "reason": result.reason,
             "engine": f"{result.engine}{version}: {result.model}@{result.revision}",
-            "confidence": round(sum(known) / len(known), 4) if known else None,
+            "confidence": result.confidence,
+            "review": result.review_reason if result.review else None,
             "text_layer": result.text_layer or None,
         }
         for name, value in values.items():

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
+from ocrfleet.settings import IIIF_URL
+
 if TYPE_CHECKING:
     from ocrfleet.settings import Settings
     from ocrfleet.sources.sources import Sources
@@ -22,7 +24,15 @@ class Materials:
     passwords: tuple[str, ...] = ()
     #: bytes of memory that a process may take that parses an original
     memory: int = 1 << 30
+    #: URL below which IIIF manifests and page images are published
+    iiif_url: str = IIIF_URL
 
     @classmethod
     def of(cls, settings: Settings, store: ObjectStore, sources: Sources) -> Self:
-        return cls(store=store, sources=sources, passwords=settings.passwords(), memory=settings.render_memory_mb << 20)
+        return cls(
+            store=store,
+            sources=sources,
+            passwords=settings.passwords(),
+            memory=settings.render_memory_mb << 20,
+            iiif_url=settings.iiif_url,
+        )

@@ -14,12 +14,15 @@ from hypothesis import strategies as st
 
 from ocrfleet import keys
 from ocrfleet.errors import NotFoundError, Reason, TransientError
+from ocrfleet.formats import FormatName
 from ocrfleet.records.documents import DocumentStatus, Kind, Manifest, Marker, Problem, Source, Status
 from ocrfleet.records.pages import Block, PageResult, PageStatus, Role
 from ocrfleet.records.priority import Priority
+from ocrfleet.records.submissions import Submission, SubmissionOptions
+from ocrfleet.storage.outputs import outputs_of
 from ocrfleet.storage.page_records import stored_pages
 from ocrfleet.storage.store import FolderStore
-from worker.assemble import assemble
+from worker.assemble import assemble, convert
 from worker.formats.materials import Materials
 
 if TYPE_CHECKING:
@@ -448,3 +451,109 @@ def test_a_range_of_pages_is_listed_without_its_neighbours(archive: Archive) -> 
     stored = stored_pages(archive.store, DOCUMENT, 2, first=5, last=10)
 
     assert (stored.done, stored.failed, stored.terminal) == ({5, 9, 10}, {6}, {5, 6, 9, 10})
+
+
+# ---- further formats
+
+
+def submitted(archive: Archive, *formats: str, name: str = "a.pdf") -> None:
+    options = SubmissionOptions(profile_digest="cd" * 32, queue=Priority.BULK, collection="c", formats=formats)
+    submission = Submission(
+        name=name, document=DOCUMENT, uri="file:///a.pdf", submitted="20261122T051000.123456Z", terms=options
+    )
+    archive.store.put(keys.wanted(DOCUMENT, submission.digest), submission.to_bytes())
+
+
+def test_formats_that_submissions_ask_for_are_written_beside_the_default_ones(archive: Archive) -> None:
+    # Given two submissions with formats of their own, one of them of a version that is still to come
+    archive.register(pages=2)
+    archive.done(1, 2)
+    submitted(archive, "txt")
+    submitted(archive, "html", "hologram", name="b.pdf")
+
+    # When the document is assembled
+    status = archive.ended()
+
+    # Then all of its formats are there, and the usual ones are what they would be without
+    assert list(status.outputs) == ["md", "json", "txt", "html"]
+    assert archive.output(status, "txt") == "text of 1\n\ftext of 2\n"
+    assert status.outputs["txt"].key.endswith(".txt")
+    assert status.refused is None
+
+
+def test_a_status_without_further_formats_is_stored_as_it_always_was(archive: Archive) -> None:
+    archive.register(pages=1)
+    archive.done(1)
+    submitted(archive)
+
+    archive.ended()
+
+    assert b"refused" not in archive.store.get(keys.status(DOCUMENT, 1))
+
+
+def test_a_format_that_cannot_be_written_leaves_the_others_alone(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a document without pages, which IIIF can't express, and a writer with a mistake
+    archive.register_problem()
+    submitted(archive, "iiif", "html", "txt")
+    monkeypatch.setattr("worker.formats.web_page.HtmlWriter.end", lambda _: 1 / 0)
+
+    status = archive.ended()
+
+    assert status.refused is not None
+    assert set(status.refused) == {"iiif", "html"}
+    assert "no bytes" in status.refused["iiif"]
+    assert "ZeroDivisionError" in status.refused["html"]
+    assert set(status.outputs) == {"md", "json", "txt"}
+
+
+def test_a_document_is_converted_later_to_the_bytes_that_assembly_would_have_written(tmp_path: Path) -> None:
+    # Given the same pages twice: one document was asked for as text before it ended, one afterwards
+    early, late = Archive(tmp_path / "early"), Archive(tmp_path / "late")
+    for archive in (early, late):
+        archive.register(pages=3)
+        archive.done(1, 3)
+        archive.failed(2)
+    submitted(early, "txt", "docx")
+    known, status = early.ended(), late.ended()
+
+    # When the second one is converted, twice
+    outputs = [
+        convert(Materials(store=late.store), DOCUMENT, 1, [FormatName.TEXT, FormatName.DOCX, FormatName.JSON])
+        for _ in range(2)
+    ]
+
+    # Then the outputs are the same, its status is as it was, and readers find them
+    assert outputs[0].made == outputs[1].made
+    assert outputs[0].made["txt"] == known.outputs["txt"]
+    assert outputs[0].made["docx"] == known.outputs["docx"]
+    assert outputs[0].made["json"] == status.outputs["json"]
+    assert Status.from_bytes(late.store.get(keys.status(DOCUMENT, 1))) == status
+    found = outputs_of(late.store, status, ["md", "txt", "docx", "html"])
+    assert set(found.made) == {"md", "txt", "docx"}
+    assert found.missing(["txt", "html"]) == ("html",)
+
+
+def test_a_document_whose_pages_were_purged_cannot_be_converted(archive: Archive) -> None:
+    archive.register(pages=1)
+    archive.done(1)
+    archive.ended()
+    archive.store.delete(keys.page_done(DOCUMENT, 1))
+
+    with pytest.raises(NotFoundError, match="1 of its page records were removed"):
+        convert(Materials(store=archive.store), DOCUMENT, 1, [FormatName.TEXT])
+
+
+def test_a_refused_format_is_tried_again_when_somebody_asks(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive.register(pages=1)
+    archive.done(1)
+    with monkeypatch.context() as broken:
+        broken.setattr("worker.formats.plain_text.TextWriter.end", lambda _: 1 / 0)
+        status = archive.ended()
+        assert set(convert(Materials(store=archive.store), DOCUMENT, 1, [FormatName.TEXT]).refused) == {"txt"}
+    assert set(outputs_of(archive.store, status, ["txt"]).refused) == {"txt"}
+
+    assert set(convert(Materials(store=archive.store), DOCUMENT, 1, [FormatName.TEXT]).made) == {"txt"}
+
+    assert outputs_of(archive.store, status, ["txt"]).refused == {}

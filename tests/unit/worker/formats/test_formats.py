@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from ocrfleet.errors import Reason
-from ocrfleet.formats import FormatName
+from ocrfleet.formats import DEFAULT_FORMATS, FormatName
 from ocrfleet.markdown.escape import escape
 from ocrfleet.records.documents import DocumentStatus, Kind, Manifest, Problem, Source
 from ocrfleet.records.pages import Block, Line, PageResult, PageStatus, Role
 from ocrfleet.storage.store import ObjectStore
 from tests.support.growth import assert_grows_linearly
-from worker.formats import WRITERS, writer_of
+from worker.formats import writer_of
 from worker.formats.document_json import points
 from worker.formats.markdown import clean
 from worker.formats.materials import Materials
@@ -768,8 +768,7 @@ def test_the_json_of_a_document_that_could_not_be_read() -> None:
 # ---- both
 
 
-# A PDF needs its original: tests/unit/worker/formats/pdf.
-@pytest.mark.parametrize("extension", [name for name in WRITERS if not name.startswith("pdf")])
+@pytest.mark.parametrize("extension", DEFAULT_FORMATS)
 def test_the_same_pages_give_the_same_bytes(extension: str) -> None:
     pages = [result(1, "one"), failed(2), result(3, blank=True)]
 
