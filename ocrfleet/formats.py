@@ -23,6 +23,10 @@ class FormatName(StrEnum):
     PDF_KEEP = "pdf-keep"
     PDF_WEB = "pdf-web"
     PDF_DECRYPTED = "pdf-decrypted"
+    ALTO = "alto"
+    HOCR = "hocr"
+    PAGE_XML = "page"
+    METS = "mets"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,17 @@ FORMATS: dict[FormatName, OutputFormat] = {
         "decrypted.pdf",
         "application/pdf",
         "The same; of an encrypted PDF, which the other formats refuse, a copy without protection.",
+    FormatName.ALTO: OutputFormat(
+        "alto.zip", "application/zip", "ALTO 4.4, a file a page: blocks, lines, words with places and confidences."
+    ),
+    FormatName.HOCR: OutputFormat(
+        "hocr", "application/xhtml+xml", "hOCR 1.2: pages, areas, paragraphs, lines, words with places and confidences."
+    ),
+    FormatName.PAGE_XML: OutputFormat(
+        "page.zip", "application/zip", "PAGE-XML 2019-07-15, a file a page: regions, reading order, lines, words."
+    ),
+    FormatName.METS: OutputFormat(
+        "mets.zip", "application/zip", "METS 1.12 with an ALTO file a page: originals, pages in order, checksums."
     ),
 }
 

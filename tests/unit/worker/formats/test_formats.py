@@ -71,7 +71,7 @@ def write(
     for page in pages:
         writer.page(page)
     writer.end()
-    return out.getvalue().decode()
+    return out.getvalue().decode(errors="surrogateescape")
 
 
 # ---- Markdown: pages

@@ -1,0 +1,200 @@
+"""ALTO 4.4, one file a page: blocks, lines and words with their places and confidences (https://www.loc.gov/standards/alto/)."""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import TYPE_CHECKING, BinaryIO
+
+from ocrfleet.records.documents import DocumentStatus, Manifest
+from ocrfleet.records.pages import PageResult, PageStatus, Placed, Role, Word
+from worker.formats.archive import Archive
+from worker.formats.hyphens import Divided, divided
+from worker.formats.page_layout import Box, TextBlock, TextLine, around, page_layout
+from worker.formats.source_names import page_source, source_name
+from worker.formats.xml_text import attributes, xml
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from worker.formats.materials import Materials
+
+NAMESPACE = "http://www.loc.gov/standards/alto/ns-v4#"
+_SCHEMA = "http://www.loc.gov/standards/alto/v4/alto-4-4.xsd"
+#: Blocks that hold others: a table's rows are lines of a text block in it.
+_COMPOSED = frozenset({Role.TABLE, Role.FIGURE, Role.FORMULA})
+#: How a word got its place, where it was not seen there: the tag of the word.
+_PLACED = {
+    Placed.INTERPOLATED: "Its place is computed from its neighbours, or from its line.",
+    Placed.BLOCK: "It stands somewhere in its block.",
+}
+
+
+class AltoWriter:
+    """Writes one document to a zip file with an ALTO file for each page, as 000001.xml."""
+
+    def __init__(self, out: BinaryIO, _: Materials) -> None:
+        self._archive = Archive(out)
+        self._manifest: Manifest | None = None
+
+    def begin(self, manifest: Manifest, status: DocumentStatus) -> None:  # noqa: ARG002 - the writer protocol
+        self._manifest = manifest
+
+    def page(self, result: PageResult) -> None:
+        assert self._manifest is not None  # noqa: S101 - `begin` comes first
+        self._archive.write(alto_name(result.page), alto(result, self._manifest))
+
+    def end(self) -> None:
+        self._archive.close()
+
+
+def alto_name(page: int) -> str:
+    """Return the name of a page's file."""
+    return f"{page:06}.xml"
+
+
+def alto(result: PageResult, manifest: Manifest) -> bytes:
+    """Return the ALTO file of a page. A page that failed has what text there is, and says that it failed."""
+    return "".join(_Page(result, manifest).file()).encode()
+
+
+class _Page:
+    def __init__(self, result: PageResult, manifest: Manifest) -> None:
+        self._result = result
+        self._manifest = manifest
+        self._blocks = page_layout(result)
+        self._points = (result.height_pt or 0.0) / (result.height_px or 1)
+        self._sizes = [self._size(block) for block in self._blocks]
+
+    def file(self) -> Iterator[str]:
+        yield f'<?xml version="1.0" encoding="UTF-8"?>\n<alto xmlns="{NAMESPACE}"'
+        yield ' xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"'
+        yield f' xsi:schemaLocation="{NAMESPACE} {_SCHEMA}" SCHEMAVERSION="4.4">\n'
+        yield from self._description()
+        yield from self._styles()
+        yield from self._tags()
+        yield from self._layout()
+        yield "</alto>\n"
+
+    def _description(self) -> Iterator[str]:
+        result = self._result
+        source, number = page_source(self._manifest, result.page)
+        name = source_name(source)
+        yield "<Description>\n<MeasurementUnit>pixel</MeasurementUnit>\n<sourceImageInformation>"
+        yield f"<fileName>{xml(name)}</fileName><fileIdentifier>sha256:{source.sha256}</fileIdentifier>"
+        if source.pages > 1:
+            yield f"<fileIdentifier>page {number} of {source.pages}</fileIdentifier>"
+        yield f"<documentIdentifier>{self._manifest.document}</documentIdentifier></sourceImageInformation>\n"
+        what = "the text layer of the PDF" if result.text_layer else "text recognition"
+        settings = f"model {result.model}; revision {result.revision}; profile {result.profile}"
+        yield '<Processing ID="OCR"><processingCategory>contentGeneration</processingCategory>'
+        yield f"<processingStepDescription>{what}</processingStepDescription>"
+        if not result.text_layer:
+            yield f"<processingStepSettings>{xml(settings)}</processingStepSettings>"
+            yield f"<processingSoftware><softwareName>{xml(result.engine)}</softwareName>"
+            version = result.engine_version
+            yield f"<softwareVersion>{xml(version)}</softwareVersion>" if version else ""
+            yield "</processingSoftware>"
+        yield "</Processing>\n</Description>\n"
+
+    def _styles(self) -> Iterator[str]:
+        known = sorted({size for size in self._sizes if size is not None})
+        if known:
+            styles = (f'<TextStyle ID="TS{size}" FONTSIZE="{size}"/>' for size in known)
+            yield f"<Styles>{''.join(styles)}</Styles>\n"
+
+    def _tags(self) -> Iterator[str]:
+        roles = sorted({block.role.value for block in self._blocks})
+        placed = {word.placed for block in self._blocks for line in block.lines for word in line.words}
+        tags = [f'<StructureTag ID="ROLE_{role}" LABEL="{role}"/>' for role in roles]
+        tags += [
+            f'<OtherTag ID="PLACED_{kind}" TYPE="placed" LABEL="{kind}" DESCRIPTION="{text}"/>'
+            for kind, text in _PLACED.items()
+            if kind in placed
+        ]
+        if tags:
+            yield f"<Tags>{''.join(tags)}</Tags>\n"
+
+    def _layout(self) -> Iterator[str]:
+        result = self._result
+        known = [word.confidence for block in self._blocks for line in block.lines for word in line.words]
+        sure = [confidence for confidence in known if confidence is not None]
+        yield f'<Layout><Page ID="P{result.page}" PHYSICAL_IMG_NR="{result.page}" PROCESSINGREFS="OCR"'
+        yield attributes(
+            WIDTH=result.width_px,
+            HEIGHT=result.height_px,
+            QUALITY_DETAIL=_detail(result),
+            PC=sum(sure) / len(sure) if sure else None,
+        )
+        yield ">\n<PrintSpace"
+        boxes = [block.box for block in self._blocks]
+        yield _box(around(boxes)) if boxes else ""
+        yield ">\n"
+        for number, (block, size) in enumerate(zip(self._blocks, self._sizes, strict=True), 1):
+            yield from _block(block, number, "" if size is None else f' STYLEREFS="TS{size}"')
+        yield "</PrintSpace>\n</Page></Layout>\n"
+
+    def _size(self, block: TextBlock) -> int | None:
+        """Return the median height of a block's lines, in points: what is known of its font's size."""
+        heights = [line.box[3] - line.box[1] for line in block.lines if _is_placed(line)]
+        return max(round(median(heights) * self._points), 1) if heights and self._points else None
+
+
+def _is_placed(line: TextLine) -> bool:
+    return all(word.placed is not Placed.BLOCK for word in line.words)
+
+
+def _detail(result: PageResult) -> str | None:
+    if result.status is PageStatus.FAILED:
+        return f"failed: {result.reason}: {' '.join((result.detail or '').split())}"
+    return "blank" if result.blank else None
+
+
+def _block(block: TextBlock, number: int, style: str) -> Iterator[str]:
+    tag = f' TAGREFS="ROLE_{block.role.value}"'
+    place = _box(block.box)
+    if block.role in _COMPOSED and block.lines:
+        yield f'<ComposedBlock ID="C{number}"{tag}{place} TYPE="{block.role.value}">\n'
+        if block.role is Role.FIGURE:
+            yield f'<Illustration ID="I{number}"{place}/>\n'
+        yield from _text_block(block.lines, number, f"{style}{_box(around(line.box for line in block.lines))}")
+        yield "</ComposedBlock>\n"
+    elif block.lines:
+        yield from _text_block(block.lines, number, f"{style}{tag}{place}")
+    elif block.role is Role.FIGURE:
+        yield f'<Illustration ID="I{number}"{tag}{place}/>\n'
+    else:
+        yield f'<GraphicalElement ID="G{number}"{tag}{place}/>\n'
+
+
+def _text_block(lines: Sequence[TextLine], number: int, facts: str) -> Iterator[str]:
+    hyphens = divided(lines)
+    yield f'<TextBlock ID="B{number}"{facts}>\n'
+    for index, line in enumerate(lines):
+        yield f'<TextLine ID="L{number}_{index + 1}"{_box(line.box)}>'
+        last = len(line.words) - 1
+        for place, word in enumerate(line.words):
+            ends = hyphens.get(index) if place == last else None
+            begun = hyphens.get(index - 1) if place == 0 else None
+            yield _string(word, ends, begun)
+            if ends is not None:
+                yield f'<HYP CONTENT="{xml(ends.sign)}"/>'
+            elif place < last:
+                yield "<SP/>"
+        yield "</TextLine>\n"
+    yield "</TextBlock>\n"
+
+
+def _string(word: Word, ends: Divided | None, begun: Divided | None) -> str:
+    tag = f' TAGREFS="PLACED_{word.placed}"' if word.placed in _PLACED else ""
+    confidence = "" if word.confidence is None else f' WC="{min(max(word.confidence, 0.0), 1.0):.4g}"'
+    text, divided_ = word.text, ""
+    if ends is not None:
+        text, divided_ = ends.first, f' SUBS_TYPE="HypPart1" SUBS_CONTENT="{xml(ends.whole)}"'
+    elif begun is not None:
+        divided_ = f' SUBS_TYPE="HypPart2" SUBS_CONTENT="{xml(begun.whole)}"'
+    return f'<String CONTENT="{xml(text)}"{_box(word.box)}{confidence}{divided_}{tag}/>'
+
+
+def _box(box: Box) -> str:
+    x0, y0, x1, y1 = box
+    return f' HPOS="{x0:g}" VPOS="{y0:g}" WIDTH="{max(x1 - x0, 0):.5g}" HEIGHT="{max(y1 - y0, 0):.5g}"'

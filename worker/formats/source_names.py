@@ -1,0 +1,37 @@
+"""The names by which archives' formats call a document's files: never a path, never a name that nobody gave."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from ocrfleet.records.documents import Kind
+
+if TYPE_CHECKING:
+    from ocrfleet.records.documents import Manifest, Source
+
+MEDIA_TYPES = {
+    Kind.PDF: "application/pdf",
+    Kind.PNG: "image/png",
+    Kind.JPEG: "image/jpeg",
+    Kind.TIFF: "image/tiff",
+    Kind.WEBP: "image/webp",
+    Kind.BMP: "image/bmp",
+    Kind.JPEG2000: "image/jp2",
+}
+
+
+def source_name(source: Source) -> str:
+    """Return the file name of a source; of an upload, which has none here, one that is made of its digest."""
+    if source.uri.startswith(("file:", "s3:")):
+        name = PurePosixPath(unquote(urlsplit(source.uri, allow_fragments=False).path, errors="replace")).name
+        if name:
+            return name
+    return f"{source.sha256}.{source.kind}"
+
+
+def page_source(manifest: Manifest, page: int) -> tuple[Source, int]:
+    """Return the source of a page, and the page's number in it, from 1."""
+    index, page_index = manifest.locate(page)
+    return manifest.sources[index], page_index + 1
