@@ -83,6 +83,7 @@ FORMATS: dict[FormatName, OutputFormat] = {
         "decrypted.pdf",
         "application/pdf",
         "The same; of an encrypted PDF, which the other formats refuse, a copy without protection.",
+    ),
     FormatName.ALTO: OutputFormat(
         "alto.zip", "application/zip", "ALTO 4.4, a file a page: blocks, lines, words with places and confidences."
     ),
