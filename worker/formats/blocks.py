@@ -32,13 +32,19 @@ _DEEPEST = 6
 
 def read(text: str) -> list[Element]:
     """Parse a model's Markdown into elements. The time is linear in the text; never raises."""
+    return list(_read(text))
+
+
+#: Every format of a document needs the elements of the same blocks, one page after the other.
+@functools.lru_cache(maxsize=128)
+def _read(text: str) -> tuple[Element, ...]:
     elements: list[Element] = []
     for code, lines in _fenced(normalised(text).split("\n")):
         if code is None:
             elements += _Reader(scan("\n".join(lines))).read()
         elif lines:
             elements.append(Code(code, tuple(lines)))
-    return elements
+    return tuple(elements)
 
 
 def _fenced(lines: list[str]) -> Iterator[tuple[str | None, list[str]]]:
