@@ -60,7 +60,7 @@ def manifest(corpus: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(rows))
 
 
-def test_every_file_of_the_corpus_ends_as_it_should(corpus: Path, corpus_run: Any) -> None:
+def test_every_file_of_the_corpus_has_its_expected_result(corpus: Path, corpus_run: Any) -> None:
     _, first, _ = corpus_run
     assert first.returncode == 1
     results = {item["name"]: item for item in json.loads(first.stdout)["results"]}

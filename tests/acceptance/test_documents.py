@@ -69,7 +69,7 @@ def test_an_encrypted_document_opens_with_its_password_which_is_written_nowhere(
     assert len(lines) >= 3
 
 
-def test_tesseract_reads_what_it_is_told_to(corpus: Path, desk: Desk) -> None:
+def test_tesseract_reads_the_given_language(corpus: Path, desk: Desk) -> None:
     if shutil.which("tesseract") is None:
         lacking("tesseract")
     source = corpus / "files" / "gt-fraktur-1879.tif"
@@ -83,7 +83,7 @@ def test_tesseract_reads_what_it_is_told_to(corpus: Path, desk: Desk) -> None:
     assert len(shared) > 0.5 * len(set(words(truth)))
 
 
-def test_a_language_that_is_not_installed_is_one_clear_line(desk: Desk) -> None:
+def test_a_language_that_is_not_installed_is_reported_in_one_line(desk: Desk) -> None:
     desk.run("samples", "in")
     result = desk.run("run", "in/letter.pdf", "-o", "out", "--engine", "tesseract", "--language", "qqq")
     assert result.returncode == 3
@@ -91,7 +91,7 @@ def test_a_language_that_is_not_installed_is_one_clear_line(desk: Desk) -> None:
     assert "qqq" in result.stderr or "not installed" in result.stderr
 
 
-def test_without_tesseract_it_says_how_to_get_it(desk: Desk) -> None:
+def test_without_tesseract_the_error_names_the_package(desk: Desk) -> None:
     desk.run("samples", "in")
     environment = {"PATH": str(desk.folder)}
     result = desk.run("run", "in/letter.pdf", "-o", "out", "--engine", "tesseract", environment=environment)

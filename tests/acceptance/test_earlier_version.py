@@ -139,7 +139,7 @@ def inherited(desk: Desk, valkey: Valkey) -> Iterator[Inherited]:
         seaweed.close()
 
 
-def test_the_work_that_it_left_is_finished(inherited: Inherited, desk: Desk) -> None:
+def test_documents_of_the_earlier_version_are_finished(inherited: Inherited, desk: Desk) -> None:
     # Given what ended, was refused, cancelled or deleted under the earlier version
     ended = {place: inherited.status(*place) for place in ENDED}
     assert None not in ended.values()
@@ -182,7 +182,7 @@ def open_(inherited: Inherited) -> list[tuple[str, str]]:
     return [place for place in UNENDED if not inherited.status(*place)]
 
 
-def test_what_it_knew_is_known(inherited: Inherited, desk: Desk) -> None:
+def test_records_of_the_earlier_version_are_readable(inherited: Inherited, desk: Desk) -> None:
     inherited.start()
     until(lambda: ready(inherited))
     # An upload with a key that was answered gets that answer

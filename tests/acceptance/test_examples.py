@@ -41,7 +41,7 @@ def test_the_engine_reads_with_the_program_that_it_is_given(desk: Desk) -> None:
     assert document["pages"][0]["engine_version"] == "command 1"
 
 
-def test_the_engine_says_what_it_lacks(desk: Desk) -> None:
+def test_the_example_engine_reports_a_missing_program(desk: Desk) -> None:
     assert desk.run("samples", "demo").returncode == 0
     result = desk.run(
         *("run", "demo/notice.jpg", "-o", "out", "--engine", "command_engine:CommandEngine"),
@@ -66,7 +66,7 @@ def test_profiles_in_the_guides_can_be_used(page: str, tmp_path_factory: pytest.
         assert read_file(path).name == json.loads(text)["name"]
 
 
-def test_the_receiver_accepts_what_we_sign_and_nothing_else() -> None:
+def test_the_example_receiver_accepts_only_our_signatures() -> None:
     secret = "whsec_" + base64.b64encode(secrets.token_bytes(24)).decode()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

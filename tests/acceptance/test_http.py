@@ -113,7 +113,7 @@ def served(desk: Desk, valkey: Valkey, seaweed: SeaweedFS) -> Iterator[Served]:
         made.stop()
 
 
-def test_a_file_is_sent_followed_and_its_text_fetched(served: Served) -> None:
+def test_a_file_is_uploaded_followed_and_its_text_downloaded(served: Served) -> None:
     client = served.client
     # Given a file, sent with a key and a callback; its last page takes a while
     data = served.book(1, 2, 3)

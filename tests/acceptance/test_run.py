@@ -44,7 +44,7 @@ def test_a_folder_becomes_text(books: Desk) -> None:
     assert "out/sub/b.tif.md" in result.stdout
 
 
-def test_the_json_says_all_of_a_page_and_nothing_of_the_run(books: Desk) -> None:
+def test_the_json_has_all_of_a_page_and_nothing_of_the_run(books: Desk) -> None:
     books.plan["fail"] = [105]
     assert books.run("run", "in/sub", "-o", "out", *NUMBERED).returncode == 1
     document = json.loads(books.outputs()["b.tif.json"])
@@ -191,7 +191,7 @@ def undisturbed(desk: Desk) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("victim", ["command", "everything"])
-def test_killed_and_run_again_it_goes_on_and_the_outputs_are_the_same_bytes(books: Desk, victim: str) -> None:
+def test_a_killed_run_resumes_and_writes_the_same_bytes(books: Desk, victim: str) -> None:
     expected = undisturbed(books)
     books.plan["seconds"] = 0.15
     # Given a run that was killed in the middle
@@ -231,7 +231,7 @@ def test_a_member_that_is_killed_is_replaced(books: Desk, victim: str) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_interrupted_it_stops_cleanly_and_goes_on_later(books: Desk, number: signal.Signals) -> None:
+def test_an_interrupted_run_stops_cleanly_and_resumes(books: Desk, number: signal.Signals) -> None:
     books.plan["seconds"] = 0.2
     process = books.start("run", "in", "-o", "out", *NUMBERED)
     books.until(lambda: books.stored_pages() >= 4)
@@ -300,7 +300,7 @@ def test_two_runs_on_one_output_folder_do_not_mix(books: Desk) -> None:
         (["run", "in", "in/a.tif", "twin", "-o", "out"], "would both be written to"),
     ],
 )
-def test_a_wrong_use_is_one_clear_line(desk: Desk, arguments: list[str], words: str) -> None:
+def test_a_wrong_use_is_reported_in_one_line(desk: Desk, arguments: list[str], words: str) -> None:
     write_book(desk.scans / "a.tif", [1])
     (desk.folder / "empty").mkdir()
     (desk.folder / "twin").mkdir()
@@ -311,7 +311,7 @@ def test_a_wrong_use_is_one_clear_line(desk: Desk, arguments: list[str], words: 
     assert "Traceback" not in result.stderr
 
 
-def test_an_engine_that_cannot_start_is_one_clear_line(desk: Desk) -> None:
+def test_an_engine_that_cannot_start_is_reported_in_one_line(desk: Desk) -> None:
     write_book(desk.scans / "a.tif", [1])
     result = desk.run("run", "in", "-o", "out", "--engine", "no.such.module:Engine")
     assert result.returncode == 3
@@ -326,7 +326,7 @@ def test_a_page_that_kills_workers_harms_no_other(books: Desk) -> None:
     assert "29 pages done, 1 failed" in result.stdout
 
 
-def test_one_worker_that_is_killed_again_and_again_is_started_again_and_again(desk: Desk) -> None:
+def test_a_worker_that_is_killed_repeatedly_is_restarted_each_time(desk: Desk) -> None:
     desk.plan["crash"] = [2]
     write_book(desk.scans / "a.tif", [1, 2, 3])
     result = desk.run("run", "in", "-o", "out", *NUMBERED, "--workers", "1")
@@ -335,13 +335,13 @@ def test_one_worker_that_is_killed_again_and_again_is_started_again_and_again(de
     assert "2 pages done, 1 failed" in result.stdout
 
 
-def test_help_teaches_and_the_version_is_told(desk: Desk) -> None:
+def test_help_has_examples_and_the_version_is_printed(desk: Desk) -> None:
     assert "Exit code: 0 every page done" in " ".join(desk.run("run", "--help").stdout.split())
     assert desk.run("--version").stdout.startswith("ocrfleet 0.")
     assert "OCRFLEET_REDIS_URL" in desk.run("worker", "--help").stdout
 
 
-def test_a_page_that_eats_its_renderer_or_is_torn_fails_alone_and_is_not_tried_for_ever(desk: Desk) -> None:
+def test_a_page_that_exhausts_its_renderer_or_is_truncated_fails_alone_after_limited_attempts(desk: Desk) -> None:
     # Given a book with a bomb (a small file of 900 million pixels) and a torn page among good ones
     book = desk.scans / "book"
     book.mkdir()
@@ -374,7 +374,7 @@ def test_a_page_that_eats_its_renderer_or_is_torn_fails_alone_and_is_not_tried_f
     assert attempts == {4: ["render_memory", "render_memory"], 5: ["unreadable"]}
 
 
-def test_a_renderer_that_takes_too_long_is_ended_and_says_so(desk: Desk) -> None:
+def test_a_renderer_beyond_its_deadline_is_killed_and_reported(desk: Desk) -> None:
     write_book(desk.scans / "a.tif", [1])
     environment = {"OCRFLEET_RENDER_DEADLINE": "0.001"}
     result = desk.run("run", "in", "-o", "out", *NUMBERED, "--json", environment=environment)
@@ -383,7 +383,7 @@ def test_a_renderer_that_takes_too_long_is_ended_and_says_so(desk: Desk) -> None
     assert [failure["reason"] for failure in item["failures"]] == ["render_deadline"]
 
 
-def test_an_interrupted_run_goes_on_when_more_inputs_are_given(books: Desk) -> None:
+def test_an_interrupted_run_resumes_with_more_inputs(books: Desk) -> None:
     # Given a run that was interrupted in the middle of a document
     books.plan["seconds"] = 0.2
     process = books.start("run", "in/sub", "-o", "out", *NUMBERED)
@@ -420,7 +420,7 @@ def test_an_engine_that_fails_every_page_stops_the_run_and_blames_no_page(books:
     assert books.stored_pages() == 0
 
 
-def test_what_lies_in_the_current_folder_is_not_imported(books: Desk) -> None:
+def test_modules_in_the_current_folder_are_not_imported(books: Desk) -> None:
     for name in ("worker.py", "ocrfleet.py", "json.py", "redis.py"):
         (books.folder / name).write_text("raise SystemExit('imported from the current folder')")
     assert books.run("run", "in/a.tif", "-o", "out", *NUMBERED).returncode == 0

@@ -69,7 +69,7 @@ def test_a_file_in_a_bucket_becomes_text_in_another_one(service: Watched, desk: 
     assert f"{key}.md" in service.results()
 
 
-def test_who_leads_is_killed_and_another_one_goes_on(service: Watched, desk: Desk) -> None:
+def test_another_process_takes_over_from_a_killed_leader(service: Watched, desk: Desk) -> None:
     # Given a second dispatcher, that waits
     service.begin("dispatch")
     service.put("a.tif", [1])

@@ -79,7 +79,7 @@ def cases_run() -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", READ)
-def test_what_anybody_can_see_is_read(cases_run: tuple[dict[str, Any], dict[str, Any]], name: str) -> None:
+def test_text_that_viewers_show_is_read(cases_run: tuple[dict[str, Any], dict[str, Any]], name: str) -> None:
     told, pages = cases_run
     assert told[name]["status"] == "completed"
     assert [word for word in WORDS if word not in pages[name]["text"]] == []
@@ -92,7 +92,9 @@ def test_a_planar_picture_of_16_bits_is_decoded(cases_run: tuple[dict[str, Any],
     assert [word for word in WORDS[:9] if word not in text] == []
 
 
-def test_a_portfolio_says_that_its_documents_were_not_read(cases_run: tuple[dict[str, Any], dict[str, Any]]) -> None:
+def test_a_portfolio_has_a_warning_that_its_documents_were_not_read(
+    cases_run: tuple[dict[str, Any], dict[str, Any]],
+) -> None:
     page = cases_run[1]["portfolio.pdf"]
     assert "portfolio" in page["text"]
     (warning,) = page["warnings"]
@@ -111,7 +113,7 @@ def test_noise_and_a_dynamic_form_are_refused_with_a_remedy(cases_run: tuple[dic
     assert pages["xfa-dynamic.pdf"] is None
 
 
-def test_a_text_layer_gives_what_is_seen_and_no_more() -> None:
+def test_a_text_layer_gives_only_visible_words() -> None:
     if not CASES.exists():
         pytest.skip("no cases")
     _, pages = ran(LAYERS, "--text-layer", "prefer")

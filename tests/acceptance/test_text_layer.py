@@ -68,7 +68,7 @@ def test_where_it_is_preferred_a_text_that_is_there_is_taken_and_a_scan_is_read(
         assert len(set(wanted) - set(words(page["text"]))) <= len(set(wanted)) * 0.04
 
 
-def test_the_report_tells_of_the_pages_whose_text_was_there(samples: Desk) -> None:
+def test_the_report_counts_pages_read_from_their_text_layer(samples: Desk) -> None:
     result = samples.run("run", f"in/{BORN}", "-o", "out", "--text-layer", "prefer", *SAME)
     assert "2 pages done, 2 from their text layer, 0 failed" in " ".join(result.stdout.split())
 
@@ -121,7 +121,7 @@ def test_a_text_in_another_script_than_was_said_is_no_pages_text(samples: Desk) 
     assert item["pages_from_text_layer"] == 0
 
 
-def test_a_page_whose_text_is_in_another_script_than_was_said_is_read(samples: Desk) -> None:
+def test_a_page_with_a_text_layer_in_another_script_is_recognised(samples: Desk) -> None:
     # Given PDFs whose text is in Latin letters, as where a font is mapped wrongly, and an engine that reads Cyrillic ones
     samples.plan["print"] = CYRILLIC
     wanted = ["--text-layer", "prefer", "--script", "cyrillic"]
@@ -133,7 +133,7 @@ def test_a_page_whose_text_is_in_another_script_than_was_said_is_read(samples: D
     assert {item["pages_from_text_layer"] for item in results(result.stdout).values()} == {0}
 
 
-def test_a_text_in_one_of_the_scripts_that_were_said_is_taken(samples: Desk) -> None:
+def test_a_text_layer_in_one_of_the_given_scripts_is_used(samples: Desk) -> None:
     scripts = ["--script", "Cyrillic", "--script", "latin"]
     result = samples.run("run", f"in/{BORN}", "-o", "out", "--text-layer", "only", *scripts, "--json", *SAME)
     assert result.returncode == 0, result.stdout

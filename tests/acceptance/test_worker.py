@@ -53,9 +53,7 @@ def workers_of(desk: Desk, process: subprocess.Popen[str]) -> list[psutil.Proces
 # ---- ocrfleet worker
 
 
-def test_workers_register_and_one_that_is_killed_is_started_again(
-    desk: Desk, stage: Stage, shared: dict[str, str]
-) -> None:
+def test_workers_register_and_a_killed_one_is_restarted(desk: Desk, stage: Stage, shared: dict[str, str]) -> None:
     # Given two workers
     process = desk.start("worker", *NUMBERED, "--processes", "2", environment=shared)
     stage.await_(lambda: len(stage.ledger.workers()) == 2)
@@ -83,7 +81,7 @@ def test_workers_register_and_one_that_is_killed_is_started_again(
 
 
 @pytest.mark.parametrize("how", ["SIGTERM to the supervisor", "SIGINT to the group"])
-def test_told_to_stop_they_end_what_they_have_begun(desk: Desk, stage: Stage, shared: dict[str, str], how: str) -> None:
+def test_workers_finish_begun_pages_on_sigterm(desk: Desk, stage: Stage, shared: dict[str, str], how: str) -> None:
     # Given a worker with a page in hand, in a group of its own as in a terminal
     desk.plan["seconds"] = 1.5
     process = desk.start("worker", *NUMBERED, environment=shared, start_new_session=True)
@@ -105,7 +103,7 @@ def test_told_to_stop_they_end_what_they_have_begun(desk: Desk, stage: Stage, sh
     assert "Traceback" not in said
 
 
-def test_told_twice_it_hurries(desk: Desk, stage: Stage, shared: dict[str, str]) -> None:
+def test_a_second_signal_ends_workers_at_once(desk: Desk, stage: Stage, shared: dict[str, str]) -> None:
     desk.plan["hang"] = [1]
     process = desk.start("worker", *NUMBERED, environment=shared)
     stage.register("a", [1])
@@ -129,7 +127,7 @@ def test_a_killed_supervisor_leaves_no_worker(desk: Desk, stage: Stage, shared: 
     assert desk.gone(seconds=5)
 
 
-def test_workers_that_can_not_start_end_it_with_one_clear_line(
+def test_workers_that_cannot_start_end_the_command_with_one_line(
     desk: Desk, stage: Stage, shared: dict[str, str]
 ) -> None:
     result = desk.run("worker", "--engine", "nowhere:Engine", "--processes", "2", environment=shared, timeout=120)
@@ -166,7 +164,7 @@ def test_a_worker_at_its_limit_leaves_the_others_to_work_on(desk: Desk, stage: S
         (["--profile", "nowhere"], "there is no profile 'nowhere'"),
     ],
 )
-def test_a_wrong_use_of_worker_is_one_clear_line(desk: Desk, arguments: list[str], words: str) -> None:
+def test_a_wrong_use_of_worker_is_reported_in_one_line(desk: Desk, arguments: list[str], words: str) -> None:
     result = desk.run("worker", *arguments, environment={"CUDA_VISIBLE_DEVICES": ""}, timeout=120)
     assert result.returncode == 2
     assert words in " ".join(result.stderr.split())
@@ -192,7 +190,7 @@ def test_workers_wait_for_a_redis_that_is_away(desk: Desk, stage: Stage, shared:
 # ---- ocrfleet models
 
 
-def test_models_lists_what_can_be_asked_of_them(desk: Desk) -> None:
+def test_models_lists_prompts_and_modes(desk: Desk) -> None:
     result = desk.run("models")
     assert result.returncode == 0, result.stderr
     told = " ".join(result.stdout.split())
@@ -204,7 +202,7 @@ def test_models_lists_what_can_be_asked_of_them(desk: Desk) -> None:
     assert "<|grounding|>Convert the document to markdown." in told
 
 
-def test_models_as_json_says_all_of_it(desk: Desk) -> None:
+def test_models_as_json_has_all_fields(desk: Desk) -> None:
     facts = json.loads(desk.run("models", "--json").stdout)
     assert [model["name"] for model in facts["models"]] == [model.name for model in MODELS]
     assert all(model["gpu_memory_gib"] > model["weights_gib"] for model in facts["models"])
@@ -219,7 +217,7 @@ def test_models_as_json_says_all_of_it(desk: Desk) -> None:
 # ---- ocrfleet bench
 
 
-def test_bench_measures_what_was_read(desk: Desk) -> None:
+def test_bench_measures_pages_and_tokens(desk: Desk) -> None:
     desk.plan["seconds"] = 0.05
     for name, count in (("a", 12), ("b", 8)):
         write_book(desk.scans / f"{name}.tif", list(range(count)) if name == "a" else list(range(50, 50 + count)))
@@ -240,7 +238,7 @@ def test_bench_measures_what_was_read(desk: Desk) -> None:
     assert sorted(path.name for path in desk.folder.iterdir()) == ["in", "plan.json", "recognised.log"]
 
 
-def test_bench_says_it_to_a_person_and_where_pages_failed(desk: Desk) -> None:
+def test_bench_prints_a_table_and_the_failed_pages(desk: Desk) -> None:
     desk.plan["fail"] = [2]
     write_book(desk.scans / "a.tif", [1, 2, 3])
     result = desk.run("bench", "in/", *NUMBERED, "--workers", "1")
@@ -290,7 +288,7 @@ def test_a_run_whose_canary_is_misread_does_not_begin(desk: Desk) -> None:
     assert desk.recognised() == []
 
 
-def test_openai_without_a_server_is_one_clear_line(desk: Desk) -> None:
+def test_openai_without_a_server_is_reported_in_one_line(desk: Desk) -> None:
     write_book(desk.scans / "a.tif", [1])
     result = desk.run("run", "in", "-o", "out", "--engine", "openai", timeout=120)
     assert result.returncode == 3
@@ -306,7 +304,7 @@ def test_openai_without_a_server_is_one_clear_line(desk: Desk) -> None:
         (["--engine", "vllm", "--prompt", os.fsdecode(b"<image>\xff")], "no text in UTF-8"),
     ],
 )
-def test_options_that_do_not_go_together_are_one_clear_line(desk: Desk, arguments: list[str], words: str) -> None:
+def test_incompatible_options_are_reported_in_one_line(desk: Desk, arguments: list[str], words: str) -> None:
     write_book(desk.scans / "a.tif", [1])
     result = desk.run("run", "in", "-o", "out", *arguments, timeout=120)
     assert result.returncode == 2

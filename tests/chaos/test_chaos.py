@@ -174,7 +174,9 @@ def test_without_faults_each_page_is_read_once(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("flavour", ["redis", "valkey"])
-def test_nothing_is_lost_whatever_happens(tmp_path: Path, flavour: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_page_is_lost_under_any_sequence_of_faults(
+    tmp_path: Path, flavour: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     plan = Plan.told()
     told: dict[str, Any] = {"seed": plan.seed, "pages": plan.books * PAGES_EACH}
     print(json.dumps(told))  # noqa: T201 - a failure shows its seed

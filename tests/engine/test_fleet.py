@@ -150,7 +150,7 @@ def test_a_signal_to_the_whole_group_drains(
         stage.close()
 
 
-def test_a_worker_that_can_not_start_says_so_and_takes_no_job(
+def test_a_worker_that_cannot_start_reports_it_and_takes_no_job(
     tmp_path: Path, valkey: Valkey, tiny: Callable[..., Profile]
 ) -> None:
     profile = tiny(mode="tiny").model_copy(update={"model_path": tmp_path / "nowhere"})

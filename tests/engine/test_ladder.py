@@ -108,7 +108,7 @@ def test_the_ladder_is_climbed_from_end_to_end(stage: Stage, tiny: Callable[...,
 
 
 @pytest.mark.timeout(600)
-def test_a_page_that_is_never_believed_keeps_its_best_text(stage: Stage, tiny: Callable[..., Profile]) -> None:
+def test_a_page_without_an_accepted_text_keeps_its_best_text(stage: Stage, tiny: Callable[..., Profile]) -> None:
     stage.profile = tiny(mode="tiny", max_tokens=MAX_TOKENS, ladder=LADDER, judgement=Judgement())
     book = stage.register("book", [1])
     stage.start_worker()

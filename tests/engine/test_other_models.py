@@ -122,5 +122,5 @@ class TestOtherModels(EngineContract):
         assert len(use(both)) == 2
 
 
-def test_every_model_that_is_told_a_chat_is_tested_here() -> None:
+def test_every_model_with_a_chat_template_is_tested_here() -> None:
     assert set(IMAGE) == {model.name for model in MODELS if model.template is not None}

@@ -149,7 +149,7 @@ def test_the_guard_keeps_runs_from_coming_twice(use: Use, profile: Profile) -> N
     assert guarded != free
 
 
-def test_engine_processes_leave_the_workers_group_and_die_with_it(profile: Profile, tmp_path: Path) -> None:
+def test_engine_processes_have_their_own_group_and_end_with_the_worker(profile: Profile, tmp_path: Path) -> None:
     # Given an engine in a process of its own
     script = tmp_path / "holder.py"
     script.write_text(_HOLDER)
@@ -210,7 +210,7 @@ class TestStart:
         finally:
             engine.close()
 
-    def test_a_device_that_is_too_small_for_what_the_user_set_is_a_matter_of_configuration(
+    def test_a_device_too_small_for_the_settings_is_a_configuration_error(
         self, profile: Profile, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("OCRFLEET_TINY_FITS", "1")

@@ -119,7 +119,7 @@ def test_messages_that_vanish_are_published_again(stage: Stage) -> None:
     assert status.status is DocumentStatus.COMPLETED
 
 
-def test_the_sweep_leaves_alone_what_is_on_its_way(stage: Stage) -> None:
+def test_the_sweep_does_not_publish_queued_or_leased_jobs_again(stage: Stage) -> None:
     stage.register("a", numbers(0, 6))
     stage.dispatcher.tick()
     assert [stage.sweep.run() for _ in range(3)] == [0, 0, 0]
@@ -256,7 +256,7 @@ def test_leases_are_renewed_where_kombu_keeps_them(stage: Stage) -> None:
     stage.await_(lambda: stage.valkey.client.zscore(keys.UNACKED_INDEX, tag) > before)  # type: ignore[operator]
 
 
-def test_a_drained_worker_gives_back_what_it_did_not_begin(stage: Stage) -> None:
+def test_a_drained_worker_returns_pages_that_it_has_not_begun(stage: Stage) -> None:
     stage.plan["seconds"] = 0.5
     book = stage.register("a", numbers(0, 12), pages_per_job=6)
     worker = stage.start_worker()
@@ -289,7 +289,7 @@ def test_a_stopped_worker_that_wakes_up_undoes_nothing(stage: Stage) -> None:
     assert {key: stage.store.get(key) for key in kept} == {key: outputs[key] for key in kept}
 
 
-def test_a_message_that_is_no_job_is_refused_and_the_worker_goes_on(stage: Stage) -> None:
+def test_a_message_that_is_no_job_is_refused_and_the_worker_continues(stage: Stage) -> None:
     queue = keys.queue_pages("bulk", stage.profile.name)
     stage.app.send_task("ocrfleet.pages", args=[{"schema_version": 99, "document": "x"}], queue=queue)
     book = stage.register("a", [1])
@@ -347,7 +347,7 @@ def test_a_worker_reads_a_source_where_it_is_now(stage: Stage) -> None:
     assert status.status is DocumentStatus.COMPLETED
 
 
-def test_a_profile_that_nobody_serves_keeps_no_other_waiting(tmp_path: Path, valkey: Valkey) -> None:
+def test_a_profile_without_workers_delays_no_other(tmp_path: Path, valkey: Valkey) -> None:
     stage = Stage(tmp_path, valkey, backlog_pages=8)
     try:
         # Given the whole backlog taken by a profile for which there is no worker, while there was none at all
@@ -444,7 +444,7 @@ def test_a_retry_while_the_last_end_is_still_being_delivered_is_not_lost(stage: 
     assert list(stage.store.list(keys.WAITING)) == []
 
 
-def test_a_foreign_object_among_the_waiting_ones_keeps_nobody_waiting(stage: Stage) -> None:
+def test_a_foreign_object_among_waiting_markers_delays_no_document(stage: Stage) -> None:
     stage.store.put("waiting/bulk/all/0-what-is-this", b".")
     (status,) = stage.finish(stage.register("a", [1]), workers=1)
     assert status.status is DocumentStatus.COMPLETED

@@ -92,7 +92,7 @@ def done(page: Scrape) -> float:
     return page.sum("ocrfleet_pages_total", status="done")
 
 
-def test_a_supervisor_adds_up_its_workers_and_those_that_died(stage: Stage, roles: list[Role]) -> None:
+def test_a_supervisor_sums_the_metrics_of_its_living_and_dead_workers(stage: Stage, roles: list[Role]) -> None:
     # Given two worker processes, of which one is killed between two documents
     stage.plan["fail"] = [7]
     worker = start(roles, stage, "worker", "--engine", ENGINE, "--processes", "2", OCRFLEET_PRICE_PER_GPU_HOUR="2.5")
@@ -178,7 +178,7 @@ def test_a_leader_tells_of_the_whole_fleet(stage: Stage, roles: list[Role]) -> N
         scrape(serving.port)
 
 
-def test_who_does_not_lead_says_so_and_nothing_of_the_fleet(stage: Stage, roles: list[Role]) -> None:
+def test_a_process_that_does_not_lead_exposes_no_fleet_metrics(stage: Stage, roles: list[Role]) -> None:
     leading, other = (start(roles, stage, "dispatch", "--clerks", "0") for _ in range(2))
     for role in (leading, other):
         scraped(role.port, lambda page: page.values("ocrfleet_leader"))
@@ -236,7 +236,7 @@ def lease_and_redis(stage: Stage, roles: list[Role]) -> None:
     stage.valkey.start()
 
 
-def test_what_is_published_again_is_counted_by_kind(stage: Stage) -> None:
+def test_republished_jobs_are_counted_by_kind(stage: Stage) -> None:
     # Given two pages, an assembly and an intake that were published, and a broker that lost them
     def published_again() -> list[float]:
         kinds = ("page", "assembly", "intake")
@@ -267,7 +267,7 @@ def test_what_is_published_again_is_counted_by_kind(stage: Stage) -> None:
     assert pages.total == 2
 
 
-def test_a_watcher_tells_what_it_found_and_when(stage: Stage, roles: list[Role], moto: Moto) -> None:
+def test_a_watcher_exposes_its_counts_and_last_success(stage: Stage, roles: list[Role], moto: Moto) -> None:
     bucket = f"inbox-{secrets.token_hex(5)}"
     moto.s3.create_bucket(Bucket=bucket)
     moto.s3.put_object(Bucket=bucket, Key="a.pdf", Body=b"%PDF")

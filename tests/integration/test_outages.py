@@ -23,7 +23,7 @@ def said(stage: Stage) -> list[str]:
     return [f"{entry['event']}: {entry.get('error', '')}" for entry in entries]
 
 
-def test_while_redis_is_full_workers_store_what_they_hold_and_producers_wait(stage: Stage) -> None:
+def test_while_redis_is_full_workers_store_their_pages_and_producers_wait(stage: Stage) -> None:
     # Given a worker in the middle of a document
     stage.plan["seconds"] = 0.3
     book = stage.register("a", list(range(1, 11)))
@@ -46,7 +46,9 @@ def test_while_redis_is_full_workers_store_what_they_hold_and_producers_wait(sta
     assert len(stage.recognised()) <= 10 + 2
 
 
-def test_while_the_store_is_full_a_worker_waits_and_says_so(tmp_path: Path, valkey: Valkey, seaweed: SeaweedFS) -> None:
+def test_while_the_store_is_full_a_worker_waits_and_reports_it(
+    tmp_path: Path, valkey: Valkey, seaweed: SeaweedFS
+) -> None:
     # Given a worker with a store in a bucket
     bucket = seaweed.bucket()
     hasty = seaweed.settings().model_copy(update={"attempts": 2})
@@ -70,7 +72,7 @@ def test_while_the_store_is_full_a_worker_waits_and_says_so(tmp_path: Path, valk
         stage.close()
 
 
-def test_a_clock_that_is_set_forward_has_nothing_read_twice(stage: Stage) -> None:
+def test_a_clock_set_forward_causes_no_second_reading(stage: Stage) -> None:
     # Given two workers, and a lease that is old to whoever's clock is an hour ahead
     stage.plan["seconds"] = 2
     book = stage.register("a", [7])
@@ -87,7 +89,7 @@ def test_a_clock_that_is_set_forward_has_nothing_read_twice(stage: Stage) -> Non
     assert stage.recognised() == [7]
 
 
-def test_a_clock_that_is_set_back_does_not_keep_a_dead_workers_jobs(stage: Stage) -> None:
+def test_a_clock_set_back_does_not_delay_the_jobs_of_a_dead_worker(stage: Stage) -> None:
     # Given a worker that died with a page, and a lease of its that begins in an hour
     stage.plan["seconds"] = 1.0
     book = stage.register("a", [1, 2, 3])

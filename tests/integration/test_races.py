@@ -73,7 +73,7 @@ def test_a_job_that_two_workers_get_at_once_is_read_by_one(stage: Stage) -> None
     assert sorted(stage.recognised()) == [1, 2]
 
 
-def test_of_two_that_finish_a_page_the_first_one_stands(stage: Stage) -> None:
+def test_the_first_of_two_results_of_a_page_is_kept(stage: Stage) -> None:
     book = stage.register("a", [1, 2])
     stage.dispatcher.tick()
     manifest = Manifest.from_bytes(stage.store.get(keys.manifest(book.document)))
@@ -98,7 +98,7 @@ def test_a_failure_that_comes_after_a_success_changes_nothing(stage: Stage) -> N
     assert (status.status, status.done, status.failures) == (DocumentStatus.COMPLETED, 2, ())
 
 
-def test_a_page_whose_worker_died_after_its_last_fault_fails_in_the_same_words(stage: Stage) -> None:
+def test_a_page_whose_worker_died_after_its_last_fault_fails_with_the_same_detail(stage: Stage) -> None:
     # Given two documents of the same kind, each with a page that the engine refuses
     stage.plan["fail"] = [1, 2]
     calm, struck = stage.register("calm", [1]), stage.register("struck", [2])
@@ -113,7 +113,7 @@ def test_a_page_whose_worker_died_after_its_last_fault_fails_in_the_same_words(s
     assert stage.recognised().count(2) == 0
 
 
-def test_a_late_assembly_does_nothing_to_a_generation_that_was_opened_since(stage: Stage) -> None:
+def test_a_late_assembly_does_not_change_a_newer_generation(stage: Stage) -> None:
     stage.plan["fail"] = [2]
     book = stage.register("a", [1, 2])
     stage.finish(book, workers=1)
@@ -136,7 +136,7 @@ def test_a_late_assembly_does_nothing_to_a_generation_that_was_opened_since(stag
 
 
 @pytest.mark.parametrize("how", ["cancel", "delete"])
-def test_pages_in_flight_of_a_document_that_nobody_wants_any_more_end_nowhere(stage: Stage, how: str) -> None:
+def test_pages_in_flight_of_a_cancelled_document_store_nothing(stage: Stage, how: str) -> None:
     # Given a page that is being read, some that are made ready, and others behind them
     until = stage.folder / "go"
     stage.plan |= {"wait": [1], "until": str(until)}
@@ -196,7 +196,7 @@ def test_a_document_that_is_given_up_while_its_ledger_is_rebuilt_stays_so(
     registry.close()
 
 
-def test_a_worker_reads_nothing_of_a_document_whose_objects_are_gone(stage: Stage) -> None:
+def test_a_worker_skips_pages_of_a_document_whose_objects_are_gone(stage: Stage) -> None:
     # Given a worker that knows a document, which is deleted with all its objects
     until = stage.folder / "go"
     stage.plan |= {"wait": [1], "until": str(until)}
@@ -215,7 +215,7 @@ def test_a_worker_reads_nothing_of_a_document_whose_objects_are_gone(stage: Stag
     registry.close()
 
 
-def test_what_an_old_leader_began_at_its_end_is_found_by_the_next_one(stage: Stage) -> None:
+def test_a_document_activated_by_a_former_leader_is_found_by_the_next(stage: Stage) -> None:
     # Given a leader that has taken over, and an old one that begins a document in the same moment
     finished: list[str] = []
     after = Dispatcher(
@@ -272,7 +272,7 @@ def test_a_record_that_can_not_be_read_costs_its_document_no_more_than_a_look_no
     assert not stage.store.exists(keys.status(book.document, 1))
 
 
-def test_the_sweep_leaves_alone_what_is_just_being_published(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_sweep_does_not_repeat_jobs_that_are_being_published(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a sweep that looks twice between the messages and the note that they were published, and twice after it
     book = stage.register("a", [1, 2, 3])
     sweeps: list[int] = []
@@ -318,7 +318,7 @@ def test_a_publish_that_was_cut_short_is_done_again_and_read_once(
     assert sorted(stage.recognised()) == [1, 2, 3]
 
 
-def test_several_sweeps_publish_what_is_lost_once(stage: Stage) -> None:
+def test_several_sweeps_publish_lost_jobs_once(stage: Stage) -> None:
     # Given pages whose messages are lost, and two sweeps that have both missed them once
     stage.register("a", [1, 2, 3])
     stage.dispatcher.tick()
@@ -331,7 +331,7 @@ def test_several_sweeps_publish_what_is_lost_once(stage: Stage) -> None:
     assert stage.valkey.client.llen(keys.queue_pages("bulk", stage.profile.name)) == 3
 
 
-def test_a_redis_that_forgot_its_last_second_has_no_page_read_twice(stage: Stage) -> None:
+def test_no_page_is_read_twice_after_redis_lost_its_last_second(stage: Stage) -> None:
     # Given a document with two of three pages done, and a Redis as it was before them, its messages lost
     book = stage.register("a", [1, 2, 3])
     stage.dispatcher.tick()

@@ -82,7 +82,7 @@ class EngineContract:
         assert alone[0] != alone[1]
         assert together == [alone[number % 2] for number in range(len(together))]
 
-    def test_the_event_loop_goes_on_while_a_page_is_read(self, use: Use, profile: Profile) -> None:
+    def test_the_event_loop_is_not_blocked_while_a_page_is_read(self, use: Use, profile: Profile) -> None:
         async def held_up(engine: Engine) -> float:
             page, loop = crowded(), asyncio.get_running_loop()
             begun = last = loop.time()
@@ -108,7 +108,7 @@ class EngineContract:
         before, after = use(cancel_and_read)
         assert before == after
 
-    def test_it_says_what_it_is_and_what_it_takes(self, use: Use, profile: Profile) -> None:
+    def test_the_engine_has_a_name_and_a_number_of_simultaneous_pages(self, use: Use, profile: Profile) -> None:
         async def said(engine: Engine) -> tuple[str, int, int, bool]:
             return engine.version, engine.concurrency, engine.ahead, engine.interruptible
 
@@ -118,7 +118,7 @@ class EngineContract:
         assert ahead >= 0
         assert interruptible in {True, False}
 
-    def test_one_that_generates_says_how_much_and_why_it_ended(self, use: Use, profile: Profile) -> None:
+    def test_a_generating_engine_returns_tokens_and_finish_reason(self, use: Use, profile: Profile) -> None:
         async def read(engine: Engine) -> Recognition:
             return await engine.recognise(printed(), profile)
 

@@ -67,7 +67,7 @@ def test_each_alert_is_tested_firing_and_not_firing(record_property: Callable[[s
     record_property(TOLD, f"{len(asked[True] & known)} of {len(known)} alerts are tested, firing and not firing")
 
 
-def test_each_alert_says_how_urgent_it_is_and_what_to_do() -> None:
+def test_each_alert_has_a_severity_and_a_remedy() -> None:
     for name, rule in alerts().items():
         assert rule["labels"]["severity"] in {"critical", "warning"}, name
         assert {"summary", "description", "runbook_url"} == set(rule["annotations"]), name

@@ -91,7 +91,7 @@ def waiting_or_leased(stage: Stage) -> list[int]:
     return [page for job in jobs(stage) for page in range(job.first, job.last + 1)]
 
 
-def test_where_nobody_serves_the_other_profile_the_pages_stay(stage: Stage) -> None:
+def test_pages_stay_with_their_profile_if_no_worker_serves_the_other(stage: Stage) -> None:
     stage.profile = routed(stage.profile, Route(to=OTHER.name, kinds=("tiff",)))
     book = stage.register("a", numbers(0, 6), pages_per_job=4)
     (status,) = stage.finish(book, workers=1)
@@ -109,7 +109,7 @@ def test_pages_that_no_rule_fits_stay(stage: Stage) -> None:
     assert {stage.result(book, page).profile for page in range(1, 4)} == {stage.profile.name}
 
 
-def test_a_routed_page_that_fails_is_told_as_the_other_profiles(stage: Stage) -> None:
+def test_a_failed_routed_page_is_reported_with_the_other_profile(stage: Stage) -> None:
     stage.profile = routed(stage.profile, Route(to=OTHER.name, kinds=("tiff",)))
     stage.plan["fail"] = [1]
     stage.start_worker(OTHER)
@@ -160,7 +160,7 @@ def test_a_slow_page_leaves_no_slot_idle(wide: Stage) -> None:
     assert sorted(wide.recognised()) == numbers(0, 40)
 
 
-def test_an_engine_gets_as_many_pages_at_once_as_it_takes(wide: Stage) -> None:
+def test_an_engine_gets_at_most_its_number_of_simultaneous_pages(wide: Stage) -> None:
     wide.plan["wait"] = numbers(0, 12)
     book = wide.register("a", numbers(0, 12), pages_per_job=4)
     wide.start_worker()
@@ -174,7 +174,7 @@ def test_an_engine_gets_as_many_pages_at_once_as_it_takes(wide: Stage) -> None:
 # ---- how it leaves
 
 
-def test_a_drained_worker_gives_back_a_page_that_hangs_and_blames_nobody(wide: Stage) -> None:
+def test_a_drained_worker_returns_a_hanging_page_without_counting_a_fault(wide: Stage) -> None:
     # Given a page that hangs, and others that are short or were not begun
     wide.plan |= {"hang": [3], "seconds": 0.3}
     book = wide.register("a", numbers(0, 30), pages_per_job=6)
@@ -241,7 +241,7 @@ def test_a_worker_that_may_go_on_no_more_ends_for_good_and_blames_no_page(wide: 
     assert status.status is DocumentStatus.COMPLETED
 
 
-def test_a_worker_that_may_go_on_no_more_ends_what_it_has_begun(wide: Stage) -> None:
+def test_a_worker_at_its_limit_finishes_its_begun_pages(wide: Stage) -> None:
     # Given a limit that is reached while another page is being read
     wide.plan |= {"limit": 6, "wait": [0]}
     book = wide.register("a", numbers(0, 12))
@@ -262,7 +262,7 @@ def test_a_worker_that_may_go_on_no_more_ends_what_it_has_begun(wide: Stage) -> 
 # ---- what is known of workers
 
 
-def test_workers_tell_of_themselves_and_status_of_what_nobody_serves(stage: Stage) -> None:
+def test_status_lists_workers_and_jobs_without_a_worker(stage: Stage) -> None:
     # Given jobs of a profile that no worker serves, and of one with a name that everybody knows
     own = stage.register("a", numbers(0, 3))
     stage.profile, numbered = resolve("tesseract"), stage.profile
@@ -319,7 +319,7 @@ def test_workers_tell_of_themselves_and_status_of_what_nobody_serves(stage: Stag
     stage.await_(lambda: len(stage.ledger.workers()) == 1)
 
 
-def test_a_job_that_comes_twice_is_read_once(wide: Stage) -> None:
+def test_a_job_delivered_twice_is_read_once(wide: Stage) -> None:
     # Given jobs that are published again while a worker has them, again and again
     wide.plan["seconds"] = 0.2
     book = wide.register("a", numbers(0, 16), pages_per_job=4)

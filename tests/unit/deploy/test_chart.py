@@ -125,7 +125,7 @@ def pods(objects: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_helm_finds_nothing_to_say_against_the_chart(name: str) -> None:
+def test_helm_lint_passes(name: str) -> None:
     said = helm_python.lint(CHART, VARIANTS[name], strict=True, namespace="scans")
     assert [message for message in said["messages"] if message["severity"] > 1] == []
     assert said["errors"] == []
@@ -133,7 +133,7 @@ def test_helm_finds_nothing_to_say_against_the_chart(name: str) -> None:
 
 @pytest.mark.parametrize("version", KUBERNETES)
 @pytest.mark.parametrize("name", VARIANTS)
-def test_what_is_rendered_is_strictly_valid(chart: helm_python.Chart, name: str, version: str) -> None:
+def test_rendered_manifests_are_strictly_valid(chart: helm_python.Chart, name: str, version: str) -> None:
     objects = rendered(chart, VARIANTS[name])
     assert objects
     for one in objects:
@@ -349,7 +349,7 @@ def test_uploads_that_arrive_at_the_same_time_fit_the_disk(chart: helm_python.Ch
     assert at_once * int(env["OCRFLEET_API_UPLOAD_BYTES"]) <= int(disk.removesuffix("Gi")) << 30
 
 
-def test_notes_tell_when_nobody_reads_what_comes(chart: helm_python.Chart) -> None:
+def test_the_notes_warn_when_no_worker_is_configured(chart: helm_python.Chart) -> None:
     def notes(values: dict[str, Any]) -> str:
         return str(chart.render(values, name="ocrfleet", namespace="scans")["ocrfleet/templates/NOTES.txt"])
 

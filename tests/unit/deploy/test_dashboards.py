@@ -30,14 +30,14 @@ def board(request: pytest.FixtureRequest) -> dict[str, Any]:
     return loaded()[request.param]
 
 
-def test_what_is_committed_is_what_the_code_makes() -> None:
+def test_committed_dashboards_match_the_generator() -> None:
     committed = {path: path.read_text() for path in dashboards.FOLDER.glob("*.json")}  # type: ignore[attr-defined]
     assert committed == dashboards.written(), "run: make dashboards"  # type: ignore[attr-defined]
     # Links and bookmarks name them.
     assert sorted(path.stem for path in committed) == list(NAMES)
 
 
-def test_each_panel_says_what_it_shows_and_when_to_worry(board: dict[str, Any]) -> None:
+def test_each_panel_describes_its_values_and_when_to_act(board: dict[str, Any]) -> None:
     for panel in panels(board):
         assert re.fullmatch(r"[^\n]+\.\n\n\*\*Worry when\*\* [^\n]+[.?]", panel["description"]), panel["title"]
         assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
@@ -48,7 +48,7 @@ def test_each_panel_says_what_it_shows_and_when_to_worry(board: dict[str, Any]) 
     assert len(set(heading)) == len(heading) >= 2
 
 
-def test_each_query_goes_to_the_prometheus_that_the_reader_picked(board: dict[str, Any]) -> None:
+def test_each_query_uses_the_selected_data_source(board: dict[str, Any]) -> None:
     chosen = {"type": "prometheus", "uid": "${datasource}"}
     for panel in panels(board):
         assert panel["targets"], panel["title"]
@@ -129,7 +129,7 @@ def test_the_overview_leads_to_the_worker_that_a_line_is_of() -> None:
         assert board["tags"] == ["ocrfleet"]
 
 
-def test_grafana_is_told_where_prometheus_and_the_dashboards_are() -> None:
+def test_grafana_is_provisioned_with_prometheus_and_the_dashboards() -> None:
     folder = ROOT / "deploy" / "grafana" / "provisioning"
     (provider,) = yaml.safe_load((folder / "dashboards" / "ocrfleet.yml").read_text())["providers"]
     assert provider["options"]["path"] == "/etc/grafana/dashboards"

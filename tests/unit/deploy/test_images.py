@@ -107,7 +107,7 @@ def test_ports_are_published_to_this_machine_only(services: dict[str, Any], tmp_
     assert port["host_ip"] == "192.0.2.1"
 
 
-def test_what_is_worth_keeping_lies_in_volumes(services: dict[str, Any]) -> None:
+def test_persistent_data_is_in_volumes(services: dict[str, Any]) -> None:
     kept = {
         (name, volume["target"])
         for name, service in services.items()
@@ -131,7 +131,7 @@ def test_workers_get_the_time_that_their_drain_takes(services: dict[str, Any], n
     assert seconds(service["stop_grace_period"]) > drain + WORKER_END
 
 
-def test_only_what_has_to_reach_the_outside_can(services: dict[str, Any], tmp_path: Path) -> None:
+def test_only_services_that_need_it_have_outside_network_access(services: dict[str, Any], tmp_path: Path) -> None:
     given = environment_file(tmp_path, **dict.fromkeys(REQUIRED, "given"))
     networks = compose_config(given)["networks"]
     assert networks["fleet"]["internal"] is True
@@ -149,7 +149,7 @@ def test_hadolint_finds_nothing_in_an_image(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.gpu"])
-def test_an_image_holds_the_packages_and_nobody_is_root_in_it(name: str) -> None:
+def test_an_image_has_the_packages_and_does_not_run_as_root(name: str) -> None:
     text = (IMAGES / name).read_text()
     packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
     for package in packages["packages"]:
@@ -192,7 +192,7 @@ def test_commands_are_given_options_that_they_have(services: dict[str, Any]) -> 
         assert {word for word in words if word.startswith("--")} <= known, name
 
 
-def test_no_setting_is_named_that_nobody_reads() -> None:
+def test_every_setting_in_deploy_files_exists() -> None:
     def names(model: type[BaseModel], prefix: str) -> set[str]:
         groups = {name: field.annotation for name, field in model.model_fields.items()}
         inner = {name: kind for name, kind in groups.items() if isinstance(kind, type) and issubclass(kind, BaseModel)}

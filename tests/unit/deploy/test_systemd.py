@@ -38,7 +38,7 @@ def settings_of(path: Path) -> dict[str, list[str]]:
     return found
 
 
-def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path) -> None:
+def test_systemd_analyze_accepts_the_units(tmp_path: Path) -> None:
     program = shutil.which("systemd-analyze") or lacking("systemd-analyze (make system-deps)")
     # Given the units on a machine where ocrfleet is installed
     for path in (*UNITS, ROOT / "deploy" / "systemd" / "ocrfleet.target"):
@@ -53,7 +53,7 @@ def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
-def test_only_the_main_process_is_told_to_stop(path: Path) -> None:
+def test_systemd_signals_only_the_main_process(path: Path) -> None:
     # An engine that got the signal, too, would be gone before its worker has drained
     assert settings_of(path)["KillMode"] == ["mixed"]
 

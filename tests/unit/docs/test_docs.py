@@ -71,7 +71,7 @@ def settings() -> set[str]:
     return {f"{kind.model_config['env_prefix']}{name}".upper() for kind in kinds for name in kind.model_fields}
 
 
-def test_what_is_generated_is_what_the_code_makes() -> None:
+def test_generated_pages_match_the_code() -> None:
     checked = subprocess.run(
         [sys.executable, "-m", "docs.generate", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
     )

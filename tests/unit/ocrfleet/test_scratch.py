@@ -19,13 +19,13 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_folder_goes_with_its_block(temporary: Path) -> None:
+def test_a_scratch_folder_is_removed_with_its_block(temporary: Path) -> None:
     with scratch("test-") as folder:
         (folder / "a").write_text("a")
     assert list(temporary.iterdir()) == []
 
 
-def test_what_a_killed_process_left_goes_with_the_next_one_and_nothing_else(temporary: Path) -> None:
+def test_the_folder_of_a_killed_process_is_removed_by_the_next_one(temporary: Path) -> None:
     # Given one that was killed, one that lives, one that has just begun, and something that is none of ours
     environment = {**os.environ, "TMPDIR": str(temporary)}
     processes = [

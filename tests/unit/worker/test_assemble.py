@@ -307,7 +307,7 @@ def test_assembling_twice_gives_the_same_status(archive: Archive) -> None:
     assert archive.objects() == before
 
 
-def test_what_comes_late_changes_nothing(archive: Archive) -> None:
+def test_late_results_change_no_output(archive: Archive) -> None:
     # Given a document that has ended as partial
     archive.register(pages=2)
     archive.done(1)

@@ -32,7 +32,7 @@ def value(name: str, **labels: str) -> float:
     ],
     ids=lambda given: given if isinstance(given, str) else "",
 )
-def test_a_page_counts_by_what_it_came_to(result: PageResult, status: str, verdict: str) -> None:
+def test_a_page_is_counted_by_its_outcome(result: PageResult, status: str, verdict: str) -> None:
     labels = {"status": status, "profile": "rapidocr", "queue": "bulk", "engine": "rapidocr", "verdict": verdict}
     before = value("ocrfleet_pages_total", **labels)
 
@@ -41,7 +41,7 @@ def test_a_page_counts_by_what_it_came_to(result: PageResult, status: str, verdi
     assert value("ocrfleet_pages_total", **labels) == before + 1
 
 
-def test_tokens_count_as_far_as_they_are_told() -> None:
+def test_tokens_are_counted_if_the_engine_reports_them() -> None:
     meters.count_tokens(Recognition(text="a", tokens=300, tokens_in=900), "metered")
     meters.count_tokens(Recognition(text="a", tokens=20), "metered")
     meters.count_tokens(Recognition(text="a"), "metered")
@@ -54,7 +54,7 @@ def test_tokens_count_as_far_as_they_are_told() -> None:
     assert value("ocrfleet_page_tokens_count", profile="metered") == 2
 
 
-def test_what_may_be_counted_stands_at_zero_from_the_first() -> None:
+def test_counters_are_zero_from_the_start() -> None:
     meters.initialise(RAPIDOCR.model_copy(update={"name": "begun"}))
 
     for stage in metrics.STAGES:

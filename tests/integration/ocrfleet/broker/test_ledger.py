@@ -19,14 +19,14 @@ def ledger(valkey: Valkey) -> Ledger:
     return Ledger(valkey.url)
 
 
-def test_a_ledger_that_does_not_know_its_total_says_so_and_keeps_nothing(ledger: Ledger) -> None:
+def test_a_ledger_without_a_total_answers_unknown_and_stores_nothing(ledger: Ledger) -> None:
     assert ledger.mark(DOCUMENT, 1, [1]) is Mark.UNKNOWN
     assert ledger.terminal(DOCUMENT, 1) is None
     assert ledger.progress([(DOCUMENT, 1)]) == [None]
     assert ledger.redis.dbsize() == 0
 
 
-def test_the_last_page_is_told_and_told_again(ledger: Ledger) -> None:
+def test_marking_the_last_page_reports_it_each_time(ledger: Ledger) -> None:
     ledger.seed(DOCUMENT, 1, total=3, done=[], failed=[])
     assert ledger.mark(DOCUMENT, 1, [3]) is Mark.OPEN
     assert ledger.mark(DOCUMENT, 1, [3]) is Mark.OPEN
@@ -80,7 +80,7 @@ def test_every_key_of_a_document_expires(ledger: Ledger) -> None:
     assert all(ledger.redis.ttl(name) > 0 for name in names)
 
 
-def test_a_worker_without_heartbeat_died_with_what_it_held(ledger: Ledger) -> None:
+def test_pages_held_by_a_worker_without_heartbeat_count_a_death(ledger: Ledger) -> None:
     ledger.hold(DOCUMENT, 1, 5, worker="a", alone=False)
     assert ledger.inspect(DOCUMENT, 1, 5, worker="b") == Faults(deaths=1)
     # Counted once, however often somebody looks.
@@ -89,7 +89,7 @@ def test_a_worker_without_heartbeat_died_with_what_it_held(ledger: Ledger) -> No
     assert ledger.inspect(DOCUMENT, 1, 5, worker="c") == Faults(deaths=1, deaths_alone=1)
 
 
-def test_a_living_worker_or_the_same_one_is_no_death(ledger: Ledger) -> None:
+def test_a_page_held_by_a_living_worker_or_by_itself_counts_no_death(ledger: Ledger) -> None:
     ledger.heartbeat(WorkerState(worker="a", profile="p", profile_digest=DIGEST), 30)
     ledger.hold(DOCUMENT, 1, 5, worker="a", alone=False)
     assert ledger.inspect(DOCUMENT, 1, 5, worker="b") == Faults()
@@ -98,7 +98,7 @@ def test_a_living_worker_or_the_same_one_is_no_death(ledger: Ledger) -> None:
     assert ledger.inspect(DOCUMENT, 1, 5, worker="b") == Faults(deaths=1)
 
 
-def test_living_workers_say_what_they_serve_and_dead_ones_are_forgotten(ledger: Ledger) -> None:
+def test_heartbeats_list_living_workers_and_dead_ones_are_removed(ledger: Ledger) -> None:
     ledger.heartbeat(WorkerState(worker="a", profile="p", profile_digest=DIGEST, pages=3), 30)
     ledger.heartbeat(WorkerState(worker="b", profile="q", profile_digest=DIGEST), 0.05)
     assert [(state.profile, state.pages) for state in ledger.workers()] == [("p", 3), ("q", 0)]
@@ -109,7 +109,7 @@ def test_living_workers_say_what_they_serve_and_dead_ones_are_forgotten(ledger: 
     assert ledger.workers() == []
 
 
-def test_a_page_is_in_one_living_workers_hand(ledger: Ledger) -> None:
+def test_a_page_is_held_by_at_most_one_living_worker(ledger: Ledger) -> None:
     ledger.seed(DOCUMENT, 1, total=9, done=[], failed=[])
     for worker in "ab":
         ledger.heartbeat(WorkerState(worker=worker, profile="p", profile_digest=DIGEST), 30)
@@ -128,7 +128,7 @@ def test_a_page_is_in_one_living_workers_hand(ledger: Ledger) -> None:
     assert ledger.hold(DOCUMENT, 2, 5, worker="b", alone=False) is Hold.UNKNOWN
 
 
-def test_whoever_saw_a_worker_die_is_heard_by_those_who_find_its_pages(ledger: Ledger) -> None:
+def test_a_recorded_exit_is_reported_to_the_worker_that_finds_its_pages(ledger: Ledger) -> None:
     worker = f"{process_name(4711)}.0123"
     ledger.hold(DOCUMENT, 1, 5, worker=worker, alone=True)
     ledger.record_exit(4711, "killed by SIGKILL")
@@ -143,14 +143,14 @@ def test_one_of_several_sweeps_publishes_a_document_again(ledger: Ledger) -> Non
     assert ledger.may_publish_again(DOCUMENT, 1, 0.1)
 
 
-def test_a_released_page_is_in_nobodys_hand(ledger: Ledger) -> None:
+def test_a_released_page_is_held_by_no_worker(ledger: Ledger) -> None:
     ledger.hold(DOCUMENT, 1, 5, worker="a", alone=False)
     ledger.release(DOCUMENT, 1, 5)
     assert ledger.inspect(DOCUMENT, 1, 5, worker="b") == Faults()
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_a_page_with_a_record_is_in_nobodys_hand_and_the_others_stay_in_theirs(ledger: Ledger, *, known: bool) -> None:
+def test_marking_a_page_releases_it_and_no_other(ledger: Ledger, *, known: bool) -> None:
     if known:
         ledger.seed(DOCUMENT, 1, total=9, done=[], failed=[])
     for page in (5, 6):

@@ -84,7 +84,7 @@ def test_a_document_is_read_by_way_of_a_redis_behind_tls(tmp_path: Path, tls: Tl
         stage.close()
 
 
-def test_a_server_whose_certificate_is_not_trusted_gets_nothing(tls: TlsRedis) -> None:
+def test_an_untrusted_redis_certificate_is_refused(tls: TlsRedis) -> None:
     settings = Settings(redis_url=tls.stranger)
     with pytest.raises(TransientError, match="CERTIFICATE_VERIFY_FAILED"):
         publish_assembly(make_app(settings), "0" * 32, 1)

@@ -188,7 +188,7 @@ def test_a_source_that_is_gone_is_missing(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("uri", ["s3://no-such-bucket-here/a", "s3://a..b/a", "s3://bucket-without-key/", "s3:///a"])
-def test_what_can_not_be_there_is_missing(desk: Desk, uri: str) -> None:
+def test_a_missing_key_or_bucket_is_reported_as_missing(desk: Desk, uri: str) -> None:
     source = desk.registered(image()).model_copy(update={"uri": uri})
 
     with pytest.raises(PermanentError) as caught:
@@ -198,7 +198,7 @@ def test_what_can_not_be_there_is_missing(desk: Desk, uri: str) -> None:
 
 
 @pytest.mark.parametrize("uri", ["http://127.0.0.1/a", "s3:/a", "a", "gs://a/b"])
-def test_what_is_no_source_is_refused(desk: Desk, uri: str) -> None:
+def test_an_object_that_is_no_source_is_refused(desk: Desk, uri: str) -> None:
     with pytest.raises(PermanentError) as caught:
         desk.read(desk.registered(image()).model_copy(update={"uri": uri}))
 
@@ -227,7 +227,7 @@ def test_a_version_is_read_when_there_are_newer_ones(desk: Desk) -> None:
         assert reason_of(caught) is Reason.SOURCE_MISSING
 
 
-def test_a_key_pair_that_is_refused_is_nothing_of_the_source(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_key_pair_is_no_error_of_the_source(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     source = desk.registered(image())
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
     settings = desk.settings.s3.model_copy(update={"connections": 7})  # a client of its own
@@ -295,7 +295,7 @@ def test_a_connection_that_is_cut_is_no_end(desk: Desk) -> None:
         assert desk.read(source, sources) == data
 
 
-def test_connections_that_are_always_cut_leave_nothing_and_may_be_tried_again(desk: Desk) -> None:
+def test_interrupted_downloads_leave_nothing_and_are_transient(desk: Desk) -> None:
     data = secrets.token_bytes(5_000_000)
     source = desk.registered(data)
 
@@ -312,7 +312,7 @@ def test_connections_that_are_always_cut_leave_nothing_and_may_be_tried_again(de
 
 
 @pytest.mark.parametrize("where", ["folder", "s3"])
-def test_what_was_sent_to_us_is_read_from_the_store(desk: Desk, where: str) -> None:
+def test_an_upload_is_read_from_the_store(desk: Desk, where: str) -> None:
     data = image(3)
     sha256 = hashlib.sha256(data).hexdigest()
     store = desk.store if where == "folder" else S3Store(desk.settings.s3, desk.bucket, "fleet")
@@ -337,7 +337,7 @@ def test_what_was_sent_to_us_is_read_from_the_store(desk: Desk, where: str) -> N
 
 
 @pytest.mark.parametrize("key", ["documents/a/manifest.json", "uploads/../profiles/a", "/etc/passwd", ""])
-def test_nothing_else_of_the_store_is_a_source(desk: Desk, key: str) -> None:
+def test_only_uploads_of_the_store_are_sources(desk: Desk, key: str) -> None:
     with pytest.raises(PermanentError):
         desk.intake.inspect(SourceReference(name="a", uri=f"store:{key}", size=1))
 
@@ -360,7 +360,7 @@ def test_an_object_is_taken_in_and_never_fetched_again_while_it_does_not_change(
     assert source == desk.registered(image(), wish)
 
 
-def test_what_was_taken_in_is_read_without_another_download(desk: Desk) -> None:
+def test_a_source_fetched_by_intake_is_not_downloaded_again(desk: Desk) -> None:
     with desk.asked() as gets:
         source = desk.intake.inspect(desk.put(image()))
         assert desk.read(source) == image()
@@ -368,7 +368,7 @@ def test_what_was_taken_in_is_read_without_another_download(desk: Desk) -> None:
     assert len(gets) == 1
 
 
-def test_a_wish_that_says_little_is_looked_up(desk: Desk) -> None:
+def test_an_incomplete_source_reference_is_completed_from_s3(desk: Desk) -> None:
     known = desk.put(image())
 
     source = desk.intake.inspect(SourceReference(name=KEY, uri=known.uri, size=0))
@@ -376,7 +376,7 @@ def test_a_wish_that_says_little_is_looked_up(desk: Desk) -> None:
     assert source == desk.registered(image(), known)
 
 
-def test_an_object_that_was_replaced_since_the_wish_is_taken_as_it_is_now(desk: Desk) -> None:
+def test_an_object_replaced_after_its_submission_is_used_in_its_present_version(desk: Desk) -> None:
     # Given two events of one key, the first of which is looked at when the second object is there
     first, second = desk.put(image(1)), desk.put(image(2))
 
@@ -384,7 +384,7 @@ def test_an_object_that_was_replaced_since_the_wish_is_taken_as_it_is_now(desk: 
     assert desk.intake.inspect(first) == desk.intake.inspect(second) == desk.registered(image(2), second)
 
 
-def test_a_version_that_the_wish_names_is_taken(desk: Desk) -> None:
+def test_the_version_in_a_source_reference_is_used(desk: Desk) -> None:
     desk.keep_versions()
     first, _ = desk.put(image(1)), desk.put(image(2))
 
@@ -394,7 +394,7 @@ def test_a_version_that_the_wish_names_is_taken(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_what_we_wrote_ourselves_is_no_source(desk: Desk, *, known: bool) -> None:
+def test_own_outputs_are_no_sources(desk: Desk, *, known: bool) -> None:
     wish = desk.put(image(), Metadata={OWN_OUTPUT: "0" * 32})
 
     with pytest.raises(OwnOutputError):
@@ -414,7 +414,7 @@ def test_an_object_that_can_not_be_read_has_a_reason(desk: Desk, data: bytes, re
     assert reason_of(caught) in {reason, Reason.NO_PAGES}
 
 
-def test_a_wish_for_what_is_gone_has_a_reason(desk: Desk) -> None:
+def test_a_reference_to_a_missing_object_fails_with_a_reason(desk: Desk) -> None:
     wish = desk.put(image())
     desk.delete()
 

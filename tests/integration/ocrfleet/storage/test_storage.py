@@ -106,7 +106,7 @@ def store(make: Making) -> Iterator[ObjectStore]:
 class TestContract:
     """What ObjectStore promises, whichever it is."""
 
-    def test_what_was_put_is_there(self, store: ObjectStore) -> None:
+    def test_a_stored_object_can_be_read(self, store: ObjectStore) -> None:
         data = bytes(range(256)) * 10
 
         store.put("a/b/c.json", data)
@@ -144,7 +144,7 @@ class TestContract:
         assert store.create("a/b", b"second") is True
         assert store.get("a/b") == b"second"
 
-    def test_of_32_that_create_at_once_one_wins(self, store: ObjectStore) -> None:
+    def test_one_of_32_simultaneous_creations_wins(self, store: ObjectStore) -> None:
         # Given 32 threads that wait for each other
         barrier = threading.Barrier(32)
 
@@ -181,7 +181,7 @@ class TestContract:
             writer.result()
         assert all(value in values for value in seen)
 
-    def test_what_is_not_there(self, store: ObjectStore) -> None:
+    def test_a_missing_object_raises_not_found(self, store: ObjectStore) -> None:
         store.put("a/b", b".")
 
         for key in ("a/c", "z", "a/b/c"):
@@ -224,7 +224,7 @@ class TestContract:
         path.write_bytes(b"changed later")
         assert len(store.get("out/file.md")) == 2 * PART + 1
 
-    def test_of_many_files_that_become_one_object_one_wins(self, store: ObjectStore, tmp_path: Path) -> None:
+    def test_one_of_many_simultaneous_uploads_of_a_file_wins(self, store: ObjectStore, tmp_path: Path) -> None:
         # Given files of several parts, each with content of its own
         paths = [tmp_path / str(number) for number in range(4)]
         for number, path in enumerate(paths):
@@ -245,7 +245,7 @@ class TestContract:
         assert store.get("a/b") in winners
         assert len(winners) == 1 or isinstance(store, S3Store)
 
-    def test_a_file_that_is_not_there_becomes_no_object(self, store: ObjectStore, tmp_path: Path) -> None:
+    def test_uploading_a_missing_file_creates_no_object(self, store: ObjectStore, tmp_path: Path) -> None:
         with pytest.raises(TransientError, match="a/d"):
             store.create_from("a/d", tmp_path / "missing")
 
@@ -299,7 +299,7 @@ class TestContract:
         assert list(store.folders("active/")) == []
 
     @pytest.mark.parametrize("key", REFUSED)
-    def test_what_is_no_key_is_refused(self, store: ObjectStore, key: str) -> None:
+    def test_an_invalid_key_is_refused(self, store: ObjectStore, key: str) -> None:
         calls: list[Callable[[], object]] = [
             lambda: store.get(key),
             lambda: store.open(key),
@@ -315,7 +315,7 @@ class TestContract:
                 call()
 
     @pytest.mark.parametrize("prefix", ["../", "a/../", "/", "/etc/", ".tmp/", ""])
-    def test_what_is_no_prefix_is_refused(self, store: ObjectStore, prefix: str) -> None:
+    def test_an_invalid_prefix_is_refused(self, store: ObjectStore, prefix: str) -> None:
         with pytest.raises(ValueError, match="not a key"):
             list(store.list(prefix))
         with pytest.raises(ValueError, match="not a key"):
@@ -408,7 +408,7 @@ class TestS3Store:
         assert list(store.folders("a/")) == ["b"]
         assert seaweed.client.get_object(Bucket=bucket, Key="a/b/c")["Body"].read() == b"x"
 
-    def test_anybody_may_save_what_was_presigned(self, seaweed: SeaweedFS, bucket: str) -> None:
+    def test_a_presigned_url_needs_no_credentials(self, seaweed: SeaweedFS, bucket: str) -> None:
         # Given a URL for an object
         store = S3Store(seaweed.settings(), bucket, "p")
         store.put("a/b", b"text")
@@ -424,7 +424,7 @@ class TestS3Store:
         with pytest.raises(HTTPError, match="403"):
             urlopen(url.replace("X-Amz-Signature=", "X-Amz-Signature=0"))  # noqa: S310
 
-    def test_no_parts_are_left_of_what_lost(self, seaweed: SeaweedFS, bucket: str, tmp_path: Path) -> None:
+    def test_a_lost_multipart_upload_leaves_no_parts(self, seaweed: SeaweedFS, bucket: str, tmp_path: Path) -> None:
         # Given a file of several parts, and an object that appears while they are sent
         store = S3Store(seaweed.settings(), bucket, "lost", part=PART)
         path = tmp_path / "file"
@@ -440,9 +440,7 @@ class TestS3Store:
         assert store.get("a/b") == b"first"
         assert "Uploads" not in seaweed.client.list_multipart_uploads(Bucket=bucket, Prefix="lost/")
 
-    def test_what_a_dead_writer_left_is_no_object_and_is_written_by_the_next_one(
-        self, seaweed: SeaweedFS, bucket: str
-    ) -> None:
+    def test_an_empty_object_of_a_dead_writer_is_missing_and_is_replaced(self, seaweed: SeaweedFS, bucket: str) -> None:
         # Given two objects whose writers died between the headers and the body of their requests
         store = S3Store(seaweed.settings(), bucket, "torn")
         for key in ("a/b", "a/c"):
@@ -477,18 +475,18 @@ class TestS3Store:
         except ClientError:
             return None
 
-    def test_a_wrong_bucket_is_told_at_start(self, seaweed: SeaweedFS) -> None:
+    def test_a_wrong_bucket_is_reported_at_the_start(self, seaweed: SeaweedFS) -> None:
         with pytest.raises(ConfigurationError, match="s3://no-such-bucket/p/: the bucket doesn't exist"):
             open_store(Settings(store="s3://no-such-bucket/p", s3=seaweed.settings()))
 
     @pytest.mark.parametrize("place", ["s3://", "s3:///prefix", "s3://a b/c"])
-    def test_a_place_that_is_none_is_told_at_start(self, place: str) -> None:
+    def test_an_invalid_store_is_reported_at_the_start(self, place: str) -> None:
         with pytest.raises(ConfigurationError, match="OCRFLEET_STORE"):
             open_store(Settings(store=place))
 
     @pytest.mark.usefixtures("new_clients")
     @pytest.mark.parametrize("variable", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
-    def test_a_wrong_key_pair_is_told_at_start(
+    def test_a_wrong_key_pair_is_reported_at_the_start(
         self, seaweed: SeaweedFS, bucket: str, variable: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv(variable, "0123456789wrong")
@@ -499,7 +497,7 @@ class TestS3Store:
         assert "wrong" not in str(told.value)
 
     @pytest.mark.usefixtures("new_clients")
-    def test_a_missing_permission_is_told(
+    def test_a_missing_permission_is_reported(
         self, seaweed: SeaweedFS, bucket: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         # Given somebody who may only read

@@ -107,7 +107,7 @@ def test_a_large_upload_takes_no_memory(serving: Serving, tmp_path: Path, *, as_
     assert [entry.stat().st_size for entry in (tmp_path / "store" / "uploads").iterdir() if entry.is_file()] == [_LARGE]
 
 
-def test_it_ends_at_once_although_somebody_follows_a_document(serving: Serving, tmp_path: Path) -> None:
+def test_serve_ends_at_once_while_a_client_follows_a_document(serving: Serving, tmp_path: Path) -> None:
     # Given a document that nobody reads, and somebody who waits for its end
     image = write_book(tmp_path / "a.tif", [1]).read_bytes()
     place = serving.client.post("/v1/documents", files={"file": ("a.tif", image)}).headers["location"]

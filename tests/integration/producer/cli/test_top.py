@@ -73,7 +73,7 @@ def test_a_script_gets_json(busy: Stage) -> None:
     assert worker["lately"] == {"pages": 0.0, "tokens": 0.0, "starved": 0.0} or worker["lately"]["starved"] > 0
 
 
-def test_on_a_terminal_it_goes_on_until_ctrl_c(busy: Stage) -> None:
+def test_top_updates_on_a_terminal_until_ctrl_c(busy: Stage) -> None:
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 80, 0, 0))
     process = subprocess.Popen(
@@ -103,7 +103,7 @@ def test_on_a_terminal_it_goes_on_until_ctrl_c(busy: Stage) -> None:
     assert b"\x1b[?1049l" in shown
 
 
-def test_without_redis_it_says_so(stage: Stage) -> None:
+def test_top_without_redis_reports_it(stage: Stage) -> None:
     done = run(stage, "--once", OCRFLEET_REDIS_URL="redis://127.0.0.1:1/0")
     assert done.returncode == 3
     assert "Redis can't be used" in done.stderr

@@ -111,7 +111,7 @@ def test_a_folder_and_a_bucket_get_the_same_bytes(bucket: Bucket, tmp_path: Path
     assert {name: path.read_bytes() for name, path in files.items()} == bucket.objects()
 
 
-def test_the_later_of_two_styles_stands_whichever_is_delivered_last(bucket: Bucket) -> None:
+def test_the_later_submission_of_two_styles_wins_in_any_order_of_delivery(bucket: Bucket) -> None:
     # Given one submission for both formats as they are stored, and a later one for Markdown in another style
     ended, first, second = bucket.ended(), bucket.submission(1), bucket.submission(2, formats=("md",), **CHOSEN)
 
@@ -128,7 +128,7 @@ def test_the_later_of_two_styles_stands_whichever_is_delivered_last(bucket: Buck
             bucket.client.delete_object(Bucket=bucket.name, Key=key)
 
 
-def test_what_stands_already_is_not_written_again(bucket: Bucket) -> None:
+def test_an_unchanged_output_is_not_written_again(bucket: Bucket) -> None:
     ended, submission = bucket.ended(), bucket.submission(1, **CHOSEN)
     bucket.delivery.deliver(ended, submission)
     bucket.client.put_object(Bucket=bucket.name, Key="texts/box/a.pdf.md", Body=b"somebody's notes")
@@ -144,7 +144,7 @@ def test_what_stands_already_is_not_written_again(bucket: Bucket) -> None:
     assert bucket.pointer()["generation"] == 2
 
 
-def test_a_pointer_that_knows_no_styles_is_of_the_stored_text(bucket: Bucket) -> None:
+def test_a_pointer_without_a_style_means_the_stored_text(bucket: Bucket) -> None:
     # Given what a version without styles delivered
     ended = bucket.ended()
     bucket.delivery.deliver(ended, bucket.submission(1))

@@ -48,7 +48,7 @@ def manifests(stage: Stage) -> list[Manifest]:
     return [Manifest.from_bytes(stage.store.get(key)) for key in listed if key.endswith("/manifest.json")]
 
 
-def test_an_arrival_becomes_documents_once_however_often_it_comes(stage: Stage) -> None:
+def test_an_intake_batch_delivered_repeatedly_registers_its_documents_once(stage: Stage) -> None:
     wishes = [wish(stage, "a.tif", 1, 2), wish(stage, "b.tif", 3), wish(stage, "gone.tif")]
     (stage.folder / "text.tif").write_text("no image")
     wishes.append(wish(stage, "text.tif"))
@@ -67,7 +67,7 @@ def test_an_arrival_becomes_documents_once_however_often_it_comes(stage: Stage) 
     assert list(stage.store.list("arrivals/")) == []
 
 
-def test_an_arrival_that_can_not_be_read_is_kept_aside_and_keeps_nobody_waiting(stage: Stage) -> None:
+def test_an_unparsable_intake_batch_is_moved_aside_and_delays_no_other(stage: Stage) -> None:
     damaged = keys.arrival("bulk", "c", "20261125T000000.000000Z", "0" * 64)
     stage.store.put(damaged, b'{"schema_version": 99}')
     clerk = IntakeConsumer(stage.store, stage.ledger, stage.intake)
@@ -76,7 +76,7 @@ def test_an_arrival_that_can_not_be_read_is_kept_aside_and_keeps_nobody_waiting(
     assert list(stage.store.list("arrivals/")) == []
 
 
-def test_a_clerk_that_leaves_gives_back_what_is_left_and_the_next_one_does_it(stage: Stage) -> None:
+def test_a_stopped_intake_consumer_returns_its_batch_to_the_next_one(stage: Stage) -> None:
     key = IntakeBatches(stage.store).add(terms(stage), [wish(stage, "a.tif", 1)])
     leaving = IntakeConsumer(stage.store, stage.ledger, stage.intake)
     leaving.drain()
@@ -142,7 +142,7 @@ def test_arrivals_are_published_interactive_ones_first_and_collections_in_turn(s
     assert {small, fast} <= published.intakes()
 
 
-def test_what_comes_back_rests_longer_each_time_and_keeps_no_other_waiting(stage: Stage) -> None:
+def test_a_postponed_batch_waits_longer_each_time_and_delays_no_other(stage: Stage) -> None:
     # Given more arrivals than are ever on their way, whose server does not answer
     arrivals = IntakeBatches(stage.store)
     gone = {arrivals.add(terms(stage), [wish(stage, f"{number}.tif", number)]) for number in range(20)}
@@ -184,9 +184,7 @@ def test_what_comes_back_rests_longer_each_time_and_keeps_no_other_waiting(stage
     assert IntakeScheduler(stage.store, stage.ledger, stage.app).tick() == 1
 
 
-def test_an_arrival_of_which_nothing_can_be_had_does_not_keep_a_clerk(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_batch_with_unreachable_sources_is_postponed(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given twelve sources, ten of which lie where nobody answers for long
     wishes = [wish(stage, f"{number:02}.tif", number) for number in range(12)]
     key = IntakeBatches(stage.store).add(terms(stage), wishes)

@@ -11,7 +11,7 @@ from tests.support.servers import Valkey
 from tests.support.stage import Stage
 
 
-def test_what_waits_is_counted_as_it_comes_and_goes(tmp_path: Path, valkey: Valkey) -> None:
+def test_the_backlog_count_follows_added_and_removed_documents(tmp_path: Path, valkey: Valkey) -> None:
     stage = Stage(tmp_path, valkey, backlog_pages=4)
     try:
         # Given a fleet that nobody has counted yet: what comes is not taken for all there is
@@ -42,7 +42,7 @@ def test_a_retry_waits_with_the_pages_that_are_left(stage: Stage) -> None:
     assert stage.ledger.waiting() == {("bulk", "all"): 1}
 
 
-def test_a_redis_that_was_wiped_is_told_again(stage: Stage) -> None:
+def test_the_backlog_is_counted_again_after_redis_was_wiped(stage: Stage) -> None:
     stage.register("a", [1, 2, 3])
     recount = Recount(stage.store, stage.ledger)
     recount.begin_if_due()
@@ -53,7 +53,7 @@ def test_a_redis_that_was_wiped_is_told_again(stage: Stage) -> None:
     stage.await_(lambda: stage.ledger.waiting() == count(stage.store))
 
 
-def test_what_is_cancelled_deleted_or_wanted_twice_waits_no_more(tmp_path: Path, valkey: Valkey) -> None:
+def test_cancelled_deleted_and_repeated_documents_leave_the_backlog(tmp_path: Path, valkey: Valkey) -> None:
     stage = Stage(tmp_path, valkey, backlog_pages=4)
     registry = DocumentService(stage.store, stage.ledger, stage.settings)
     try:

@@ -19,7 +19,7 @@ def until(condition: Callable[[], bool], *, seconds: float = 10) -> None:
         time.sleep(0.01)
 
 
-def test_one_of_many_leads_and_the_next_one_follows_at_once(valkey: Valkey) -> None:
+def test_one_process_leads_and_another_takes_over_at_once(valkey: Valkey) -> None:
     with Leadership(valkey.client, NAME, seconds=scaled(1)) as one:
         until(lambda: one.held)
         with Leadership(valkey.client, NAME, seconds=scaled(1)) as two:
@@ -31,13 +31,13 @@ def test_one_of_many_leads_and_the_next_one_follows_at_once(valkey: Valkey) -> N
     until(lambda: not valkey.client.exists(NAME))
 
 
-def test_one_that_died_is_followed_when_its_key_has_expired(valkey: Valkey) -> None:
+def test_a_dead_leader_is_replaced_when_its_key_expires(valkey: Valkey) -> None:
     valkey.client.set(NAME, "of a process that was killed", px=1000)
     with Leadership(valkey.client, NAME, seconds=scaled(1)) as next_one:
         until(lambda: next_one.held, seconds=5)
 
 
-def test_whoever_lost_the_key_knows_it(valkey: Valkey) -> None:
+def test_a_leader_that_lost_its_key_stops_leading(valkey: Valkey) -> None:
     with Leadership(valkey.client, NAME, seconds=scaled(1)) as one:
         until(lambda: one.held)
         valkey.client.set(NAME, "somebody else")

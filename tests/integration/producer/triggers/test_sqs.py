@@ -139,7 +139,7 @@ def taken_from(moto: Moto, queue: str) -> list[str]:
 
 
 @pytest.mark.parametrize("through", ["SQS", "SNS and SQS"])
-def test_a_put_a_multipart_upload_and_a_copy_are_one_wish_each_although_events_come_twice_and_shuffled(
+def test_each_write_of_an_object_is_submitted_once_with_repeated_and_shuffled_events(
     desk: Desk, moto: Moto, through: str
 ) -> None:
     # Given a bucket that notifies a queue of its own,
@@ -185,9 +185,7 @@ def test_a_test_event_is_deleted_and_registers_nothing(desk: Desk, moto: Moto) -
     assert desk.wishes() == []
 
 
-def test_what_cannot_be_parsed_goes_to_the_dead_letter_queue_that_the_redrive_policy_names(
-    desk: Desk, moto: Moto
-) -> None:
+def test_an_unparsable_message_moves_to_the_dead_letter_queue_of_the_redrive_policy(desk: Desk, moto: Moto) -> None:
     dead = moto.queue()
     policy = json.dumps({"deadLetterTargetArn": moto.arn(dead), "maxReceiveCount": 9})
     desk.queue = moto.queue(RedrivePolicy=policy)
@@ -204,7 +202,7 @@ def test_what_cannot_be_parsed_goes_to_the_dead_letter_queue_that_the_redrive_po
     assert not any("hello" in reason for reason in reasons)
 
 
-def test_without_a_dead_letter_queue_what_cannot_be_parsed_is_left(desk: Desk) -> None:
+def test_without_a_dead_letter_queue_an_unparsable_message_is_left(desk: Desk) -> None:
     desk.put("a.pdf")
     desk.send("hello", desk.event("a.pdf"))
 
@@ -215,7 +213,7 @@ def test_without_a_dead_letter_queue_what_cannot_be_parsed_is_left(desk: Desk) -
     assert desk.waiting() == 1
 
 
-def test_an_object_that_was_removed_before_its_creation_was_told_is_no_document(desk: Desk) -> None:
+def test_an_object_removed_before_its_event_is_no_document(desk: Desk) -> None:
     desk.put("there.pdf")
     desk.send(desk.event("gone.pdf", "ObjectRemoved:Delete"), desk.event("gone.pdf"), desk.event("there.pdf"))
 
@@ -251,7 +249,7 @@ def test_an_old_event_registers_the_object_as_it_is_now(desk: Desk) -> None:
     )
 
 
-def test_what_we_write_ourselves_triggers_no_work(desk: Desk) -> None:
+def test_own_outputs_trigger_no_submission(desk: Desk) -> None:
     desk.put("out/a.pdf.pdf")
     desk.put("drafts/b.pdf")
     desk.put("c.pdf")
@@ -264,7 +262,7 @@ def test_what_we_write_ourselves_triggers_no_work(desk: Desk) -> None:
     assert [wish.name for wish in desk.wishes()] == ["c.pdf"]
 
 
-def test_results_in_the_bucket_that_is_watched_are_known_by_their_metadata(desk: Desk, moto: Moto) -> None:
+def test_results_in_a_watched_bucket_are_recognised_by_their_metadata(desk: Desk, moto: Moto) -> None:
     # Given a document with a picture and a searchable PDF, whose results somebody wants in the very bucket that is watched
     document, picture = "0" * 32, "000001-01-0123456789ab.jpg"
     texts = {"md": f"![]({figure_path(document, picture)})\n".encode(), "pdf": b"%PDF-1.7 searchable"}
@@ -303,7 +301,7 @@ def test_results_in_the_bucket_that_is_watched_are_known_by_their_metadata(desk:
     assert [wish.name for wish in desk.wishes()] == ["in/b.pdf"]
 
 
-def test_a_message_whose_events_cannot_be_registered_is_not_deleted_and_comes_back(desk: Desk) -> None:
+def test_a_message_that_cannot_be_registered_is_not_deleted_and_is_delivered_again(desk: Desk) -> None:
     # Given a store that is away at first,
     calls: list[Sequence[ObjectEvent]] = []
 
@@ -322,7 +320,7 @@ def test_a_message_whose_events_cannot_be_registered_is_not_deleted_and_comes_ba
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a fault of ours"), ConfigurationError("there is no permission")])
-def test_one_message_that_cannot_be_registered_holds_up_no_other(desk: Desk, error: Exception) -> None:
+def test_a_message_that_cannot_be_registered_delays_no_other(desk: Desk, error: Exception) -> None:
     registered = set()  # type: ignore[var-annotated]
 
     def register(events: Sequence[ObjectEvent]) -> None:
@@ -358,7 +356,7 @@ def test_a_message_stays_hidden_for_as_long_as_registering_takes(desk: Desk) -> 
     assert len(calls) == 1
 
 
-def test_events_of_one_object_in_a_batch_are_one(desk: Desk) -> None:
+def test_events_of_one_object_in_a_batch_are_merged(desk: Desk) -> None:
     calls: list[Sequence[ObjectEvent]] = []
     desk.send(
         desk.event("a.pdf", sequencer="0A"),
@@ -399,7 +397,7 @@ def test_a_queue_that_is_not_there_is_said_at_once(moto: Moto, desk: Desk) -> No
 @pytest.mark.parametrize(
     "url", ["uploads", "arn:aws:sqs:eu-west-1:123456789012:uploads", "https://sqs.eu-west-1.amazonaws.com"]
 )
-def test_what_is_no_url_of_a_queue_is_refused(moto: Moto, url: str) -> None:
+def test_an_invalid_queue_url_is_refused(moto: Moto, url: str) -> None:
     with pytest.raises(ConfigurationError, match="--sqs takes a queue's URL"):
         sqs_client(url, moto.settings())
 

@@ -70,9 +70,7 @@ def put(moto: Moto, bucket: str, *keys: str, data: bytes = b"%PDF") -> None:
         moto.s3.put_object(Bucket=bucket, Key=key, Body=data)
 
 
-def test_each_look_registers_what_is_new_and_nothing_twice(
-    moto: Moto, bucket: str, store: FolderStore, watcher: Watcher
-) -> None:
+def test_each_listing_submits_new_objects_once(moto: Moto, bucket: str, store: FolderStore, watcher: Watcher) -> None:
     place = Prefix(bucket, "in/")
     put(moto, bucket, "in/a.pdf", "in/ä b.PDF", "in/notes.txt", "elsewhere/c.pdf")
 
@@ -109,7 +107,7 @@ def test_the_same_objects_are_noted_apart_for_others_terms(moto: Moto, bucket: s
             assert watcher.reconcile(Prefix(bucket, "")) == 1
 
 
-def test_a_listing_and_an_event_make_the_same_wish(
+def test_a_listing_and_an_event_make_the_same_source_reference(
     moto: Moto, bucket: str, store: FolderStore, watcher: Watcher
 ) -> None:
     put(moto, bucket, "1890s/ä + b%41.pdf")
@@ -121,7 +119,7 @@ def test_a_listing_and_an_event_make_the_same_wish(
     assert len(set(wishes(store))) == 1
 
 
-def test_a_look_at_what_changed_of_late_leaves_out_what_is_older(
+def test_a_listing_of_recent_changes_skips_older_objects(
     moto: Moto, bucket: str, store: FolderStore, watcher: Watcher
 ) -> None:
     put(moto, bucket, "a.pdf")
@@ -141,7 +139,7 @@ def test_many_objects_are_registered_a_hundred_at_a_time(
     assert len({wish.name for wish in wishes(store)}) == 1010
 
 
-def test_a_follower_finds_uploads_and_stops_at_once(
+def test_the_watcher_finds_uploads_and_stops_at_once(
     moto: Moto, bucket: str, store: FolderStore, watcher: Watcher
 ) -> None:
     follower = PrefixWatcher(watcher, Prefix(bucket, ""), every=0.1, whole_every=3600)
@@ -192,7 +190,7 @@ def obeys(process: subprocess.Popen[bytes]) -> bool:
     return bool(caught >> (signal.SIGTERM - 1) & 1)
 
 
-def test_the_command_registers_what_events_tell_and_what_they_do_not(moto: Moto, bucket: str, tmp_path: Path) -> None:
+def test_the_command_submits_objects_with_and_without_events(moto: Moto, bucket: str, tmp_path: Path) -> None:
     store = FolderStore(tmp_path / "store")
     queue = moto.queue()
     event = {
@@ -222,7 +220,7 @@ def test_the_command_registers_what_events_tell_and_what_they_do_not(moto: Moto,
         assert Profile.from_bytes(store.get(f"profiles/{terms.profile_digest}.json")).digest == terms.profile_digest
 
 
-def test_the_command_ends_when_what_it_watches_cannot_be_used(moto: Moto, tmp_path: Path) -> None:
+def test_the_command_ends_if_its_queue_or_bucket_cannot_be_used(moto: Moto, tmp_path: Path) -> None:
     with command({"poll": ["s3://there-is-no-such-bucket/"]}, tmp_path / "store", moto) as process:
         assert process.wait(timeout=scaled(20)) == 1
 
@@ -238,12 +236,12 @@ def test_the_command_ends_when_what_it_watches_cannot_be_used(moto: Moto, tmp_pa
         ({"poll": ["s3://inbox/"], "profile": "no-such-profile"}, "no-such-profile"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(arguments: dict[str, object], reason: str) -> None:
+def test_meaningless_options_are_refused(arguments: dict[str, object], reason: str) -> None:
     with pytest.raises(UsageError, match=reason):
         watch(**arguments)
 
 
-def test_a_store_inside_what_is_watched_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_inside_a_watched_prefix_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OCRFLEET_STORE", "s3://inbox/in/store")
     assert Settings().store == "s3://inbox/in/store"
 

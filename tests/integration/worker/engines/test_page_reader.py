@@ -170,7 +170,7 @@ def test_a_table_that_lies_sideways_on_an_upright_page(read: Read) -> None:
 
 
 @pytest.mark.parametrize("quarters", [1, 3])
-def test_what_lies_sideways_is_read_either_way(read: Read, tmp_path: Path, quarters: int) -> None:
+def test_sideways_text_is_read_in_both_rotations(read: Read, tmp_path: Path, quarters: int) -> None:
     # Given an upright paragraph, and a note in the margin that runs up, or down
     lines = ["The keeper wrote this down", "as he wrote everything down", "every evening of the winter"]
     sheet = a4(*((150, 100 + 20 * number, 12, line) for number, line in enumerate(lines * 4)))

@@ -332,7 +332,7 @@ def test_a_job_of_the_version_before_is_worked_off(sent_away: tuple[Stage, Regis
     }
 
 
-def test_pages_that_the_version_before_sent_home_go_on_there(staged: Callable[..., Stage]) -> None:
+def test_pages_returned_by_an_earlier_version_continue_on_their_own_profile(staged: Callable[..., Stage]) -> None:
     # Given a page that another profile read without success, as 0.1 noted that: by the step of the page's own profile
     stage = staged(asking("misbehaving:MisbehavingEngine", RetryStep(profile=OTHER.name), OTHER_PROMPT))
     book = registered(stage, {1: ["well"]})
@@ -346,7 +346,7 @@ def test_pages_that_the_version_before_sent_home_go_on_there(staged: Callable[..
     assert attempts(stage, book, 1) == [(2, "done")]
 
 
-def test_a_page_goes_back_to_no_profile_that_sent_it_on(staged: Callable[..., Stage]) -> None:
+def test_a_page_is_not_routed_back_to_a_profile_that_routed_it(staged: Callable[..., Stage]) -> None:
     # Given two profiles whose retry steps name each other, and an engine that sees nothing
     back = asking(
         "misbehaving:OtherMisbehavingEngine", RetryStep(profile=resolve("misbehaving:MisbehavingEngine").name)
@@ -363,7 +363,7 @@ def test_a_page_goes_back_to_no_profile_that_sent_it_on(staged: Callable[..., St
     assert [(failure.page, failure.reason) for failure in status.failures] == [(1, Reason.EMPTY)]
 
 
-def test_a_page_that_comes_home_goes_on_above_the_step_that_sent_it_away(staged: Callable[..., Stage]) -> None:
+def test_a_page_returned_to_its_own_profile_continues_after_the_routing_step(staged: Callable[..., Stage]) -> None:
     # Given a page that another profile's worker dies with, after a first attempt that saw nothing
     other_profile = asking("misbehaving:OtherMisbehavingEngine", RetryStep(temperature=0.2))
     stage = staged(asking("misbehaving:MisbehavingEngine", RetryStep(profile=other_profile.name), OTHER_PROMPT))

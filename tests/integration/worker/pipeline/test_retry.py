@@ -80,7 +80,7 @@ def markdown(stage: Stage, status: Status) -> str:
     return stage.store.get(status.outputs["md"].key).decode()
 
 
-def test_each_page_ends_as_it_should_by_the_retry_steps_that_are_made_for_it(stage: Stage) -> None:
+def test_each_failure_is_followed_by_its_retry_steps(stage: Stage) -> None:
     # Given two profiles that are served, and pages that each fail in a way of their own
     book = registered(
         stage,
@@ -151,7 +151,7 @@ def test_a_loop_is_stopped_long_before_the_limit(stage: Stage) -> None:
     assert result.text.startswith("and the sea was calm, and")
 
 
-def test_the_best_text_stands_when_none_is_accepted(stage: Stage) -> None:
+def test_the_best_text_is_kept_when_none_is_accepted(stage: Stage) -> None:
     # Given pages whose later attempts are worse than an earlier one, in what is doubted or in how much there is
     book = registered(
         stage,
@@ -192,7 +192,7 @@ def test_a_page_that_is_refused_is_not_asked_for_again_in_the_same_way(stage: St
     assert stage.recognised().count(2) <= 4
 
 
-def test_a_source_that_is_gone_by_the_next_attempt_is_told_as_that(stage: Stage) -> None:
+def test_a_source_that_vanished_before_a_retry_is_the_reason_of_the_failure(stage: Stage) -> None:
     # Given a page whose text was rejected, and whose source is gone when it is tried again after a restart
     book = registered(stage, {1: ["truncate", "well"]})
     stage.plan["crash_at"] = {"1": 2}
@@ -205,7 +205,7 @@ def test_a_source_that_is_gone_by_the_next_attempt_is_told_as_that(stage: Stage)
     assert failed(stage, book, 1).text.startswith("page number 1")
 
 
-def test_the_best_text_outlives_generations_that_have_none(stage: Stage) -> None:
+def test_the_best_text_is_kept_over_later_generations_without_text(stage: Stage) -> None:
     # Given a page that was cut off in every way, in a first generation
     book = registered(stage, {1: ["truncate"]})
     stage.finish(book, workers=1)
@@ -234,7 +234,7 @@ def opened_again(stage: Stage, book: Registered, generation: int) -> Registered:
     return replace(book, generation=generation)
 
 
-def test_a_worker_that_takes_over_goes_on_where_the_page_stood(stage: Stage) -> None:
+def test_another_worker_continues_from_the_stored_retry_state(stage: Stage) -> None:
     # Given a page whose text was rejected once, and kills its worker at the next attempt
     book = registered(stage, {1: ["truncate", "well"]})
     stage.plan["crash_at"] = {"1": 2}
@@ -245,7 +245,7 @@ def test_a_worker_that_takes_over_goes_on_where_the_page_stood(stage: Stage) -> 
     assert stage.recognised() == [1, 1, 1]
 
 
-def test_pages_come_home_when_the_profile_that_they_were_sent_to_is_gone(stage: Stage) -> None:
+def test_routed_pages_return_to_their_own_profile_when_no_worker_serves_the_other(stage: Stage) -> None:
     # Given a page that was sent to another profile, whose worker dies before it takes it
     book = registered(stage, {1: ["stay silent", "stay silent", "well"]})
     other = WorkerState(worker="other", profile=OTHERS.name, profile_digest=OTHERS.digest)

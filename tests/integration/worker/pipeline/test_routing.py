@@ -143,7 +143,7 @@ def test_a_page_passes_each_profile_once_at_most(
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_a_page_whose_profiles_come_and_go_never_begins_anew_for_ever(
+def test_a_page_between_profiles_with_changing_workers_ends_after_limited_attempts(
     tmp_path: Path, valkey: Valkey, blind: list[tuple[str, int]], seed: int
 ) -> None:
     # Given the same, where profiles are served or not as it happens, and messages are lost

@@ -67,7 +67,7 @@ def test_no_cell_and_no_caption_holds_a_page_marker() -> None:
 @pytest.mark.parametrize(
     "cell", ['<td colspan="2">a</td>', '<td rowspan="2">a</td>', "<td>a<br>b</td>", "<td>a<ul><li>b</li></ul></td>"]
 )
-def test_what_markdown_can_not_say_stays_html(cell: str) -> None:
+def test_a_table_that_markdown_cannot_express_stays_html(cell: str) -> None:
     table = clean(f"<table><tr>{cell}<td>c</td></tr></table>")
 
     assert table.startswith("<table>")
@@ -240,7 +240,7 @@ def test_a_text_is_restyled_page_by_page() -> None:
     assert taken <= 2
 
 
-def test_pictures_are_found_and_nothing_that_looks_like_one() -> None:
+def test_only_pictures_are_found() -> None:
     name = "000001-01-0123456789ab.jpg"
     link = f"![a](figures/{'0' * 32}/{name})"
     lines = [link, "", "```", link, "```", "", f"![a](figures/{'0' * 32}/../../{name})", "", f"text {link}", "", link]

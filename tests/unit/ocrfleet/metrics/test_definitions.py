@@ -106,7 +106,7 @@ def test_gauges_that_stand_alone_have_labels_and_end_with_their_process() -> Non
             assert made._multiprocess_mode == "livesum" or made in {metrics.BUILD_INFO, metrics.WATCH_LAST_SUCCESS}
 
 
-def test_buckets_ascend_and_are_fewer_than_what_they_cost() -> None:
+def test_histogram_buckets_ascend_and_are_few() -> None:
     for made in vars(metrics).values():
         if isinstance(made, Histogram):
             bounds = made._upper_bounds
@@ -115,7 +115,7 @@ def test_buckets_ascend_and_are_fewer_than_what_they_cost() -> None:
 
 
 @pytest.mark.parametrize("module", ["worker.rendering.rasterise", "producer.intake.probe"])
-def test_a_sandbox_knows_no_metrics(module: str) -> None:
+def test_a_sandboxed_process_does_not_import_metrics(module: str) -> None:
     # What opens strangers' files has no file of its own to write to, and starts fast.
     code = f"import sys, {module}; sys.exit('prometheus_client' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=scaled(60)).returncode == 0

@@ -67,7 +67,7 @@ def exposition(children: ChildMetrics) -> Exposition:
     return made
 
 
-def test_what_children_count_is_added_up(children: ChildMetrics, exposition: Exposition) -> None:
+def test_counters_of_children_are_summed(children: ChildMetrics, exposition: Exposition) -> None:
     child(children, "worker-0", 2)
     child(children, "worker-1", 3)
 
@@ -83,7 +83,7 @@ def test_what_children_count_is_added_up(children: ChildMetrics, exposition: Exp
     assert seen.families["ocrfleet_stage_seconds"] == "histogram"
 
 
-def test_what_a_dead_child_has_counted_stays_and_what_it_had_in_hand_does_not(
+def test_counters_of_a_dead_child_are_kept_and_its_gauges_dropped(
     children: ChildMetrics, exposition: Exposition, tmp_path: Path
 ) -> None:
     child(children, "worker-0", 2)
@@ -103,7 +103,7 @@ def test_what_a_dead_child_has_counted_stays_and_what_it_had_in_hand_does_not(
     assert list((tmp_path / "metrics" / "worker-0").iterdir()) == []
 
 
-def test_engines_of_vllm_are_told_apart(children: ChildMetrics, exposition: Exposition) -> None:
+def test_series_of_several_vllm_engines_are_distinct(children: ChildMetrics, exposition: Exposition) -> None:
     child(children, "worker-0", 1)
     child(children, "worker-1", 1)
 
@@ -115,7 +115,7 @@ def test_engines_of_vllm_are_told_apart(children: ChildMetrics, exposition: Expo
     assert seen.values("vllm:prompt_tokens_total", worker="worker-1") == [7]
 
 
-def test_what_parent_and_child_count_is_one_series(children: ChildMetrics, exposition: Exposition) -> None:
+def test_counters_of_parent_and_child_are_one_series(children: ChildMetrics, exposition: Exposition) -> None:
     code = "from ocrfleet.metrics import definitions as metrics; metrics.STORE_ERRORS.inc(5)"
     environment = {**os.environ, **children.environment("clerk-0")}
     before = page_of(exposition).sum("ocrfleet_store_errors_total")
@@ -124,7 +124,9 @@ def test_what_parent_and_child_count_is_one_series(children: ChildMetrics, expos
     assert page_of(exposition).values("ocrfleet_store_errors_total") == [before + 5]
 
 
-def test_a_page_while_children_start_and_die_is_whole(children: ChildMetrics, exposition: Exposition) -> None:
+def test_the_exposition_is_complete_while_children_start_and_end(
+    children: ChildMetrics, exposition: Exposition
+) -> None:
     # A counter that went back for a moment would be taken for a burst
     over = threading.Event()
     seen: list[float] = []
@@ -155,7 +157,7 @@ def test_a_price_and_a_version_are_there_and_a_price_only_if_set() -> None:
     assert not [name for name in free.names() if name.endswith("_created")]
 
 
-def test_what_is_observed_is_replaced_as_a_whole() -> None:
+def test_measured_gauges_are_replaced_together() -> None:
     snapshot = ObservedGauges()
     assert page(snapshot).names() == set()
 
@@ -178,9 +180,7 @@ def test_it_is_served_where_the_settings_say(exposition: Exposition) -> None:
         scrape(port)
 
 
-def test_those_who_say_nothing_are_few_and_not_for_ever(
-    exposition: Exposition, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_silent_connections_are_limited_and_closed(exposition: Exposition, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exposition_module._Handler, "timeout", 1)
     (port,) = free_ports(1)
     with served(exposition, Settings(metrics_port=port)), ExitStack() as silent:

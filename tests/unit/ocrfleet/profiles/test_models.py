@@ -111,7 +111,7 @@ def test_every_route_leads_to_a_profile_with_the_same_prompt_and_no_further() ->
 
 
 @pytest.mark.parametrize("profile", NAMED, ids=lambda profile: profile.name)
-def test_wherever_a_page_may_go_is_a_profile_and_goes_nowhere_that_its_own_does_not_know(profile: Profile) -> None:
+def test_every_route_leads_to_a_known_profile(profile: Profile) -> None:
     for name in profile.destinations:
         assert find(name).name == name != profile.name
     # A page that was routed climbs the ladder of where it is: the sweep must know those queues by the document's profile
@@ -181,7 +181,7 @@ def test_json_that_is_no_profile_is_refused_and_not_repeated(text: str, words: s
         {"text_version": 99},
     ],
 )
-def test_the_digest_changes_with_what_changes_the_text(changes: dict[str, Any]) -> None:
+def test_the_digest_changes_with_every_field_that_changes_the_text(changes: dict[str, Any]) -> None:
     assert changed(profile_of(DEEPSEEK_OCR), **changes).digest != profile_of(DEEPSEEK_OCR).digest
 
 
@@ -211,7 +211,7 @@ def test_a_changed_copy_has_a_digest_of_its_own_also_when_the_first_was_asked_fo
 # ---- the ladder, the routes
 
 
-def test_a_rung_changes_what_it_says_and_nothing_else() -> None:
+def test_a_retry_step_changes_only_its_fields() -> None:
     profile = profile_of(DEEPSEEK_OCR)
     limited = profile.at(RetryStep(deadline=9.0, temperature=0.0))
     assert limited == profile.model_copy(update={"page_deadline": 9.0})
@@ -265,7 +265,7 @@ def test_a_page_that_fell_is_tried_in_these_ways(name: str, ladder: list[str]) -
 
 
 @pytest.mark.parametrize("prompt", ["locate:the seal", "fields:name", "<image>\nWho wrote this?"])
-def test_what_is_no_request_for_the_text_is_asked_again_and_nothing_else(prompt: str) -> None:
+def test_a_prompt_for_no_text_is_only_repeated(prompt: str) -> None:
     assert ways(choose(engine="vllm", prompt=prompt)) == ["0.2"]
 
 
@@ -275,7 +275,7 @@ def test_a_text_that_was_cut_off_is_not_asked_for_in_the_same_way_again() -> Non
 
 
 @pytest.mark.parametrize("profile", ASKED, ids=lambda profile: profile.name)
-def test_every_rung_is_for_what_a_text_or_an_engine_fails_with_and_has_its_limits(profile: Profile) -> None:
+def test_every_retry_step_has_reasons_and_limits(profile: Profile) -> None:
     for rung in profile.ladder:
         # A renderer that crashed is tried again as it was
         assert rung.after
@@ -373,17 +373,17 @@ def test_options_name_a_profile(options: dict[str, str], name: str) -> None:
         ({"engine": "openai", "model": "\udcff"}, "no text"),
     ],
 )
-def test_options_that_name_none_are_refused_with_what_there_is(options: dict[str, str], words: str) -> None:
+def test_unknown_options_are_refused_with_the_known_ones(options: dict[str, str], words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
         choose(**options)
 
 
-def test_the_openai_profile_of_a_known_model_asks_the_same_of_it() -> None:
+def test_the_openai_profile_of_a_known_model_has_the_same_prompt_and_sampling() -> None:
     here, there = choose(engine="vllm"), choose(engine="openai")
     assert changed(there, name=here.name, engine="vllm") == here
 
 
-def test_a_model_that_nobody_knows_is_asked_for_its_text_and_nothing_is_presumed() -> None:
+def test_an_unknown_model_gets_a_plain_prompt_without_assumptions() -> None:
     profile = choose(engine="openai", model="Qwen/Qwen3-VL 8B")
     assert profile.name.startswith("openai-qwen-qwen3-vl-8b-")
     assert (profile.model, profile.mode, profile.parser) == ("Qwen/Qwen3-VL 8B", None, Parser.TEXT)
@@ -443,11 +443,11 @@ def test_a_prompt_that_can_not_be_is_refused(prompt: str, words: str) -> None:
 
 
 @pytest.mark.parametrize("words", ["{}", "{0}", "%s", "\\1", "a:b", "__import__('os')"])
-def test_words_are_words_and_nothing_else(words: str) -> None:
+def test_the_words_of_a_prompt_cannot_contain_placeholders(words: str) -> None:
     assert choose(engine="vllm", prompt=f"fields:{words}").prompt == f"<image>\nExtract these fields as JSON: {words}."
 
 
-def test_a_prompt_of_ones_own_is_asked_as_it_is() -> None:
+def test_a_users_prompt_is_sent_unchanged() -> None:
     own = choose(engine="vllm", prompt="<image>\nWho wrote this?")
     assert (own.prompt, own.parser) == ("<image>\nWho wrote this?", Parser.TEXT)
     assert own.name.startswith("deepseek-ocr-own-")
@@ -482,7 +482,7 @@ def test_a_file_describes_all_of_a_profile(tmp_path: Path) -> None:
     assert find(str(tmp_path / "mine.json")) == choose(profile=str(tmp_path / "mine.json")) == profile
 
 
-def test_a_file_says_what_differs_from_the_profile_that_it_extends(tmp_path: Path) -> None:
+def test_a_profile_file_has_the_differences_to_the_profile_it_extends(tmp_path: Path) -> None:
     # Given a file with routes and a model that lies beside it
     facts = {
         "extends": "deepseek-ocr",
@@ -550,7 +550,7 @@ def test_a_file_that_extends_itself_ends(tmp_path: Path) -> None:
     "data",
     [b"", b"{", b"\xff\xfe", b"__import__('os').system('touch x')", b"{'name': 1}", b"[" * 100_000, b'{"a":' * 50_000],
 )
-def test_what_is_no_json_is_refused_and_never_run(tmp_path: Path, data: bytes) -> None:
+def test_a_file_that_is_no_json_is_refused(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "x.json"
     path.write_bytes(data)
     with pytest.raises(ConfigurationError, match=r"x\.json"):
@@ -592,7 +592,7 @@ def test_a_folder_gives_its_family(tmp_path: Path) -> None:
         assert choose(model=str(folder_of(tmp_path / model.name, model.architecture))).model == model.model
 
 
-def test_a_folders_revision_is_what_is_in_it_and_not_where_it_lies(tmp_path: Path, monkeypatch: Any) -> None:
+def test_the_revision_of_a_model_folder_depends_on_content_not_on_path(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     here = choose(model=str(folder_of(tmp_path / "here")))
     there = choose(model=str(folder_of(Path("far/away"))))
@@ -623,12 +623,12 @@ def test_a_folder_with_a_torn_config_is_refused(tmp_path: Path) -> None:
         choose(model=str(folder))
 
 
-def test_resolve_knows_no_models_that_are_asked() -> None:
+def test_resolve_refuses_models_with_prompts() -> None:
     with pytest.raises(ConfigurationError, match="vllm, openai"):
         resolve("deepseek-ocr")
 
 
-def test_an_answer_that_is_not_the_pages_text_is_not_held_against_its_ink() -> None:
+def test_output_of_a_prompt_for_no_text_is_not_compared_with_the_ink() -> None:
     assert find("deepseek-ocr").judgement.ignored == ()
     described = find("deepseek-ocr-describe").judgement.ignored
     assert {Reason.EMPTY, Reason.INVENTED} <= set(described)

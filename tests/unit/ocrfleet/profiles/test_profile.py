@@ -35,7 +35,7 @@ def test_an_engine_that_is_not_there_is_refused_with_those_that_are() -> None:
 @pytest.mark.parametrize(
     "name", ["", "a b:C", "package.module:", ":Class", "a..b:C", "../engine:Class", "a:B:C", "os.system"]
 )
-def test_what_is_no_name_of_a_class_is_refused(name: str) -> None:
+def test_an_invalid_class_name_is_refused(name: str) -> None:
     with pytest.raises(ConfigurationError):
         resolve(name)
 
@@ -87,7 +87,7 @@ def test_the_language_that_is_meant_anyway_changes_nothing() -> None:
     assert resolve("tesseract", language="eng") is TESSERACT
 
 
-def test_an_engine_that_reads_what_it_knows_takes_no_language() -> None:
+def test_an_engine_without_languages_refuses_one() -> None:
     with pytest.raises(ConfigurationError, match="rapidocr needs no --language"):
         resolve("rapidocr", language="deu")
 
@@ -95,7 +95,7 @@ def test_an_engine_that_reads_what_it_knows_takes_no_language() -> None:
 @pytest.mark.parametrize(
     "language", ["", "deu,fra", "deu+", "+deu", "../deu", "deu;rm -rf", "--psm 0", "deu\n", "a/b/c"]
 )
-def test_what_is_no_list_of_languages_is_refused(language: str) -> None:
+def test_an_invalid_list_of_languages_is_refused(language: str) -> None:
     # It becomes an argument of a program and a part of a queue's name.
     with pytest.raises(ConfigurationError, match="no list of languages"):
         resolve("tesseract", language=language)
@@ -130,7 +130,7 @@ def test_two_languages_never_share_a_queue(one: str, other: str) -> None:
         {"text_version": 1_000},
     ],
 )
-def test_the_digest_changes_with_what_changes_the_text(changes: dict[str, Any]) -> None:
+def test_the_digest_changes_with_every_field_that_changes_the_text(changes: dict[str, Any]) -> None:
     assert profile(**changes).digest != profile().digest
 
 
@@ -141,7 +141,7 @@ def test_the_digest_does_not_change_with_how_the_work_is_done(changes: dict[str,
     assert profile(**changes).digest == profile().digest
 
 
-def test_every_field_is_known_to_change_the_text_or_not_to() -> None:
+def test_every_field_is_classified_by_its_effect_on_the_text() -> None:
     # A new field must be put into one of the two tests above.
     changes_text = {"engine", "model", "revision", "language", "render", "text_version"}
     # (tests/unit/ocrfleet/profiles/test_models.py has these, and model_path)

@@ -73,7 +73,7 @@ def document_id(**changes: Any) -> str:
 # ---- identity
 
 
-def test_the_id_of_a_document_is_the_one_it_has_always_been() -> None:
+def test_the_id_of_a_document_is_stable_across_versions() -> None:
     # A change here orphans every archive: its documents would be read again under other ids.
     assert document_id() == "aa7b2e2ee6c0d0383d5e439a18b488e5"
 
@@ -96,7 +96,7 @@ def test_an_id_can_stand_in_every_key() -> None:
     ],
     ids=["bytes", "order", "fewer pages", "joined", "selection", "shorter selection", "profile", "problem"],
 )
-def test_the_id_changes_with_what_changes_the_text(changes: dict[str, Any]) -> None:
+def test_the_id_changes_with_every_input_of_the_text(changes: dict[str, Any]) -> None:
     assert document_id(**changes) != document_id()
 
 
@@ -175,7 +175,7 @@ CLIMBING: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("routed", [None, {"profile": "a", "profile_digest": "cd" * 32, "scripts": []}])
-def test_a_page_job_that_sent_pages_away_for_one_attempt_routes_them(routed: object) -> None:
+def test_a_page_job_for_one_attempt_elsewhere_is_read_as_a_route(routed: object) -> None:
     job = PageJob.from_message(MESSAGE | {"routed": routed, "climbing": CLIMBING})
 
     assert job.routed == Routed(
@@ -184,7 +184,7 @@ def test_a_page_job_that_sent_pages_away_for_one_attempt_routes_them(routed: obj
 
 
 @pytest.mark.parametrize("routed", [None, {"profile": "a", "profile_digest": "cd" * 32, "scripts": ["GREEK"]}])
-def test_a_page_job_that_sent_nothing_away_is_read_as_it_was(routed: Any) -> None:
+def test_a_page_job_without_routes_is_read_unchanged(routed: Any) -> None:
     job = PageJob.from_message(MESSAGE | {"routed": routed, "climbing": None})
 
     assert job.routed == (None if routed is None else Routed.model_validate(routed))
@@ -198,7 +198,7 @@ def test_a_page_job_with_a_damaged_field_of_the_version_before_is_refused(climbi
         PageJob.from_message(MESSAGE | {"climbing": climbing})
 
 
-def test_the_refusal_does_not_repeat_what_the_message_held() -> None:
+def test_the_refusal_does_not_repeat_the_messages_content() -> None:
     with pytest.raises(PermanentError) as caught:
         PageJob.from_message(MESSAGE | {"queue": "hunter2"})
     assert "hunter2" not in str(caught.value)
@@ -278,7 +278,7 @@ results = st.builds(
 
 
 @given(results)
-def test_a_result_comes_back_as_it_was_stored(result: PageResult) -> None:
+def test_a_stored_result_is_read_unchanged(result: PageResult) -> None:
     # When a result is stored and read
     data = result.to_bytes()
     again = PageResult.from_bytes(data)
@@ -336,14 +336,14 @@ def test_every_example_is_read_by_some_test() -> None:
 
 @pytest.mark.parametrize("name", RECORDS)
 @pytest.mark.parametrize("change", [{"schema_version": 3}, {"colour": "red"}], ids=["newer version", "unknown field"])
-def test_what_a_newer_version_wrote_is_refused(name: str, change: dict[str, Any]) -> None:
+def test_a_record_of_a_newer_version_is_refused(name: str, change: dict[str, Any]) -> None:
     stored = json.loads((EXAMPLES / name).read_bytes())
 
     with pytest.raises(DamagedRecordError, match=next(iter(change))):
         RECORDS[name].from_bytes(json.dumps(stored | change).encode())
 
 
-def test_the_example_of_a_page_that_is_done_says_what_it_means() -> None:
+def test_the_example_of_a_done_page_is_parsed() -> None:
     result = PageResult.from_bytes((EXAMPLES / "page-done.json").read_bytes())
 
     assert (result.status, result.page, result.reason) == (PageStatus.DONE, 4, None)
@@ -351,7 +351,7 @@ def test_the_example_of_a_page_that_is_done_says_what_it_means() -> None:
     assert result.text.split("\n\n") == ["Première ligne\nzweite Zeile", "第三"]
 
 
-def test_the_example_of_a_manifest_says_what_it_means() -> None:
+def test_the_example_of_a_manifest_is_parsed() -> None:
     document = Manifest.from_bytes((EXAMPLES / "manifest.json").read_bytes())
 
     assert (document.total, document.locate(7)) == (5, (1, 3))
@@ -359,7 +359,7 @@ def test_the_example_of_a_manifest_says_what_it_means() -> None:
 
 
 @given(st.integers(1, 999_999), st.none() | st.integers(1, 99_999))
-def test_the_key_of_a_page_record_says_which_page_it_is(page: int, generation: int | None) -> None:
+def test_the_key_of_a_page_record_contains_the_page_number(page: int, generation: int | None) -> None:
     key = keys.page_done("d", page) if generation is None else keys.page_failed("d", page, generation)
 
     assert keys.parse_page(key) == (page, generation)

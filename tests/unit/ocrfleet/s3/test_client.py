@@ -39,7 +39,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Non
 
 
 class TestClient:
-    def test_there_is_one_for_the_same_settings(self) -> None:
+    def test_equal_settings_share_one_client(self) -> None:
         assert s3.client(S3Settings()) is s3.client(S3Settings())
         assert s3.client(S3Settings()) is not s3.client(S3Settings(region="eu-west-1"))
 
@@ -74,13 +74,13 @@ class TestClient:
         assert "/a.bucket/k?" in url
 
     @pytest.mark.parametrize("endpoint", [f"minio:{SECRET}@", "127.0.0.1:9000", f"http://me:{SECRET}@:x/"])
-    def test_an_endpoint_that_is_none_is_told_and_not_repeated(self, endpoint: str) -> None:
+    def test_an_invalid_endpoint_is_reported_without_its_text(self, endpoint: str) -> None:
         with pytest.raises(ConfigurationError, match="OCRFLEET_S3_ENDPOINT_URL") as told:
             s3.client(S3Settings(endpoint_url=endpoint))
 
         assert SECRET not in repr(told.value)
 
-    def test_a_profile_that_is_not_there_is_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_missing_aws_profile_is_reported(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("AWS_PROFILE", "nobody")
 
         with pytest.raises(ConfigurationError, match="ProfileNotFound"):
@@ -118,7 +118,7 @@ class TestErrors:
             (409, "OperationAborted", TransientError, "409"),
         ],
     )
-    def test_what_a_server_says_is_told_with_what_to_do(
+    def test_a_servers_error_is_reported_with_a_remedy(
         self, status: int, code: str, kind: type[OcrfleetError], words: str
     ) -> None:
         with FakeS3(refusal(status, code)) as fake:
@@ -148,19 +148,19 @@ class TestErrors:
             with pytest.raises(ConfigurationError, match="bucket doesn't exist"), s3.errors("it"):
                 client.head_bucket(Bucket="a-bucket")
 
-    def test_a_server_that_is_no_s3_is_told(self) -> None:
+    def test_a_server_that_is_no_s3_is_reported(self) -> None:
         with (
             FakeS3(Answer(200, b"<html><body>It works!<br></body></html>")) as fake,
             pytest.raises(TransientError, match="OCRFLEET_S3_ENDPOINT_URL"),
         ):
             S3Store(fake.settings(attempts=1), "a-bucket").check()
 
-    def test_a_server_that_does_not_answer_in_time_may_do_so_later(self) -> None:
+    def test_a_timeout_is_transient(self) -> None:
         answer = Answer(200, b"", {"Content-Length": "10"})  # it promises what it never sends
         with FakeS3(answer) as fake, pytest.raises(TransientError, match="a-bucket"):
             S3Store(fake.settings(attempts=1, read_timeout=0.1), "a-bucket").check()
 
-    def test_a_certificate_that_is_not_trusted_is_a_matter_of_configuration(self) -> None:
+    def test_an_untrusted_certificate_is_a_configuration_error(self) -> None:
         with pytest.raises(ConfigurationError, match="AWS_CA_BUNDLE"), s3.errors("it"):
             raise SSLError(endpoint_url="https://x", error="[SSL: CERTIFICATE_VERIFY_FAILED] self-signed")  # type: ignore[arg-type]
 
@@ -170,14 +170,14 @@ class TestErrors:
 
         assert SECRET not in str(told.value)
 
-    def test_our_own_errors_stay_what_they_are(self) -> None:
+    def test_own_errors_pass_unchanged(self) -> None:
         with pytest.raises(KeyError), s3.errors("it"):
             raise KeyError
 
 
 class TestRetries:
     @pytest.mark.parametrize("busy", [refusal(503, "SlowDown"), refusal(429, "Throttling"), Answer(502, b"<html>")])
-    def test_what_is_throttled_is_sent_again(self, busy: Answer) -> None:
+    def test_a_throttled_request_is_repeated(self, busy: Answer) -> None:
         # Given a server that is too busy twice
         with FakeS3(busy, busy, Answer()) as fake:
             # When something is written, then it is written
@@ -198,7 +198,7 @@ class TestRetries:
         assert len(fake.asked) == 2
 
     @pytest.mark.parametrize("ours", [True, False])
-    def test_whoever_lost_the_answer_still_knows_whether_it_won(self, *, ours: bool) -> None:
+    def test_a_lost_response_to_a_creation_is_resolved_by_its_token(self, *, ours: bool) -> None:
         # Given a server that fails after an object was made, and says at the next attempt that there is one
         def found() -> Answer:
             token = fake.asked[0].headers["x-amz-meta-ocrfleet-create"] if ours else "another"
@@ -210,7 +210,7 @@ class TestRetries:
 
         assert [asked.method for asked in fake.asked] == ["PUT", "PUT", "HEAD"]
 
-    def test_a_file_whose_last_answer_was_lost_is_known_too(self, tmp_path: Path) -> None:
+    def test_a_lost_response_to_a_multipart_upload_is_resolved(self, tmp_path: Path) -> None:
         # Given a server that made an object of parts, and then no longer knows the upload
         def found() -> Answer:
             token = fake.asked[1].headers["x-amz-meta-ocrfleet-create"]
@@ -266,7 +266,7 @@ class TestWriting:
         assert not {"x-amz-trailer", "content-encoding", "x-amz-checksum-crc32"} & asked.headers.keys()
         assert SECRET not in repr(asked.headers)
 
-    def test_what_fails_half_way_is_taken_back(self, tmp_path: Path) -> None:
+    def test_a_failed_multipart_upload_is_aborted(self, tmp_path: Path) -> None:
         # Given a server that takes one part of two
         path = tmp_path / "file"
         path.write_bytes(b"x" * (PART + 1))

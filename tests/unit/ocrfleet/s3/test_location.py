@@ -18,7 +18,7 @@ def test_any_key_survives_being_stored(key: str) -> None:
     assert location.parse(location.uri("bucket", key)) == S3Location("bucket", key)
 
 
-def test_what_people_type_stands_for_itself() -> None:
+def test_each_character_of_a_location_is_literal() -> None:
     assert location.typed("s3://a-bucket/1890s/50 % + é.pdf") == S3Location("a-bucket", "1890s/50 % + é.pdf")
     assert location.typed("s3://a-bucket") == location.typed("s3://a-bucket/") == S3Location("a-bucket", "")
     assert str(location.typed("s3://a-bucket/a b")) == "s3://a-bucket/a b"
@@ -31,7 +31,7 @@ def test_a_stored_uri_is_encoded() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "a-bucket/key", "s3:a-bucket", "s3://", "s3:///key", "s3://a b/", "file:///a"])
-def test_what_is_no_place_is_refused(text: str) -> None:
+def test_an_invalid_location_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not s3://bucket"):
         location.typed(text)
     with pytest.raises(ValueError, match="not s3://bucket"):
@@ -39,7 +39,7 @@ def test_what_is_no_place_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize("module", ["producer.local.run", "worker.app"])
-def test_what_works_on_local_files_imports_no_boto3(module: str) -> None:
+def test_commands_on_local_files_do_not_import_boto3(module: str) -> None:
     program = f"import sys, {module}; print(*(name for name in sys.modules if name.startswith('boto')))"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == ""

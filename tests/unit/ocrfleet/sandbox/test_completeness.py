@@ -29,19 +29,19 @@ def encoded(image_format: str, **options: Any) -> bytes:
 @pytest.mark.parametrize(
     "options", [{}, {"mode": "RGB"}, {"restart_marker_rows": 1}, {"mode": "RGB", "subsampling": 2}]
 )
-def test_what_a_jpeg_lacks_is_as_much_as_was_cut_off(options: Any, share: float) -> None:
+def test_the_missing_share_of_a_jpeg_is_the_part_cut_off(options: Any, share: float) -> None:
     data = encoded("JPEG", **options)
     assert missing_of_jpeg(data[: int(len(data) * share)]) == pytest.approx(1 - share, abs=0.05)
 
 
 @pytest.mark.parametrize("options", [{}, {"mode": "RGB"}, {"progressive": True}, {"restart_marker_rows": 1}])
-def test_a_jpeg_that_lacks_nothing_but_its_end_marker_lacks_nothing(options: Any) -> None:
+def test_a_jpeg_without_its_end_marker_is_complete(options: Any) -> None:
     data = encoded("JPEG", **options)
     assert data.endswith(b"\xff\xd9")
     assert missing_of_jpeg(data) == missing_of_jpeg(data[:-2]) == missing_of_jpeg(data + b"behind it") == 0
 
 
-def test_a_progressive_jpeg_lacks_what_letters_need_or_its_finest_details() -> None:
+def test_a_progressive_jpeg_is_incomplete_only_without_the_details_of_letters() -> None:
     data = encoded("JPEG", progressive=True, mode="RGB")
     assert missing_of_jpeg(data[: len(data) // 10]) > 0.9
     assert missing_of_jpeg(data[: len(data) * 95 // 100]) == 0
@@ -50,7 +50,7 @@ def test_a_progressive_jpeg_lacks_what_letters_need_or_its_finest_details() -> N
 @pytest.mark.parametrize(
     ("image_format", "missing"), [("PNG", missing_of_png), ("BMP", missing_of_bmp), ("JPEG2000", missing_of_jpeg2000)]
 )
-def test_what_other_images_lack(image_format: str, missing: Any) -> None:
+def test_the_missing_share_of_other_formats(image_format: str, missing: Any) -> None:
     data = encoded(image_format)
     assert missing(data) == 0
     for share in (0.2, 0.7, 0.95):

@@ -76,7 +76,7 @@ def write_pdf(path: Path, count: int = 1, **options: Any) -> Path:
         (b"<html>", None),
     ],
 )
-def test_a_kind_is_told_by_its_bytes(head: bytes, kind: Kind | None) -> None:
+def test_the_format_is_recognised_by_its_bytes(head: bytes, kind: Kind | None) -> None:
     assert sniff(head[:SNIFF_BYTES]) == kind
 
 
@@ -103,7 +103,7 @@ def test_opening_leaves_the_files_position_alone(tmp_path: Path) -> None:
         assert os.lseek(file.fileno(), 0, os.SEEK_CUR) == 0
 
 
-def test_a_password_is_asked_for_and_never_told(tmp_path: Path) -> None:
+def test_an_encrypted_pdf_needs_a_password_that_no_error_contains(tmp_path: Path) -> None:
     path = write_pdf(tmp_path / "locked.pdf", encryption=PDF_ENCRYPT_AES_256, user_pw="sesame", owner_pw="hunter2")
     missing, wrong = problem(path, Kind.PDF), problem(path, Kind.PDF, ["abracadabra"])
     assert missing.reason == wrong.reason == Reason.NEEDS_PASSWORD
@@ -185,7 +185,7 @@ def test_a_second_picture_in_a_photograph_is_no_page(tmp_path: Path) -> None:
     assert pages(path, Kind.JPEG) == 1
 
 
-def test_a_header_that_claims_too_many_pixels_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_header_with_too_many_pixels_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "MAX_IMAGE_PIXELS", 1199)
     path = tmp_path / "large.png"
     path.write_bytes(encoded("PNG"))

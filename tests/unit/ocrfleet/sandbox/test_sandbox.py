@@ -107,7 +107,7 @@ def test_pixels_come_back_through_shared_memory(sandbox: Sandbox) -> None:
         ({"do": "bug"}, Reason.INTERNAL_ERROR, "tests.support.fakes.sandboxed raised KeyError: please report it"),
     ],
 )
-def test_each_way_to_die_is_told_apart_and_the_next_call_is_served(
+def test_each_way_to_end_has_its_reason_and_the_next_call_succeeds(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, request_: dict[str, object], reason: Reason, detail: str
 ) -> None:
     monkeypatch.setattr(module, "EXIT_DEADLINE", 0.2)
@@ -126,7 +126,7 @@ def test_a_hang_in_c_code_ends_at_the_deadline(sandbox: Sandbox) -> None:
     echo(sandbox)
 
 
-def test_a_permanent_error_is_carried_over_and_the_child_lives_on(sandbox: Sandbox) -> None:
+def test_a_permanent_error_reaches_the_parent_and_the_child_stays_alive(sandbox: Sandbox) -> None:
     pid = echo(sandbox)
     with pytest.raises(PermanentError) as caught:
         sandbox.call({"do": "permanent"}, deadline=10)

@@ -24,7 +24,7 @@ BODY = b"\n%\xe2\xe3\xcf\xd3\n1 0 obj\n<</Type/Catalog/Pages 2 0 R>>\nendobj\n"
         b"junk\x00" * 100 + b"%PDF-1.4",
     ],
 )
-def test_a_pdf_is_a_pdf_whatever_stands_before_its_header(head: bytes) -> None:
+def test_a_pdf_is_recognised_with_anything_before_its_header(head: bytes) -> None:
     assert sniff(head[:SNIFF_BYTES]) is Kind.PDF
 
 

@@ -130,7 +130,7 @@ def test_sixteen_threads_that_come_at_once_fetch_once(folder: Path) -> None:
     assert len(fetched) == 1
 
 
-def test_what_comes_is_as_long_as_it_is_whatever_was_expected(folder: Path) -> None:
+def test_a_fetched_file_is_counted_at_its_real_size(folder: Path) -> None:
     cache = SourceCache(folder, MIB)
 
     for expected in (0, 5, 10, 20 * MIB):
@@ -143,7 +143,7 @@ def test_a_descriptor_can_not_be_written_to(folder: Path) -> None:
         os.write(fd, b"x")
 
 
-def test_a_fetch_that_fails_leaves_nothing_and_the_next_one_tries(folder: Path) -> None:
+def test_a_failed_fetch_leaves_nothing_and_is_repeated_by_the_next(folder: Path) -> None:
     # Given many that want what can't be fetched the first two times
     cache = SourceCache(folder, MIB)
     tries: list[int] = []
@@ -171,7 +171,7 @@ def test_a_fetch_that_fails_leaves_nothing_and_the_next_one_tries(folder: Path) 
     assert content(folder) == [name("a")]
 
 
-def test_the_error_of_a_fetch_is_told_and_nothing_stays(folder: Path) -> None:
+def test_the_error_of_a_fetch_is_raised_and_leaves_nothing(folder: Path) -> None:
     cache = SourceCache(folder, MIB)
 
     def fetch(out: BinaryIO) -> None:
@@ -185,7 +185,7 @@ def test_the_error_of_a_fetch_is_told_and_nothing_stays(folder: Path) -> None:
     assert int((folder / "total").read_text()) == 0
 
 
-def test_what_a_killed_process_left_is_no_file_and_is_removed(folder: Path) -> None:
+def test_a_partial_file_of_a_killed_process_is_ignored_and_removed(folder: Path) -> None:
     # Given processes that were killed in the middle of a fetch
     cache = SourceCache(folder, MIB)
     with process(folder, "a", seconds=60) as one, process(folder, "b", seconds=60) as other:
@@ -240,7 +240,7 @@ def test_room_is_made_before_a_file_comes(folder: Path) -> None:
     assert seen[0] <= 10 * MIB  # with what is to come
 
 
-def test_what_is_in_use_is_spared_and_evicted_once_nobody_uses_it(folder: Path) -> None:
+def test_a_file_in_use_is_evicted_only_after_its_last_use(folder: Path) -> None:
     cache = SourceCache(folder, 3 * MIB)
     with process(folder, "of another process", seconds=0) as child:
         assert [said(child), said(child)] == ["begun", "part rest"]
@@ -278,7 +278,7 @@ def test_a_file_that_is_deleted_by_hand_is_fetched_again(folder: Path) -> None:
     assert content(folder) == [name("a")]
 
 
-def test_a_total_that_nobody_knows_is_counted(folder: Path) -> None:
+def test_an_unknown_total_is_counted(folder: Path) -> None:
     # Given files, and a writer of the total that was killed
     cache = SourceCache(folder, 4 * MIB)
     for number in range(3):
@@ -321,7 +321,7 @@ def test_a_disk_that_is_full_is_noticed(folder: Path) -> None:
         pass
 
 
-def test_one_that_gets_nothing_is_not_waited_for_for_ever(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fetch_without_progress_is_not_waited_for_without_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_SILENCE", 0.3)
     with process(folder, "a", seconds=60) as child:
         assert said(child) == "begun"
@@ -351,7 +351,7 @@ def test_a_folder_that_others_may_write_to_is_refused(folder: Path, mode: int) -
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
-def test_a_folder_of_somebody_else_is_refused(folder: Path) -> None:
+def test_a_cache_folder_of_another_user_is_refused(folder: Path) -> None:
     folder.mkdir()
     os.chown(folder, 12345, 12345)
 
@@ -366,7 +366,7 @@ def test_a_link_is_refused(folder: Path, tmp_path: Path) -> None:
         SourceCache(folder, MIB)
 
 
-def test_a_file_in_the_folders_place_is_told(folder: Path) -> None:
+def test_a_file_in_place_of_the_cache_folder_is_reported(folder: Path) -> None:
     folder.touch()
 
     with pytest.raises((ConfigurationError, TransientError), match="OCRFLEET_CACHE"):
@@ -379,7 +379,7 @@ def test_only_digests_are_names(folder: Path, wrong: str) -> None:
         pass
 
 
-def test_what_is_not_of_the_cache_is_left_alone(folder: Path) -> None:
+def test_foreign_files_in_the_cache_folder_are_kept(folder: Path) -> None:
     folder.mkdir()
     (folder / "letter.txt").write_bytes(bytes(MIB))
 

@@ -44,7 +44,7 @@ def fetch(fake: FakeS3, folder: Path) -> None:
         (400, "KeyTooLongError", "400 KeyTooLongError"),
     ],
 )
-def test_what_is_wrong_with_one_source_is_no_fault_of_the_workers(
+def test_an_error_of_one_source_is_permanent_for_that_source(
     tmp_path: Path, status: int, code: str, advice: str
 ) -> None:
     with FakeS3(refusal(status, code)) as fake, pytest.raises(PermanentError, match=advice) as caught:
@@ -59,13 +59,13 @@ def test_what_is_wrong_with_one_source_is_no_fault_of_the_workers(
     ("status", "code"),
     [(403, "InvalidAccessKeyId"), (403, "SignatureDoesNotMatch"), (400, "ExpiredToken"), (403, "RequestTimeTooSkewed")],
 )
-def test_what_is_wrong_with_the_key_pair_is_no_fault_of_the_source(tmp_path: Path, status: int, code: str) -> None:
+def test_an_error_of_the_key_pair_is_not_permanent_for_the_source(tmp_path: Path, status: int, code: str) -> None:
     with FakeS3(refusal(status, code)) as fake, pytest.raises(ConfigurationError):
         fetch(fake, tmp_path)
 
 
 @pytest.mark.parametrize(("status", "code"), [(503, "SlowDown"), (500, "InternalError"), (429, "TooManyRequests")])
-def test_what_may_pass_is_to_be_tried_again(tmp_path: Path, status: int, code: str) -> None:
+def test_temporary_errors_are_transient(tmp_path: Path, status: int, code: str) -> None:
     with FakeS3(refusal(status, code)) as fake, pytest.raises(TransientError):
         fetch(fake, tmp_path)
 

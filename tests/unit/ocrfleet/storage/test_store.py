@@ -14,7 +14,7 @@ from ocrfleet.storage.store import FolderStore
 class TestFolderStore:
     """What is a folder's own; what every store promises is in tests/integration/ocrfleet/storage/test_storage.py."""
 
-    def test_what_is_half_written_is_never_listed(self, tmp_path: Path) -> None:
+    def test_a_partly_written_object_is_never_listed(self, tmp_path: Path) -> None:
         # Given a writer that was killed half-way
         store = FolderStore(tmp_path)
         store.put("a/b", b".")
@@ -30,7 +30,7 @@ class TestFolderStore:
         assert not temporary.exists()
         assert store.exists("a/b")
 
-    def test_nothing_is_left_aside(self, tmp_path: Path) -> None:
+    def test_no_temporary_files_are_left(self, tmp_path: Path) -> None:
         # Given a store in which objects were written, twice, and in vain
         store = FolderStore(tmp_path)
         store.put("a/b", b".")
@@ -79,7 +79,7 @@ class TestFolderStore:
             store.put("a/b", b".")
         (tmp_path / "store").chmod(0o700)
 
-    def test_a_full_disk_is_nobodys_fault(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_full_disk_is_transient(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         # Given a disk that is full
         def fsync(_: int) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
@@ -106,7 +106,7 @@ class TestFolderStore:
             "folders",
         ],
     )
-    def test_a_share_that_went_away_is_nobodys_fault(self, tmp_path: Path, call: str) -> None:
+    def test_an_unreachable_share_is_transient(self, tmp_path: Path, call: str) -> None:
         # Given a store that was there, and whose folder then gives errors: a link to itself stands for EIO and ESTALE
         store = FolderStore(tmp_path / "store")
         store.put("a/b", b".")
@@ -126,7 +126,7 @@ class TestFolderStore:
         with pytest.raises(TransientError):
             calls[call]()
 
-    def test_a_store_whose_folder_is_gone_is_away_and_not_empty(self, tmp_path: Path) -> None:
+    def test_a_store_whose_folder_is_gone_is_unreachable_not_empty(self, tmp_path: Path) -> None:
         # Given a share that was unmounted
         store = FolderStore(tmp_path / "store")
         store.put("a/b", b".")

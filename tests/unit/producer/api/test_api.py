@@ -222,7 +222,7 @@ def test_options_that_make_no_sense_are_refused(front: Front, options: dict[str,
     assert list(front.store.list(keys.UPLOADS)) == []
 
 
-def test_what_is_no_file_and_no_source_is_refused(front: Front) -> None:
+def test_a_body_without_a_file_or_a_source_is_refused(front: Front) -> None:
     post = front.client.post
     problem(post("/v1/documents", content=b"x", headers={"Content-Type": "text/plain"}), 415)
     problem(post("/v1/documents"), 415)
@@ -260,7 +260,7 @@ def test_a_backlog_of_arrivals_makes_senders_wait(tmp_path: Path) -> None:
 # ---- idempotency
 
 
-def test_the_same_key_gets_the_same_answer_and_another_request_none(served: Front) -> None:
+def test_a_repeated_idempotency_key_returns_the_first_response(served: Front) -> None:
     front = served
     data = pdf()
     first = front.send(data, key="k1")
@@ -309,7 +309,7 @@ def bucketed(tmp_path: Path, seaweed: SeaweedFS) -> Iterator[tuple[Front, str]]:
     front.close()
 
 
-def test_a_source_is_noted_and_followed_until_it_is_a_document(bucketed: tuple[Front, str]) -> None:
+def test_a_source_is_stored_for_intake_and_followed_until_it_is_a_document(bucketed: tuple[Front, str]) -> None:
     front, bucket = bucketed
     # When an object is named that may be read
     source = {"source": f"s3://{bucket}/in/a b.pdf", "collection": "c"}
@@ -349,9 +349,7 @@ def _followed_after(front: Front, followed: Any) -> Any:
     return after
 
 
-def test_every_source_is_followed_to_its_document_and_one_that_can_not_be_read_to_its_reason(
-    bucketed: tuple[Front, str], seaweed: SeaweedFS
-) -> None:
+def test_every_source_leads_to_its_document_or_its_reason(bucketed: tuple[Front, str], seaweed: SeaweedFS) -> None:
     front, bucket = bucketed
     seaweed.client.put_object(Bucket=bucket, Key="in/torn.pdf", Body=b"%PDF-1.7 torn")
     torn = {"source": f"s3://{bucket}/in/torn.pdf"}
@@ -366,7 +364,7 @@ def test_every_source_is_followed_to_its_document_and_one_that_can_not_be_read_t
     assert front.client.get(one).json()["problem"]["reason"] in {"unreadable", "no_pages"}
 
 
-def test_a_source_that_we_wrote_meanwhile_becomes_no_document(bucketed: tuple[Front, str], seaweed: SeaweedFS) -> None:
+def test_an_own_output_becomes_no_document(bucketed: tuple[Front, str], seaweed: SeaweedFS) -> None:
     front, bucket = bucketed
     asked = {"source": f"s3://{bucket}/in/a b.pdf"}
     place = front.client.post("/v1/documents", json=asked, params={"wait": 0}).headers["location"]
@@ -375,7 +373,7 @@ def test_a_source_that_we_wrote_meanwhile_becomes_no_document(bucketed: tuple[Fr
     assert "a result of ours" in problem(front.client.get(place), 410)["detail"]
 
 
-def test_sources_are_refused_that_are_not_allowed_not_there_or_ours(
+def test_sources_that_are_not_allowed_missing_or_own_outputs_are_refused(
     bucketed: tuple[Front, str], seaweed: SeaweedFS
 ) -> None:
     front, bucket = bucketed
@@ -408,7 +406,7 @@ def notice(*objects: tuple[str, str]) -> dict[str, Any]:
     }
 
 
-def test_events_become_arrivals_where_that_is_allowed(bucketed: tuple[Front, str], seaweed: SeaweedFS) -> None:
+def test_events_in_allowed_prefixes_become_intake_batches(bucketed: tuple[Front, str], seaweed: SeaweedFS) -> None:
     front, bucket = bucketed
     seaweed.client.put_object(Bucket=bucket, Key="out/a.pdf", Body=pdf())
 
@@ -423,14 +421,14 @@ def test_events_become_arrivals_where_that_is_allowed(bucketed: tuple[Front, str
     assert arrival.terms.results == f"s3://{bucket}/out/"
 
 
-def test_what_is_no_event_is_refused(front: Front) -> None:
+def test_a_body_that_is_no_event_is_refused(front: Front) -> None:
     problem(front.client.post("/v1/events/s3", content=b"\xff"), 400)
     problem(front.client.post("/v1/events/s3", json={"a": 1}), 400)
     problem(front.client.post("/v1/events/s3", content=bytes(2 << 20)), 413)
     assert front.client.post("/v1/events/s3", json={"Event": "s3:TestEvent"}).status_code == 200
 
 
-def test_events_that_can_not_be_noted_are_to_be_told_again(tmp_path: Path) -> None:
+def test_events_that_cannot_be_stored_get_503(tmp_path: Path) -> None:
     s3 = S3Settings(endpoint_url="http://127.0.0.1:1", region="us-east-1", attempts=1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ACCESS_KEY_ID", "x")
@@ -472,7 +470,7 @@ def test_a_document_is_shown_with_its_pages(front: Front) -> None:
     problem(get("/v1/documents/x"), 404)
 
 
-def test_documents_are_listed_by_what_an_index_answers(front: Front) -> None:
+def test_documents_are_listed_by_indexed_criteria(front: Front) -> None:
     documents = [front.shelf.ended() for _ in range(3)]
     waiting = front.shelf.waiting()
 
@@ -593,7 +591,7 @@ def events(text: str) -> list[tuple[str, dict[str, Any]]]:
     return found
 
 
-def test_progress_is_told_until_the_end(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_events_are_sent_until_the_end(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(following, "_POLL_SECONDS", 0.02)
     document = front.shelf.active()
     store = front.shelf.store
@@ -658,7 +656,7 @@ def test_streams_end_with_the_document_with_the_server_and_are_bounded(
 # ---- who may ask
 
 
-def test_without_a_token_nobody_is_told_anything(tmp_path: Path) -> None:
+def test_without_a_token_every_request_is_refused(tmp_path: Path) -> None:
     front = Front(tmp_path, tokens=SecretStr(f"{TOKEN}, {OTHER}"), event_token=SecretStr(EVENTS))
     document = front.shelf.ended()
     paths = [f"/v1/documents/{document}{end}" for end in ("", "/pages", "/pages/1", "/result", "/events")]
@@ -680,7 +678,7 @@ def test_without_a_token_nobody_is_told_anything(tmp_path: Path) -> None:
     front.close()
 
 
-def test_the_token_for_events_is_taken_in_both_forms_and_for_nothing_else(tmp_path: Path) -> None:
+def test_the_event_token_is_accepted_in_both_forms_for_events_only(tmp_path: Path) -> None:
     front = Front(tmp_path, tokens=SecretStr(TOKEN), event_token=SecretStr(EVENTS))
     for said in (EVENTS, f"Bearer {EVENTS}", f"bearer {EVENTS}", f"Bearer {TOKEN}"):
         answer = front.client.post("/v1/events/s3", json={"Event": "s3:TestEvent"}, headers={"Authorization": said})
@@ -731,7 +729,7 @@ def test_an_open_address_without_tokens_is_refused() -> None:
 # ---- errors
 
 
-def test_what_is_not_there_says_where_to_look(front: Front) -> None:
+def test_a_404_names_an_existing_endpoint(front: Front) -> None:
     assert "/docs" in problem(front.client.get("/nothing"), 404)["detail"]
     answer = front.client.put("/v1/documents")
     problem(answer, 405)
@@ -739,7 +737,7 @@ def test_what_is_not_there_says_where_to_look(front: Front) -> None:
     assert front.client.get("/docs").status_code == 200
 
 
-def test_a_store_that_is_away_is_said_and_nothing_of_it(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_store_is_reported_without_its_details(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
     def away(_: str) -> None:
         raise TransientError("the store at 10.1.2.3 is away")
 
@@ -749,7 +747,7 @@ def test_a_store_that_is_away_is_said_and_nothing_of_it(front: Front, monkeypatc
     assert answer.headers["retry-after"] == "5"
 
 
-def test_a_fault_of_ours_shows_nothing_of_itself(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_internal_error_is_reported_without_details(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(_: str) -> None:
         raise KeyError("inner secret")
 

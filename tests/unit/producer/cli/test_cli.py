@@ -37,7 +37,7 @@ def test_pages_are_written_as_people_write_them(text: str, ranges: list[tuple[in
     "text",
     ["", ",", "1,", "-", " ", "a", "3-a", "1.5", "3--5", "1-2-3", "--5", "3:5", "0x3", "+3", "1;2", "12345678-", "1e3"],
 )
-def test_what_is_no_selection_of_pages_is_refused_with_an_example(text: str) -> None:
+def test_an_invalid_page_selection_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(UsageError, match="write it like 3-10"):
         parse_pages(text)
 
@@ -63,7 +63,7 @@ def test_pages_that_can_not_be_are_refused(text: str) -> None:
         max_size=5,
     )
 )
-def test_what_was_written_is_what_is_read(ranges: list[tuple[int, int | None]]) -> None:
+def test_a_formatted_page_selection_is_parsed_back(ranges: list[tuple[int, int | None]]) -> None:
     text = ",".join(f"{first}-{'' if last is None else last}" for first, last in ranges)
 
     assert list(parse_pages(text)) == ranges
@@ -96,7 +96,9 @@ def test_any_other_text_is_refused_in_one_way(text: str) -> None:
         ("RENDER_DEADLINE", "0"),
     ],
 )
-def test_a_bad_setting_is_named_as_it_is_set(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+def test_an_invalid_setting_is_named_by_its_environment_variable(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
     monkeypatch.setenv(f"OCRFLEET_{name}", value)
 
     with pytest.raises(UsageError, match=f"OCRFLEET_{name}: "):
@@ -198,12 +200,12 @@ def test_an_engine_is_a_profile() -> None:
 
 
 @pytest.mark.parametrize(("engine", "language"), [("abbyy", None), ("rapidocr", "deu"), ("tesseract", "$(id)")])
-def test_what_no_engine_can_do_is_a_matter_of_usage(engine: str, language: str | None) -> None:
+def test_engine_options_that_no_engine_has_are_usage_errors(engine: str, language: str | None) -> None:
     with pytest.raises(UsageError):
         read_profile(engine=engine, language=language)
 
 
-def test_group_takes_one_word() -> None:
+def test_group_accepts_folder_only() -> None:
     assert read_group("folder") is True
     assert read_group(None) is False
     with pytest.raises(UsageError, match="'folders'"):

@@ -51,7 +51,7 @@ def desk(tmp_path: Path, valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> Ite
     desk.registry.close()
 
 
-def test_status_of_a_document_says_what_is_wrong_with_which_page(desk: Desk) -> None:
+def test_status_of_a_document_lists_failed_pages_with_reasons(desk: Desk) -> None:
     document = desk.ended("letter.pdf", failed={2: Reason.TRUNCATED})
 
     shown = desk.run("status", document)
@@ -63,7 +63,7 @@ def test_status_of_a_document_says_what_is_wrong_with_which_page(desk: Desk) -> 
     assert (facts["state"], facts["failures"][0]["page"]) == ("partial", 2)
 
 
-def test_status_of_a_collection_has_every_source_and_what_is_left(desk: Desk) -> None:
+def test_status_of_a_collection_lists_every_source_and_the_pages_left(desk: Desk) -> None:
     desk.ended("done.pdf")
     desk.ended("torn.pdf", failed={1: Reason.EMPTY})
     desk.waiting("bad\x1b[2J.pdf")
@@ -116,7 +116,7 @@ def test_results_stay_inside_their_folder(desk: Desk, tmp_path: Path, name: str)
     assert (tmp_path / "deep" / "out") in written.parents
 
 
-def test_results_tell_what_is_incomplete_and_what_is_not_there_yet(desk: Desk, tmp_path: Path) -> None:
+def test_results_report_incomplete_and_missing_outputs(desk: Desk, tmp_path: Path) -> None:
     partial, waiting = desk.ended(failed={1: Reason.EMPTY}), desk.waiting()
 
     fetched = desk.run("results", partial, "-o", str(tmp_path / "out"))
@@ -147,7 +147,7 @@ def test_a_document_with_every_page_is_not_tried_again(desk: Desk) -> None:
     assert "nothing to try again" in said.stderr
 
 
-def test_each_document_is_asked_for_whatever_becomes_of_the_others(desk: Desk) -> None:
+def test_a_failure_for_one_document_does_not_stop_the_others(desk: Desk) -> None:
     ended, active = desk.ended(), desk.active()
 
     said = desk.run("cancel", ended, active)
@@ -157,7 +157,7 @@ def test_each_document_is_asked_for_whatever_becomes_of_the_others(desk: Desk) -
     assert desk.registry.view(active).state == DocumentStatus.CANCELLED  # type: ignore[comparison-overlap]
 
 
-def test_nothing_is_deleted_that_nobody_said_yes_to(desk: Desk) -> None:
+def test_nothing_is_deleted_without_confirmation(desk: Desk) -> None:
     document = desk.ended()
 
     assert "--yes" in desk.refused("delete", document)
@@ -167,7 +167,7 @@ def test_nothing_is_deleted_that_nobody_said_yes_to(desk: Desk) -> None:
     assert "no document" in desk.refused("status", document)
 
 
-def test_a_purge_says_first_what_it_would_remove(desk: Desk) -> None:
+def test_a_purge_counts_before_it_removes(desk: Desk) -> None:
     document = desk.ended(day="20200101")
 
     dry = desk.run("purge", "--older-than", "30d", "--what", "pages", "--dry-run")
@@ -198,6 +198,6 @@ def test_ages_are_written_as_people_write_them(text: str, age: timedelta) -> Non
 
 
 @pytest.mark.parametrize("text", ["30", "d", "-1d", "30 d", "1y", ""])
-def test_what_is_no_age_is_refused(text: str) -> None:
+def test_an_invalid_age_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="30d"):
         documents.read_age(text)

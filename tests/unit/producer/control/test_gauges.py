@@ -48,7 +48,7 @@ def test_a_lease_that_is_renewed_or_given_back_did_not_expire(leased: Leased) ->
         assert leased.expired.count(now) == 0
 
 
-def test_one_that_nobody_renews_is_counted_once(leased: Leased) -> None:
+def test_an_expired_lease_is_counted_once(leased: Leased) -> None:
     leased.renew("dead", at=0.0)
     counts = []
     for now in range(0, 180, 5):
@@ -58,7 +58,7 @@ def test_one_that_nobody_renews_is_counted_once(leased: Leased) -> None:
     assert sum(counts) == 1
 
 
-def test_one_that_was_taken_at_once_by_another_worker_is_counted_too(leased: Leased) -> None:
+def test_an_expired_lease_taken_over_at_once_is_counted(leased: Leased) -> None:
     leased.renew("dead", at=0.0)
     counts = []
     for now in range(0, 180, 5):
@@ -68,7 +68,7 @@ def test_one_that_was_taken_at_once_by_another_worker_is_counted_too(leased: Lea
     assert sum(counts) == 1
 
 
-def test_one_that_was_late_and_then_done_did_not_expire(leased: Leased) -> None:
+def test_a_late_but_finished_lease_is_not_counted(leased: Leased) -> None:
     leased.renew("slow", at=0.0)
     assert leased.expired.count(40.0) == 0
     leased.renew("slow", at=45.0)
@@ -104,11 +104,11 @@ def test_the_gpus_of_a_supervisor_are_looked_at(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("broken", ["no library", "a GPU that is gone"])
-def test_without_nvml_or_with_a_gpu_that_is_gone_nothing_is_said(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_nvml_or_a_gpu_there_are_no_gpu_metrics(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None if broken == "no library" else fake_nvml([10]))
     assert list(Gpus(["0", "1"]).collect()) == []
 
 
-def test_a_worker_without_devices_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_without_devices_does_not_call_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", fake_nvml([10]))
     assert list(Gpus([None, None]).collect()) == []

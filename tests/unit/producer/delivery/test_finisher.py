@@ -88,7 +88,7 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
     made.finisher.close()
 
 
-def test_all_who_want_it_get_it_and_are_told_once(desk: Desk) -> None:
+def test_every_submission_gets_its_results_and_one_webhook(desk: Desk) -> None:
     document = desk.ended("a.pdf", "copy of a.pdf")
     for _ in range(3):
         assert desk.finish(document)
@@ -97,7 +97,7 @@ def test_all_who_want_it_get_it_and_are_told_once(desk: Desk) -> None:
     assert desk.store.exists(keys.ended(DocumentStatus.COMPLETED, DAY, document))
 
 
-def test_whoever_wants_it_delivered_already_and_asks_to_be_told_is_told(desk: Desk) -> None:
+def test_a_webhook_is_sent_for_a_submission_of_a_delivered_document(desk: Desk) -> None:
     # Given a document that was delivered for somebody who did not want to be told
     document = desk.ended("a.pdf", callback=None)
     assert desk.finish(document)
@@ -110,7 +110,7 @@ def test_whoever_wants_it_delivered_already_and_asks_to_be_told_is_told(desk: De
     assert len(desk.outbox()) == 1
 
 
-def test_one_that_was_told_is_not_told_again_after_a_restart(desk: Desk) -> None:
+def test_a_sent_webhook_is_not_repeated_after_a_restart(desk: Desk) -> None:
     document = desk.ended("a.pdf")
     assert desk.finish(document)
     (delivery,) = desk.outbox()
@@ -120,7 +120,7 @@ def test_one_that_was_told_is_not_told_again_after_a_restart(desk: Desk) -> None
 
 
 @pytest.mark.parametrize("error", [TransientError("away"), ValueError("a fault of ours")], ids=["away", "a fault"])
-def test_what_fails_is_tried_again_after_a_pause_and_harms_no_other(desk: Desk, error: Exception) -> None:
+def test_a_failed_finish_is_repeated_after_a_pause_and_affects_no_other(desk: Desk, error: Exception) -> None:
     document, other = desk.ended("a.pdf"), desk.ended("b.pdf")
     desk.results.raising["a.pdf"] = [error]
     assert not desk.finish(document)
@@ -133,7 +133,7 @@ def test_what_fails_is_tried_again_after_a_pause_and_harms_no_other(desk: Desk, 
     assert "a.pdf" in desk.results.delivered
 
 
-def test_a_bucket_that_somebody_must_mend_keeps_nobody_waiting(desk: Desk) -> None:
+def test_an_unusable_bucket_delays_no_other_delivery(desk: Desk) -> None:
     document = desk.ended("a.pdf", "b.pdf")
     desk.results.raising["a.pdf"] = [ConfigurationError("the bucket doesn't exist")]
     assert desk.finish(document)

@@ -101,7 +101,7 @@ def test_files_of_others_are_left_alone(store: FolderStore, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("in_the_way", ["out", "out/a", "out/a/b.md/"])
-def test_what_is_in_the_way_is_an_error_that_names_the_file(
+def test_an_obstacle_in_the_folder_is_an_error_that_names_the_file(
     store: FolderStore, tmp_path: Path, in_the_way: str
 ) -> None:
     # Given a file where a folder should be, or a folder where the file should be

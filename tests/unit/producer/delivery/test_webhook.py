@@ -36,7 +36,7 @@ def test_a_delivery_is_signed_as_the_standard_has_it(receiver: IntakeScheduler) 
     assert headers["webhook-id"] == ID
 
 
-def test_without_a_secret_nothing_pretends_to_be_signed(receiver: IntakeScheduler) -> None:
+def test_without_a_secret_there_is_no_signature(receiver: IntakeScheduler) -> None:
     WebhookClient(None, private=True).send(receiver.url, ID, b"{}")
     assert "webhook-signature" not in receiver.got[0][0]
 
@@ -54,7 +54,7 @@ def test_a_receiver_may_say_that_it_wants_no_more(receiver: IntakeScheduler) -> 
     assert WebhookClient(None, private=True).send(receiver.url, ID, b"{}")[0] is DeliveryResult.GONE
 
 
-def test_nobody_there_is_a_failure_with_a_reason() -> None:
+def test_an_unreachable_receiver_is_a_failure_with_a_reason() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         answer, reason = WebhookClient(None, private=True).send(
@@ -144,7 +144,7 @@ def test_the_address_that_was_checked_is_the_one_connected_to(
     assert receiver.got[0][0]["host"] == f"rebind.example:{receiver.server_port}"
 
 
-def test_a_receiver_that_never_answers_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_receiver_that_never_responds_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("producer.delivery.webhook._DEADLINE", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         answer, reason = WebhookClient(None, private=True).send(

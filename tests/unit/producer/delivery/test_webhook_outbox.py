@@ -93,7 +93,7 @@ def run(outbox: WebhookOutbox, receivers: Receivers, *, rounds: int = 1) -> None
             sender.run_due()
 
 
-def test_what_was_delivered_is_gone_from_the_outbox(outbox: WebhookOutbox, store: FolderStore) -> None:
+def test_a_delivered_webhook_is_removed_from_the_outbox(outbox: WebhookOutbox, store: FolderStore) -> None:
     receivers = Receivers()
     outbox.add(*ended())
     run(outbox, receivers, rounds=3)
@@ -134,7 +134,9 @@ def test_a_failing_receiver_is_tried_for_a_day_with_growing_pauses_and_then_give
     assert given_up.attempts == len(tries)
 
 
-def test_one_that_wants_no_more_is_not_asked_again(outbox: WebhookOutbox, store: FolderStore, clock: Clock) -> None:
+def test_a_receiver_that_answers_410_gets_no_further_attempt(
+    outbox: WebhookOutbox, store: FolderStore, clock: Clock
+) -> None:
     receivers = Receivers()
     receivers.answers["a.example"] = DeliveryResult.GONE
     outbox.add(*ended())
@@ -145,9 +147,7 @@ def test_one_that_wants_no_more_is_not_asked_again(outbox: WebhookOutbox, store:
     assert list(store.list(keys.OUTBOX)) == []
 
 
-def test_killed_between_telling_and_noting_it_tells_twice_with_one_id(
-    outbox: WebhookOutbox, store: FolderStore
-) -> None:
+def test_a_crash_after_sending_repeats_the_webhook_with_the_same_id(outbox: WebhookOutbox, store: FolderStore) -> None:
     receivers = Receivers()
     outbox.add(*ended())
     # Given a sender that was killed after the receiver had answered

@@ -70,12 +70,12 @@ def test_a_document_that_ended_is_shown_with_its_pages_reasons_and_outputs(shelf
 
 
 @pytest.mark.parametrize("document", ["f" * 32, "f" * 8, "../../etc/passwd", "", "F" * 32])
-def test_what_is_no_document_is_not_found_and_says_why(shelf: Shelf, document: str) -> None:
+def test_an_unknown_document_is_not_found_with_a_reason(shelf: Shelf, document: str) -> None:
     with pytest.raises(NotFoundError, match="no document"):
         shelf.registry.view(document)
 
 
-def test_without_redis_the_store_says_how_far_a_document_is(shelf: Shelf) -> None:
+def test_without_redis_progress_is_counted_in_the_store(shelf: Shelf) -> None:
     # Given an active document with a page that is done and one that failed, and a Redis that is away
     document = shelf.active()
     shelf.store.put(keys.page_done(document, 1), page_result(1).to_bytes())
@@ -87,7 +87,7 @@ def test_without_redis_the_store_says_how_far_a_document_is(shelf: Shelf) -> Non
     assert view.outputs == {}
 
 
-def test_the_ledger_says_how_far_a_document_is(served: Shelf) -> None:
+def test_progress_is_read_from_the_ledger(served: Shelf) -> None:
     document = served.active()
     served.ledger.seed(document, 1, total=3, done=[1, 2], failed=[3])
 
@@ -96,14 +96,14 @@ def test_the_ledger_says_how_far_a_document_is(served: Shelf) -> None:
     assert (view.done, view.failed) == (2, 1)
 
 
-def test_a_marker_that_is_left_behind_does_not_open_a_document_again(shelf: Shelf) -> None:
+def test_a_leftover_marker_does_not_reopen_a_document(shelf: Shelf) -> None:
     document = shelf.ended()
     shelf.store.put(keys.active(document), marker(1).to_bytes())
 
     assert shelf.registry.view(document).state is State.COMPLETED
 
 
-def test_pages_are_told_with_their_reasons_and_by_portions(shelf: Shelf) -> None:
+def test_pages_are_listed_with_reasons_and_cursors(shelf: Shelf) -> None:
     document = shelf.active(pages=5)
     shelf.store.put(keys.page_done(document, 1), page_result(1).to_bytes())
     shelf.store.put(keys.page_failed(document, 2, 1), page_result(2, Reason.EMPTY).to_bytes())
@@ -155,7 +155,7 @@ def test_a_collection_is_listed_by_portions_each_document_once(shelf: Shelf) -> 
     assert found == list(zip(documents, [State.COMPLETED, State.WAITING, State.ACTIVE], strict=True))
 
 
-def test_documents_are_listed_by_what_became_of_them_and_by_day(shelf: Shelf) -> None:
+def test_documents_are_listed_by_state_and_by_day(shelf: Shelf) -> None:
     early = shelf.ended(day="20261121")
     late = shelf.ended(day="20261122")
     partial = shelf.ended(failed={1: Reason.EMPTY})
@@ -177,7 +177,7 @@ def test_documents_are_listed_by_what_became_of_them_and_by_day(shelf: Shelf) ->
     assert ids(collection="c", day="20261121", state=State.PARTIAL) == []
 
 
-def test_an_index_that_is_behind_is_not_believed(shelf: Shelf) -> None:
+def test_outdated_index_entries_are_ignored(shelf: Shelf) -> None:
     document = shelf.ended()
     shelf.store.put(keys.ended(DocumentStatus.PARTIAL, "20261122", document), b".")
 
@@ -215,7 +215,7 @@ def test_a_search_that_finds_little_ends_with_a_place_to_go_on_from(
         {"collection": "c", "after": "documents/"},
     ],
 )
-def test_what_no_index_answers_is_refused(shelf: Shelf, asked: dict[str, object]) -> None:
+def test_a_query_without_an_index_is_refused(shelf: Shelf, asked: dict[str, object]) -> None:
     with pytest.raises(UnanswerableError):
         shelf.registry.documents(**asked)  # type: ignore[arg-type]
 
@@ -245,7 +245,7 @@ def test_retry_of_a_completed_document_does_nothing(shelf: Shelf) -> None:
     assert list(shelf.store.list(keys.WAITING)) == []
 
 
-def test_retry_refuses_what_is_open_or_can_not_be_taken_in(shelf: Shelf) -> None:
+def test_retry_refuses_open_documents_and_failed_intake(shelf: Shelf) -> None:
     problem = Problem(reason=Reason.EMPTY_FILE, detail="0 bytes")
     broken = shelf.manifest().model_copy(update={"sources": (), "selection": (), "problem": problem})
     shelf.store.put(keys.manifest(broken.document), broken.to_bytes())
@@ -268,7 +268,7 @@ def test_retry_refuses_what_is_open_or_can_not_be_taken_in(shelf: Shelf) -> None
     assert shelf.registry.view(broken.document).problem == problem
 
 
-def test_cancel_ends_a_document_as_it_is(served: Shelf) -> None:
+def test_cancel_ends_a_document_with_its_done_pages(served: Shelf) -> None:
     # Given an active document with one page that is done
     document = served.active()
     served.store.put(keys.page_done(document, 3), page_result(3).to_bytes())
@@ -290,7 +290,7 @@ def test_cancel_ends_a_document_as_it_is(served: Shelf) -> None:
     assert served.registry.retry(document).generation == 2
 
 
-def test_a_document_that_ended_while_it_was_cancelled_stays_as_it_ended(served: Shelf) -> None:
+def test_a_document_that_ended_during_its_cancellation_keeps_its_status(served: Shelf) -> None:
     document = served.active()
 
     class Late(FolderStore):
@@ -336,7 +336,7 @@ def test_a_deleted_document_is_gone_at_once_and_its_objects_soon(served: Shelf) 
     assert len(served.kept(other)) > 0
 
 
-def test_what_a_late_worker_writes_into_a_deleted_document_is_removed_as_well(served: Shelf) -> None:
+def test_late_writes_into_a_deleted_document_are_removed(served: Shelf) -> None:
     document = served.ended()
     served.registry.delete(document)
     served.registry.remove_deleted()
@@ -353,7 +353,7 @@ def test_what_a_late_worker_writes_into_a_deleted_document_is_removed_as_well(se
     assert list(served.store.list(keys.ended_on("completed"))) == []
 
 
-def test_a_document_that_is_wanted_again_loses_nothing_to_its_tombstone(served: Shelf) -> None:
+def test_a_document_registered_again_loses_nothing_to_its_tombstone(served: Shelf) -> None:
     document = served.ended()
     manifest = served.store.get(keys.manifest(document))
     served.registry.delete(document)
@@ -366,7 +366,7 @@ def test_a_document_that_is_wanted_again_loses_nothing_to_its_tombstone(served: 
     assert served.registry.page(document, 1).text == "text of 1"
 
 
-def test_removal_ends_when_its_time_is_over_and_goes_on_the_next_time(served: Shelf) -> None:
+def test_removal_stops_at_its_time_limit_and_continues_later(served: Shelf) -> None:
     document = served.ended()
     served.registry.delete(document)
 
@@ -375,7 +375,7 @@ def test_removal_ends_when_its_time_is_over_and_goes_on_the_next_time(served: Sh
     assert served.kept(document) == []
 
 
-def test_purged_pages_leave_outputs_and_what_is_not_completed(shelf: Shelf) -> None:
+def test_purging_pages_keeps_outputs_and_incomplete_documents(shelf: Shelf) -> None:
     old, young = shelf.ended(day="20261001"), shelf.ended(day="20261124")
     partial = shelf.ended(day="20261001", failed={1: Reason.EMPTY})
     before = shelf.kept(old)
@@ -402,7 +402,7 @@ def test_purged_documents_are_deleted(shelf: Shelf) -> None:
     assert shelf.registry.view(young).state is State.COMPLETED
 
 
-def test_an_upload_is_purged_when_nobody_needs_it_any_more(shelf: Shelf) -> None:
+def test_an_upload_is_purged_after_all_its_documents_ended(shelf: Shelf) -> None:
     # Given uploads: of an old document, one shared with an open document, one that nothing refers to yet
     old, shared, fresh = ("1" * 64, "2" * 64, "3" * 64)
     ended = shelf.ended(day="20261001")
@@ -476,7 +476,7 @@ def test_a_report_holds_few_of_its_rows(shelf: Shelf) -> None:
     assert late < early + 1_000_000
 
 
-def test_the_time_that_is_left_follows_from_pages_and_speed(served: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_left_follows_from_pages_and_speed(served: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given 10 pages that wait, 8 of an active document, and two workers that read a page in two seconds each
     monkeypatch.setattr(collection_module, "_COUNTED", 1)
     served.waiting(pages=5)
@@ -497,7 +497,7 @@ def test_the_time_that_is_left_follows_from_pages_and_speed(served: Shelf, monke
     assert forecast.exact is False  # one of the two that wait was counted
 
 
-def test_what_time_is_left_can_not_be_said_without_those_who_read(served: Shelf) -> None:
+def test_the_time_left_is_unknown_without_workers(served: Shelf) -> None:
     assert served.registry.when_done("c").seconds == 0
 
     served.arrive("new.pdf", "newer.pdf")
@@ -516,7 +516,7 @@ def test_what_time_is_left_can_not_be_said_without_those_who_read(served: Shelf)
     assert "paused" in (served.registry.when_done("c").reason or "")
 
 
-def test_what_nobody_leads_never_ends(
+def test_the_time_left_is_unknown_without_a_leader(
     served: Shelf, valkey: Valkey, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     valkey.client.delete(keys.REDIS_DISPATCHER)
@@ -548,7 +548,7 @@ def test_what_nobody_leads_never_ends(
     assert ["no process leads: start ocrfleet serve or dispatch" in text for text in told] == [True, False]
 
 
-def test_what_has_ended_is_left_until_it_is_delivered(served: Shelf) -> None:
+def test_an_ended_document_counts_as_left_until_its_delivery(served: Shelf) -> None:
     # Given a document that has ended and still has its marker, and one that somebody wants once more
     document, other = served.ended("a.pdf"), served.ended("b.pdf")
     served.store.put(keys.active(document), marker(1).to_bytes())

@@ -51,7 +51,7 @@ def skipped(items: Iterable[Candidate | Skipped]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(("form", "kind"), KINDS.items())
-def test_an_image_is_known_by_its_bytes(tmp_path: Path, form: str, kind: Kind) -> None:
+def test_an_image_is_recognised_by_its_bytes(tmp_path: Path, form: str, kind: Kind) -> None:
     # Given an image whose name says nothing
     path = image(tmp_path / "scan", form)
 
@@ -75,7 +75,7 @@ def test_an_image_is_known_by_its_bytes(tmp_path: Path, form: str, kind: Kind) -
         (b"", None),
     ],
 )
-def test_what_the_first_bytes_say(tmp_path: Path, data: bytes, kind: Kind | None) -> None:
+def test_formats_are_recognised_by_their_first_bytes(tmp_path: Path, data: bytes, kind: Kind | None) -> None:
     (tmp_path / "file").write_bytes(data)
 
     assert kind_of(tmp_path / "file") is kind
@@ -91,7 +91,7 @@ def test_the_bytes_count_and_not_the_name(tmp_path: Path) -> None:
     assert [kind_of(tmp_path / name) for name in ("a.pdf", "b.txt")] == [Kind.PNG, Kind.PDF]
 
 
-def test_what_is_no_document_is_skipped_with_a_reason(tmp_path: Path) -> None:
+def test_a_file_that_is_no_document_is_skipped_with_a_reason(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("not a scan")
 
     items = found(tmp_path)
@@ -143,7 +143,7 @@ def test_files_and_folders_come_in_natural_order(tmp_path: Path) -> None:
     assert names(found(tmp_path)) == ["1.pdf", "9.pdf", "10.pdf", "vol 9/1.pdf", "vol 10/1.pdf"]
 
 
-def test_hidden_files_and_folders_are_left_alone_and_said_to_be(tmp_path: Path) -> None:
+def test_hidden_files_and_folders_are_skipped_and_reported(tmp_path: Path) -> None:
     for name in (".a.pdf", "._b.pdf", ".cache/c.pdf", "d.pdf", ".DS_Store"):
         pdf(tmp_path / name)
 
@@ -152,7 +152,7 @@ def test_hidden_files_and_folders_are_left_alone_and_said_to_be(tmp_path: Path) 
     assert {item.name for item in items if isinstance(item, Skipped)} == {".a.pdf", "._b.pdf", ".cache"}
 
 
-def test_two_books_with_one_name_are_told_apart_or_refused(tmp_path: Path) -> None:
+def test_two_books_with_one_name_get_distinct_outputs_or_are_refused(tmp_path: Path) -> None:
     # Given images in a folder and in a folder of the same name within it: both would be called after it
     for place in ("scans", "scans/scans"):
         (tmp_path / place).mkdir()

@@ -61,7 +61,7 @@ def told(*words: str) -> Any:
     return json.loads(run(*words, "--dry-run", "--json"))
 
 
-def test_pages_of_files_are_told_from_some_of_them_and_nothing_is_submitted(store: Path, scans: Path) -> None:
+def test_the_pages_of_files_are_estimated_from_a_sample_without_submitting(store: Path, scans: Path) -> None:
     facts = told(str(scans))
     size = sum(path.stat().st_size for path in scans.iterdir() if path.suffix != ".txt")
     assert (facts["documents"], facts["known"], facts["skipped"], facts["bytes"]) == (13, 0, 1, size)
@@ -92,7 +92,7 @@ def test_hours_and_cost_follow_from_the_workers_that_serve_the_profile(
     assert "12.00 at 3600 for the hour of a GPU" in run(str(scans), "--pages", "2-9", "--dry-run")
 
 
-def test_of_a_prefix_what_is_known_is_left_out(
+def test_the_estimate_of_a_prefix_skips_known_objects(
     store: Path, seaweed: SeaweedFS, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OCRFLEET_S3_ENDPOINT_URL", seaweed.endpoint)
@@ -111,6 +111,6 @@ def test_of_a_prefix_what_is_known_is_left_out(
     assert kept(store) == stored
 
 
-def test_nothing_is_waited_for_that_is_not_submitted(store: Path, scans: Path) -> None:
+def test_wait_and_dry_run_exclude_each_other(store: Path, scans: Path) -> None:
     with pytest.raises(UsageError, match="--dry-run"):
         run(str(scans), "--wait", "--dry-run")

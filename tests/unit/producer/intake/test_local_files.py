@@ -61,17 +61,13 @@ def test_files_are_referenced_where_all_see_them(store: FolderStore, scans: Path
     assert list(store.list(keys.UPLOADS)) == []
 
 
-def test_the_folder_that_one_is_in_is_a_folder_like_any_other(
-    store: FolderStore, scans: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_current_folder_can_be_submitted(store: FolderStore, scans: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(scans)
     submit_files(store, TERMS, [Path()], Count(), progress=lambda: None)
     assert set(wishes(store)) == {"a.pdf", "box/b.pdf"}
 
 
-def test_where_nobody_else_sees_them_copies_are_sent_under_the_hash_of_what_was_sent(
-    tmp_path: Path, scans: Path
-) -> None:
+def test_files_are_uploaded_under_the_hash_of_the_uploaded_bytes(tmp_path: Path, scans: Path) -> None:
     store = Elsewhere(tmp_path / "store")
     submit_files(store, TERMS, [scans], Count(), progress=lambda: None)
     for name, wish in wishes(store).items():
@@ -81,7 +77,7 @@ def test_where_nobody_else_sees_them_copies_are_sent_under_the_hash_of_what_was_
         assert store.get(keys.upload(sha256)) == data
 
 
-def test_a_file_that_changes_while_it_is_sent_leaves_nothing_under_a_wrong_hash(tmp_path: Path, scans: Path) -> None:
+def test_a_file_that_changes_during_its_upload_is_not_stored_under_a_wrong_hash(tmp_path: Path, scans: Path) -> None:
     # Given a file that is written to between its reading and its sending
     class Changing(Elsewhere):
         def create_from(self, key: str, path: Path) -> bool:
@@ -96,7 +92,7 @@ def test_a_file_that_changes_while_it_is_sent_leaves_nothing_under_a_wrong_hash(
         assert wish.uri == uri_of_upload(hashlib.sha256(stored).hexdigest())
 
 
-def test_a_file_that_is_gone_when_its_turn_comes_is_told(
+def test_a_file_that_vanishes_before_its_upload_is_reported(
     store: FolderStore, scans: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def vanished(_: Any) -> Any:

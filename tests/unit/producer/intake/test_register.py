@@ -204,7 +204,7 @@ def test_registering_twice_is_harmless(desk: Desk) -> None:
     assert len(desk.submissions()) == 1
 
 
-def test_registering_what_is_being_worked_on_adds_no_marker(desk: Desk) -> None:
+def test_registering_an_active_document_adds_no_marker(desk: Desk) -> None:
     # Given a document that a dispatcher took, in the second generation
     path = pdf(desk.folder / "letter.pdf")
     first = desk.register(path)
@@ -278,7 +278,7 @@ def test_other_pages_and_another_engine_are_other_documents(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("selection", [[(1, 3)], [(1, None)], [(1, 99)], [(2, 3), (1, 1)], [(1, 2), (2, 3)]])
-def test_all_pages_are_the_same_document_however_they_were_asked_for(
+def test_all_pages_are_the_same_document_for_every_spelling_of_the_range(
     desk: Desk, selection: list[tuple[int, int | None]]
 ) -> None:
     path = pdf(desk.folder / "letter.pdf", 3)
@@ -479,7 +479,7 @@ def test_a_completed_document_is_not_done_again(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("reason", [Reason.SOURCE_MISSING, Reason.SOURCE_CHANGED, Reason.NEEDS_PASSWORD])
-def test_what_failed_for_a_reason_outside_of_it_is_tried_again(desk: Desk, reason: Reason) -> None:
+def test_a_document_that_failed_for_an_external_reason_is_retried(desk: Desk, reason: Reason) -> None:
     # Given a document some of whose pages could not be read because the file was away
     path = pdf(desk.folder / "a.pdf", 3)
     first = desk.register(path)
@@ -493,7 +493,7 @@ def test_what_failed_for_a_reason_outside_of_it_is_tried_again(desk: Desk, reaso
     assert Marker.from_bytes(desk.store.get(key)).generation == 2
 
 
-def test_what_failed_by_itself_is_tried_again_only_when_that_is_asked_for(desk: Desk) -> None:
+def test_a_document_that_failed_by_itself_is_retried_only_on_request(desk: Desk) -> None:
     # Given a document with a page that crashed the renderer
     path = pdf(desk.folder / "a.pdf", 2)
     first = desk.register(path)
@@ -606,7 +606,7 @@ def test_an_index_that_can_not_be_read_is_written_anew(desk: Desk, junk: bytes) 
     assert desk.index.get(key) == good
 
 
-def test_an_index_of_another_version_is_not_believed(desk: Desk) -> None:
+def test_an_index_entry_of_another_version_is_ignored(desk: Desk) -> None:
     path = age(pdf(desk.folder / "a.pdf"))
     desk.intake.source(path)
     (key,) = desk.remembered()

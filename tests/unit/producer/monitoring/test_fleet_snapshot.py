@@ -70,7 +70,7 @@ class TestInventory:
         assert 2 < (time.time() - bulk.oldest) / 86_400 < 4
         assert found.paused == {"drafts"}
 
-    def test_one_that_is_tried_again_is_not_as_old_as_its_registration(self, shelf: Shelf) -> None:
+    def test_the_age_of_a_retried_document_begins_with_the_retry(self, shelf: Shelf) -> None:
         shelf.store.put(keys.waiting("bulk", "c", "20200101T000000.000000Z", "0" * 32, 2), marker(2).to_bytes())
 
         found = waiting(shelf.store, Priority.BULK, frozenset())
@@ -90,7 +90,7 @@ class TestInventory:
         assert (found.documents, found.paused) == (4, 3)
         assert datetime.fromtimestamp(found.oldest, UTC).year == 2020
 
-    def test_what_waits_elsewhere_is_counted(self, shelf: Shelf) -> None:
+    def test_waiting_batches_webhooks_and_quarantined_pages_are_counted(self, shelf: Shelf) -> None:
         shelf.arrive("a.pdf")
         shelf.store.put(keys.outbox("20261122T000000.000000Z", "a" * 32), b"{}")
         shelf.store.put(keys.given_up("b" * 32), b"{}")
@@ -125,7 +125,7 @@ class TestLook:
         assert snapshot.speed == 0
         assert snapshot.seconds_left(Priority.BULK) == 9 / shelf.settings.pages_per_second
 
-    def test_a_paused_collection_asks_for_no_more_workers(self, shelf: Shelf) -> None:
+    def test_a_paused_collection_is_not_in_the_backlog(self, shelf: Shelf) -> None:
         active = begun(shelf, pages=10, published=6, collection="drafts")
         shelf.waiting(collection="drafts")
         shelf.registry.pause("drafts")
@@ -135,7 +135,7 @@ class TestLook:
         # What was handed over is read all the same
         assert (bulk.waiting, bulk.queued) == (0, 6)
 
-    def test_what_was_counted_is_believed(self, shelf: Shelf) -> None:
+    def test_the_stored_count_of_waiting_pages_is_used(self, shelf: Shelf) -> None:
         shelf.waiting()
         shelf.registry.pause("drafts")
         shelf.ledger.counted({("bulk", "c"): 100, ("bulk", "drafts"): 7, ("interactive", "c"): 5})
@@ -144,7 +144,7 @@ class TestLook:
 
         assert (backlog[Priority.BULK].waiting, backlog[Priority.INTERACTIVE].waiting) == (100, 5)
 
-    def test_the_oldest_is_that_of_pages_nobody_has_begun(self, shelf: Shelf) -> None:
+    def test_the_oldest_age_is_that_of_pages_not_yet_begun(self, shelf: Shelf) -> None:
         active = begun(shelf, pages=2, published=2)
         hold(shelf, active, 1, 2)
 
@@ -175,7 +175,7 @@ class TestLook:
         assert monitor.snapshot([]).backlog[Priority.BULK].waiting == 0
         assert FleetMonitor(shelf.settings, shelf.store, shelf.ledger).snapshot([]).backlog[Priority.BULK].waiting == 1
 
-    def test_without_redis_nothing_is_said(self, tmp_path: Path) -> None:
+    def test_without_redis_there_is_no_snapshot(self, tmp_path: Path) -> None:
         away = Shelf(tmp_path)
         with pytest.raises(TransientError):
             FleetMonitor(away.settings, away.store, away.ledger).snapshot([])
@@ -187,7 +187,7 @@ class TestLook:
 
 
 class TestTop:
-    def test_it_sees_what_the_leader_sees(self, shelf: Shelf) -> None:
+    def test_the_snapshot_equals_that_of_the_leader(self, shelf: Shelf) -> None:
         active = begun(shelf, pages=10, published=6, done=2)
         hold(shelf, active, 3)
         looking = Top(shelf.settings, shelf.store, shelf.ledger)

@@ -20,7 +20,7 @@ def test_every_kind_of_document_is_wanted_whatever_the_case_of_its_suffix(suffix
 
 
 @pytest.mark.parametrize("key", ["a.md", "a.json", "a.txt", "pdf", "a.pdf/", "folder/", "a.pdf.md"])
-def test_what_is_no_document_is_not_wanted(key: str) -> None:
+def test_keys_of_unsupported_formats_are_filtered_out(key: str) -> None:
     assert not Filter().wants("archive", key)
 
 
@@ -34,7 +34,7 @@ def test_prefixes_suffixes_and_exclusions_each_decide() -> None:
     assert not wanted.wants("archive", "1890s/drafts/a.tif")
 
 
-def test_what_we_write_ourselves_is_never_wanted() -> None:
+def test_own_outputs_are_filtered_out() -> None:
     # A searchable PDF among the results is a PDF, a figure in the store is a PNG.
     wanted = Filter(ours=(Prefix.parse_folder("s3://archive/results"), Prefix.parse_folder("s3://archive/store/")))
 
@@ -57,7 +57,7 @@ def test_what_we_write_ourselves_is_never_wanted() -> None:
         ("s3://archive/inbox/out/", Filter(prefixes=("inbox/1890/", "inbox/1900/"))),
     ],
 )
-def test_results_apart_from_what_is_watched_are_allowed(results: str | None, wanted: Filter) -> None:
+def test_results_outside_of_the_watched_prefix_are_allowed(results: str | None, wanted: Filter) -> None:
     check_results(INBOX, results, wanted)
 
 
@@ -75,12 +75,12 @@ def test_results_apart_from_what_is_watched_are_allowed(results: str | None, wan
         ("s3://archive", Filter()),
     ],
 )
-def test_results_inside_what_is_watched_are_refused(results: str, wanted: Filter) -> None:
+def test_results_inside_the_watched_prefix_are_refused(results: str, wanted: Filter) -> None:
     with pytest.raises(UsageError, match="choose another bucket or prefix"):
         check_results(INBOX, results, wanted)
 
 
-def test_the_refusal_says_which_exclusion_would_do() -> None:
+def test_the_refusal_suggests_an_exclusion() -> None:
     with pytest.raises(UsageError, match="--exclude inbox/out/") as caught:
         check_results(INBOX, "s3://archive/inbox/out", Filter())
 
@@ -96,7 +96,7 @@ def test_no_filter_separates_results_from_the_very_prefix_that_is_watched() -> N
 
 
 @pytest.mark.parametrize("place", ["inbox", "/srv/x", "s3://", "s3:///x", "http://b/x"])
-def test_what_is_no_place_in_s3_is_refused(place: str) -> None:
+def test_an_invalid_s3_location_is_refused(place: str) -> None:
     for take in (Prefix.parse, Prefix.parse_folder, lambda text: Allowed([text])):
         with pytest.raises(UsageError, match="must be s3://"):
             take(place)
@@ -115,7 +115,7 @@ def test_an_allowed_prefix_is_a_folder() -> None:
     assert not allowed.allows("whole2", "anything")
 
 
-def test_nothing_is_allowed_when_nothing_is_named() -> None:
+def test_without_allowed_prefixes_no_source_is_allowed() -> None:
     assert not Allowed([]).allows("bucket", "inbox/a.pdf")
 
 

@@ -135,12 +135,12 @@ def test_keys_of_eventbridge_and_of_the_filer_are_as_they_are(key: str) -> None:
         ("LifecycleExpiration:Delete", False),
     ],
 )
-def test_writings_and_removals_are_told_apart(name: str, *, created: bool) -> None:
+def test_writes_and_removals_are_distinguished(name: str, *, created: bool) -> None:
     assert only(notice(record(name=name))).created is created
 
 
 @pytest.mark.parametrize("name", ["ObjectTagging:Put", "s3:ObjectAccessed:Get", "ObjectRestore:Post", "SomethingNew"])
-def test_what_changes_no_object_is_no_event(name: str) -> None:
+def test_a_notification_without_an_object_change_has_no_event(name: str) -> None:
     assert parse(notice(record(name=name))) == []
 
 
@@ -156,7 +156,7 @@ def test_sns_carries_events_of_s3_and_of_eventbridge() -> None:
     assert only(sns(bridge())) == only(bridge())
 
 
-def test_eventbridge_tells_what_was_created_and_deleted() -> None:
+def test_eventbridge_notifications_become_events() -> None:
     assert only(bridge()) == ObjectEvent(
         bucket="archive",
         key="inbox/a.pdf",
@@ -171,7 +171,7 @@ def test_eventbridge_tells_what_was_created_and_deleted() -> None:
     assert parse(bridge("Object Tags Added")) == []
 
 
-def test_minio_wraps_nothing_and_its_sequencer_orders_nothing() -> None:
+def test_minio_notifications_become_events_without_order() -> None:
     of_minio = record(
         "inbox%2Fa+b.pdf", name="s3:ObjectCreated:Put", source="minio:s3", sequencer="17D5C2E8B4F2A1C3", versionId=""
     )
@@ -224,7 +224,7 @@ def test_versions_in_the_filer_are_objects_under_their_own_name() -> None:
         ("/elsewhere/a.pdf", False),
     ],
 )
-def test_what_the_filer_has_besides_objects_is_no_event(path: str, *, directory: bool) -> None:
+def test_filer_notifications_about_other_files_have_no_event(path: str, *, directory: bool) -> None:
     assert parse(filer(path, new=entry(path.rpartition("/")[2], directory=directory))) == []
 
 
@@ -262,7 +262,7 @@ def test_what_the_filer_has_besides_objects_is_no_event(path: str, *, directory:
         notice(record("\\ud800")).replace("\\\\", "\\").encode(),
     ],
 )
-def test_what_cannot_be_parsed_says_why_in_one_short_line(message: bytes) -> None:
+def test_an_unparsable_message_has_a_short_reason(message: bytes) -> None:
     with pytest.raises(UnparsableEventError) as caught:
         parse(message)
 
@@ -279,7 +279,7 @@ def test_names_that_no_bucket_has_are_refused(bucket: str) -> None:
         parse(notice(bad))
 
 
-def test_an_error_says_nothing_of_the_content() -> None:
+def test_an_error_does_not_contain_the_message() -> None:
     secret = record("the-secret")
     secret["s3"]["bucket"]["name"] = "se cret"
 
@@ -291,7 +291,7 @@ def test_an_error_says_nothing_of_the_content() -> None:
     assert "Records.0.s3.bucket.name" in str(caught.value)
 
 
-def test_of_the_events_of_one_object_the_one_with_the_greatest_sequencer_stands() -> None:
+def test_the_event_with_the_greatest_sequencer_wins() -> None:
     created = ObjectEvent("b", "k", created=True, sequencer="0055AED6DCD9")
     removed = ObjectEvent("b", "k", created=False, sequencer="0055AED6DCD90281E5")
     other = ObjectEvent("b", "other", created=True)
@@ -308,7 +308,7 @@ def test_sequencers_of_different_length_are_padded_at_their_right_end() -> None:
     assert newest([longer, shorter]) == [shorter]
 
 
-def test_without_a_sequencer_a_writing_stands_because_the_store_is_asked_about_it() -> None:
+def test_without_a_sequencer_a_write_wins_over_a_removal() -> None:
     created = ObjectEvent("b", "k", created=True)
     removed = ObjectEvent("b", "k", created=False, sequencer="FF")
 
@@ -340,7 +340,7 @@ def test_no_json_in_a_place_that_counts_makes_it_raise_anything_else(value: Any,
 
 @settings(deadline=None)
 @given(st.text(min_size=1, max_size=300, alphabet=st.characters(exclude_categories=["Cs"])))
-def test_every_key_comes_back_as_it_was(key: str) -> None:
+def test_every_encoded_key_is_decoded(key: str) -> None:
     assert only(notice(record(quote_plus(key)))).key == key
     assert only(bridge(key=key)).key == key
 

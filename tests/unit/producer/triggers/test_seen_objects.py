@@ -28,13 +28,13 @@ def entry(number: int, etag: str = "a", size: int = 1) -> Entry:
     return Entry(key=f"{number}.pdf", size=size, etag=etag, modified=datetime(2026, 11, 25, tzinfo=UTC))
 
 
-def test_what_was_noted_is_known_to_whoever_looks_next(store: FolderStore) -> None:
+def test_added_objects_are_found_by_another_process(store: FolderStore) -> None:
     SeenObjects(store, PLACE).add([entry(1), entry(2)])
     changed = [entry(1, etag="b"), entry(2, size=2), entry(3)]
     assert list(SeenObjects(store, PLACE).unknown([entry(2), *changed, entry(1)])) == changed
 
 
-def test_what_others_note_meanwhile_is_seen_at_the_next_look(store: FolderStore) -> None:
+def test_additions_of_other_processes_are_found_at_the_next_listing(store: FolderStore) -> None:
     one, other = SeenObjects(store, PLACE), SeenObjects(store, PLACE)
     assert list(one.unknown([entry(1)])) == [entry(1)]
     other.add([entry(1)])
@@ -46,7 +46,7 @@ def test_another_place_has_another_roll(store: FolderStore) -> None:
     assert list(SeenObjects(store, "1" * 64).unknown([entry(1)])) == [entry(1)]
 
 
-def test_many_parts_become_one_and_nothing_is_forgotten(store: FolderStore) -> None:
+def test_compaction_keeps_all_objects(store: FolderStore) -> None:
     index = SeenObjects(store, PLACE)
     for number in range(100):
         index.add([entry(number)])
@@ -55,7 +55,7 @@ def test_many_parts_become_one_and_nothing_is_forgotten(store: FolderStore) -> N
     assert list(index.unknown([entry(number) for number in range(101)])) == [entry(100)]
 
 
-def test_what_others_note_while_parts_become_one_is_not_forgotten(store: FolderStore) -> None:
+def test_additions_during_compaction_are_kept(store: FolderStore) -> None:
     one, other = SeenObjects(store, PLACE), SeenObjects(store, PLACE)
     for number in range(0, 200, 2):
         one.add([entry(number)])
@@ -89,7 +89,7 @@ def test_an_object_takes_sixteen_bytes_of_memory(store: FolderStore) -> None:
 
 
 @given(st.lists(st.lists(st.binary(min_size=16, max_size=16), max_size=20), max_size=20), st.data())
-def test_what_was_added_is_known_and_nothing_else(batches: list[list[bytes]], data: st.DataObject) -> None:
+def test_only_added_objects_are_found(batches: list[list[bytes]], data: st.DataObject) -> None:
     noted = FingerprintSet()
     for batch in batches:
         noted.add(np.array(batch, "S16"))
@@ -106,7 +106,7 @@ def test_a_part_that_was_cut_short_loses_no_more_than_its_end(store: FolderStore
     assert list(SeenObjects(store, PLACE).unknown([entry(1), entry(2)])) == [entry(2)]
 
 
-def test_without_the_roll_everything_is_unknown_again(store: FolderStore) -> None:
+def test_without_the_index_all_objects_are_new(store: FolderStore) -> None:
     SeenObjects(store, PLACE).add([entry(1)])
     for part in list(store.list(f"rolls/{PLACE}/")):
         store.delete(part)

@@ -81,7 +81,7 @@ def test_a_line_that_was_turned_to_be_read_runs_down_the_page() -> None:
     assert page[y0 - 300 : y1 - 300, : x0 - 50].min() == 250
 
 
-def test_what_reaches_in_from_the_neighbouring_line_is_left_out() -> None:
+def test_marks_of_the_neighbouring_line_are_left_out() -> None:
     crop, read, _ = drawn("one two")
     cv2.rectangle(crop, (12, 0), (14, 3), (20, 20, 20), -1)
     first, second = words(read, crop, corners(0, 0, crop.shape[1], HEIGHT))

@@ -36,7 +36,7 @@ def test_words_stand_in_the_models_own_chat(name: str, text: str) -> None:
     assert written_out(find(name)) == text
 
 
-def test_olmocr_is_told_first_and_shown_the_page_then() -> None:
+def test_the_prompt_of_olmocr_precedes_the_image() -> None:
     text = written_out(find("olmocr-2"))
     before, image, after = text.partition("<|vision_start|><|image_pad|><|vision_end|>")
     assert before.startswith(

@@ -225,7 +225,7 @@ class TestLoops:
         assert abs(loop.start - len(BEFORE)) <= loop.period + 1
         assert looping.text.startswith(loop.unit.removesuffix("…"), loop.start) or "irregular" in looping.name
 
-    def test_what_is_left_has_one_copy(self) -> None:
+    def test_the_kept_text_has_one_copy_of_the_repetition(self) -> None:
         loop, _ = watch(BEFORE + "The tide came in.\n" * 200)
 
         assert loop is not None
@@ -234,14 +234,14 @@ class TestLoops:
         ].rstrip() == f"{BEFORE}The tide came in."
         assert (loop.period, loop.times) == (18, 62)  # two more are written until it is looked at
 
-    def test_it_goes_on_saying_so(self) -> None:
+    def test_a_detected_repetition_stays_detected(self) -> None:
         watched = LoopWatch()
         loop = watched.feed("abc" * 1000)
 
         assert loop is not None
         assert watched.feed("and now for something else") == loop
 
-    def test_it_remembers_little(self) -> None:
+    def test_the_detector_uses_bounded_memory(self) -> None:
         watched = LoopWatch()
         for number in range(20_000):
             watched.feed(f"{number * number} ")
@@ -305,7 +305,7 @@ class TestProperties:
 
     @given(before=st.text(max_size=800), unit=unit)
     @settings(max_examples=150, deadline=None)
-    def test_any_unit_that_goes_on_is_a_loop(self, before: str, unit: str) -> None:
+    def test_any_unit_that_continues_to_repeat_is_a_loop(self, before: str, unit: str) -> None:
         text = before + unit * (12_000 // len(unit))
         loop, fed = watch(text)
 
@@ -316,7 +316,7 @@ class TestProperties:
 
     @given(data=st.data())
     @settings(max_examples=100, deadline=None)
-    def test_what_comes_three_times_at_most_is_none(self, data: st.DataObject) -> None:
+    def test_up_to_three_repetitions_are_no_loop(self, data: st.DataObject) -> None:
         # Given blocks that come up to three times in a row, each beginning with a word of its own
         blocks = data.draw(st.lists(st.tuples(st.text("ab .|\n", max_size=300), st.integers(1, 3)), max_size=30))
         words = ("".join(chr(97 + ord(c) - 48) for c in f"{number:05}") for number in range(7, 10_000, 13))

@@ -103,11 +103,11 @@ def test_a_reader_sees_that_a_page_is_missing() -> None:
     assert shown.index("before") < shown.index("Page 2 is missing") < shown.index("after")
 
 
-def test_a_failure_without_a_detail_still_has_its_place() -> None:
+def test_a_failed_page_without_a_detail_has_a_placeholder() -> None:
     assert "> **Page 7 is missing:**" in write("md", [failed(7, None)])
 
 
-def test_a_document_that_could_not_be_read_says_why() -> None:
+def test_a_document_that_could_not_be_read_shows_the_reason() -> None:
     problem = Problem(reason=Reason.NEEDS_PASSWORD, detail="put *it* into <a file>")
 
     text = write("md", [], status=DocumentStatus.FAILED, problem=problem)
@@ -287,7 +287,7 @@ def test_text_reads_as_it_was_written(text: str, reader: str) -> None:
 @settings(max_examples=1000, deadline=None)
 @given(text=texts)
 @example(text="")
-def test_whatever_a_page_says_means_nothing(reader: str, text: str) -> None:
+def test_text_of_a_page_is_never_markup(reader: str, text: str) -> None:
     # When any text of any number of lines is written, then a reader finds these lines, and nothing else
     assert understood(READERS[reader], page_text(text)) == paragraphs(text)
 
@@ -305,13 +305,13 @@ def test_prose_is_left_as_it_is(line: str) -> None:
 MODELS_OWN = '# Title\n\nSome *text* with `code`.\n\n- one\n- two\n\n<table><tr><td colspan="2">a</td></tr></table>'
 
 
-def test_a_models_markdown_stays_what_it_is() -> None:
+def test_plain_markdown_of_a_model_is_unchanged() -> None:
     html = COMMONMARK.render(clean(MODELS_OWN))
     for part in ("<h1>Title</h1>", "<em>text</em>", "<code>code</code>", "<li>two</li>", '<td colspan="2">a</td>'):
         assert part in html
 
 
-def test_plain_text_and_markdown_are_told_apart() -> None:
+def test_plain_text_and_markdown_are_distinguished() -> None:
     text = write("md", [result(1, "# not a title"), result(2, "# a title", markdown=True)])
     html = COMMONMARK.render(text)
     assert html.count("<h1>") == 1
@@ -530,7 +530,7 @@ def test_whatever_a_model_writes_is_sober(text: str) -> None:
 
 @given(st.lists(st.tuples(ROLES, written_by_models, st.booleans()), max_size=5))
 @settings(max_examples=500, deadline=None)
-def test_whatever_blocks_a_page_has_it_is_sober(parts: list[tuple[Role, str, bool]]) -> None:
+def test_any_blocks_become_safe_markdown(parts: list[tuple[Role, str, bool]]) -> None:
     blocks = tuple(
         Block(label="x", role=role, markdown=text, figure=NAME if picture and role is Role.FIGURE else None)
         for role, text, picture in parts
@@ -558,14 +558,14 @@ def test_no_word_of_a_model_is_lost(pieces: list[str]) -> None:
 
 @given(written_by_models)
 @settings(max_examples=500, deadline=None)
-def test_what_is_clean_stays_as_sober_when_it_is_cleaned_again(text: str) -> None:
+def test_cleaning_markdown_twice_is_safe(text: str) -> None:
     sober(write("md", [result(1, "a"), result(2, clean(text), markdown=True), result(3, "b")]), 3)
 
 
 @pytest.mark.parametrize(
     "unit", ["<td>", "\\[", "\\(", "$", "`", "```a\n", "[", "](", "<b ", "*a", "- a\n", "a|b\n-|-\n", "\\[\n\n"]
 )
-def test_what_repeats_itself_takes_time_in_proportion(unit: str) -> None:
+def test_repetitive_text_takes_linear_time(unit: str) -> None:
     assert_grows_linearly(lambda size: clean(unit * (size // len(unit))), 160_000)
 
 
@@ -634,7 +634,7 @@ def test_a_page_whose_blocks_say_nothing_has_its_text() -> None:
     assert "the text" in write("md", [result(1, "the text", blocks=(Block(label="text"),), markdown=True)])
 
 
-def test_a_text_that_is_not_believed_is_shown_behind_a_note() -> None:
+def test_a_rejected_text_follows_a_note() -> None:
     page = result(
         2,
         "same\nsame",
@@ -682,7 +682,7 @@ def test_points_are_unknown_where_the_page_has_no_size() -> None:
 
 
 @pytest.mark.parametrize("rotation", [0, 90, 180, 270])
-def test_points_lie_where_pymupdf_says(rotation: int) -> None:
+def test_points_match_those_of_pymupdf(rotation: int) -> None:
     # Given a page with a crop box, turned, as it is displayed
     with pymupdf.open() as document:
         page = document.new_page(width=400, height=600)
@@ -732,7 +732,7 @@ def test_the_json_of_a_document_parses() -> None:
     assert (document["pages"][2]["reason"], document["pages"][2]["detail"]) == ("engine_failed", "it said no")
 
 
-def test_the_json_says_what_its_coordinates_are() -> None:
+def test_the_json_declares_its_coordinates() -> None:
     coordinates = json.loads(write("json", [result(1)]))["coordinates"]
 
     for word in ("x0, y0, x1, y1", "pixels", "origin top left", "points"):

@@ -81,7 +81,7 @@ def test_a_figure_in_two_places_is_two_blocks() -> None:
 
 
 @pytest.mark.parametrize("box", [(0, 0, 10, 200), (500, 500, 700, 700), (-50, -50, 10, 10), (390, 0, 2000, 300)])
-def test_what_is_too_small_or_beside_the_page_stays_a_block_without_a_picture(
+def test_a_figure_too_small_or_outside_of_the_page_has_no_picture(
     box: tuple[float, float, float, float],
 ) -> None:
     (found,), pictures = cut(1, page_image(), (figure(box, markdown="words"),))

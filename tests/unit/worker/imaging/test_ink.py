@@ -88,7 +88,7 @@ def test_coloured_text_is_not_blank(ink: tuple[int, int, int]) -> None:
     [((0, 255, 0), 255), ((255, 0, 0), 0), ((60, 60, 255), 60)],
     ids=["green", "red on black", "blue on grey"],
 )
-def test_text_in_a_colour_that_one_channel_does_not_see_is_not_blank(ink: tuple[int, int, int], on: int) -> None:
+def test_text_invisible_in_one_channel_is_not_blank(ink: tuple[int, int, int], on: int) -> None:
     assert not is_blank(page(written("Memorandum", points=24, ink=ink, on=on)))
 
 
@@ -111,7 +111,7 @@ def test_one_speck_is_blank() -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 3), (3, 500), (500, 3)])
-def test_an_image_too_small_to_tell_goes_to_the_engine(height: int, width: int) -> None:
+def test_a_very_small_image_goes_to_the_engine(height: int, width: int) -> None:
     assert not is_blank(page(paper(height=height, width=width)))
 
 

@@ -49,7 +49,7 @@ def test_light_on_dark_is_found_as_well() -> None:
     assert abs(len(dark) - len(light)) <= 2
 
 
-def test_what_a_line_covers_is_read() -> None:
+def test_marks_inside_a_line_are_not_searched_again() -> None:
     grey = page((100, 100, LINE), (600, 1600, "213"))
 
     rest = unread(find_marks(grey), box(95, 95, 640, 135))
@@ -62,7 +62,7 @@ def test_what_a_line_covers_is_read() -> None:
     assert 1590 < y0 < y1 < 1640
 
 
-def test_what_is_much_fainter_than_the_text_shines_through() -> None:
+def test_much_fainter_marks_are_ignored() -> None:
     grey = page((100, 100, LINE))
     grey = np.minimum(grey, page((600, 1600, "213"), ink=225))
 

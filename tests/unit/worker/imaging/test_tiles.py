@@ -63,5 +63,5 @@ def test_neighbouring_lines_stay_apart_when_the_page_is_skewed(angle: float) -> 
     assert len(stitched([np.array(left), np.array(right)])) == 20
 
 
-def test_nothing_found_is_nothing() -> None:
+def test_no_lines_in_tiles_give_no_lines() -> None:
     assert stitched([np.empty((0, 4, 2)), np.empty((0, 4, 2))]).shape == (0, 4, 2)

@@ -112,7 +112,7 @@ class TestBoxes:
          "[1e2, 2, 300, 4]", f"[{'9' * 5000}, 2, 300, 4]", "[[1, 2, 3, 4]]", '"[1, 2, 3, 4]"', "[1, 2, 3, 4",
          '["1", "2", "3", "4"]'],
     )  # fmt: skip
-    def test_what_is_no_box_is_left_out_and_its_cell_is_not(self, box: str) -> None:
+    def test_an_invalid_box_is_left_out_and_its_cell_kept(self, box: str) -> None:
         page = read(f'[{{"bbox": {box}, "category": "Text", "text": "Words."}}]')
 
         assert page.blocks == (Block(label="Text", role=Role.TEXT, markdown="Words."),)
@@ -144,7 +144,7 @@ class TestText:
             ("Margin-note", "sic", Role.OTHER),
         ],
     )
-    def test_a_category_says_what_a_cell_is(self, category: str, text: str, role: Role) -> None:
+    def test_categories_become_roles(self, category: str, text: str, role: Role) -> None:
         page = read(json.dumps([cell(text, category=category)]))
 
         assert page.blocks == (Block(label=category, role=role, boxes=((1, 2, 30, 40),), markdown=text),)
@@ -294,7 +294,7 @@ class TestAnything:
         assert [(label, text.removeprefix("$$\n").removesuffix("\n$$")) for label, text in found] == told
 
     @given(st.lists(cells, min_size=1), st.data())
-    def test_what_was_written_before_the_end_is_there(self, written: list[dict[str, Any]], data: st.DataObject) -> None:
+    def test_output_before_a_truncation_is_kept(self, written: list[dict[str, Any]], data: st.DataObject) -> None:
         output = json.dumps(written, ensure_ascii=False)
         end = data.draw(st.integers(0, len(output)))
         complete = sum(

@@ -145,7 +145,7 @@ class TestBoxes:
             "__import__('os').abort()",
         ],
     )
-    def test_what_is_no_box_is_left_out_and_its_block_is_not(self, box: str) -> None:
+    def test_invalid_coordinates_are_left_out_and_their_block_kept(self, box: str) -> None:
         markdown, blocks = read(block("text", "Words.", box=box))
 
         assert markdown == "Words."
@@ -291,7 +291,7 @@ class TestTextAsLabel:
         assert texts(blocks) == [("text", "Of tides"), ("text", "Words."), ("text", "moons"), ("image", "")]
 
     @pytest.mark.parametrize("label", ["Tides", "of tides", "1921", "tide.", "m" * (LABEL_LENGTH + 1), "潮", "a\n b"])
-    def test_what_is_no_name_is_text_before_the_text_that_follows(self, label: str) -> None:
+    def test_an_invalid_label_becomes_text(self, label: str) -> None:
         assert texts(read(block(label, "Words."))[1]) == [("text", f"{label}\nWords.")]
 
     def test_the_last_line_may_be_cut_off(self) -> None:
@@ -363,11 +363,11 @@ class TestStrippedTags:
             "text[[1, 2, 30, 40",
         ],
     )
-    def test_what_is_not_just_so_is_text(self, line: str) -> None:
+    def test_almost_valid_tags_are_text(self, line: str) -> None:
         assert read(f"Before.\n{line}\nAfter.") == (f"Before.\n{line}\nAfter.", [])
 
     @pytest.mark.parametrize("tag", TAGS)
-    def test_where_a_tag_was_left_none_was_stripped(self, tag: str) -> None:
+    def test_with_any_tag_left_no_stripped_tags_are_assumed(self, tag: str) -> None:
         line = "text[[1, 2, 30, 40]]"
 
         markdown, blocks = read(f"{tag}\n{line}\nWords.")
@@ -400,7 +400,7 @@ class TestRoles:
             ("marginalia", "sic", Role.OTHER),
         ],
     )
-    def test_a_label_says_what_a_block_is(self, label: str, text: str, role: Role) -> None:
+    def test_labels_become_roles(self, label: str, text: str, role: Role) -> None:
         assert [one.role for one in parsed(block(label, text)).blocks] == [role]
 
     def test_every_layout_label_has_one(self) -> None:

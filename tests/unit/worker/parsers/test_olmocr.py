@@ -63,7 +63,7 @@ class TestFrontMatter:
         [{}, {"primary_language": "null"}, {"primary_language": "pt-BR"}, {"is_table": "true"}, {"is_diagram": "false"},
          {"rotation_correction": "90"}, {"is_rotation_valid": "False"}, {"is_rotation_valid": "false"}],
     )  # fmt: skip
-    def test_what_it_may_say(self, changes: dict[str, str]) -> None:
+    def test_valid_front_matter(self, changes: dict[str, str]) -> None:
         assert parse(page("The moon.", **changes)).damage is None
 
     @pytest.mark.parametrize("turn", ["90", "180", "270"])
@@ -79,7 +79,7 @@ class TestFrontMatter:
         [("primary_language", ""), ("primary_language", "English, I think"), ("is_rotation_valid", "yes"), ("is_table", None),
          ("rotation_correction", "45"), ("rotation_correction", "9" * 60), ("is_diagram", "!!python/object:os.abort")],
     )  # fmt: skip
-    def test_a_field_that_is_missing_or_says_nothing(self, name: str, value: str | None) -> None:
+    def test_a_missing_or_empty_field_of_front_matter(self, name: str, value: str | None) -> None:
         read = parse(page("The moon.", **{name: value}))
 
         assert read.damage == f"the front matter does not tell {name}"

@@ -51,7 +51,7 @@ def test_text_is_taken_as_it_is(output: str) -> None:
 
 
 @pytest.mark.parametrize("parser", LAYOUT)
-def test_nothing_is_no_page_of_text(parser: Parser) -> None:
+def test_empty_output_has_no_blocks(parser: Parser) -> None:
     assert read(parser, "").text == read(parser, " \n").text == ""
 
 
@@ -90,13 +90,13 @@ class TestMarkdown:
         assert parts(f"Before:\n{code}\nAfter.") == [(Role.TEXT, "Before:"), (Role.CODE, code), (Role.TEXT, "After.")]
 
     @pytest.mark.parametrize("opening", ["<table>", "```", "~~~~"])
-    def test_what_does_not_end_takes_all_that_follows(self, opening: str) -> None:
+    def test_an_unclosed_element_extends_to_the_end(self, opening: str) -> None:
         assert [text for _, text in parts(f"a\n{opening}\n\nb\n\n# c")] == ["a", f"{opening}\n\nb\n\n# c"]
 
     @pytest.mark.parametrize(
         "line", ["#1 in the charts", "####### seven", "```code``` in a line", "1.5 m", "-5 °C", "*a*"]
     )
-    def test_what_only_looks_like_it_is_text(self, line: str) -> None:
+    def test_similar_looking_text_is_text(self, line: str) -> None:
         assert parts(f"{line}\n\nb") == [(Role.TEXT, line), (Role.TEXT, "b")]
 
     @given(outputs)

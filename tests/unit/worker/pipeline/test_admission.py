@@ -158,7 +158,7 @@ def test_a_page_that_takes_less_than_was_feared_lets_others_in() -> None:
 
 
 @pytest.mark.parametrize("alone", [False, True])
-def test_one_that_stops_waiting_is_forgotten(alone: bool) -> None:  # noqa: FBT001
+def test_a_cancelled_waiter_is_removed(alone: bool) -> None:  # noqa: FBT001
     async def test() -> None:
         yard = Yard(pages=2)
         await yard.come("a")
@@ -174,7 +174,7 @@ def test_one_that_stops_waiting_is_forgotten(alone: bool) -> None:  # noqa: FBT0
     run(test())
 
 
-def test_one_that_is_cancelled_as_it_is_let_in_leaves_its_place() -> None:
+def test_a_page_cancelled_at_its_admission_frees_its_slot() -> None:
     async def test() -> None:
         yard = Yard(pages=1)
         async with yard.admission.place(pixels=1, alone=False):

@@ -51,12 +51,12 @@ def test_only_steps_above_that_are_a_remedy_are_tried(rung: int, reason: Reason,
     assert steps_above(LADDER, rung, {reason}) == above
 
 
-def test_a_fault_higher_up_does_not_hide_the_remedies_for_what_is_doubted() -> None:
+def test_a_fault_at_a_later_step_keeps_the_remedies_for_the_rejection() -> None:
     assert steps_above(LADDER, 2, {Reason.RENDER_MEMORY}) == []
     assert steps_above(LADDER, 2, {Reason.RENDER_MEMORY, Reason.EMPTY}) == [3]
 
 
-def test_of_texts_that_are_doubted_alike_the_one_with_more_in_it_stands() -> None:
+def test_of_texts_with_the_same_reason_the_longer_is_kept() -> None:
     words = " ".join(f"{number} sheep" for number in range(50))
     best = better(text(Reason.TRUNCATED, words, rung=1), text(Reason.TRUNCATED, "one sheep"))
     assert best.text == words
@@ -64,13 +64,13 @@ def test_of_texts_that_are_doubted_alike_the_one_with_more_in_it_stands() -> Non
     assert better(text(Reason.TRUNCATED, "one sheep, " * 1000, rung=2), best) is best
 
 
-def test_of_equals_the_earlier_stands() -> None:
+def test_of_equal_texts_the_earlier_is_kept() -> None:
     first = text(Reason.INVENTED, "a ferry")
     assert better(first, None) is first
     assert better(text(Reason.INVENTED, "a ferry", rung=1), first) is first
 
 
-def test_what_is_doubted_less_stands_however_little_it_is() -> None:
+def test_the_text_with_the_least_severe_reason_is_kept_at_any_length() -> None:
     little = text(Reason.TRUNCATED, "a", rung=1)
     assert better(little, text(Reason.INVENTED, "a whole page that nobody wrote")) is little
 

