@@ -729,7 +729,7 @@ def test_an_open_address_without_tokens_is_refused() -> None:
 # ---- errors
 
 
-def test_a_404_names_an_existing_endpoint(front: Front) -> None:
+def test_an_unknown_path_names_the_documentation(front: Front) -> None:
     assert "/docs" in problem(front.client.get("/nothing"), 404)["detail"]
     answer = front.client.put("/v1/documents")
     problem(answer, 405)

@@ -152,7 +152,7 @@ def test_hidden_files_and_folders_are_skipped_and_reported(tmp_path: Path) -> No
     assert {item.name for item in items if isinstance(item, Skipped)} == {".a.pdf", "._b.pdf", ".cache"}
 
 
-def test_two_books_with_one_name_get_distinct_outputs_or_are_refused(tmp_path: Path) -> None:
+def test_books_whose_names_clash_in_nested_folders_are_refused(tmp_path: Path) -> None:
     # Given images in a folder and in a folder of the same name within it: both would be called after it
     for place in ("scans", "scans/scans"):
         (tmp_path / place).mkdir()

@@ -239,7 +239,7 @@ class TestInvented:
         assert reason(TEXT, page(TEXT, long_side=long_side)) is None
 
     @pytest.mark.parametrize("image", [noise(45), noise(12), stain()], ids=["noise", "grain", "stain"])
-    def test_a_figure_that_may_contain_a_paragraph_is_rejected(self, image: PageImage) -> None:
+    def test_a_text_on_a_page_that_may_hide_a_paragraph_is_accepted(self, image: PageImage) -> None:
         assert reason(TEXT, image) is None
 
     def test_a_line_of_text_is_accepted_on_any_page(self) -> None:

@@ -337,7 +337,7 @@ class TestRoles:
 
         assert of(page, Role.FOOTNOTE) == [note.text]
 
-    def test_a_caption_follows_or_precedes_its_table(self) -> None:
+    def test_a_caption_beside_a_table_is_recognised(self) -> None:
         caption = line("Table 2 Costs of three years", 100, 540)
         page = arrange([*prose("text", 100, 100, 8, letters=90), caption, *cells(ACCOUNTS)], sheet())
         assert of(page, Role.CAPTION) == [caption.text]
