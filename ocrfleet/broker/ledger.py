@@ -17,7 +17,7 @@ from typing import Any, cast
 import redis
 
 from ocrfleet import keys
-from ocrfleet.errors import DamagedRecordError, TransientError
+from ocrfleet.errors import ConfigurationError, DamagedRecordError, TransientError
 from ocrfleet.metrics import definitions as metrics
 from ocrfleet.records.workers import WorkerState
 
@@ -200,10 +200,18 @@ def _broker_errors() -> Iterator[None]:
 
 
 class Ledger:
-    """The ledgers of all documents in one Redis. Each call may raise TransientError, and may then be repeated."""
+    """The ledgers of all documents in one Redis. Each call may raise TransientError, and may then be repeated.
+
+    Raises ConfigurationError for an invalid URL.
+    """
 
     def __init__(self, url: str) -> None:
-        self.redis: redis.Redis = redis.Redis.from_url(url, socket_connect_timeout=5, socket_timeout=30)
+        try:
+            self.redis: redis.Redis = redis.Redis.from_url(url, socket_connect_timeout=5, socket_timeout=30)
+        except ValueError:  # its message may contain the password
+            raise ConfigurationError(
+                "OCRFLEET_REDIS_URL is no URL of a Redis; an example: redis://127.0.0.1:6379/0"
+            ) from None
         self._mark = self.redis.register_script(_MARK)
         self._seed = self.redis.register_script(_SEED)
         self._progress = self.redis.register_script(_PROGRESS)

@@ -353,8 +353,8 @@ def test_the_notes_warn_when_no_worker_is_configured(chart: helm_python.Chart) -
     def notes(values: dict[str, Any]) -> str:
         return str(chart.render(values, name="ocrfleet", namespace="scans")["ocrfleet/templates/NOTES.txt"])
 
-    assert "NOBODY" not in notes(NAMES)
-    assert "NOBODY reads what comes" in notes(NAMES | {"documentProfile": "deepseek-ocr-2"})
+    assert "NO WORKER" not in notes(NAMES)
+    assert "NO WORKER serves the profile of new documents" in notes(NAMES | {"documentProfile": "deepseek-ocr-2"})
 
 
 def test_the_model_that_is_fetched_is_the_one_that_the_profile_names(chart: helm_python.Chart) -> None:
