@@ -61,7 +61,7 @@ def main(
         log.error("worker.failed", error=str(error))  # noqa: TRY400
         code = EXIT_BROKEN
     except Exception as error:
-        log.exception("worker.failed", error=str(error) or type(error).__name__)
+        log.exception("worker.raised", error=str(error) or type(error).__name__)
         code = EXIT_BROKEN
     sys.stderr.flush()
     # Not sys.exit: a thread that hangs in native code would keep a broken process alive without end.

@@ -183,7 +183,7 @@ class Sandbox:
             case {"memory": True}:
                 error = self._fault(Reason.RENDER_MEMORY)
             case {"error": str(name), "traceback": str(trace)}:
-                logger.error("%s failed:\n%s", self._module, trace)
+                logger.error("sandbox.handler_raised %s:\n%s", self._module, trace)
                 error = PageFaultError(Reason.INTERNAL_ERROR, f"{self._module} raised {name}: please report it")
             case _:
                 error = self._fault(Reason.RENDER_CRASHED, "it answered nonsense")

@@ -1,10 +1,14 @@
-"""What stands around the code: the lock file of development, templates, hooks."""
+"""Rules of the project: the lock file of development, templates, hooks, names of log events, tests that reach their end."""
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
+from collections import defaultdict
+from collections.abc import Iterator
 from importlib.metadata import version
+from pathlib import Path
 
 import yaml
 from packaging.requirements import Requirement
@@ -36,3 +40,38 @@ def test_templates_and_hooks_are_valid_yaml_and_name_tools_of_the_environment() 
         assert hook["language"] == "system"
         tool = hook["entry"].split()[0].removeprefix(".venv/bin/")
         assert version({"lint-imports": "import-linter"}.get(tool, tool))
+
+
+def test_log_events_are_named_component_dot_event_and_each_has_one_place() -> None:
+    places: dict[str, list[str]] = defaultdict(list)
+    for path, node in _nodes("ocrfleet", "producer", "worker"):
+        match node:
+            case ast.Call(
+                func=ast.Attribute(
+                    value=ast.Name(id="log"), attr="debug" | "info" | "warning" | "error" | "exception" | "critical"
+                ),
+                args=[ast.Constant(value=str(event)), *_],
+            ):
+                places[event].append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert len(places) > 50
+    assert [event for event in places if not re.fullmatch(r"[a-z0-9_]+\.[a-z0-9_]+", event)] == []
+    assert {event: found for event, found in places.items() if len(found) > 1} == {}
+
+
+def test_no_statement_follows_the_first_one_within_pytest_raises() -> None:
+    """A statement after the one that raises is never run."""
+    never_run = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path, node in _nodes("tests")
+        if isinstance(node, ast.With | ast.AsyncWith)
+        and any("pytest.raises" in ast.unparse(item.context_expr) for item in node.items)
+        and len(node.body) > 1
+    ]
+    assert never_run == []
+
+
+def _nodes(*folders: str) -> Iterator[tuple[Path, ast.AST]]:
+    for folder in folders:
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                yield path, node
