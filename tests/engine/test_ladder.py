@@ -13,6 +13,7 @@ from ocrfleet.errors import Reason
 from ocrfleet.profiles.profile import Judgement, Profile, RetryStep, Sampling, resolve
 from ocrfleet.records.documents import DocumentStatus
 from ocrfleet.records.pages import PageResult
+from ocrfleet.records.runs import Attempt, RunRecord
 from producer.intake.register import Registered
 from tests.engine.test_fleet import PATIENCE
 from tests.support.engine_contract import Use, crowded, printed
@@ -20,7 +21,6 @@ from tests.support.stage import Stage
 from tests.support.vllm.running import Running
 from worker.engines.base import Recognition
 from worker.engines.vllm import engine as vllm
-from worker.pipeline.run_record import Attempt, RunRecord
 
 OTHER = resolve("numbered:OtherEngine")
 MAX_TOKENS, FEWER_TOKENS = 16, 6

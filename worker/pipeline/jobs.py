@@ -23,11 +23,11 @@ from ocrfleet.broker.ledger import Mark
 from ocrfleet.errors import FatalError, OcrfleetError, TransientError
 from ocrfleet.records.documents import Manifest
 from ocrfleet.records.messages import PageJob, Routed
+from ocrfleet.records.runs import Attempt, RunRecord
 from ocrfleet.storage.page_records import seed_ledger, stored_pages
 from worker.pipeline.errors import DrainingError, RoutedError, SupersededError
 from worker.pipeline.page import Page
 from worker.pipeline.reader import PageReader
-from worker.pipeline.run_record import Attempt, RunRecord
 
 if TYPE_CHECKING:
     from worker.pipeline.context import WorkerContext

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ocrfleet.records.documents import Manifest
     from ocrfleet.records.messages import PageJob
     from ocrfleet.records.pages import PageResult, RetryState
-    from worker.pipeline.run_record import Attempt
+    from ocrfleet.records.runs import Attempt
 
 
 @dataclass(eq=False)

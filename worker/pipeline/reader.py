@@ -20,13 +20,13 @@ from ocrfleet.errors import (
     TransientError,
 )
 from ocrfleet.records.pages import PageResult, PageStatus, RetryState
+from ocrfleet.records.runs import Attempt
 from ocrfleet.storage.page_records import record_pages
 from worker import metrics
 from worker.pipeline.attempt import Attempts, page_result
 from worker.pipeline.errors import DrainingError, RoutedError, StepSkippedError
 from worker.pipeline.retry import REJECTIONS, RetryPolicy, Step, better
 from worker.pipeline.routing import Router
-from worker.pipeline.run_record import Attempt
 
 if TYPE_CHECKING:
     from worker.pipeline.context import WorkerContext

@@ -21,6 +21,7 @@ from ocrfleet.profiles.profile import Judgement, Parser, Profile, Render, RetryS
 from ocrfleet.records.documents import DocumentStatus, Status
 from ocrfleet.records.messages import PageJob
 from ocrfleet.records.pages import PageResult, Role
+from ocrfleet.records.runs import Attempt, RunRecord
 from ocrfleet.records.workers import WorkerState
 from producer.delivery.to_folder import deliver
 from producer.intake.register import Registered
@@ -28,7 +29,6 @@ from tests.support.fakes.misbehaving import FIGURE_BOX, LIMIT, PRINT, TEXT_LAYER
 from tests.support.servers import Valkey
 from tests.support.stage import Stage
 from tests.support.waiting import scaled
-from worker.pipeline.run_record import Attempt, RunRecord
 
 #: A page of 256 x 256 points is drawn so that engines of the tests can read its number.
 SIDE = 256

@@ -17,12 +17,12 @@ from ocrfleet.profiles.profile import Judgement, Profile, RetryStep, Sampling, r
 from ocrfleet.records.documents import DocumentStatus, Manifest, Marker, Status
 from ocrfleet.records.pages import PageResult
 from ocrfleet.records.priority import Priority
+from ocrfleet.records.runs import RunRecord
 from ocrfleet.records.workers import WorkerState
 from producer.intake.register import Registered
 from tests.support.fakes.misbehaving import INVENTED, LIMIT, PRINT, write_prints
 from tests.support.servers import Valkey
 from tests.support.stage import Stage
-from worker.pipeline.run_record import RunRecord
 
 WARM, OTHER_PROMPT, NOBODY, OTHER, LAST = 1, 2, 3, 4, 5
 
