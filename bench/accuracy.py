@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from worker.engines.base import Engine
     from worker.imaging.page_image import PageImage
 
-#: What somebody who knows the page would tell Tesseract.
+#: Tesseract's language for each page.
 CHOSEN = {
     "arabic": "ara",
     "born-multicolumn": "lat+eng",

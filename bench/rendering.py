@@ -162,7 +162,7 @@ def spent(work: Callable[[], Any]) -> float:
 
 def child_time(pool: RenderPool) -> float:
     """CPU milliseconds that the pool's first process has taken (Linux: schedstat counts nanoseconds)."""
-    process = pool._all[0].sandbox._process  # noqa: SLF001 - its process id is nobody else's business
+    process = pool._all[0].sandbox._process  # noqa: SLF001 - the process id is not public
     return int(Path(f"/proc/{process.pid}/schedstat").read_text("ascii").split()[0]) / 1e6 if process else 0.0
 
 

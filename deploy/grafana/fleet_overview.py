@@ -28,7 +28,7 @@ KEEPING_UP = (
     ),
     number(
         "Oldest waiting page",
-        "Age of the oldest document of each queue that has pages nobody has begun. What is paused is left out.",
+        "Age of the oldest document of each queue with pages that no worker has begun. Paused collections are left out.",
         "it grows steadily: something is never reached.",
         {"{{queue}}": f'max by (queue) (ocrfleet_oldest_waiting_seconds{{queue=~"$queue"}} {LED})'},
         unit="s",
@@ -159,7 +159,7 @@ BUSY = (
     lines(
         "GPU memory",
         "Share of each GPU's memory that is taken: weights, KV cache, and whatever else runs there.",
-        "it changes while a worker runs: vLLM takes its memory at the start, so somebody else took some.",
+        "it changes while a worker runs: vLLM takes its memory at the start, so another process took some.",
         {
             "{{instance}} GPU {{gpu}}": 'ocrfleet_gpu_memory_used_bytes{instance=~"$instance"} '
             '/ ocrfleet_gpu_memory_total_bytes{instance=~"$instance"}'
@@ -238,7 +238,7 @@ BROKEN = (
     ),
     lines(
         "Pages in quarantine",
-        "Pages that workers died of, put aside until somebody has them tried again; ocrfleet quarantine lists them.",
+        "Pages with which workers died, in quarantine until a retry; ocrfleet quarantine lists them.",
         "it rises.",
         {"pages": "ocrfleet:quarantined_pages"},
         unit="suffix: pages",

@@ -30,7 +30,7 @@ ARRIVING = (
     number(
         "Messages that are not events, in a day",
         "Messages of a queue, or sent to /v1/events/s3, that could not be read.",
-        "there is one: it may be an upload that nobody reads.",
+        "there is one: it may be an upload that is not registered.",
         {"": f'sum(increase(ocrfleet_events_total{{outcome="unparsable", {HERE}}}[1d])) or vector(0)'},
         unit="none",
         steps=above(1, 10),
@@ -48,7 +48,7 @@ ARRIVING = (
     number(
         "Webhooks that were given up",
         "Receivers that did not take the news of a document's end for a day.",
-        "it rises: somebody waits for what they will never be told.",
+        "it rises: receivers miss the end of documents.",
         {"": "ocrfleet:webhooks_given_up"},
         unit="none",
         steps=above(1, 10),

@@ -205,8 +205,8 @@ class SourceCache:
         facts = self._folder.lstat()
         if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.geteuid() or facts.st_mode & 0o022:
             raise ConfigurationError(
-                f"the cache's folder {self._folder} must be a folder of this user that nobody else may write to, and no link: "
-                "others could put in what is read as a source. Remove it, or set OCRFLEET_CACHE to a folder of your own"
+                f"the cache's folder {self._folder} must be a folder that only this user may write to, and no link: "
+                "others could add files that are read as sources. Remove it, or set OCRFLEET_CACHE to a folder of your own"
             )
 
     @contextmanager

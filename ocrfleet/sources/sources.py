@@ -81,23 +81,23 @@ class Sources:
         with _opened_file(source) if is_file(source.uri) else self._held(source, source.sha256) as fd:
             yield fd
 
-    def fetched(self, wish: SourceReference) -> AbstractContextManager[int]:
+    def fetched(self, reference: SourceReference) -> AbstractContextManager[int]:
         """Open a submitted source in S3, or an upload, as a file descriptor, before it is registered.
 
         Raises PermanentError when it is gone or differs from the reference, OwnOutputError for an output of ocrfleet.
         """
-        return self._held(wish, None)
+        return self._held(reference, None)
 
-    def looked_up(self, wish: SourceReference) -> SourceReference:
+    def looked_up(self, reference: SourceReference) -> SourceReference:
         """Return a reference with the present size, ETag and version of its object in S3, where it has no ETag.
 
         Raises PermanentError when the object is gone, OwnOutputError for an output of ocrfleet.
         """
-        if wish.etag is not None or not wish.uri.startswith(SCHEME):
-            return wish
-        facts = self._s3.info(_reference(wish))
+        if reference.etag is not None or not reference.uri.startswith(SCHEME):
+            return reference
+        facts = self._s3.info(_reference(reference))
         _refuse_own(facts.metadata)
-        return wish.model_copy(update={"size": facts.size, "etag": facts.etag, "version": facts.version})
+        return reference.model_copy(update={"size": facts.size, "etag": facts.etag, "version": facts.version})
 
     def is_where_it_was(self, source: Source) -> bool:
         """Return whether the source still has its registered size, and time or ETag, without reading it."""

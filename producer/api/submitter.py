@@ -157,12 +157,12 @@ class Submitter:
         self._store.create_from(keys.upload(source.sha256), upload.path)
         # Saves intake from fetching and inspecting it again.
         seen = Seen(sha256=source.sha256, kind=source.kind, pages=source.pages)
-        wish = SourceReference(
+        reference = SourceReference(
             name=wanted.name or _label(upload.name) or f"{source.sha256[:12]}.{source.kind}", uri=uri, size=source.size
         )
-        self._store.put(index_of(wish), seen.to_bytes())
+        self._store.put(index_of(reference), seen.to_bytes())
         registration = Registration(self._store, self._intake, profile=profile, terms=options, ledger=self._ledger)
-        return registration.register_reference(wish, submitted=moment()).document
+        return registration.register_reference(reference, submitted=moment()).document
 
     def add_source(self, wanted: SourceRequest) -> str:
         """Store a source in S3 for intake; return the id of the submission, to follow it."""
@@ -183,14 +183,14 @@ class Submitter:
         options, _ = self._options(wanted)
         uri = uri_of_object(location.bucket, location.key)
         try:
-            wish = self._sources.looked_up(SourceReference(name=wanted.name or location.key, uri=uri, size=0))
+            reference = self._sources.looked_up(SourceReference(name=wanted.name or location.key, uri=uri, size=0))
         except PermanentError as error:
             raise ProblemError(
                 HTTPStatus.NOT_FOUND, f"The source can't be read: {error.detail}.", reason=error.reason
             ) from error
         except OwnOutputError as error:
             raise ProblemError(HTTPStatus.BAD_REQUEST, f"The source can't be read: {error}.") from error
-        return self._batches.add_followed(options, wish)
+        return self._batches.add_followed(options, reference)
 
     def followed(self, name: str) -> str | None:
         """Return the document that a source has become; None while it waits. Raises ProblemError (404, 410)."""

@@ -121,7 +121,7 @@ class Dispatcher:
         self._list_waiting()
         self._backlog = self._limit()
         self._served_profiles = frozenset((state.profile, state.profile_digest) for state in self._ledger.workers())
-        unserved = (active.queued() for active in self.active.values() if self._nobody_serves(active.marker))
+        unserved = (active.queued() for active in self.active.values() if self._is_unserved(active.marker))
         self._unserved_room = int(self._backlog * _UNSERVED_SHARE) - sum(unserved)
         for queue in (Priority.INTERACTIVE, Priority.BULK):
             self._fill(queue)
@@ -134,7 +134,7 @@ class Dispatcher:
         """
         # Pages of profiles that no worker serves have a share of their own, and take nothing from the others.
         queued = {
-            active.document: 0 if self._nobody_serves(active.marker) else active.queued()
+            active.document: 0 if self._is_unserved(active.marker) else active.queued()
             for active in self.active.values()
         }
         unpublished: dict[str, list[ActiveDocument]] = {}
@@ -174,7 +174,7 @@ class Dispatcher:
                 return None
             documents.append(entered)
         active = documents[0]
-        unserved = self._nobody_serves(active.marker)
+        unserved = self._is_unserved(active.marker)
         if unserved and self._unserved_room <= 0:
             documents.pop(0)
             return 0
@@ -266,7 +266,7 @@ class Dispatcher:
                 if self._store.exists(keys.status(document, marker.generation)):
                     self._end(document, marker.generation, key, marker)  # it was submitted again
                     continue
-                if self._nobody_serves(marker) and self._unserved_room <= 0:
+                if self._is_unserved(marker) and self._unserved_room <= 0:
                     break
                 active = self.active.get(document)
                 if document in self._ending or (active is not None and active.generation < marker.generation):
@@ -286,7 +286,7 @@ class Dispatcher:
         self._waiting.pop((queue, collection), None)
         return None
 
-    def _nobody_serves(self, marker: Marker) -> bool:
+    def _is_unserved(self, marker: Marker) -> bool:
         return bool(self._served_profiles) and (marker.profile, marker.profile_digest) not in self._served_profiles
 
     def _list_waiting(self) -> None:

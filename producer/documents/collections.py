@@ -132,8 +132,8 @@ class CollectionReader:
                 except DamagedRecordError as error:
                     yield SourceRow(name=key, uri="", state=State.DAMAGED, reasons=str(error))
                     continue
-                for wish in arrival.wishes:
-                    yield SourceRow(name=wish.name, uri=wish.uri, state=State.ARRIVING)
+                for reference in arrival.wishes:
+                    yield SourceRow(name=reference.name, uri=reference.uri, state=State.ARRIVING)
             for key in self._store.list(keys.refused(arrivals)):
                 yield SourceRow(
                     name=key, uri="", state=State.DAMAGED, reasons="refused by intake: see its log, correct it"
@@ -189,10 +189,10 @@ class CollectionReader:
     def _count_arriving(self, collection: str) -> tuple[int, bool]:
         """Return the number of sources that wait for intake, and whether all were counted."""
         arrivals = (key for queue in Priority for key in self._store.list(keys.arrivals(queue, collection)))
-        sources = sum(self._lookup.each(self._wishes, list(islice(arrivals, _ARRIVALS))))
+        sources = sum(self._lookup.each(self._count_references, list(islice(arrivals, _ARRIVALS))))
         return sources, next(arrivals, None) is None
 
-    def _wishes(self, key: str) -> int:
+    def _count_references(self, key: str) -> int:
         try:
             return len(IntakeBatch.from_bytes(self._store.get(key)).wishes)
         except (NotFoundError, DamagedRecordError):

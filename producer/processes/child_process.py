@@ -69,7 +69,7 @@ class ChildProcess:
         if code >= 0:
             return f"it ended with exit code {code}"
         name = signal.Signals(-code).name
-        return f"killed by {name}" + (", for want of memory or by somebody" if name == "SIGKILL" else "")
+        return f"killed by {name}" + (", by the out-of-memory killer or a person" if name == "SIGKILL" else "")
 
     def last_entry(self) -> dict[str, object]:
         """Return the last line of the log file as a structured entry; empty when it is none."""

@@ -46,8 +46,8 @@ class Acknowledgement:
         except NotFoundError as error:
             log.warning("job.document_gone", error=str(error))
         except DamagedRecordError as error:
-            # Given back, it would circle at full speed. The sweep publishes the pages again each minute: the document goes on
-            # once somebody has mended the record, or upgraded the worker if a newer version wrote it.
+            # If it were returned, it would be delivered again at once. The sweep publishes the pages each minute: the document
+            # continues after the record was corrected, or after the worker was upgraded if a newer version wrote it.
             log.error("job.record_damaged", error=str(error))  # noqa: TRY400
         except PermanentError as error:
             # Nothing is lost: the sweep finds pages without a record, and publishes them in the form of this version.

@@ -1,9 +1,9 @@
 """PaddleOCR-VL, a model of 0.9 billion parameters for the elements of a page.
 
 Its authors cut a page up with a layout model and ask for one element at a time; here it is asked for a whole page, for
-which nobody published a score. Prompts and temperature are those of its model card and of vLLM's recipe
+which no score is published. Prompts and temperature are those of its model card and of vLLM's recipe
 (github.com/vllm-project/recipes at 8959cf6, models/PaddlePaddle/PaddleOCR-VL.yaml), the limit of pixels that of its
-preprocessor_config.json, the chat that of its chat_template.jinja. How many tokens a page may take nobody says.
+preprocessor_config.json, the chat that of its chat_template.jinja. A number of tokens for a page is not published.
 """
 
 from __future__ import annotations

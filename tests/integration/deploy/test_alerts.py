@@ -77,7 +77,7 @@ def test_each_alert_has_a_severity_and_a_remedy() -> None:
 def test_the_runbook_has_a_section_for_each_alert_and_no_other() -> None:
     assert list(sections()) == list(alerts())
     for name, text in sections().items():
-        for question in ("What it means.", "Look here first.", "What to do.", "When to call somebody."):
+        for question in ("What it means.", "Look here first.", "What to do.", "When to escalate."):
             assert f"**{question}**" in text, name
 
 

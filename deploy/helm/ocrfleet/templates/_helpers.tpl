@@ -26,7 +26,7 @@ imagePullPolicy: {{ .image.pullPolicy }}
 {{- define "ocrfleet.redisHost" -}}{{ include "ocrfleet.fullname" . }}-redis{{- end -}}
 {{- define "ocrfleet.s3Host" -}}{{ include "ocrfleet.fullname" . }}-s3{{- end -}}
 
-{{- /* What every pod of ours has: nobody is root, nothing is written but to volumes, no token of the cluster's. */ -}}
+{{- /* Security settings of every pod: no root, writes to volumes only, no cluster token. */ -}}
 {{- define "ocrfleet.podSecurity" -}}
 securityContext:
   runAsNonRoot: true
