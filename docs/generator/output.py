@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from docs.generator.markdown import NOTE, cell, comments, table, type_of
+from ocrfleet.formats import FORMATS
 from ocrfleet.records.documents import DocumentStatus, Kind, Problem
 from ocrfleet.records.pages import Block, Line, PageResult
 
@@ -81,9 +82,16 @@ def output() -> str:
     defined = schema["$defs"]
     lines = [NOTE + "# Output\n"]
     lines.append(
-        "For each document there are `<path>.md` and `<path>.json`, and with delivery to S3 `<path>.status.json`, written last, with "
-        "the hashes of the others. The same stored pages give the same bytes.\n"
+        "For each document there are `<path>.md` and `<path>.json`, or the formats that `--formats` names, and with delivery to S3 "
+        "`<path>.status.json`, written last, with the hashes of the others. The same stored pages give the same bytes.\n"
     )
+    lines.append("## Formats\n")
+    lines.append(
+        "`--formats` takes their names ([how to choose](../howto/formats.md)). Each is in `<path>.<extension>`. `.zip` files have a "
+        "file for each page, table or figure, named by its page.\n"
+    )
+    rows = [(f"`{name}`", f"`{known.extension}`", known.media_type, known.summary) for name, known in FORMATS.items()]
+    lines.extend(table(("format", "extension", "media type", "content"), rows))
     lines.append("## Markdown\n")
     lines.append(
         "Each page begins with `<!-- page N -->`. A page that failed has a visible placeholder with its reason, followed by its best "

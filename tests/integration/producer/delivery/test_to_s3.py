@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ocrfleet.markdown.style import Style, Tables
 from ocrfleet.records.documents import DocumentStatus, Output, Status
 from ocrfleet.records.priority import Priority
 from ocrfleet.records.submissions import Submission, SubmissionOptions
+from ocrfleet.storage.outputs import Outputs
 from ocrfleet.storage.store import FolderStore
 from producer.delivery.delivery import deliver
 from producer.delivery.to_folder import FolderSink
@@ -157,3 +159,34 @@ def test_a_pointer_without_a_style_means_the_stored_text(bucket: Bucket) -> None
     bucket.delivery.deliver(ended, bucket.submission(3, **CHOSEN))
     assert bucket.objects()["a.pdf.md"] == STYLED
     assert bucket.objects()["a.pdf.json"] == b"untouched"
+
+
+def test_further_formats_are_made_when_they_are_missing_and_what_was_refused_is_told(bucket: Bucket) -> None:
+    # Given a document that has ended, and a submission of formats that it was not written in
+    ended = bucket.ended()
+    bucket.store.put("out/html", b"<p>text</p>")
+    html = Output(key="out/html", sha256=hashlib.sha256(b"<p>text</p>").hexdigest(), size=11)
+    asked: list[list[str]] = []
+
+    def outputs(status: Status, formats: Iterable[str]) -> Outputs:
+        asked.append(list(formats))
+        return Outputs({"md": status.outputs["md"], "html": html}, {"docx": "it is encrypted: ask for another"})
+
+    delivery = S3Delivery(bucket.store, bucket.settings, outputs)
+
+    # When it is delivered, twice
+    for _ in range(2):
+        delivery.deliver(ended, bucket.submission(1, formats=("docx", "html", "md")))
+
+    # Then what could be made is there, with its media type, and the pointer says what could not
+    assert asked[0] == ["md", "html", "docx"]
+    assert bucket.objects()["a.pdf.html"] == b"<p>text</p>"
+    head = bucket.client.head_object(Bucket=bucket.name, Key="texts/box/a.pdf.html")
+    assert head["ContentType"] == "text/html; charset=utf-8"
+    assert bucket.pointer()["refused"] == {"docx": "it is encrypted: ask for another"}
+    assert set(bucket.pointer()["outputs"]) == {"texts/box/a.pdf.md", "texts/box/a.pdf.html"}
+
+    # And a later submission of the usual formats adds to that, and forgets nothing
+    bucket.delivery.deliver(ended, bucket.submission(2))
+    assert set(bucket.pointer()["outputs"]) == {f"texts/box/a.pdf.{end}" for end in ("md", "html", "json")}
+    assert bucket.pointer()["refused"] == {"docx": "it is encrypted: ask for another"}
