@@ -1,4 +1,4 @@
-"""The same service by way of HTTP: somebody sends a file, or names one, follows it, and fetches its text.
+"""The HTTP API from outside: upload a file or name a source, follow the document, download its text.
 
 SeaweedFS, Valkey, `serve` and a worker, each as a process of its own.
 """

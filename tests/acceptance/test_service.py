@@ -1,4 +1,4 @@
-"""The fleet as a service: somebody who knows nothing of us puts a file into a bucket, and its text appears in another one.
+"""The fleet as a service: a file uploaded to a bucket becomes text in another bucket.
 
 SeaweedFS, Valkey, `dispatch`, `watch` and a worker, each as a process of its own.
 """

@@ -1,4 +1,4 @@
-"""Small files that failed once, from outside: each is read, or refused with its true reason."""
+"""Small files that failed once: each is read, or refused with its true reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`--text-layer` and `--script` from outside: which pages are taken as they are, what is said of them, and what of others."""
+"""`--text-layer` and `--script` from outside: which pages use their text layer, and what the report says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chaos: whatever dies, hangs, is cut off or wiped, every page ends accounted for, and the outputs are those of a calm run.
+"""Chaos: parts are killed, stopped, cut off and wiped; every page has an outcome, and the outputs are those of an undisturbed run.
 
 By default a short one, always of the same seed. The long one is `make chaos`; OCRFLEET_CHAOS_* say how long, and with which seed.
 """

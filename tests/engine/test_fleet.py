@@ -1,4 +1,4 @@
-"""Real vLLM engines in real worker processes on a real Valkey: whatever an engine does, nothing is lost."""
+"""Real vLLM engines in worker processes on a real Valkey: no fault of an engine loses a page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The real vLLM: a loop is stopped and frees its place, and a page climbs its ladder from end to end."""
+"""The real vLLM: a repetition is stopped and frees its slot, and a page goes through all retry steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""vLLM's own metrics that our dashboards show are called so by vLLM."""
+"""The metrics of vLLM that our dashboards show exist in vLLM."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""vLLM's own metrics beside ours, from the worker that has it in its process."""
+"""vLLM's own metrics beside ours, exposed by the worker."""
 
 from __future__ import annotations
 

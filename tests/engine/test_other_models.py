@@ -1,4 +1,4 @@
-"""The real vLLM with the models that are told a chat and take a page as large as it is: tiny random checkpoints."""
+"""The real vLLM with the models that have a chat template and no resolution modes: tiny random checkpoints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The real vLLM in this process: the contract of all engines, and what is vLLM's own."""
+"""The real vLLM in this process: the engine contract, and what is specific to vLLM."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promises, on a real Valkey with real Celery workers: nothing is lost, nothing is done twice, one page harms no other."""
+"""A fleet of real Celery workers on a real Valkey: nothing is lost, nothing is done twice, a bad page affects no other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Metrics of real processes: a supervisor and its workers, serve and its clerks, dispatch, watch."""
+"""Metrics of real processes: a supervisor and its workers, serve and its intake consumers, dispatch, watch."""
 
 from __future__ import annotations
 

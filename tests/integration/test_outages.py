@@ -1,4 +1,4 @@
-"""What the fleet depends on is full, or its clocks are wrong: it waits, says so, and goes on."""
+"""Full disks and a full Redis, and wrong clocks: the fleet waits, reports it, and continues."""
 
 from __future__ import annotations
 

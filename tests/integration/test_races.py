@@ -1,4 +1,4 @@
-"""Races, each forced: whatever comes first, the outcome is the same, and nothing is undone."""
+"""Races, each forced: every order of events has the same outcome, and nothing is undone."""
 
 from __future__ import annotations
 

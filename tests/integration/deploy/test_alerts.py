@@ -1,4 +1,4 @@
-"""Alert rules: each fires when it should and not otherwise, and has a section in the runbook. promtool has the last word."""
+"""Alert rules, checked by promtool: each fires when it should and not otherwise, and has a section in the runbook."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a worker promises the fleet: it takes what it can read soon, leaves cleanly, and sends pages where they belong."""
+"""A worker in a fleet: it takes jobs in time, drains, and routes pages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Helm chart, rendered by Helm's own engine: what it makes is valid, drains, scales by what waits, and holds no secret."""
+"""The Helm chart, rendered by Helm's own engine: valid manifests, draining, scaling by the backlog, no secrets."""
 
 from __future__ import annotations
 

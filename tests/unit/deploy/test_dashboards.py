@@ -1,4 +1,4 @@
-"""Grafana's dashboards: what is committed is what the code makes, and each panel can be read by somebody new."""
+"""Grafana's dashboards match their generator, and each panel has a description."""
 
 from __future__ import annotations
 

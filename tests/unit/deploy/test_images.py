@@ -1,4 +1,4 @@
-"""What docker-compose.yml and the images promise, as Compose and hadolint understand them."""
+"""docker-compose.yml and the images, checked by Compose and hadolint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The units for machines without containers, as systemd reads them."""
+"""The systemd units, checked by systemd."""
 
 from __future__ import annotations
 

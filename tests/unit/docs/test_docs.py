@@ -1,4 +1,4 @@
-"""README and docs: what they name exists, and what is generated is what the code makes."""
+"""README and docs: every name in them exists, and generated pages match the code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a worker counts of a page, and of the seconds in which its engine had none."""
+"""Metrics of a worker: pages, attempts, tokens, and idle seconds of its engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sources in a real S3 server: read as they were registered, fetched once, and never taken for something else."""
+"""Sources in a real S3 server: read as they were registered, fetched once, and checked for changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The API as it runs, against its own description: whatever is asked of it, it says what is wrong and does not break."""
+"""The API against its OpenAPI description: every request gets a described response."""
 
 from __future__ import annotations
 

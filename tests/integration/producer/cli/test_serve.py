@@ -1,4 +1,4 @@
-"""`serve` as a process: a large upload costs it no memory, and it ends when it is told to."""
+"""`serve` as a process: a large upload takes no memory, and the process ends on SIGTERM."""
 
 from __future__ import annotations
 

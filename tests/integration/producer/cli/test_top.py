@@ -1,4 +1,4 @@
-"""`ocrfleet top` as a person runs it: on a terminal, into a file, for a script."""
+"""`ocrfleet top` on a terminal, with its output in a file, and as JSON."""
 
 from __future__ import annotations
 

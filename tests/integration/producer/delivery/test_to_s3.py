@@ -1,4 +1,4 @@
-"""Results in a bucket: in the style that was chosen, the later submission's under each name, written no more than needed."""
+"""S3 delivery: in the submission's style, the later submission under each name, without needless writes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Intake: what has arrived becomes documents, whatever is wrong with some of it; twice is once."""
+"""Intake consumer: batches become documents, also with damaged sources and when delivered twice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The true backlog: what waits in the store is known by pages, whatever came and went, and after Redis was wiped."""
+"""The count of waiting pages follows the store, also after Redis was wiped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One of many leads; another one takes over when it goes, dies or loses Redis."""
+"""Leader election: one process leads; another takes over when it ends, dies or loses Redis."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SeaweedFS's own webhook, from the real server: what it tells of becomes one event for each change of an object."""
+"""SeaweedFS's own webhook, from the real server: one event for each change of an object."""
 
 from __future__ import annotations
 

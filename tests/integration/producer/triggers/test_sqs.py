@@ -1,4 +1,4 @@
-"""Uploads become arrivals through AWS's notifications, as moto's server sends them: at least once, in any order, none lost."""
+"""Uploads become intake batches through SQS, as moto's server sends its messages: at least once, in any order, none lost."""
 
 from __future__ import annotations
 

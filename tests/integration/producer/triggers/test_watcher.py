@@ -1,4 +1,4 @@
-"""`watch` on a store that notifies nobody, and beside events: what is missing is found, and noted once."""
+"""`watch` on a store without events, and beside events: missed objects are found, and submitted once."""
 
 from __future__ import annotations
 

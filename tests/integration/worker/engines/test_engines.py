@@ -1,4 +1,4 @@
-"""What every engine on a CPU promises, and what each of them promises beside."""
+"""The contract of all engines on a CPU, and the properties of each."""
 
 from __future__ import annotations
 

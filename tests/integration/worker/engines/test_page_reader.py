@@ -1,4 +1,4 @@
-"""The default engine finds all the text on a page, however little it is, however long the page, and whichever way it lies."""
+"""The default engine finds all the text on a page: sparse, long or rotated."""
 
 from __future__ import annotations
 

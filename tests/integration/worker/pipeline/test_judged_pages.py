@@ -1,4 +1,4 @@
-"""What a judged page may end by: its own text, a retry step's limits, another profile's attempts, and with the pictures that were seen on it."""
+"""Outcomes of checked pages: the text layer, limits of retry steps, attempts of another profile, figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A page is done when its text is good: each kind of failure is seen, and is followed by the retry steps that are made for it."""
+"""Retries: each kind of failure is detected and followed by the retry steps that are its remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A page that is routed by retry steps ends, whatever the steps are, and whoever stops serving a profile."""
+"""Routed pages end for all combinations of retry steps and served profiles."""
 
 from __future__ import annotations
 

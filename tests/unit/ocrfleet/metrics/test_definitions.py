@@ -1,4 +1,4 @@
-"""The declarations of metrics: named as Prometheus has it, explained, used, and never one for each document."""
+"""Declarations of metrics: named by Prometheus' rules, described, used, and without a series for each document."""
 
 from __future__ import annotations
 

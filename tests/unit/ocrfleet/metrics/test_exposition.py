@@ -1,4 +1,4 @@
-"""Metrics on their way out: of a process, of its children, of those that died, as one page."""
+"""Exposition of metrics: of a process, of its children, and of children that ended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Profiles of models that are asked: found by name, made of options, described by files, made of folders."""
+"""Profiles of models with prompts: by name, from options, from files, from model folders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Locations in S3: as people type them, and as records store them."""
+"""Locations in S3, as users type them and as records store them."""
 
 from __future__ import annotations
 

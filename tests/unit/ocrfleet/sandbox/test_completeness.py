@@ -1,4 +1,4 @@
-"""How much of a torn image is missing is measured, for each way of compressing it."""
+"""The missing share of a truncated image is measured, for each compression."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a file is, how many pages it has, and one clear reason why not."""
+"""Decoders: the format of a file, its number of pages, or the reason why it can't be read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A sandboxed child may crash, hang or eat memory: its parent says which, and goes on."""
+"""Sandbox: a child may crash, hang or exhaust its memory; the parent reports which, and continues."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A PDF is told from a text that mentions one, whatever stands before its header."""
+"""A PDF is distinguished from a text that mentions one, with anything before its header."""
 
 from __future__ import annotations
 

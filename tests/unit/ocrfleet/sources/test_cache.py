@@ -1,4 +1,4 @@
-"""What the cache of sources promises the processes of a machine."""
+"""The cache of sources, shared by the processes of a machine."""
 
 from __future__ import annotations
 
@@ -355,7 +355,7 @@ def test_a_cache_folder_of_another_user_is_refused(folder: Path) -> None:
     folder.mkdir()
     os.chown(folder, 12345, 12345)
 
-    with pytest.raises(ConfigurationError, match="folder of this user"):
+    with pytest.raises(ConfigurationError, match="only this user may write"):
         SourceCache(folder, MIB)
 
 

@@ -1,4 +1,4 @@
-"""What a server's refusal means: is it about this one source, or about how S3 is reached at all?"""
+"""Errors of S3 are attributed to one source or to the access to S3."""
 
 from __future__ import annotations
 

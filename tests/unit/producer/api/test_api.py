@@ -1,4 +1,4 @@
-"""The HTTP API as a client sees it, over a store with documents in every state, and a Redis that is away."""
+"""The HTTP API over a store with documents in every state, and without Redis."""
 
 from __future__ import annotations
 

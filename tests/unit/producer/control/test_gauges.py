@@ -1,4 +1,4 @@
-"""Leases that ran out are seen although nobody tells; GPUs where there are some."""
+"""Expired leases are counted without an event of the broker; GPU metrics where there are GPUs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What follows from an end: delivered to all who want it, told once, whatever fails in between."""
+"""Finisher: results are delivered for all submissions, each webhook once, despite failures in between."""
 
 from __future__ import annotations
 

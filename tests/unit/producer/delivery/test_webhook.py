@@ -1,4 +1,4 @@
-"""Webhooks: whom we talk to, and how they know that it is us."""
+"""Webhook client: allowed addresses, and signatures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The outbox: told at least once, whatever dies in between; a day long, and no longer."""
+"""Webhook outbox: each event is sent at least once despite crashes, for at most a day."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`submit --dry-run`: what a submission would be, by the pages of some of its documents, and nothing is submitted."""
+"""`submit --dry-run`: an estimate from the pages of some documents, without submitting any."""
 
 from __future__ import annotations
 

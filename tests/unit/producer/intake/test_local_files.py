@@ -1,4 +1,4 @@
-"""`submit` of files: each becomes a wish, where it lies or as a copy that nobody changes; nothing is left out unsaid."""
+"""`submit` of files: each becomes a source reference, by its path or as an uploaded copy; skipped files are reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The main loop's bookkeeping, where a race can't be forced from outside."""
+"""The main loop of `ocrfleet run`: races that can't be forced from outside."""
 
 from __future__ import annotations
 

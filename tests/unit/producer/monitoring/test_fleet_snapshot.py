@@ -1,4 +1,4 @@
-"""How a fleet is seen: what waits in its store, what its queue and workers have, how long that takes."""
+"""Fleet snapshot: backlog, queue, workers, time left."""
 
 from __future__ import annotations
 

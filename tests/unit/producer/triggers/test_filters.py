@@ -1,4 +1,4 @@
-"""Which objects are read, which are never, and where results may not go."""
+"""Filters: which objects are submitted, and where results may be delivered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stores say of their objects, in all the formats that we read, and what somebody hostile may send instead."""
+"""Notifications of object stores, in all formats, and malicious ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The roll: what was noted is known, also by others, and what changed is not."""
+"""The seen-objects index: added objects are found, also by other processes, and changed objects are new."""
 
 from __future__ import annotations
 

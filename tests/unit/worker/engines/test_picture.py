@@ -1,4 +1,4 @@
-"""What a model is given as text, and how large its engine is made."""
+"""Model input, and the size of the engine."""
 
 from __future__ import annotations
 

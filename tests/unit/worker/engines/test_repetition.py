@@ -1,4 +1,4 @@
-"""A page that repeats itself is seen soon, and a page that only looks like it is left alone.
+"""Repetitions are detected early, and pages that only resemble one are accepted.
 
 The loops are as users have posted them, each in a minimal form of our own; the pages are built to be hard.
 """

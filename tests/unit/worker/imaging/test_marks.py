@@ -1,4 +1,4 @@
-"""What on a page looks like letters, and where they stand outside of lines that were found."""
+"""Marks on a page image, and those outside of detected lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Print is told from pictures, at all sizes that pages are rendered at."""
+"""Print is distinguished from pictures, at all sizes at which pages are rendered."""
 
 from __future__ import annotations
 

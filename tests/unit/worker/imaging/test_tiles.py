@@ -1,4 +1,4 @@
-"""An image is cut into tiles that overlap, and each line on it comes out once."""
+"""An image is divided into overlapping tiles, and each line is returned once."""
 
 from __future__ import annotations
 

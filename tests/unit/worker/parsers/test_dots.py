@@ -1,4 +1,4 @@
-"""The cells of dots.ocr's layout come out of whatever it wrote, whole or cut off."""
+"""The parser of dots.ocr: cells from complete and from truncated output."""
 
 from __future__ import annotations
 

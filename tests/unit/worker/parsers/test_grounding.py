@@ -1,4 +1,4 @@
-"""A page's Markdown and its blocks come out of whatever a model wrote, and nothing that it wrote is run."""
+"""The parser of layout tags: Markdown and blocks from any output, without evaluating it."""
 
 from __future__ import annotations
 

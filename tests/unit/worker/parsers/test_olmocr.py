@@ -1,4 +1,4 @@
-"""olmOCR's front matter is read and its Markdown is kept, whatever became of either."""
+"""The parser of olmOCR: front matter and Markdown, damaged or not."""
 
 from __future__ import annotations
 

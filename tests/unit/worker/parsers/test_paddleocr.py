@@ -1,4 +1,4 @@
-"""PaddleOCR-VL's tables become HTML, and all else that it writes is kept."""
+"""The parser of PaddleOCR-VL: tables become HTML, other text is kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The front door of the parsers: whatever a model wrote comes out as blocks that are all of the page's text."""
+"""All parsers: any output becomes blocks with all of its text."""
 
 from __future__ import annotations
 

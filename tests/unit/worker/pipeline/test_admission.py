@@ -1,4 +1,4 @@
-"""Admission: never more pages or pixels than allowed, first come first served, alone when alone."""
+"""Admission: never more pages or pixels than allowed, first come first served, a large page alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A page goes to later retry steps only, to those that are remedies; and it is never worse off for having been tried again."""
+"""The retry policy: only later steps that are remedies; a retry never makes the result worse."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How well an engine is fed, by a clock that the test turns."""
+"""Utilisation of an engine, by a clock that the test advances."""
 
 from __future__ import annotations
 

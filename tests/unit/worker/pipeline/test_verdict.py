@@ -1,4 +1,4 @@
-"""A text is believed unless something speaks against it, and then the strongest doubt is told."""
+"""Verdict: a text is accepted unless a check rejects it; the first reason in order is reported."""
 
 from __future__ import annotations
 

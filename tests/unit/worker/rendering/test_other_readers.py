@@ -1,4 +1,4 @@
-"""What one decoder can't draw another one draws, what is drawn all the same is said, and blank is no guess."""
+"""Files that one decoder can't render are rendered by another, with a warning; blank pages are verified."""
 
 from __future__ import annotations
 

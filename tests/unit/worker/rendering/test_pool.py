@@ -1,4 +1,4 @@
-"""Pages become pixels: upright, on white, no larger than asked, and one bad page harms no other."""
+"""Pages become pixels: upright, on white, at most of the requested size; a bad page affects no other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A PDF's own text is taken where it is the page's text, and nowhere else."""
+"""A text layer is trusted only if it is the text of its page."""
 
 from __future__ import annotations
 

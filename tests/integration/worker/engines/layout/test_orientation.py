@@ -1,4 +1,4 @@
-"""Pages lying on a side or on their head: read the right way up, with boxes of the page as it was given."""
+"""Rotated pages are read upright, with boxes of the page as it was given."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`ocrfleet top` on narrow and wide terminals: everything is there, nothing is cut off that matters, no line is too long."""
+"""`ocrfleet top` on narrow and wide terminals: all values are shown, and no line is too long."""
 
 from __future__ import annotations
 

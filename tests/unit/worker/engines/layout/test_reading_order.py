@@ -1,4 +1,4 @@
-"""The lines of a page come out in the order in which people read them."""
+"""Reading order: the lines of a page are returned in the order in which people read them."""
 
 from __future__ import annotations
 

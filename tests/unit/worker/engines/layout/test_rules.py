@@ -1,4 +1,4 @@
-"""Printed rules of a page image: found where they are printed, whichever of paper and ink is the darker one."""
+"""Printed rules are found in a page image, dark on light or light on dark."""
 
 from __future__ import annotations
 

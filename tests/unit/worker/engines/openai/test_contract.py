@@ -1,4 +1,4 @@
-"""The engine for OpenAI's protocol keeps the contract of all engines, before a server whose text follows from the image."""
+"""The engine for OpenAI's protocol keeps the engine contract, with a server whose text follows from the image."""
 
 from __future__ import annotations
 

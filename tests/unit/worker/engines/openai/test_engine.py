@@ -1,4 +1,4 @@
-"""What the engine for OpenAI's protocol promises, against a real server on a socket that misbehaves on request."""
+"""The engine for OpenAI's protocol, with a real server on a socket that misbehaves on request."""
 
 from __future__ import annotations
 
