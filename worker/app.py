@@ -31,6 +31,7 @@ from worker.consumer.tasks import Acknowledgement, register_tasks
 from worker.pipeline.context import WorkerContext
 from worker.pipeline.pipeline import Pipeline
 from worker.rendering.pool import RenderPool
+from worker.words.finder import WordFinder
 
 if TYPE_CHECKING:
     from ocrfleet.profiles.profile import Profile
@@ -84,7 +85,15 @@ def make_context(settings: Settings, profile: Profile) -> WorkerContext:
         store=store,
         sources=Sources(settings, store),
         ledger=Ledger(settings.redis_url),
+        words=_word_finder(settings, profile),
     )
+
+
+def _word_finder(settings: Settings, profile: Profile) -> WordFinder | None:
+    """Return what places the words of a model's text; None for engines that tell the places themselves."""
+    if not settings.word_finders or profile.prompt is None:
+        return None
+    return WordFinder(settings.word_finders, max_pixels=profile.render.max_pixels, deadline=settings.render_deadline)
 
 
 def _renderers(profile: Profile) -> int:

@@ -63,12 +63,12 @@ class RapidOcrEngine:
 
     async def start(self) -> None:
         """Load the models. Raises ConfigurationError if this RapidOCR has another version than the profile, or lacks a model."""
-        self._ocr = await asyncio.get_running_loop().run_in_executor(self._thread, self._load)
+        self._ocr = await asyncio.get_running_loop().run_in_executor(self._thread, load, self._profile)
 
     async def recognise(self, image: PageImage, profile: Profile) -> Recognition:  # noqa: ARG002 - the engine protocol
         """Read one page. Raises PageFaultError if the models fail on it."""
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, self._read, image.pixels)
+            return await asyncio.get_running_loop().run_in_executor(self._thread, read, self._ocr, image.pixels)
         except (
             Exception
         ) as error:  # RapidOCR, OpenCV and ONNX Runtime raise exceptions of their own, mostly plain Exception
@@ -79,41 +79,45 @@ class RapidOcrEngine:
         self._thread.shutdown(wait=False, cancel_futures=True)
         self._ocr = None
 
-    def _load(self) -> Any:
-        wanted = self._profile.revision
-        try:
-            found = f"rapidocr-{importlib.metadata.version('rapidocr')}"
-        except importlib.metadata.PackageNotFoundError:
-            found = "none"
-        remedy = f"pip install {wanted.replace('-', '==')}"
-        if found != wanted:
-            raise ConfigurationError(
-                f"the profile {self._profile.name!r} was made with {wanted} and {found} is installed, which may write "
-                f"another text; {remedy}"
-            )
-        if self._profile.model not in _MODELS:
-            raise ConfigurationError(
-                f"{self._profile.model} is not in RapidOCR's wheel and nothing is downloaded; there is: {', '.join(_MODELS)}"
-            )
-        import cv2  # noqa: PLC0415 - these three take a second and 150 MB
-        import rapidocr  # noqa: PLC0415
 
-        cv2.setNumThreads(1)
-        # Given by path, a model is never downloaded.
-        paths = [Path(rapidocr.__file__).parent / "models" / name for name in _MODELS[self._profile.model]]
-        missing = [path.name for path in paths if not path.is_file()]
-        if missing:
-            raise ConfigurationError(f"{', '.join(missing)} is missing from RapidOCR; {remedy} --force-reinstall")
-        models = {"Det.model_path": str(paths[0]), "Rec.model_path": str(paths[1])}
-        ocr = rapidocr.RapidOCR(params=_PARAMETERS | models)
-        # Models are loaded at first use: use them.
-        blank = np.full((64, 640, 3), 255, dtype=np.uint8)
-        ocr(blank)
-        ocr.recognize_txt([blank])
-        regions.ready()
-        return ocr
+def load(profile: Profile) -> Any:
+    """Load the models of a profile. Raises ConfigurationError if this RapidOCR has another version, or lacks a model."""
+    wanted = profile.revision
+    try:
+        found = f"rapidocr-{importlib.metadata.version('rapidocr')}"
+    except importlib.metadata.PackageNotFoundError:
+        found = "none"
+    remedy = f"pip install {wanted.replace('-', '==')}"
+    if found != wanted:
+        raise ConfigurationError(
+            f"the profile {profile.name!r} was made with {wanted} and {found} is installed, which may write "
+            f"another text; {remedy}"
+        )
+    if profile.model not in _MODELS:
+        raise ConfigurationError(
+            f"{profile.model} is not in RapidOCR's wheel and nothing is downloaded; there is: {', '.join(_MODELS)}"
+        )
+    import cv2  # noqa: PLC0415 - these three take a second and 150 MB
+    import rapidocr  # noqa: PLC0415
 
-    def _read(self, pixels: NDArray[np.uint8]) -> Recognition:
-        bgr = np.ascontiguousarray(pixels[:, :, ::-1])  # what the models were trained on
-        page = RapidOcrReader(self._ocr).read(bgr)
-        return Recognition(text=page.text, lines=page.lines, blocks=page.blocks, words=page.words)
+    cv2.setNumThreads(1)
+    # Given by path, a model is never downloaded.
+    paths = [Path(rapidocr.__file__).parent / "models" / name for name in _MODELS[profile.model]]
+    missing = [path.name for path in paths if not path.is_file()]
+    if missing:
+        raise ConfigurationError(f"{', '.join(missing)} is missing from RapidOCR; {remedy} --force-reinstall")
+    models = {"Det.model_path": str(paths[0]), "Rec.model_path": str(paths[1])}
+    ocr = rapidocr.RapidOCR(params=_PARAMETERS | models)
+    # Models are loaded at first use: use them.
+    blank = np.full((64, 640, 3), 255, dtype=np.uint8)
+    ocr(blank)
+    ocr.recognize_txt([blank])
+    regions.ready()
+    return ocr
+
+
+def read(ocr: Any, pixels: NDArray[np.uint8]) -> Recognition:
+    """Read a page image, RGB, shape (height, width, 3), with loaded models."""
+    bgr = np.ascontiguousarray(pixels[:, :, ::-1])  # what the models were trained on
+    page = RapidOcrReader(ocr).read(bgr)
+    return Recognition(text=page.text, lines=page.lines, blocks=page.blocks, words=page.words)

@@ -16,6 +16,7 @@ from ocrfleet.broker.ledger import Hold
 from ocrfleet.errors import (
     ConfigurationError,
     FatalError,
+    OcrfleetError,
     PageFaultError,
     PermanentError,
     Reason,
@@ -34,10 +35,11 @@ from worker.pipeline.run_record import RunningAttempt
 from worker.pipeline.text_layer import from_text_layer
 from worker.pipeline.utilisation import Utilisation
 from worker.pipeline.verdict import Rejection, judge
+from worker.words.model_words import placed_words
 
 if TYPE_CHECKING:
     from ocrfleet.profiles.profile import Profile
-    from ocrfleet.records.pages import Block
+    from ocrfleet.records.pages import Block, Word
     from worker.engines.base import Recognition
     from worker.imaging.page_image import PageImage
     from worker.pipeline.admission import Place
@@ -172,19 +174,46 @@ class Attempts:
             routed = await self._router.by_route(image, ink=share, kind=rendered.kind)
             if routed is not None:
                 raise RoutedError(routed)
-        recognition = await self._recognise(image, step, attempt)
-        with metrics.stage("judge", step.profile.name):
-            parsed, rejection = await in_thread(_parse_and_judge, recognition, image, step.profile)
+        async with self._finding_words(image) as seen:
+            recognition = await self._recognise(image, step, attempt)
+            with metrics.stage("judge", step.profile.name):
+                parsed, rejection = await in_thread(_parse_and_judge, recognition, image, step.profile)
+            words = recognition.words
+            if seen is not None and not words and rejection is None:
+                words = await self._place_words(parsed, image, seen)
         return result(
             **_status(incomplete or rejection),
             text=parsed.text,
             markdown=step.profile.prompt is not None,
             lines=recognition.lines,
-            words=recognition.words,
+            words=words,
             blocks=await self._store_figures(page, image, parsed),
             finish_reason=recognition.finish_reason,
             tokens=recognition.tokens,
         )
+
+    @asynccontextmanager
+    async def _finding_words(self, image: PageImage) -> AsyncIterator[asyncio.Task[tuple[Word, ...]] | None]:
+        """Find the words on a page image while the engine reads it; None where nobody places words."""
+        finder = self._context.words
+        seen = asyncio.create_task(finder.find(image)) if finder is not None else None
+        try:
+            yield seen
+        finally:
+            if seen is not None:
+                seen.cancel()
+
+    async def _place_words(
+        self, parsed: Parsed, image: PageImage, seen: asyncio.Task[tuple[Word, ...]]
+    ) -> tuple[Word, ...]:
+        """Return the words of a text with their places; none where they can't be found: a page is not lost for that."""
+        try:
+            found = await seen
+        except OcrfleetError as error:
+            log.warning("words.not_found", error=str(error))
+            return ()
+        place = functools.partial(placed_words, width=image.width, height=image.height)
+        return await self._context.store_retry.once(place, parsed.text, parsed.blocks, found)
 
     @asynccontextmanager
     async def _engine_slot(self) -> AsyncIterator[None]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ocrfleet.storage.store import ObjectStore
     from worker.engines.base import Engine
     from worker.rendering.pool import RenderPool
+    from worker.words.finder import WordFinder
 
 #: Threads that wait for the store and for Redis.
 _STORE_THREADS = 8
@@ -38,6 +39,8 @@ class WorkerContext:
     store: ObjectStore
     sources: Sources
     ledger: Ledger
+    #: places the words of a model's text; None where the engine tells them itself, or nobody wants them
+    words: WordFinder | None = None
     health: Health = field(default_factory=Health)
     store_retry: StoreRetry = field(default_factory=lambda: StoreRetry(_STORE_THREADS))
     source_threads: ThreadPoolExecutor = field(

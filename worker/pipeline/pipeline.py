@@ -106,6 +106,8 @@ class Pipeline:
         with suppress(TimeoutError):  # it ends with this process
             asyncio.run_coroutine_threadsafe(self._context.engine.stop(), self._loop).result(timeout=_STOP_DEADLINE)
         self._context.renderers.close()
+        if self._context.words is not None:
+            self._context.words.close()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._context.store_retry.close()

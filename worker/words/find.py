@@ -1,0 +1,49 @@
+"""The sandboxed program that finds the words on a page image: `python -m worker.words.find`, started by a Sandbox.
+
+It detects and reads the page as the default engine does. The image comes through the shared memory: uint8, RGB, row after row.
+"""
+
+from __future__ import annotations
+
+import os
+
+# The environment is empty, and a sandbox may start no threads.
+os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", ORT_DISABLE_TELEMETRY="1")
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ocrfleet.profiles.profile import RAPIDOCR
+from ocrfleet.sandbox.sandbox import serve
+from worker.engines.rapidocr import load, read
+
+if TYPE_CHECKING:
+    from mmap import mmap
+
+#: Words of one answer: a page of a newspaper has a tenth.
+MOST_WORDS = 8_000
+#: Characters of a word that are told.
+LONGEST = 60
+
+
+class Finder:
+    """Keeps the models loaded."""
+
+    def __init__(self) -> None:
+        self._models: Any = None
+
+    def __call__(self, request: dict[str, Any], _: int | None, shared: mmap | None) -> dict[str, Any]:
+        """Answer the words of the image of `width` x `height` pixels in `shared`: text, box and line of each."""
+        if shared is None:
+            raise ValueError("the image comes through shared memory")
+        if self._models is None:
+            self._models = load(RAPIDOCR)
+        width, height = request["width"], request["height"]
+        pixels = np.frombuffer(shared, np.uint8, width * height * 3).reshape(height, width, 3).copy()
+        words = read(self._models, pixels).words[:MOST_WORDS]
+        return {"words": [[word.text[:LONGEST], list(word.box), word.line] for word in words]}
+
+
+if __name__ == "__main__":
+    serve(Finder())

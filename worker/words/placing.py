@@ -1,0 +1,234 @@
+"""Give each word of a model's text its place on the page image, and say how it was found."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from ocrfleet.records.pages import Placed, Word
+from worker.formats.page_layout import Box, around, shared
+from worker.words.matching import match, stream
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from worker.words.matching import Stream
+
+#: Words stand in a gap of their line, or between two lines, when each character has at least this width, in heights of the line.
+_NARROWEST = 0.15
+#: White between two lines that has room for another, in heights of a line.
+_ROOM = 0.8
+#: Characters that were seen and stand for words that were not recognised in them: so many times as many, at most and at least.
+_MOST, _LEAST = 2.5, 0.4
+
+
+class ModelWord(NamedTuple):
+    """A word as the model wrote it."""
+
+    text: str
+    #: index of its block; none where the page has no blocks
+    block: int | None
+    #: its line in the model's text; a paragraph may be one line
+    row: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    box: Box
+    #: the line of those that were seen; none where no line was
+    line: int | None
+    placed: Placed
+    #: the first and the last of the words that were seen there
+    first: int = -1
+    last: int = -1
+
+
+def place(given: Sequence[ModelWord], seen: Sequence[Word], boxes: Sequence[Box | None], page: Box) -> tuple[Word, ...]:
+    """Return the words of a model's text with their places.
+
+    `seen` are the words that a detector and a recogniser saw, in their reading order, numbered by their lines; `boxes` are
+    those of the model's blocks, where it gave any; `page` is the box of the whole page image. Every word is returned, in order.
+    """
+    places = _matched(given, seen)
+    _between(places, given, seen)
+    return tuple(_numbered(places, given, _blocks(places, given, boxes, page)))
+
+
+def _matched(given: Sequence[ModelWord], seen: Sequence[Word]) -> list[_Place | None]:
+    """Return the places of the words that were seen."""
+    wanted, there = stream([word.text for word in given]), stream([word.text for word in seen])
+    places: list[_Place | None] = [None] * len(given)
+    if not wanted.text or not there.text:
+        return places
+    line = np.array([word.line for word in seen])[there.word]
+    found = match(wanted, there)
+    begins = np.searchsorted(there.word, np.arange(len(seen)))
+    starts = np.searchsorted(wanted.word, np.arange(len(given) + 1))
+    for number in range(len(given)):
+        own = found.place[starts[number] : starts[number + 1]]
+        length, own_equal = len(own), found.equal[starts[number] : starts[number + 1]]
+        kept = own >= 0
+        if 2 * int(kept.sum()) < length or not kept.any():
+            continue
+        most, _ = Counter(line[own[kept]].tolist()).most_common(1)[0]
+        kept &= line[np.maximum(own, 0)] == most
+        equal = int(own_equal[kept].sum())
+        placed = Placed.DETECTED if 2 * equal >= int(kept.sum()) and equal else Placed.INTERPOLATED
+        first, last = int(own[kept].min()), int(own[kept].max())
+        places[number] = _of_characters(there, begins, seen, first, last, placed)
+    return places
+
+
+def _of_characters(  # noqa: PLR0917 - a stretch of what was seen, and what that is
+    there: Stream, begins: np.ndarray, seen: Sequence[Word], first: int, last: int, placed: Placed
+) -> _Place:
+    """Return the place of a stretch of characters that were seen in one line: parts of the boxes of their words."""
+    words = range(int(there.word[first]), int(there.word[last]) + 1)
+    parts = []
+    for word in words:
+        begin = int(begins[word])
+        end = int(begins[word + 1]) if word + 1 < len(seen) else len(there.text)
+        length = max(end - begin, 1)
+        share = (max(first, begin) - begin) / length, 1 - (end - min(last + 1, end)) / length
+        parts.append(_slice(seen[word].box, *share))
+    return _Place(around(parts), seen[words[0]].line, placed, words[0], words[-1])
+
+
+def _slice(box: Box, first: float, last: float) -> Box:
+    """Return the part of a word's box between two shares of its length."""
+    x0, y0, x1, y1 = box
+    return x0 + first * (x1 - x0), y0, x0 + last * (x1 - x0), y1
+
+
+def _between(places: list[_Place | None], given: Sequence[ModelWord], seen: Sequence[Word]) -> None:
+    """Put words that were not seen between those that were, where there is room for them."""
+    lines: dict[int, list[Box]] = {}
+    for word in seen:
+        lines.setdefault(word.line, []).append(word.box)
+    around_line = {number: around(boxes) for number, boxes in lines.items()}
+    claimed = {word for place in places if place is not None for word in range(place.first, place.last + 1)}
+    number = 0
+    while number < len(places):
+        end = number
+        while end < len(places) and places[end] is None:
+            end += 1
+        if end > number:
+            before = places[number - 1] if number else None
+            after = places[end] if end < len(places) else None
+            run = [word.text for word in given[number:end]]
+            found = (
+                _on_unclaimed(run, before, after, seen, claimed)
+                or _in_gap(run, before, after)
+                or _in_white(run, before, after, around_line)
+            )
+            if found:
+                places[number:end] = found
+        number = end + 1
+
+
+def _on_unclaimed(
+    run: Sequence[str], before: _Place | None, after: _Place | None, seen: Sequence[Word], claimed: set[int]
+) -> list[_Place] | None:
+    """Return places on the words that were seen between two others and recognised as something else."""
+    first = before.last + 1 if before is not None else (0 if after is not None else len(seen))
+    last = after.first if after is not None else (len(seen) if before is not None else 0)
+    free = [word for word in range(first, last) if word not in claimed]
+    if not free or len(free) != last - first:
+        return None
+    characters = sum(len(seen[word].text) for word in free)
+    wanted = sum(map(len, run))
+    if not _LEAST * wanted <= characters <= _MOST * wanted:
+        return None
+    # The middle of each word, as a share of all characters, lies in one of those that were seen.
+    ends = np.cumsum([len(seen[word].text) for word in free]) / characters
+    found, place = [], 0
+    for text in run:
+        middle = (place + len(text) / 2) / wanted
+        word = free[min(int(np.searchsorted(ends, middle)), len(free) - 1)]
+        begin = (ends[free.index(word)] * characters - len(seen[word].text)) / characters
+        width = len(seen[word].text) / characters
+        low = min(max((place / wanted - begin) / width, 0.0), 1.0)
+        high = min(max(((place + len(text)) / wanted - begin) / width, low), 1.0)
+        found.append(_Place(_slice(seen[word].box, low, high), seen[word].line, Placed.INTERPOLATED, word, word))
+        place += len(text)
+    return found
+
+
+def _in_gap(run: Sequence[str], before: _Place | None, after: _Place | None) -> list[_Place] | None:
+    """Return places in the gap between two words of one line."""
+    if before is None or after is None or before.line != after.line or before.line is None:
+        return None
+    left, right = sorted((before.box, after.box))
+    box = (left[2], min(left[1], right[1]), right[0], max(left[3], right[3]))
+    if not _fits(run, box):
+        return None
+    return [_Place(part, before.line, Placed.INTERPOLATED, before.last, after.first) for _, part in shared(run, box)]
+
+
+def _in_white(
+    run: Sequence[str], before: _Place | None, after: _Place | None, lines: dict[int, Box]
+) -> list[_Place] | None:
+    """Return places in the white between two lines below each other, or at the end or the beginning of one of them."""
+    if before is None or after is None or before.line is None or after.line is None:
+        return None
+    upper, lower = lines[before.line], lines[after.line]
+    high = min(upper[3] - upper[1], lower[3] - lower[1])
+    x0, x1 = min(upper[0], lower[0]), max(upper[2], lower[2])
+    behind, ahead = (before.box[2], upper[1], x1, upper[3]), (x0, lower[1], after.box[0], lower[3])
+    rows = int((lower[1] - upper[3]) / max(high, 1.0) / (1 + _ROOM / 4) + (1 - _ROOM)) if lower[0] < upper[2] else 0
+    if rows >= 1 and upper[0] < lower[2]:
+        return _in_rows(run, (x0, upper[3], x1, lower[1]), rows)
+    for line, box, word in ((before.line, behind, before.last), (after.line, ahead, after.first)):
+        if box[0] < box[2] and _fits(run, box):
+            return [_Place(part, line, Placed.INTERPOLATED, word, word) for _, part in shared(run, box)]
+    return None
+
+
+def _in_rows(run: Sequence[str], box: Box, rows: int) -> list[_Place]:
+    """Return places in rows between two lines."""
+    x0, y0, x1, y1 = box
+    rows = min(rows, len(run))
+    cut = np.array_split(np.arange(len(run)), rows)
+    pitch = (y1 - y0) / rows
+    found = []
+    for number, part in enumerate(cut):
+        row = (x0, y0 + number * pitch, x1, y0 + (number + 1) * pitch)
+        found += [_Place(one, None, Placed.INTERPOLATED) for _, one in shared([run[i] for i in part], row)]
+    return found
+
+
+def _fits(run: Sequence[str], box: Box) -> bool:
+    return box[2] - box[0] >= _NARROWEST * (box[3] - box[1]) * (sum(map(len, run)) + len(run))
+
+
+def _blocks(
+    places: Sequence[_Place | None], given: Sequence[ModelWord], boxes: Sequence[Box | None], page: Box
+) -> dict[int | None, Box]:
+    """Return the box of each block: the model's own, else that of its words, else the page's."""
+    own: dict[int | None, list[Box]] = {}
+    for word, found in zip(given, places, strict=True):
+        own.setdefault(word.block, []).extend([found.box] if found is not None else [])
+    of = {block: around(parts) if parts else page for block, parts in own.items()}
+    return of | {index: box for index, box in enumerate(boxes) if box is not None}
+
+
+def _numbered(places: Sequence[_Place | None], given: Sequence[ModelWord], blocks: dict[int | None, Box]) -> list[Word]:
+    """Return the words with the numbers of their lines: those that follow each other in one line have one number."""
+    found: list[Word] = []
+    number, before = -1, None
+    for word, place in zip(given, places, strict=True):
+        placed = place or _Place(blocks[word.block], None, Placed.BLOCK)
+        line = (
+            word.block,
+            placed.line,
+            word.row if placed.line is None else None,
+            placed.box[1] if place and placed.line is None else None,
+        )
+        if line != before:
+            number, before = number + 1, line
+        x0, y0, x1, y1 = (round(value, 1) for value in placed.box)
+        found.append(Word(word.text, (x0, y0, x1, y1), None, number, word.block, placed.placed))
+    return found
