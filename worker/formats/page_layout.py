@@ -6,6 +6,7 @@ page without stored words, those of a line share its box by their lengths, and t
 
 from __future__ import annotations
 
+import operator
 import unicodedata
 from dataclasses import dataclass
 from itertools import groupby
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 #: x0, y0, x1, y1 in pixels of the page image
 Box = tuple[float, float, float, float]
 
+#: The numbers of a word's block and line.
+_LINE = operator.attrgetter("block", "line")
 #: A line belongs to the block that covers so much of it.
 _INSIDE = 0.5
 
@@ -61,7 +64,7 @@ def page_layout(result: PageResult) -> tuple[TextBlock, ...]:
     words = result.words or tuple(_words(result, page))
     paragraphs = _paragraphs(result)
     lines_of: dict[tuple[int | None, int], list[TextLine]] = {}
-    for (block, number), members in groupby(words, key=lambda word: (word.block, word.line)):
+    for (block, number), members in groupby(words, key=_LINE):
         place = (block, paragraphs.get(number, 0) if block is None else 0)
         lines_of.setdefault(place, []).append(_line(tuple(members), number, result.lines))
     blocks = [_block(block, index, lines_of.pop((index, 0), [])) for index, block in enumerate(result.blocks)]

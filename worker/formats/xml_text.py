@@ -12,6 +12,8 @@ _ESCAPED = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "\t": "&#9;",
 
 def xml(text: str) -> str:
     """Return a text as content, or as the value of an attribute between double quotes."""
+    if text.isalnum():  # most words
+        return text
     return _SPECIAL.sub(lambda found: _ESCAPED[found[0]], _INVALID.sub("\N{REPLACEMENT CHARACTER}", text))
 
 
