@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 #: Words stand in a gap of their line, or between two lines, when each character has at least this width, in heights of the line.
 _NARROWEST = 0.15
+#: Two words stand in one row when they share so much of the lower one's height.
+_LEVEL = 0.5
+#: A box that is higher than wide by so much, of more than one character, runs up or down.
+_TALL = 1.5
 #: White between two lines that has room for another, in heights of a line.
 _ROOM = 0.8
 #: Characters that were seen and stand for words that were not recognised in them: so many times as many, at most and at least.
@@ -93,13 +97,15 @@ def _of_characters(  # noqa: PLR0917 - a stretch of what was seen, and what that
         end = int(begins[word + 1]) if word + 1 < len(seen) else len(there.text)
         length = max(end - begin, 1)
         share = (max(first, begin) - begin) / length, 1 - (end - min(last + 1, end)) / length
-        parts.append(_slice(seen[word].box, *share))
+        parts.append(_slice(seen[word], *share))
     return _Place(around(parts), seen[words[0]].line, placed, words[0], words[-1])
 
 
-def _slice(box: Box, first: float, last: float) -> Box:
+def _slice(word: Word, first: float, last: float) -> Box:
     """Return the part of a word's box between two shares of its length."""
-    x0, y0, x1, y1 = box
+    x0, y0, x1, y1 = word.box
+    if len(word.text) > 1 and y1 - y0 > _TALL * (x1 - x0):
+        return x0, y0 + first * (y1 - y0), x1, y0 + last * (y1 - y0)
     return x0 + first * (x1 - x0), y0, x0 + last * (x1 - x0), y1
 
 
@@ -152,16 +158,19 @@ def _on_unclaimed(
         width = len(seen[word].text) / characters
         low = min(max((place / wanted - begin) / width, 0.0), 1.0)
         high = min(max(((place + len(text)) / wanted - begin) / width, low), 1.0)
-        found.append(_Place(_slice(seen[word].box, low, high), seen[word].line, Placed.INTERPOLATED, word, word))
+        found.append(_Place(_slice(seen[word], low, high), seen[word].line, Placed.INTERPOLATED, word, word))
         place += len(text)
     return found
 
 
 def _in_gap(run: Sequence[str], before: _Place | None, after: _Place | None) -> list[_Place] | None:
-    """Return places in the gap between two words of one line."""
-    if before is None or after is None or before.line != after.line or before.line is None:
+    """Return places in the gap between two words that stand in one row."""
+    if before is None or after is None or before.line is None or after.line is None:
         return None
     left, right = sorted((before.box, after.box))
+    level = min(left[3], right[3]) - max(left[1], right[1])
+    if before.line != after.line and level < _LEVEL * min(left[3] - left[1], right[3] - right[1]):
+        return None
     box = (left[2], min(left[1], right[1]), right[0], max(left[3], right[3]))
     if not _fits(run, box):
         return None
