@@ -83,6 +83,7 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python -m bench.memory
 	$(BIN)/python -m bench.s3_requests
 	$(BIN)/python -m bench.rendering
+	$(BIN)/python -m bench.searchable_pdf
 	$(BIN)/python -m bench.loops
 	$(BIN)/python -m bench.verdicts
 	$(BIN)/python -m bench.text_layers

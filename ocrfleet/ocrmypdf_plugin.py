@@ -108,7 +108,7 @@ class OcrfleetEngine(OcrEngine):
         page = _Server(url, timeout).read(input_file) if url else _local_reader().read(input_file)
         with Image.open(input_file) as image:
             size, dpi = image.size, image.info.get("dpi", (72.0, 72.0))[0]
-        return _tree(page, size, dpi=float(dpi), page_number=page_number), page.get("text", "")
+        return tree(page, size, dpi=float(dpi), page_number=page_number), page.get("text", "")
 
     @staticmethod
     def generate_hocr(input_file: Path, output_hocr: Path, output_text: Path, options: OcrOptions) -> None:
@@ -119,7 +119,7 @@ class OcrfleetEngine(OcrEngine):
         raise NotImplementedError("ocrfleet gives OCRmyPDF words, not PDF: use the default --pdf-renderer")
 
 
-def _tree(page: dict[str, Any], size: tuple[int, int], *, dpi: float, page_number: int) -> OcrElement:
+def tree(page: dict[str, Any], size: tuple[int, int], *, dpi: float, page_number: int) -> OcrElement:
     """Return a page's record as OCRmyPDF's tree; boxes are in pixels of the image that was sent, of this size."""
     root = OcrElement(ocr_class=OcrClass.PAGE, bbox=BoundingBox(0, 0, *size), dpi=dpi, page_number=page_number)
     across, down = size[0] / (page.get("width_px") or size[0]), size[1] / (page.get("height_px") or size[1])

@@ -36,6 +36,8 @@ _TALL = 1.8
 _LEVEL = 1.4
 #: Of a line's height, how far the middle of a word may be from the line's.
 _OFF = 0.25
+#: Of a line's height, how far text may be from its place, and how wide a space is between words without a gap.
+_NEAR, _NARROW = 0.02, 0.02
 #: Sizes of text that no box gives a place to, in shares of the height that its block has for each line.
 _LINE, _WIDEST = 0.8, 0.6
 #: Unit vectors of a line's direction and of its letters' upward direction, both as x and y with y upwards.
@@ -89,29 +91,27 @@ class TextForms:
     def _shown(self, run: _Run) -> bytes:
         """Return the operators that show a line."""
         out = [b"/F %b Tf\n" % _number(run.size)]
+        # Where the text behind comes to stand: scales are rounded, and what one lacks is given to the next.
         at: float | None = None
         base = 0.0
-        for number, piece in enumerate(run.pieces):
-            behind = run.pieces[number + 1] if number + 1 < len(run.pieces) else None
-            if at is None or abs(piece.start - at) > run.size * 0.01 or piece.base != base:
+        for piece, behind in zip(run.pieces, [*run.pieces[1:], None], strict=True):
+            if at is None or abs(piece.start - at) > run.size * _NEAR or piece.base != base:
                 out.append(_moved(run.frame, piece.start, piece.base))
-            at, base = piece.end, piece.base
-            spaced = behind is not None and not _joined(piece.text, behind.text)
-            if behind is not None and not spaced and piece.end < behind.start:
-                at = behind.start
-            out.append(self._fitted(piece.text, at - piece.start, run.size))
-            if behind is not None and spaced:
-                gap = behind.start - at
-                if gap <= 0:
-                    gap = run.size * 0.02
-                out.append(self._fitted(" ", gap, run.size))
-                at += gap
+                at, base = piece.start, piece.base
+            joined = behind is not None and _joined(piece.text, behind.text)
+            end = behind.start if behind is not None and joined and behind.start > piece.end else piece.end
+            shown, at = self._fitted(piece.text, at, end, run.size)
+            out.append(shown)
+            if behind is not None and not joined:
+                shown, at = self._fitted(" ", at, max(behind.start, at + run.size * _NARROW), run.size)
+                out.append(shown)
         return b"".join(out)
 
-    def _fitted(self, text: str, width: float, size: float) -> bytes:
+    def _fitted(self, text: str, start: float, end: float, size: float) -> tuple[bytes, float]:
+        """Return the operators that show a text from `start` to `end`, and where it ends by the rounded scale."""
         natural = len(text) * size * ADVANCE / 1000
-        scale = max(100 * width / natural, 0.01)
-        return b"%b Tz %b Tj\n" % (_number(scale), self._font.encoded(text))
+        scale = max(round(100 * (end - start) / natural, 1), 0.1)
+        return b"%b Tz%bTj\n" % (_number(scale), self._font.encoded(text)), start + natural * scale / 100
 
 
 def plain(text: str) -> str:
