@@ -102,9 +102,9 @@ system-deps:
 	apt-get update -qq
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-venv redis-server poppler-utils \
 	  prometheus prometheus-alertmanager \
-	  fonts-dejavu fonts-liberation fonts-urw-base35 fonts-oldstandard fonts-goudybookletter fonts-courier-prime fonts-gnutypewriter \
+	  fonts-dejavu fonts-liberation fonts-urw-base35 fonts-oldstandard fonts-goudybookletter fonts-courier-prime fonts-gnutypewriter fonts-freefont-ttf \
 	  tesseract-ocr tesseract-ocr-eng tesseract-ocr-fra tesseract-ocr-deu tesseract-ocr-frm tesseract-ocr-lat \
-	  tesseract-ocr-ara tesseract-ocr-spa tesseract-ocr-ita tesseract-ocr-por tesseract-ocr-nld tesseract-ocr-script-frak systemd wget
+	  tesseract-ocr-ara tesseract-ocr-heb tesseract-ocr-spa tesseract-ocr-ita tesseract-ocr-por tesseract-ocr-nld tesseract-ocr-script-frak systemd wget
 
 # uv installs in seconds what takes pip minutes.
 $(VENV)/python:

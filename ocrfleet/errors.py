@@ -35,6 +35,7 @@ class Reason(StrEnum):
     EMPTY = "empty"
     INVENTED = "invented"
     WRONG_SCRIPT = "wrong_script"
+    UNSUPPORTED_SCRIPT = "unsupported_script"
     UNPARSABLE = "unparsable"
     NO_TEXT_LAYER = "no_text_layer"
 

@@ -298,7 +298,14 @@ class Profile(Record):
 
 #: Retry step for engines without other parameters.
 _USE_TEXT_LAYER = RetryStep(
-    after=(Reason.EMPTY, Reason.INVENTED, Reason.WRONG_SCRIPT, Reason.ENGINE_FAILED, Reason.ENGINE_DEADLINE),
+    after=(
+        Reason.EMPTY,
+        Reason.INVENTED,
+        Reason.WRONG_SCRIPT,
+        Reason.UNSUPPORTED_SCRIPT,
+        Reason.ENGINE_FAILED,
+        Reason.ENGINE_DEADLINE,
+    ),
     text_layer=True,
 )
 

@@ -12,6 +12,7 @@ from rich.table import Table
 from ocrfleet.profiles.models import MODELS
 from ocrfleet.profiles.models.model import Model
 from ocrfleet.profiles.profile import PROFILES
+from ocrfleet.profiles.scripts import SCRIPTS
 from ocrfleet.profiles.select import named
 
 #: The most characters of a prompt that are printed; `--json` has all of it.
@@ -57,6 +58,13 @@ def models(*, as_json: Annotated[bool, typer.Option("--json", help="Print JSON i
     for profile in PROFILES.values():
         language = f", with --language (default {profile.language})" if profile.language else ""
         console.print(f"  {profile.name}  {profile.model}, {profile.revision}{language}")
+    console.print(
+        "\n[bold]Scripts that rapidocr lacks[/]: it reads them with Tesseract where a model of the script is installed"
+    )
+    scripts = Table("script", "Debian package", "models that are used", box=None, padding=(0, 2))
+    for script in SCRIPTS.values():
+        scripts.add_row(script.name, script.package, ", ".join((f"script/{script.model}", *script.languages)))
+    console.print(scripts)
     console.print(f"\n{len(profiles)} profiles for --profile: {', '.join(profile.name for profile in profiles)}")
 
 

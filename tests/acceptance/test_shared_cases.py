@@ -6,12 +6,15 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import tempfile
+import unicodedata
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ocrfleet.profiles.scripts import SCRIPTS as ALL_SCRIPTS
 from tests.support.desk import Desk
 from tests.support.servers import ROOT
 
@@ -48,6 +51,13 @@ READ: dict[str, set[str]] = {
     "torn-jpeg-without-eoi.pdf": {"data_ended_early"},
 }
 OTHERS = ["jpeg-ascii-transfer.pdf", "portfolio.pdf", "rgb16-planar-raw.tif", "xfa-dynamic.pdf"]
+#: The files in scripts that the default engine lacks.
+SCRIPTS = {
+    "script-arabic.png": "Arabic",
+    "script-armenian.png": "Armenian",
+    "script-korean.pdf": "Hangul",
+    "script-vietnamese.png": "Vietnamese",
+}
 LAYERS = ["layer-image-stamp.pdf", "layer-redacted.pdf"]
 
 
@@ -75,7 +85,7 @@ def ran(names: list[str], *options: str) -> tuple[dict[str, Any], dict[str, Any]
 def cases_run() -> tuple[dict[str, Any], dict[str, Any]]:
     if not CASES.exists():
         pytest.skip("no cases")
-    return ran([*READ, *OTHERS])
+    return ran([*READ, *OTHERS, *SCRIPTS])
 
 
 @pytest.mark.parametrize("name", READ)
@@ -124,3 +134,28 @@ def test_a_text_layer_gives_only_visible_words() -> None:
     hidden = {"carrying", "winter", "apples"}
     assert [word for word in WORDS if word not in hidden and word not in redacted] == []
     assert "timber" not in redacted.partition("Nobody")[0]
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_that_the_engine_lacks_is_read_by_tesseract_or_named(
+    read: tuple[dict[str, Any], dict[str, Any]], name: str
+) -> None:
+    told, pages = read
+    script, page = ALL_SCRIPTS[SCRIPTS[name]], pages[name]
+    if set(script.languages) & installed():
+        assert told[name]["status"] == "completed"
+        assert page["engine"] == "tesseract"
+        letters = [letter for letter in page["text"] if letter.isalpha()]
+        assert sum(unicodedata.name(letter).startswith(script.unicode) for letter in letters) > 0.9 * len(letters)
+    else:
+        (failure,) = told[name]["failures"]
+        assert (failure["page"], failure["reason"]) == (1, "unsupported_script")
+        assert script.name in failure["detail"]
+        assert f"apt install tesseract-ocr {script.package}" in failure["detail"]
+
+
+def installed() -> set[str]:
+    """Return the names of Tesseract's models on this machine."""
+    if shutil.which("tesseract") is None:
+        return set()
+    return set(subprocess.run(["tesseract", "--list-langs"], capture_output=True, text=True, check=True).stdout.split())

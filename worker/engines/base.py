@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from worker.imaging.page_image import PageImage
 
@@ -11,6 +11,14 @@ if TYPE_CHECKING:
     from ocrfleet.profiles.profile import Profile
     from ocrfleet.records.pages import Block, Line, Word
     from worker.engines.repetition import Loop
+
+
+class ReadBy(NamedTuple):
+    """Another engine that read a page for the one that was asked."""
+
+    engine: str
+    version: str
+    model: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,6 +41,10 @@ class Recognition:
     tokens: int | None = None
     #: input tokens of prompt and image; None where the engine does not report them
     tokens_in: int | None = None
+    #: which script of the page the engine lacks, and what to install; None where it can read all of the page
+    lacking: str | None = None
+    #: the engine that the text is from, where it is another
+    read_by: ReadBy | None = None
 
 
 class Engine(Protocol):

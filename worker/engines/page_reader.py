@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from worker.engines.layout.gutters import around, cut_at_gutters, cut_long, exte
 from worker.engines.layout.orientation import SidewaysRegion, back, mostly_tall, sideways_regions, tall_lines
 from worker.engines.layout.parts import ArrangedPage
 from worker.engines.line_finder import LineFinder
+from worker.engines.scripts import SeenLine
 from worker.imaging.marks import find_marks
 
 if TYPE_CHECKING:
@@ -78,6 +80,10 @@ class RapidOcrReader:
     def __init__(self, ocr: Any) -> None:
         self._ocr = ocr
         self._finder = LineFinder(ocr)
+        #: the lines that were recognised, whatever was read of them; boxes refer to the page as it was given
+        self.seen: list[SeenLine] = []
+        #: by how many quarters, counter-clockwise, the page is turned to be read
+        self.quarter = 0
 
     def read(self, pixels: NDArray[np.uint8]) -> ArrangedPage:
         """Read a page in any rotation. Boxes refer to the page as it was given."""
@@ -97,9 +103,12 @@ class RapidOcrReader:
 
     def _read_turned(self, pixels: NDArray[np.uint8], quarter: int) -> ArrangedPage:
         height, width = pixels.shape[:2]
+        self.seen, self.quarter = [], quarter
         turned = np.ascontiguousarray(np.rot90(pixels, quarter))
         page = _arranged(self._read_lines(turned, *self._lines(turned)), turned)
-        return page.moved(lambda box: back(box, quarter, width=width, height=height))
+        place = functools.partial(back, quarter=quarter, width=width, height=height)
+        self.seen = [line._replace(box=place(line.box)) for line in self.seen]
+        return page.moved(place)
 
     def _read_lines(
         self, pixels: NDArray[np.uint8], quads: NDArray[np.float64], again: NDArray[np.bool_], *, whole: bool = True
@@ -135,10 +144,11 @@ class RapidOcrReader:
         paper = np.median(part[::4, ::4].reshape(-1, 3), axis=0).tolist()
         cv2.fillPoly(part, list(np.round(others).astype(np.int32)), paper)
         turned = np.ascontiguousarray(np.rot90(part, quarter))
+        before = len(self.seen)
         page = _arranged(self._read_lines(turned, *self._lines(turned), whole=False), turned)
-        if not page.lines:
-            return None
-        return page.moved(lambda box: back(box, quarter, width=x1 - x0, height=y1 - y0, corner=(x0, y0)))
+        place = functools.partial(back, quarter=quarter, width=x1 - x0, height=y1 - y0, corner=(x0, y0))
+        self.seen[before:] = [line._replace(box=place(line.box)) for line in self.seen[before:]]
+        return page.moved(place) if page.lines else None
 
     def _recognise(
         self, pixels: NDArray[np.uint8], quads: NDArray[np.float64], *, angle: float, strict: bool = False
@@ -151,6 +161,10 @@ class RapidOcrReader:
         )
         crops, quads, views = cut_long(crops, quads, views)
         read = self._ocr.recognize_txt(crops)
+        self.seen += [
+            SeenLine(around(quad), text, float(score), word.script_scores)
+            for quad, text, score, word in zip(quads, read.txts, read.scores, read.word_results, strict=True)
+        ]
         lines: dict[Line, tuple[Word, ...]] = {}
         for number, (text, score) in enumerate(zip(read.txts, read.scores, strict=True)):
             if _is_text(text.strip(), float(score), strict=strict):

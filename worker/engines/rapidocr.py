@@ -15,12 +15,15 @@ from worker.engines.base import Recognition
 from worker.engines.layout import regions
 from worker.engines.line_finder import DETECTOR_SIDE
 from worker.engines.page_reader import RapidOcrReader
+from worker.engines.script_reader import ScriptReader
+from worker.engines.scripts import ScriptClassifier, ScriptObserver, lacking_script
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ocrfleet.profiles.profile import Profile
     from ocrfleet.settings import Settings
+    from worker.engines.scripts import Lacking
     from worker.imaging.page_image import PageImage
 
 #: The files in the wheel, by a profile's model: detection, recognition.
@@ -58,22 +61,30 @@ class RapidOcrEngine:
         self.version = f"rapidocr {profile.revision.removeprefix('rapidocr-')}"
         self._profile = profile
         self._ocr: Any = None
+        self._scripts = ScriptReader()
         # A thread of its own: the event loop is not blocked, and the models read one page at a time.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rapidocr")
 
     async def start(self) -> None:
         """Load the models. Raises ConfigurationError if this RapidOCR has another version than the profile, or lacks a model."""
         self._ocr = await asyncio.get_running_loop().run_in_executor(self._thread, load, self._profile)
+        await self._scripts.start()
 
     async def recognise(self, image: PageImage, profile: Profile) -> Recognition:  # noqa: ARG002 - the engine protocol
         """Read one page. Raises PageFaultError if the models fail on it."""
+        loop = asyncio.get_running_loop()
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, read, self._ocr, image.pixels)
+            recognition, lacking, quarter = await loop.run_in_executor(
+                self._thread, read_with_scripts, self._ocr, image.pixels
+            )
         except (
             Exception
         ) as error:  # RapidOCR, OpenCV and ONNX Runtime raise exceptions of their own, mostly plain Exception
             last = (str(error).strip() or type(error).__name__).splitlines()[-1]
             raise PageFaultError(Reason.ENGINE_FAILED, f"RapidOCR failed on this page: {last}") from error
+        if lacking is None:
+            return recognition
+        return await self._scripts.read(image, recognition, lacking, quarter=quarter)
 
     async def stop(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
@@ -112,12 +123,20 @@ def load(profile: Profile) -> Any:
     blank = np.full((64, 640, 3), 255, dtype=np.uint8)
     ocr(blank)
     ocr.recognize_txt([blank])
+    ocr.text_rec.postprocess_op = ScriptObserver(ocr.text_rec.postprocess_op, ScriptClassifier())
     regions.ready()
     return ocr
 
 
 def read(ocr: Any, pixels: NDArray[np.uint8]) -> Recognition:
     """Read a page image, RGB, shape (height, width, 3), with loaded models."""
+    return read_with_scripts(ocr, pixels)[0]
+
+
+def read_with_scripts(ocr: Any, pixels: NDArray[np.uint8]) -> tuple[Recognition, Lacking | None, int]:
+    """Read a page image; return what was read, the script that it lacks, and by how many quarters the page was rotated."""
     bgr = np.ascontiguousarray(pixels[:, :, ::-1])  # what the models were trained on
-    page = RapidOcrReader(ocr).read(bgr)
-    return Recognition(text=page.text, lines=page.lines, blocks=page.blocks, words=page.words)
+    reader = RapidOcrReader(ocr)
+    page = reader.read(bgr)
+    recognition = Recognition(text=page.text, lines=page.lines, blocks=page.blocks, words=page.words)
+    return recognition, lacking_script(reader.seen), reader.quarter

@@ -55,8 +55,8 @@ class TesseractEngine:
     async def start(self) -> None:
         """Look up the version. Raises ConfigurationError if the program or one of the profile's languages is missing."""
         try:
-            self.version = (await _run("--version")).partition("\n")[0].strip()
-            installed = set((await _run("--list-langs")).splitlines()[1:])  # the first line is a heading
+            self.version = await version()
+            installed = await models()
         except PageFaultError as error:
             raise ConfigurationError(f"the installed Tesseract does not work: {error.detail}") from error
         wanted = [_installed_name(language, installed) for language in self._language.split("+")]
@@ -71,14 +71,29 @@ class TesseractEngine:
 
     async def recognise(self, image: PageImage, profile: Profile) -> Recognition:  # noqa: ARG002 - the engine protocol
         """Read one page. Raises PageFaultError with the last line of Tesseract's stderr if it fails."""
-        # PNM is a line of text followed by the pixels. It has no resolution, and Tesseract would guess one.
-        pnm = b"P6 %d %d 255\n" % (image.width, image.height) + image.pixels.tobytes()
-        dpi = min(max(round(image.width * _POINTS_PER_INCH / image.width_pt), _DPI[0]), _DPI[1])
-        output = await _run("stdin", "stdout", "-l", self._language, "--dpi", str(dpi), "tsv", given=pnm)
-        return _recognition(_words(output))
+        return await read(image, self._language)
 
     async def stop(self) -> None:
         """Do nothing: each call ends its own process."""
+
+
+async def version() -> str:
+    """Return the name and version of the installed program. Raises ConfigurationError if there is none."""
+    return (await _run("--version")).partition("\n")[0].strip()
+
+
+async def models() -> set[str]:
+    """Return the names of the installed models. Raises ConfigurationError if the program is not installed."""
+    return set((await _run("--list-langs")).splitlines()[1:])  # the first line is a heading
+
+
+async def read(image: PageImage, language: str) -> Recognition:
+    """Read a page with one or more models, joined by +. Raises PageFaultError if Tesseract fails."""
+    # PNM is a line of text followed by the pixels. It has no resolution, and Tesseract would guess one.
+    pnm = b"P6 %d %d 255\n" % (image.width, image.height) + image.pixels.tobytes()
+    dpi = min(max(round(image.width * _POINTS_PER_INCH / image.width_pt), _DPI[0]), _DPI[1])
+    output = await _run("stdin", "stdout", "-l", language, "--dpi", str(dpi), "tsv", given=pnm)
+    return _recognition(_words(output))
 
 
 async def _run(*arguments: str, given: bytes = b"") -> str:

@@ -190,6 +190,7 @@ class Attempts:
             blocks=await self._store_figures(page, image, parsed),
             finish_reason=recognition.finish_reason,
             tokens=recognition.tokens,
+            **_read_by(recognition),
         )
 
     @asynccontextmanager
@@ -260,16 +261,22 @@ class Attempts:
 
 
 def page_result(context: WorkerContext, profile: Profile, status: PageStatus, **fields: Any) -> PageResult:
-    """Return the result of a page, with the engine and model that made it."""
-    return PageResult(
-        status=status,
-        profile=profile.name,
-        engine=profile.engine,
-        engine_version=context.engine.version,
-        model=profile.model,
-        revision=profile.revision,
-        **fields,
-    )
+    """Return the result of a page, with the engine and model that made it, unless `fields` name others."""
+    made_by = {
+        "engine": profile.engine,
+        "engine_version": context.engine.version,
+        "model": profile.model,
+        "revision": profile.revision,
+    }
+    return PageResult(status=status, profile=profile.name, **(made_by | fields))
+
+
+def _read_by(recognition: Recognition) -> dict[str, Any]:
+    """Return the engine and model of a text that another engine read for this worker's."""
+    if recognition.read_by is None:
+        return {}
+    engine, version, model = recognition.read_by
+    return {"engine": engine, "engine_version": version, "model": model, "revision": "installed"}
 
 
 def _incomplete(image: PageImage) -> Rejection | None:

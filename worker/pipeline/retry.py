@@ -25,12 +25,13 @@ if TYPE_CHECKING:
     from worker.pipeline.page import Page
 
 #: Reasons for rejecting a text, the least severe first. A truncated text is right up to its end, and a repetition up to its
-#: first copy; unparsable text may still be readable; text in the wrong script or invented text misleads; an empty text is
-#: worse than any other.
+#: first copy; unparsable text may still be readable, and of a page in an unsupported script some lines are
+#: right; text in the wrong script or invented text misleads; an empty text is worse than any other.
 REJECTIONS = (
     Reason.TRUNCATED,
     Reason.REPETITION,
     Reason.UNPARSABLE,
+    Reason.UNSUPPORTED_SCRIPT,
     Reason.WRONG_SCRIPT,
     Reason.INVENTED,
     Reason.EMPTY,

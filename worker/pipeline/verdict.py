@@ -2,6 +2,7 @@
 
 The checks run in this order; the first one that fails is the verdict:
 
+0. Whether the engine says that it lacks the page's script (unsupported script).
 1. How the text ended (repetition, truncated). This is certain, and other defects follow from it. A loop that reached the
    token limit is a loop: a higher limit would not end it.
 2. Whether it is text at all (unparsable): the counts of the later checks would mean nothing.
@@ -81,6 +82,7 @@ def judge(parsed: Parsed, recognition: Recognition, image: PageImage, judgement:
     """
     words = _MARKUP.sub(" ", parsed.text)
     checks: tuple[Callable[[], Rejection | None], ...] = (
+        lambda: _check_lacking(recognition),
         lambda: _check_end(recognition),
         lambda: _check_readable(parsed, words, judgement),
         lambda: _check_script(words, judgement),
@@ -88,6 +90,10 @@ def judge(parsed: Parsed, recognition: Recognition, image: PageImage, judgement:
     )
     rejections = (check() for check in checks)
     return next((one for one in rejections if one is not None and one.reason not in judgement.ignored), None)
+
+
+def _check_lacking(recognition: Recognition) -> Rejection | None:
+    return None if recognition.lacking is None else Rejection(Reason.UNSUPPORTED_SCRIPT, recognition.lacking)
 
 
 def _check_end(recognition: Recognition) -> Rejection | None:

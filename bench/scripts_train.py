@@ -1,0 +1,170 @@
+"""Fits the classifier of scripts (worker/engines/scripts.npz) to drawn lines, and says how often it is right on fonts held out.
+
+    python -m bench.scripts_train --fonts FOLDER [--pages FOLDER] [--lines 150] [--out worker/engines/scripts.npz]
+
+`--fonts` holds fonts of all scripts: those of Debian's fonts-noto-core, fonts-noto-cjk, culmus, fonts-indic, fonts-thai-tlwg,
+fonts-nanum, fonts-gfs-*, fonts-bpg-georgian, fonts-hosny-amiri, fonts-kacst and others. `--pages` holds images of print that
+the recogniser can read: old print does not look like any font here (used were pages of impresso's NZZ-black-letter-ground-truth
+and OCR-D's gt_structure_text). A quarter of the families of fonts is held out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import random
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from bench.script_lines import OTHERS, Fonts, Pixels, Words, draw, kinds, letters, texture
+from ocrfleet.profiles.profile import RAPIDOCR
+from ocrfleet.profiles.scripts import OTHER
+from worker.engines import scripts
+from worker.engines.line_finder import LineFinder
+from worker.engines.rapidocr import load
+from worker.imaging.marks import find_marks
+
+#: Components of the features, steps of the fit, its rate, and the penalty of large weights.
+_COMPONENTS, _STEPS, _RATE, _PENALTY = 96, 600, 0.02, 2e-4
+
+Sample = tuple[str, bool, NDArray[np.float32]]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--fonts", type=Path, action="append", required=True)
+    parser.add_argument("--pages", type=Path)
+    parser.add_argument("--lines", type=int, default=150, help="lines of each script")
+    parser.add_argument("--out", type=Path, default=Path("worker/engines/scripts.npz"))
+    arguments = parser.parse_args()
+    recogniser = _Recogniser()
+    samples = list(recogniser.drawn(arguments.fonts, arguments.lines))
+    if arguments.pages is not None:
+        samples += recogniser.printed(sorted(arguments.pages.iterdir()))
+    fitted = fit(samples)
+    report(fitted, samples)
+    np.savez_compressed(arguments.out, allow_pickle=False, **fitted)
+    return 0
+
+
+class _Recogniser:
+    """The recogniser, which keeps the features of the lines that it is given."""
+
+    def __init__(self) -> None:
+        self._ocr = load(RAPIDOCR)
+        # RapidOCR's own decoder, below what the engine adds
+        self._decode = self._ocr.text_rec.postprocess_op.decode
+        self._ocr.text_rec.postprocess_op = self
+        self._last: NDArray[np.float32] = np.empty((0, 0), np.float32)
+
+    def __call__(self, chances: NDArray[np.float32], *arguments: Any, **sizes: Any) -> Any:
+        self._last = scripts.features(scripts.used_columns(chances, 0, sizes))
+        return self._decode(chances, *arguments, **sizes)
+
+    def features(self, line: Pixels) -> NDArray[np.float32]:
+        """Return the features of a line's columns, shape (columns, 256)."""
+        self._ocr.recognize_txt([line])
+        return self._last
+
+    def drawn(self, folders: list[Path], count: int) -> Iterator[Sample]:
+        """Yield drawn lines: class, whether its family of fonts is held out, features."""
+        rng, noise = random.Random(1), np.random.default_rng(1)
+        words, fonts = Words(frozenset(self._decode.character)), Fonts(folders)
+        wanted = [(name, kind, weight * count) for name, kind, weight in kinds()]
+        wanted += [(OTHER.name, other, count // 12) for other in OTHERS]
+        for name, kind, lines in wanted:
+            if kind == "texture":
+                yield from ((name, False, self.features(texture(rng, noise))) for _ in range(lines))
+                continue
+            drawn = "LATIN" if kind in ("figures", "rotated") else kind
+            sample = "".join("".join(locale[::7]) for locale in words.by_script[drawn]) or "".join(letters(drawn))
+            families = fonts.of(sample)
+            made = 0
+            while families and made < lines:
+                family = rng.choice(sorted(families))
+                text = words.figures(rng) if kind == "figures" else words.line(drawn, rng)
+                size = int(np.clip(rng.gauss(34, 12), 12, 80))
+                line = draw(text, rng.choice(families[family]), size, rng, noise)
+                if line is None or line.shape[1] > 40 * line.shape[0]:
+                    continue
+                if kind == "rotated":
+                    line = np.ascontiguousarray(np.rot90(line, rng.choice((1, 2, 2, 3))))
+                made += 1
+                yield name, held_out(family), self.features(line)
+            print(f"{name} ({kind}): {made} lines in {len(families)} families of fonts", flush=True)
+
+    def printed(self, pages: list[Path]) -> Iterator[Sample]:
+        """Yield up to 30 lines of each page, as print that can be read."""
+        rng = random.Random(1)
+        finder = LineFinder(self._ocr)
+        for page in pages:
+            image = Image.open(page).convert("RGB")
+            image.thumbnail((2500, 2500))
+            pixels = np.ascontiguousarray(np.asarray(image)[:, :, ::-1])
+            quads, _ = finder.find(pixels, find_marks(np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY), np.uint8)))
+            crops = finder.crops(pixels, quads) if len(quads) else []
+            for crop in rng.sample(crops, min(30, len(crops))):
+                yield "Latin", held_out(page.name), self.features(crop)
+
+
+def held_out(name: str) -> bool:
+    """Say whether a family of fonts, or a page, is kept for the test: a quarter is."""
+    return hashlib.sha256(name.encode()).digest()[0] < 64
+
+
+def fit(samples: list[Sample]) -> dict[str, NDArray[Any]]:
+    """Fit a multinomial logistic regression to pooled, whitened features; lines of all classes weigh alike per class' root."""
+    learnt = [(name, columns) for name, held, columns in samples if not held]
+    sampled = np.concatenate([columns[:: max(len(columns) // 8, 1)] for _, columns in learnt])
+    center = sampled.mean(axis=0)
+    _, singular, directions = np.linalg.svd(sampled - center, full_matrices=False)
+    basis = (directions[:_COMPONENTS] / singular[:_COMPONENTS, None] * np.sqrt(len(sampled))).T
+    inputs = np.stack([scripts.pooled((columns - center) @ basis) for _, columns in learnt])
+    mean, deviation = inputs.mean(axis=0), inputs.std(axis=0) + 1e-6
+    inputs = (inputs - mean) / deviation
+    truth = np.array([scripts.CLASSES.index(name) for name, _ in learnt])
+    targets = np.eye(len(scripts.CLASSES))[truth]
+    weight = 1 / np.sqrt(np.bincount(truth, minlength=len(scripts.CLASSES)))[truth]
+    weight = (weight / weight.sum())[:, None]
+    weights = np.zeros((inputs.shape[1] + 1, len(scripts.CLASSES)))
+    inputs = np.hstack([inputs, np.ones((len(inputs), 1))])
+    first, second = np.zeros_like(weights), np.zeros_like(weights)
+    for step in range(1, _STEPS + 1):  # Adam
+        logits = inputs @ weights
+        chances = np.exp(logits - logits.max(axis=1, keepdims=True))
+        chances /= chances.sum(axis=1, keepdims=True)
+        gradient = inputs.T @ ((chances - targets) * weight) + _PENALTY * weights
+        first, second = 0.9 * first + 0.1 * gradient, 0.99 * second + 0.01 * gradient**2
+        weights -= _RATE * (first / (1 - 0.9**step)) / (np.sqrt(second / (1 - 0.99**step)) + 1e-8)
+    scaled = weights[:-1] / deviation[:, None]
+    return {
+        "center": center.astype(np.float32),
+        "basis": basis.astype(np.float16),
+        "weights": scaled.astype(np.float16),
+        "offsets": (weights[-1] - mean @ scaled).astype(np.float32),
+    }
+
+
+def report(fitted: dict[str, NDArray[Any]], samples: list[Sample]) -> None:
+    """Print, for lines in fonts held out, how often each class is found to be readable or not, and named rightly."""
+    classifier = scripts.ScriptClassifier(fitted)
+    rows: dict[str, list[tuple[bool, bool]]] = {}
+    for name, held, columns in samples:
+        if held:
+            scores = classifier.scores(columns)
+            lacks = scripts.readable(scores) < scripts.UNREADABLE
+            rows.setdefault(name, []).append((bool(lacks), scripts.CLASSES[int(scores.argmax())] == name))
+    for name, found in sorted(rows.items()):
+        lacks, right = np.mean(found, axis=0)
+        print(f"{name:28} {len(found):5} lines held out: {lacks:6.1%} lack signs, {right:6.1%} named rightly")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
