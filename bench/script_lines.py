@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pymupdf
 from babel import Locale, localedata
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from ocrfleet.profiles.scripts import SCRIPTS
@@ -24,9 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from numpy.typing import NDArray
 
-    Pixels = NDArray[np.uint8]
+Pixels = NDArray[np.uint8]
 
 #: Scripts that Tesseract has no model of, by the first word of their letters' names; they are one class.
 OTHERS = [

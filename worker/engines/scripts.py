@@ -30,17 +30,23 @@ _SIGNS = np.linspace(1, 18_708, 256).astype(np.intp)
 READABLE = ("Latin", "CJK", "figures", "texture", "rotated")
 #: All classes. The last but the scripts is of scripts that Tesseract has no model of.
 CLASSES = (*READABLE, OTHER.name, *SCRIPTS)
+#: Letters of Vietnamese alone, which the recogniser has.
+_VIETNAMESE = frozenset("ƠơƯư")
+_MARKED = [CLASSES.index(name) for name in ("Vietnamese", "Latin with further marks")]
+#: The chance with which a line is in another script, or misses marks of its letters.
+_FOREIGN, _MARKS_MISSED = 0.8, 0.9
 #: Shorter lines say too little, and longer ones count no more; in their heights.
 _SHORTEST, _LONGEST = 1.5, 20.0
 #: Heights of lines that must be in the script on a page that is mostly in it, …
 _MOSTLY, _LEAST = 0.5, 2.5
-#: … and on another page, where they are at least such a share of all.
-_LEAST_BESIDE, _LEAST_SHARE = 12.0, 0.04
+#: … and on another page, where they are at least such a share, so many lines, and such a share of them is in one script: the
+#: corpus has pages with some wrong lines, each in another script.
+_LEAST_BESIDE, _LEAST_SHARE, _FEWEST_BESIDE, _AGREED = 12.0, 0.06, 2, 0.45
+#: Share of a page in Vietnamese, or in a transliteration, in which marks were missed; in other Latin it is 0.15 at most.
+_MANY_MARKED = 0.35
 #: What the recogniser read stands, on a page with another script, where it is so probably readable and read so surely; unless
-#: those are few.
-_SURELY_READABLE, _SURE, _FEW_KEPT = 0.8, 0.8, 0.15
-#: Below this chance to be readable a line lacks signs.
-UNREADABLE = 0.1
+#: those lines are few.
+_READABLE, _CONFIDENT, _FEW_KEPT = 0.8, 0.8, 0.15
 
 
 class SeenLine(NamedTuple):
@@ -75,31 +81,27 @@ class Lacking:
 
 
 class ScriptClassifier:
-    """A linear classifier of lines, for one model of the recogniser. `stored` are its arrays, if not those of scripts.npz."""
+    """Classifier of lines, for one model of the recogniser. `stored` are its arrays, if not those of scripts.npz."""
 
     def __init__(self, stored: Mapping[str, NDArray[Any]] | None = None) -> None:
         if stored is None:
             with files("worker.engines").joinpath("scripts.npz").open("rb") as file:
                 stored = dict(np.load(file, allow_pickle=False))
-        self._center, self._basis, self._weights, self._offsets = (
-            stored[name].astype(np.float32) for name in ("center", "basis", "weights", "offsets")
+        self._columns, self._column_offsets, self._weights, self._offsets = (
+            stored[name].astype(np.float32) for name in ("columns", "column_offsets", "weights", "offsets")
         )
 
-    def scores(self, columns: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the logarithm of a line's chance to be of each of `CLASSES`; `columns` are its features."""
-        logits = pooled((columns - self._center) @ self._basis) @ self._weights + self._offsets
+    def scores(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the logarithm of a line's chance to be of each of `CLASSES`; `features` are those of its columns."""
+        units = np.maximum(features @ self._columns + self._column_offsets, 0)
+        logits = np.concatenate((units.mean(axis=0), units.max(axis=0))) @ self._weights + self._offsets
         return np.asarray(logits - np.logaddexp.reduce(logits), dtype=np.float32)
 
 
 def features(chances: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return what the recogniser sees in each column of a line, shape (columns, 256)."""
+    """Return what the recogniser sees in each column of a line, shape (columns, 256); chances: (columns, signs)."""
     logs = np.log(np.maximum(chances[:, _SIGNS], np.finfo(np.float32).tiny))
     return np.asarray(logs - logs.mean(axis=1, keepdims=True), dtype=np.float32)
-
-
-def pooled(columns: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return what the columns are like over a line: their means and deviations, highest and lowest values."""
-    return np.concatenate((columns.mean(axis=0), columns.std(axis=0), columns.max(axis=0), columns.min(axis=0)))
 
 
 class ScriptObserver:
@@ -127,30 +129,44 @@ def lacking_script(seen: Sequence[SeenLine]) -> Lacking | None:
     lines = [line for line in seen if _length(line.box) >= _SHORTEST]
     if not lines:
         return None
-    scores = np.stack([line.scores for line in lines])
+    chances = np.exp(np.stack([line.scores for line in lines]))
     lengths = np.minimum([_length(line.box) for line in lines], _LONGEST)
-    chance = readable(scores)
-    lacks = chance < UNREADABLE
-    votes = (np.exp(scores[lacks, len(READABLE) :]) * lengths[lacks, None]).sum(axis=0)
-    best = int(votes.argmax())
-    certain = float(votes[best])
-    share = float(lengths[lacks].sum() / lengths.sum())
-    if certain < _LEAST or (share < _MOSTLY and (certain < _LEAST_BESIDE or share < _LEAST_SHARE)):
-        return None
-    script = (OTHER, *SCRIPTS.values())[best]
+    marked = chances[:, _MARKED].sum(axis=1)
+    foreign = chances[:, len(READABLE) :].sum(axis=1) - marked > _FOREIGN
+    votes = (chances[foreign] * lengths[foreign, None])[:, len(READABLE) :].sum(axis=0)
+    if _is_lacking(lengths, foreign, agreed=float(votes.max())):
+        script = (OTHER, *SCRIPTS.values())[int(votes.argmax())]
+        return Lacking(script, int(foreign.sum()), len(seen), _kept(lines))
+    has_marks = marked > _MARKS_MISSED
+    if lengths[has_marks].sum() >= max(_MANY_MARKED * lengths.sum(), _LEAST):
+        vietnamese = any(not _VIETNAMESE.isdisjoint(line.text) for line in lines)
+        script = SCRIPTS["Vietnamese" if vietnamese else "Latin with further marks"]
+        # Nothing is kept: lines in which no mark was missed may have some all the same.
+        return Lacking(script, int(has_marks.sum()), len(seen), ())
+    return None
+
+
+def _is_lacking(lengths: NDArray[np.float64], foreign: NDArray[np.bool_], *, agreed: float) -> bool:
+    """Say whether the foreign lines are most of the page, or a part of it, where so many heights of them agree on a script."""
+    found = float(lengths[foreign].sum())
+    if found >= _MOSTLY * lengths.sum():
+        return found >= _LEAST
+    enough = found >= max(_LEAST_BESIDE, _LEAST_SHARE * lengths.sum()) and int(foreign.sum()) >= _FEWEST_BESIDE
+    return enough and agreed >= _AGREED * found
+
+
+def _kept(lines: list[SeenLine]) -> tuple[Box, ...]:
+    """Return the boxes of the lines that the recogniser has read well; none where those are few."""
+    readable = np.exp([line.scores[: len(READABLE)] for line in lines]).sum(axis=1)
     kept = tuple(
-        line.box for line, can in zip(lines, chance, strict=True) if can > _SURELY_READABLE and line.confidence > _SURE
+        line.box
+        for line, chance in zip(lines, readable, strict=True)
+        if chance > _READABLE and line.confidence > _CONFIDENT
     )
-    few = len(kept) <= _FEW_KEPT * len(lines)
-    return Lacking(script, int(lacks.sum()), len(seen), () if few else kept)
+    return kept if len(kept) > _FEW_KEPT * len(lines) else ()
 
 
 def _length(box: Box) -> float:
     """Return how often a line is as long as it is wide, whichever way it lies."""
     x0, y0, x1, y1 = box
     return max(x1 - x0, y1 - y0) / max(min(x1 - x0, y1 - y0), 1.0)
-
-
-def readable(scores: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the chance, 0..1, that lines have no sign that the recogniser lacks; scores have the shape (…, classes)."""
-    return np.asarray(np.exp(scores[..., : len(READABLE)]).sum(axis=-1), dtype=np.float32)

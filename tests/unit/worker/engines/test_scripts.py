@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from ocrfleet.profiles.scripts import SCRIPTS
-from worker.engines.scripts import CLASSES, ScriptClassifier, SeenLine, features, lacking_script, pooled
+from worker.engines.scripts import CLASSES, ScriptClassifier, SeenLine, features, lacking_script
 
 
-def line(name: str, y: float, *, chance: float = 0.98, width: float = 600, confidence: float = 0.95) -> SeenLine:
+def line(name: str, y: float, *, chance: float = 0.98, width: float = 600, text: str = "text") -> SeenLine:
     rest = (1 - chance) / (len(CLASSES) - 1)
     scores = np.log([chance if each == name else rest for each in CLASSES]).astype(np.float32)
-    return SeenLine((100, y, 100 + width, y + 40), "text", confidence, scores)
+    return SeenLine((100, y, 100 + width, y + 40), text, 0.95, scores)
 
 
 def lines(name: str, count: int, first: float = 0) -> list[SeenLine]:
@@ -47,6 +47,17 @@ def test_doubtful_lines_are_no_evidence() -> None:
     assert lacking_script([line("Georgian", 50 * number, chance=0.5) for number in range(10)]) is None
 
 
+def test_vietnamese_is_most_of_a_page_or_a_mistake() -> None:
+    marked = [line("Vietnamese", 50 * number, text="Tt c mi ngưi") for number in range(5)]
+    assert lacking_script(lines("Latin", 9, 2000) + marked[:3]) is None
+    lacking = lacking_script(lines("Latin", 5, 2000) + marked)
+    assert lacking is not None
+    assert (lacking.script.name, lacking.kept) == ("Vietnamese", ())
+    other = lacking_script(lines("Vietnamese", 9))
+    assert other is not None
+    assert other.script.name == "Latin with further marks"
+
+
 def test_a_script_that_nobody_reads_has_no_package() -> None:
     lacking = lacking_script(lines("another script", 5))
     assert lacking is not None
@@ -55,11 +66,9 @@ def test_a_script_that_nobody_reads_has_no_package() -> None:
 
 def test_the_classifier_has_a_weight_for_each_class_and_its_scores_are_chances() -> None:
     chances = np.random.default_rng(0).dirichlet(np.ones(18_709), 12).astype(np.float32)
-    columns = features(chances)
-    scores = ScriptClassifier().scores(columns)
+    scores = ScriptClassifier().scores(features(chances))
     assert scores.shape == (len(CLASSES),)
     assert abs(float(np.exp(scores).sum()) - 1) < 1e-3
-    assert pooled(columns).shape == (4 * columns.shape[1],)
 
 
 def test_each_script_has_a_package() -> None:
