@@ -245,7 +245,7 @@ def draw(text: str, font: Path, size: int, rng: random.Random, noise: np.random.
 
 
 def _scanned(
-    pixels: NDArray[np.float32], middle: float, size: int, rng: random.Random, noise: np.random.Generator
+    pixels: NDArray[Any], middle: float, size: int, rng: random.Random, noise: np.random.Generator
 ) -> Pixels:
     if rng.random() < 0.5:
         pixels = np.asarray(cv2.GaussianBlur(pixels, (0, 0), rng.uniform(0.3, 1.2) * size / 40 + 0.2), dtype=np.float32)

@@ -9,8 +9,9 @@ from worker.engines.scripts import CLASSES, ScriptClassifier, SeenLine, features
 
 
 def line(name: str, y: float, *, chance: float = 0.98, width: float = 600, text: str = "text") -> SeenLine:
-    rest = (1 - chance) / (len(CLASSES) - 1)
-    scores = np.log([chance if each == name else rest for each in CLASSES]).astype(np.float32)
+    other = "Latin" if name != "Latin" else "CJK"
+    chances = {name: chance, other: 1 - chance}
+    scores = np.log([chances.get(each, 1e-6) for each in CLASSES]).astype(np.float32)
     return SeenLine((100, y, 100 + width, y + 40), text, 0.95, scores)
 
 
