@@ -244,9 +244,7 @@ def draw(text: str, font: Path, size: int, rng: random.Random, noise: np.random.
     return _scanned(pixels, (paper + ink) / 2, size, rng, noise)
 
 
-def _scanned(
-    pixels: NDArray[Any], middle: float, size: int, rng: random.Random, noise: np.random.Generator
-) -> Pixels:
+def _scanned(pixels: NDArray[Any], middle: float, size: int, rng: random.Random, noise: np.random.Generator) -> Pixels:
     if rng.random() < 0.5:
         pixels = np.asarray(cv2.GaussianBlur(pixels, (0, 0), rng.uniform(0.3, 1.2) * size / 40 + 0.2), dtype=np.float32)
     if rng.random() < 0.6:

@@ -123,7 +123,8 @@ def load(profile: Profile) -> Any:
     blank = np.full((64, 640, 3), 255, dtype=np.uint8)
     ocr(blank)
     ocr.recognize_txt([blank])
-    ocr.text_rec.postprocess_op = ScriptObserver(ocr.text_rec.postprocess_op, ScriptClassifier())
+    recogniser: Any = ocr.text_rec
+    recogniser.postprocess_op = ScriptObserver(recogniser.postprocess_op, ScriptClassifier())
     regions.ready()
     return ocr
 

@@ -108,11 +108,11 @@ class ScriptObserver:
     """Decodes what the recogniser returns as RapidOCR does, and adds each line's scores of scripts to its words."""
 
     def __init__(self, decode: Any, classifier: ScriptClassifier) -> None:
-        self._decode = decode
+        self.decode = decode
         self._classifier = classifier
 
     def __call__(self, chances: NDArray[np.float32], *arguments: Any, **sizes: Any) -> Any:
-        lines, words = self._decode(chances, *arguments, **sizes)
+        lines, words = self.decode(chances, *arguments, **sizes)
         for number, word in enumerate(words):
             word.script_scores = self._classifier.scores(features(used_columns(chances, number, sizes)))
         return lines, words
