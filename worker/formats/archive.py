@@ -12,6 +12,8 @@ _TIME = (1980, 1, 1, 0, 0, 0)
 #: 3: Unix, whatever this machine is.
 _SYSTEM = 3
 _MODE = 0o100644 << 16
+#: Of nine: XML is a tenth larger than at the usual level, in half the time.
+_LEVEL = 3
 
 
 class Archive:
@@ -22,7 +24,7 @@ class Archive:
 
     def write(self, name: str, data: bytes, *, compress: bool = True) -> None:
         """Add a member whose name was made here; data that is compressed already needs no compression."""
-        self._zip.writestr(_member(name, compress=compress), data)
+        self._zip.writestr(_member(name, compress=compress), data, compresslevel=_LEVEL)
 
     @contextmanager
     def opened(self, name: str) -> Iterator[IO[bytes]]:

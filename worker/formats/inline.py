@@ -79,6 +79,8 @@ def tex(text: str) -> str:
 
 def plain(markdown: str) -> str:
     """Return cleaned Markdown as plain text. Formulas stay LaTeX between dollar signs."""
+    if "$" not in markdown:
+        return _words(markdown)
     pieces, end = [], 0
     for formula in INLINE_FORMULA.finditer(markdown):
         pieces += [_words(markdown[end : formula.start()]), formula[0]]
@@ -87,10 +89,15 @@ def plain(markdown: str) -> str:
 
 
 def _words(text: str) -> str:
-    for marks in (_STRONG, _UNDERLINED):
-        text = marks.sub(r"\2", text)
-    text = _CODE.sub(r"\1", text)
-    return unescape(_ESCAPE.sub(r"\1", text))
+    # Most texts have none of these signs, and searching for one takes a tenth of the time of its pattern.
+    for sign, marks in (("*", _STRONG), ("_", _UNDERLINED)):
+        if sign in text:
+            text = marks.sub(r"\2", text)
+    if "`" in text:
+        text = _CODE.sub(r"\1", text)
+    if "\\" in text:
+        text = _ESCAPE.sub(r"\1", text)
+    return unescape(text) if "&" in text else text
 
 
 def unescape(text: str) -> str:
