@@ -257,7 +257,7 @@ class Settings(BaseSettings):
         default=0,
         ge=0,
         description="Processes of each worker that find the words on page images, so that the words of a vision-language "
-        "model's text get their places: for ALTO, hOCR, PAGE and searchable PDF. A page takes 3 to 6 CPU seconds, beside the "
+        "model's text get their places: for ALTO, hOCR, PAGE and searchable PDF. A page takes 2 to 5 CPU seconds, beside the "
         "GPU. 0: the words lie in their blocks. CPU engines tell the places themselves.",
     )
     pixels_in_flight: int = Field(

@@ -77,8 +77,9 @@ class _Reading:
 class RapidOcrReader:
     """Reads pages with RapidOCR. Images are BGR, uint8, shape (height, width, 3)."""
 
-    def __init__(self, ocr: Any) -> None:
+    def __init__(self, ocr: Any, *, narrowed: float = 1.0) -> None:
         self._ocr = ocr
+        self._narrowed = narrowed
         self._finder = LineFinder(ocr)
         #: the lines that were recognised, whatever was read of them; boxes refer to the page as it was given
         self.seen: list[SeenLine] = []
@@ -194,6 +195,15 @@ class RapidOcrReader:
         lengths = [crop.shape[1] for crop in crops]
         letters = sum(sum(map(str.isalnum, text)) for text in read.txts)
         return _Sample(letters, float(np.average(read.scores, weights=lengths)))
+
+
+def _narrowed(crops: Sequence[NDArray[np.uint8]], share: float) -> list[NDArray[np.uint8]]:
+    """Return the images of lines with this share of their widths: recognition takes as long as they are wide."""
+    sizes = [(max(round(crop.shape[1] * share), 1), crop.shape[0]) for crop in crops]
+    return [
+        cv2.resize(crop, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+        for crop, size in zip(crops, sizes, strict=True)
+    ]
 
 
 def _plain(read: Sequence[Letter]) -> list[Letter]:

@@ -129,15 +129,20 @@ def load(profile: Profile) -> Any:
     return ocr
 
 
-def read(ocr: Any, pixels: NDArray[np.uint8]) -> Recognition:
-    """Read a page image, RGB, shape (height, width, 3), with loaded models."""
-    return read_with_scripts(ocr, pixels)[0]
+def read(ocr: Any, pixels: NDArray[np.uint8], *, narrowed: float = 1.0) -> Recognition:
+    """Read a page image, RGB, shape (height, width, 3), with loaded models.
+
+    Lines are narrowed to this share of their widths before they are recognised: faster, and less exact.
+    """
+    return read_with_scripts(ocr, pixels, narrowed=narrowed)[0]
 
 
-def read_with_scripts(ocr: Any, pixels: NDArray[np.uint8]) -> tuple[Recognition, Lacking | None, int]:
+def read_with_scripts(
+    ocr: Any, pixels: NDArray[np.uint8], *, narrowed: float = 1.0
+) -> tuple[Recognition, Lacking | None, int]:
     """Read a page image; return what was read, the script that it lacks, and by how many quarters the page was rotated."""
     bgr = np.ascontiguousarray(pixels[:, :, ::-1])  # what the models were trained on
-    reader = RapidOcrReader(ocr)
+    reader = RapidOcrReader(ocr, narrowed=narrowed)
     page = reader.read(bgr)
     recognition = Recognition(text=page.text, lines=page.lines, blocks=page.blocks, words=page.words)
     return recognition, lacking_script(reader.seen), reader.quarter
