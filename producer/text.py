@@ -6,6 +6,9 @@ from collections.abc import Mapping
 
 from rich.markup import escape
 
+#: Characters that begin a formula in spreadsheets.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
 
 def duration(seconds: float) -> str:
     """Return seconds as a person says them."""
@@ -23,7 +26,15 @@ def shown(name: str) -> str:
 
 def printable(name: str) -> str:
     """Return a file name as text that a terminal only shows: control characters and stray bytes are escaped."""
+    if name.isprintable():
+        return name
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in name)
+
+
+def csv_cell(text: str) -> str:
+    """Return a text for CSV: printable, and escaped where a spreadsheet would evaluate it."""
+    text = printable(text)
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def warnings_of(warnings: Mapping[str, int]) -> str:

@@ -31,6 +31,7 @@ COMMANDS = {
     "samples": Listed("samples", _MACHINE, "Write sample documents: PDFs, a TIFF, a photo, a book of page images."),
     "run": Listed("run", _MACHINE, "Read documents on this machine: no server needed."),
     "convert": Listed("convert", _MACHINE, "Write documents in further formats, from their stored pages."),
+    "report": Listed("report", _MACHINE, "Report on quality: every page of a run or a collection, as HTML and CSV."),
     "bench": Listed("bench", _MACHINE, "Measure the speed of a profile: pages a day, tokens a page, idle seconds."),
     "worker": Listed("worker", _FLEET, "Run worker processes: page jobs from Redis, results to the store."),
     "dispatch": Listed("dispatch", _FLEET, "Run the controller and the intake consumers, without an HTTP API."),

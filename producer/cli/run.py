@@ -38,6 +38,7 @@ from producer.intake.page_ranges import parse_pages
 from producer.local.estimate import estimate_run
 from producer.local.progress import Report
 from producer.local.run import Order, Run, locked
+from producer.local.skipped import keep_skipped
 from producer.processes.worker_command import default_workers
 
 
@@ -149,7 +150,9 @@ def carry_out(order: Order, settings: Settings) -> Report:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, stop)
         with run_progress(Console(stderr=True, highlight=False)) as progress:
-            return job.run(progress)
+            result = job.run(progress)
+        keep_skipped(order.state, result.skipped)
+        return result
 
 
 def let_go_of_terminal() -> None:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -16,16 +13,13 @@ from ocrfleet.errors import NotFoundError, TransientError
 from ocrfleet.formats import FORMATS, FormatName
 from ocrfleet.records.conversions import ConversionAnswer, ConversionRequest
 from ocrfleet.records.documents import DocumentStatus
-from ocrfleet.sandbox.die_with_parent import dying_with_us
 from ocrfleet.storage.outputs import Outputs, outputs_of
+from producer.processes.line_process import LineProcess
 
 if TYPE_CHECKING:
     from ocrfleet.records.documents import Status
     from ocrfleet.settings import Settings
     from ocrfleet.storage.store import ObjectStore
-
-#: -P: a file worker.py in the current folder is not imported.
-_COMMAND = (sys.executable, "-P", "-m", "worker.convert")
 
 
 class Converter:
@@ -39,13 +33,12 @@ class Converter:
         self, store: ObjectStore, environment: Mapping[str, str], *, processes: int, log_file: Path | None = None
     ) -> None:
         self._store = store
-        # A converter has no use for the API key of an engine.
-        self._environment = {name: value for name, value in environment.items() if not name.endswith("_API_KEY")}
+        self._environment = environment
         self._log_file = log_file
         # A child is killed when the thread that started it ends: each thread keeps its own.
         self._threads = ThreadPoolExecutor(processes, thread_name_prefix="converter")
         self._own = threading.local()
-        self._children: list[subprocess.Popen[bytes]] = []
+        self._children: list[LineProcess] = []
         self._begun: dict[tuple[str, int, tuple[str, ...]], Future[Outputs]] = {}
         self._lock = threading.Lock()
 
@@ -61,12 +54,7 @@ class Converter:
         """End the processes, after the conversions that they have begun."""
         self._threads.shutdown(cancel_futures=True)
         for child in self._children:
-            if child.stdin is not None:
-                child.stdin.close()
-            child.kill()
-            child.wait()
-            if child.stdout is not None:
-                child.stdout.close()
+            child.close()
 
     def outputs(self, status: Status, formats: Iterable[str]) -> Outputs:
         """Return a document's outputs in these formats; make those that are missing, and wait for that.
@@ -106,37 +94,18 @@ class Converter:
 
     def _ask(self, request: ConversionRequest) -> ConversionAnswer:
         child = self._child()
-        assert child.stdin is not None  # noqa: S101 - both are pipes
-        assert child.stdout is not None  # noqa: S101
-        line = b""
-        try:
-            child.stdin.write(request.to_bytes() + b"\n")
-            child.stdin.flush()
-            line = child.stdout.readline()
-        except BrokenPipeError:
-            pass
-        if not line.endswith(b"\n"):
-            child.kill()
+        line = child.ask(request.to_bytes())
+        if line is None:
             raise TransientError(
-                f"the process that converted document {request.document} ended with {child.wait()}: see its log"
+                f"the process that converted document {request.document} ended with {child.exit_code}: see its log"
             )
         return ConversionAnswer.from_bytes(line)
 
-    def _child(self) -> subprocess.Popen[bytes]:
-        """Return this thread's process; start it unless it runs."""
-        child: subprocess.Popen[bytes] | None = getattr(self._own, "child", None)
-        if child is None or child.poll() is not None:
-            with ExitStack() as stack:
-                log = stack.enter_context(self._log_file.open("ab")) if self._log_file is not None else None
-                child = self._own.child = subprocess.Popen(
-                    dying_with_us(*_COMMAND),
-                    env=self._environment,
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=log,
-                    # A Ctrl-C in the terminal reaches only this process.
-                    start_new_session=True,
-                )
+    def _child(self) -> LineProcess:
+        """Return this thread's process."""
+        child: LineProcess | None = getattr(self._own, "child", None)
+        if child is None:
+            child = self._own.child = LineProcess("worker.convert", self._environment, log_file=self._log_file)
             with self._lock:
                 self._children.append(child)
         return child

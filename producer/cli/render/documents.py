@@ -13,12 +13,10 @@ from rich.markup import escape
 from producer.documents.views import DocumentView, Forecast, SourceRow, State
 from producer.documents.wait import Outcome
 from producer.state.quarantine import View
-from producer.text import duration, printable, shown, warnings_of
+from producer.text import csv_cell, duration, printable, shown, warnings_of
 
 #: The most failures of a document that are printed; --json has all of them.
 _ROWS = 20
-#: Characters that begin a formula in spreadsheets.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _STYLE = {State.COMPLETED: "green", State.PARTIAL: "yellow", State.FAILED: "red", State.DAMAGED: "red"}
 
 
@@ -33,7 +31,7 @@ def write_csv(rows: Iterable[SourceRow], write: Callable[[str], object]) -> None
     writer.writerow(["source", "uri", "document", "status", "pages", "done", "failed", "review", "reasons"])
     for row in rows:
         texts = (row.name, row.uri, row.document or "", row.state)
-        writer.writerow([*map(_cell, texts), row.total, row.done, row.failed, row.review, _cell(row.reasons)])
+        writer.writerow([*map(csv_cell, texts), row.total, row.done, row.failed, row.review, csv_cell(row.reasons)])
 
 
 class _Lines:
@@ -41,11 +39,6 @@ class _Lines:
 
     def __init__(self, write: Callable[[str], object]) -> None:
         self.write = write
-
-
-def _cell(text: str) -> str:
-    text = printable(text)
-    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def show_document(view: DocumentView) -> None:

@@ -1,0 +1,72 @@
+"""A child process that answers each line on its stdin with a line on its stdout."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+from ocrfleet.sandbox.die_with_parent import dying_with_us
+
+
+class LineProcess:
+    """`python -m MODULE`, started at the first question, and again after it died. For one thread, whose end kills it.
+
+    Its logs are appended to `log_file`, or written to this process's stderr.
+    """
+
+    def __init__(self, module: str, environment: Mapping[str, str], *, log_file: Path | None = None) -> None:
+        # -P: a file worker.py in the current folder is not imported.
+        self._command = (sys.executable, "-P", "-m", module)
+        # No such process has a use for the API key of an engine.
+        self._environment = {name: value for name, value in environment.items() if not name.endswith("_API_KEY")}
+        self._log_file = log_file
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def ask(self, line: bytes) -> bytes | None:
+        """Return the answer to a line, both without their ends; None when the process died instead."""
+        child = self._running()
+        assert child.stdin is not None  # noqa: S101 - both are pipes
+        assert child.stdout is not None  # noqa: S101
+        answer = b""
+        try:
+            child.stdin.write(line + b"\n")
+            child.stdin.flush()
+            answer = child.stdout.readline()
+        except BrokenPipeError:
+            pass
+        if not answer.endswith(b"\n"):
+            child.kill()
+            child.wait()
+            return None
+        return answer[:-1]
+
+    @property
+    def exit_code(self) -> int | None:
+        """Exit code of the process that died; None while it runs."""
+        return self._child.poll() if self._child is not None else None
+
+    def close(self) -> None:
+        """End the process."""
+        if self._child is None:
+            return
+        self._child.kill()
+        self._child.communicate()
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._child is None or self._child.poll() is not None:
+            self.close()
+            with ExitStack() as stack:
+                log = stack.enter_context(self._log_file.open("ab")) if self._log_file is not None else None
+                self._child = subprocess.Popen(
+                    dying_with_us(*self._command),
+                    env=self._environment,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    # A Ctrl-C in the terminal reaches only this process.
+                    start_new_session=True,
+                )
+        return self._child

@@ -1,0 +1,1 @@
+"""The report on quality: every page of a run or a collection, as one HTML file and one CSV file."""
