@@ -237,6 +237,13 @@ class Settings(BaseSettings):
     page_deadline: float | None = Field(
         default=None, gt=0, description="Seconds that an engine may take for one page; unset: as the profile says."
     )
+    audit: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of the pages, 0 to 1, that a second engine reads as well, and with them every page whose text is "
+        "in doubt: Tesseract for RapidOCR, RapidOCR for every other engine. 0: no page.",
+    )
     page_attempts: int = Field(
         default=2, ge=1, description="Attempts at a page before its own faults (a crash, a deadline) make it failed."
     )

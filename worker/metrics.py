@@ -36,6 +36,10 @@ def initialise(profile: Profile) -> None:
         definitions.ENGINE_STARVED,
     ):
         family.labels(profile.name)
+    for cause in definitions.REVIEW_CAUSES:
+        definitions.PAGES_FOR_REVIEW.labels(cause, profile.name)
+    for outcome in definitions.AUDIT_OUTCOMES:
+        definitions.PAGE_AUDITS.labels(outcome, profile.name)
     for code in WarningCode:
         definitions.PAGE_WARNINGS.labels(code.value, profile.name)
     for reason in _RENDERER_FAULTS:
@@ -52,6 +56,9 @@ def count_page(result: PageResult, queue: Priority) -> None:
     definitions.PAGES.labels(result.status.value, result.profile, queue.value, result.engine, _verdict(result)).inc()
     for code in {warning.code.value for warning in result.warnings}:
         definitions.PAGE_WARNINGS.labels(code, result.profile).inc()
+    if result.review:
+        cause = "audit" if result.audit is not None and not result.audit.agrees else "confidence"
+        definitions.PAGES_FOR_REVIEW.labels(cause, result.profile).inc()
 
 
 def _verdict(result: PageResult) -> str:

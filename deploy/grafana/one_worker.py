@@ -194,6 +194,16 @@ STAGES = (
         unit="none",
     ),
     lines(
+        "Pages for review, by cause, and audits",
+        "Pages that are done and that a person should look at, an hour: low confidence, or a second engine that reads another text (audit).",
+        "audit is not zero: a model that writes has invented what is not on the page.",
+        {
+            "{{cause}}": f"sum by (cause) (increase(ocrfleet_pages_for_review_total{{{HERE}}}[1h]))",
+            "audited, {{outcome}}": f"sum by (outcome) (increase(ocrfleet_page_audits_total{{{HERE}}}[1h]))",
+        },
+        unit="none",
+    ),
+    lines(
         "Errors of the store and of Redis",
         "Requests each second that failed after all retries.",
         "only this worker has them: then it is its network, its clock or its credentials.",

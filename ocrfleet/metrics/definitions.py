@@ -49,6 +49,19 @@ PAGE_WARNINGS = Counter(
     "Pages that ended with warnings about their file, by warning: a page counts once for each.",
     ["code", "profile"],
 )
+PAGES_FOR_REVIEW = Counter(
+    "ocrfleet_pages_for_review_total",
+    "Pages that are done and that a person should look at, as their confidence is low (confidence) or a second engine reads "
+    "another text (audit).",
+    ["cause", "profile"],
+)
+REVIEW_CAUSES = ("confidence", "audit")
+PAGE_AUDITS = Counter(
+    "ocrfleet_page_audits_total",
+    "Pages that a second engine read (--audit), by what came of it: agreed, disagreed, or failed.",
+    ["outcome", "profile"],
+)
+AUDIT_OUTCOMES = ("agreed", "disagreed", "failed")
 PAGE_RETRIES = Counter(
     "ocrfleet_page_retries_total",
     "Further attempts at pages, by the outcome of the attempt before.",
@@ -57,12 +70,12 @@ PAGE_RETRIES = Counter(
 #: Buckets reach from a page of a fast engine to one that takes its whole deadline.
 STAGE_SECONDS = Histogram(
     "ocrfleet_stage_seconds",
-    "Seconds that a page spent in a stage, including the wait for it: fetch (the source), render, recognise, judge, store; "
+    "Seconds that a page spent in a stage, including the wait for it: fetch (the source), render, recognise, judge, audit, store; "
     "for assemble, seconds of a document.",
     ["stage", "profile"],
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600),
 )
-STAGES = ("fetch", "render", "recognise", "judge", "store", "assemble")
+STAGES = ("fetch", "render", "recognise", "judge", "audit", "store", "assemble")
 RENDERER_CRASHES = Counter(
     "ocrfleet_renderer_crashes_total",
     "Sandboxed processes that crashed, hung or ran out of memory on a page or a file.",

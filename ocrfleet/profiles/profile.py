@@ -248,6 +248,9 @@ class Profile(Record):
     render: Render
     text_layer: TextLayer = TextLayer.IGNORE
     judgement: Judgement = Judgement()
+    #: pages with less confidence are for review: 0 for none, 1 for all but blank ones. The default is for engines whose
+    #: confidence was not fitted to their own readings.
+    review_below: float = Field(default=0.3, ge=0, le=1)
     #: the retry policy: after a failed attempt, the next step for its reason is taken
     ladder: tuple[RetryStep, ...] = ()
     #: routes of pages to other profiles
@@ -263,8 +266,16 @@ class Profile(Record):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the fields that change the text; batch sizes, deadlines and the self-test are left out."""
-        operational = {"name", "model_path", "pages_per_job", "page_deadline", "canary", "typical_seconds"}
+        """SHA-256 of the fields that change the text; batch sizes, deadlines, review and the self-test are left out."""
+        operational = {
+            "name",
+            "model_path",
+            "review_below",
+            "pages_per_job",
+            "page_deadline",
+            "canary",
+            "typical_seconds",
+        }
         return digest_of(self.model_dump_json(exclude=operational))
 
     @property
@@ -317,6 +328,7 @@ RAPIDOCR = Profile(
     # An A4 page has 214 dpi at 2500 pixels. The engine searches larger pages in tiles.
     render=Render(long_side=2500, min_dpi=200, short_side=1250),
     ladder=(_USE_TEXT_LAYER,),
+    review_below=0.7,  # bench/confidence.py
     # A page takes seconds on a CPU: short jobs spread a document over all cores and leave a short tail.
     pages_per_job=1,
     canary=Canary(words=("ferry", "nine")),
@@ -331,6 +343,7 @@ TESSERACT = Profile(
     language="eng",
     render=Render(long_side=2500),
     ladder=(_USE_TEXT_LAYER,),
+    review_below=0.7,  # bench/confidence.py
     pages_per_job=1,
     canary=Canary(words=("ferry", "nine")),
     typical_seconds=1.5,

@@ -137,6 +137,8 @@ class Audit(Record):
     engine: str
     #: 0..1: share of the text that the second engine read as well
     agreement: float = Field(ge=0, le=1)
+    #: whether both read the same text, but for what engines differ by
+    agrees: bool
 
 
 class PageResult(Record):

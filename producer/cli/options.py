@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any
@@ -92,6 +93,15 @@ BaseUrlOption = Annotated[
         rich_help_panel="Recognition",
     ),
 ]
+AuditOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SHARE",
+        help="Let a second engine read this share of the pages, as [b]1%[/], and each page whose text is in doubt; it marks those "
+        "whose text is another: Tesseract for rapidocr, rapidocr for every other engine.",
+        rich_help_panel="Recognition",
+    ),
+]
 
 FormatsOption = Annotated[
     str,
@@ -119,7 +129,7 @@ JoinHyphensOption = Annotated[
 ]
 
 
-def read_settings(password_file: Path | None = None, base_url: str | None = None) -> Settings:
+def read_settings(password_file: Path | None = None, base_url: str | None = None, audit: str | None = None) -> Settings:
     """Read OCRFLEET_*, with options that replace some of them. Raises UsageError."""
     given: dict[str, object] = {}
     try:
@@ -127,6 +137,8 @@ def read_settings(password_file: Path | None = None, base_url: str | None = None
             given["password_file"] = password_file.absolute()
         if base_url is not None:
             given["openai"] = OpenAiSettings(base_url=base_url)
+        if audit is not None:
+            given["audit"] = _share(audit)
         settings = Settings.model_validate(Settings(**given)) if given else Settings()  # type: ignore[arg-type]
     except ValidationError as error:
         raise UsageError(
@@ -137,6 +149,15 @@ def read_settings(password_file: Path | None = None, base_url: str | None = None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"the password file {settings.password_file} can't be read: {error}") from error
     return settings
+
+
+def _share(text: str) -> float:
+    """Return a share such as 1% or 0.01, 0 to 1. Raises UsageError."""
+    match = re.fullmatch(r"(\d{1,3}(?:\.\d+)?)(%?)", text.strip())
+    share = float(match[1]) / (100 if match[2] else 1) if match is not None else -1.0
+    if not 0 <= share <= 1:
+        raise UsageError(f"--audit {text!r}: write a share of the pages, as 1%, 0.5% or 100%")
+    return share
 
 
 def _variable(location: tuple[int | str, ...], settings: str) -> str:

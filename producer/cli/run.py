@@ -19,6 +19,7 @@ from ocrfleet.profiles.profile import Profile
 from ocrfleet.settings import Settings
 from producer.cli.options import (
     DEFAULT,
+    AuditOption,
     BaseUrlOption,
     FormatsOption,
     JoinHyphensOption,
@@ -58,6 +59,7 @@ def run(
     ],
     chosen: Profile,
     base_url: BaseUrlOption = None,
+    audit: AuditOption = None,
     group: Annotated[
         str | None,
         typer.Option(
@@ -91,7 +93,7 @@ def run(
 
     Exit code: 0 every page done; 1 some document partial or failed; 2 usage; 3 misconfigured; 130 interrupted.
     """
-    settings = read_settings(password_file, base_url)
+    settings = read_settings(password_file, base_url, audit)
     order = Order(
         inputs=tuple(inputs),
         output=output,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ocrfleet.profiles.profile import Profile
-from producer.cli.options import BaseUrlOption, read_settings, with_profile
+from producer.cli.options import AuditOption, BaseUrlOption, read_settings, with_profile
 from producer.errors import UsageError
 from producer.processes.worker_command import grouped, read_gpus
 from producer.processes.workers import run_workers
@@ -19,6 +19,7 @@ def worker(
     *,
     chosen: Profile,
     base_url: BaseUrlOption = None,
+    audit: AuditOption = None,
     gpus: Annotated[
         str | None, typer.Option(help="[b]all[/], or numbers such as [b]0,2[/]: one worker process a GPU.")
     ] = None,
@@ -33,7 +34,7 @@ def worker(
 
     Exit code: 0 drained; 2 usage; 3 misconfigured; 130 or 143 ended by a second signal.
     """
-    settings = read_settings(base_url=base_url)
+    settings = read_settings(base_url=base_url, audit=audit)
     devices = grouped(read_gpus(gpus), settings.vllm.tensor_parallel_size)
     if devices and processes > 1:
         raise UsageError("--processes and --gpus don't go together: each GPU has one worker process")

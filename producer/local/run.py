@@ -251,6 +251,7 @@ class Run:
         """Return the settings of the processes that this run starts."""
         environment = {
             "OCRFLEET_STORE": self._settings.store,
+            "OCRFLEET_AUDIT": str(self._settings.audit),
             "OCRFLEET_LEASE_SECONDS": str(self._settings.lease_seconds),
             "OCRFLEET_DRAIN_SECONDS": str(self._settings.drain_seconds),
         }

@@ -67,7 +67,9 @@ def run_workers(profile: Profile, settings: Settings, *, devices: Sequence[str |
                     ledger.record_exit(child.process.pid, child.describe_exit())
 
         supervisor = Supervisor(RestartPolicy(spare_others=True), on_exit=record_exit)
-        options = {} if settings.openai.base_url is None else {"OCRFLEET_OPENAI_BASE_URL": settings.openai.base_url}
+        options = {"OCRFLEET_AUDIT": str(settings.audit)}
+        if settings.openai.base_url is not None:
+            options["OCRFLEET_OPENAI_BASE_URL"] = settings.openai.base_url
         try:
             for index, device in enumerate(devices):
                 name = f"worker-{device or index}"

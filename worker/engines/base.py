@@ -21,6 +21,16 @@ class ReadBy(NamedTuple):
     model: str
 
 
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How sure a model is of a piece of the text that it wrote."""
+
+    tokens: int
+    characters: int
+    #: 0..1: geometric mean of the probabilities of its tokens
+    probability: float
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recognition:
     """The text of one page, as an engine read it.
@@ -33,6 +43,8 @@ class Recognition:
     blocks: tuple[Block, ...] = ()
     #: with their places, where the engine knows them; numbers of lines and blocks are indices in these
     words: tuple[Word, ...] = ()
+    #: of the pieces of a generated text, in order; () where the engine gives the probability of no token
+    scores: tuple[Score, ...] = ()
     #: why generation ended: stop, length, loop or deadline; None for engines that do not generate text
     finish_reason: str | None = None
     #: the repetition at the end of the text, if generation was stopped for one

@@ -28,7 +28,9 @@ from ocrfleet.records.pages import PageResult, PageStatus
 from worker import metrics
 from worker.imaging import figures, ink
 from worker.parsers import Parsed, parse
+from worker.pipeline import confidence
 from worker.pipeline.admission import Admission
+from worker.pipeline.audit import Auditor
 from worker.pipeline.errors import DrainingError, RoutedError, StepSkippedError, SupersededError
 from worker.pipeline.images import PageImages
 from worker.pipeline.run_record import RunningAttempt
@@ -68,6 +70,7 @@ class Attempts:
         steps = [profile, *(profile.at(step) for step in profile.ladder if step.long_side is not None)]
         self._most_pixels = max(step.render.most_pixels for step in steps)
         self._engine_slots = asyncio.Semaphore(engine.concurrency + engine.ahead)
+        self.auditor = Auditor(profile, settings)
         self.utilisation = Utilisation(worker=context.worker, profile=profile, slots=engine.concurrency)
 
     async def make(self, page: Page, step: Step) -> PageResult:
@@ -156,7 +159,9 @@ class Attempts:
         )
         incomplete = _incomplete(image)
         if await in_thread(ink.is_blank, image):
-            return result(**_status(incomplete), blank=incomplete is None)
+            return result(
+                **_status(incomplete), blank=incomplete is None, confidence=1.0 if incomplete is None else 0.0
+            )
         if step.text_layer is not TextLayer.IGNORE:
             own = await in_thread(from_text_layer, rendered.words, image, step)
             if own is not None:
@@ -164,6 +169,7 @@ class Attempts:
                 return result(
                     **_status(incomplete or own.rejection),
                     text_layer=True,
+                    confidence=confidence.TEXT_LAYER if (incomplete or own.rejection) is None else 0.0,
                     text=parsed.text,
                     lines=own.page.lines,
                     words=own.page.words,
@@ -181,8 +187,10 @@ class Attempts:
             words = recognition.words
             if seen is not None and not words and rejection is None:
                 words = await self._place_words(parsed, image, seen)
+        failure = incomplete or rejection
         return result(
-            **_status(incomplete or rejection),
+            **_status(failure),
+            **(await self._assess(page, step, image, parsed, recognition) if failure is None else {"confidence": 0.0}),
             text=parsed.text,
             markdown=step.profile.prompt is not None,
             lines=recognition.lines,
@@ -251,6 +259,35 @@ class Attempts:
             attempt.facts["tokens"] = recognition.tokens
         return recognition
 
+    async def _assess(
+        self, page: Page, step: Step, image: PageImage, parsed: Parsed, recognition: Recognition
+    ) -> dict[str, Any]:
+        """Return the confidence in an accepted text, and whether a person should look at the page, as fields of its result."""
+        profile, in_thread = step.profile, self._context.store_retry.once
+        with metrics.stage("judge", profile.name):
+            evidence = await in_thread(confidence.gather, parsed, recognition, image)
+            worst = await in_thread(confidence.worst_region, parsed, recognition)
+        read_by = recognition.read_by
+        engine = profile.engine if read_by is None else read_by.engine
+        chance, audit = confidence.chance(evidence, engine), None
+        if self.auditor.wants(page, engine, doubted=chance < profile.review_below):
+            with metrics.stage("audit", profile.name):
+                audit = await self.auditor.read(image, parsed.text)
+        reasons = []
+        if audit is not None:
+            chance = confidence.chance(evidence, engine, audit.agreement)
+            if not audit.agrees:
+                reasons.append(f"{audit.engine} reads another text: {audit.agreement:.0%} of this one")
+        if chance < profile.review_below:
+            reasons.append(f"its confidence is {chance:.2f}, below {profile.review_below:g}")
+        return {
+            "confidence": chance,
+            "worst_region": worst,
+            "audit": audit,
+            "review": bool(reasons),
+            "review_reason": "; ".join(reasons) or None,
+        }
+
     async def _store_figures(self, page: Page, image: PageImage, parsed: Parsed) -> tuple[Block, ...]:
         """Store the figures of a page, and return its blocks with their names."""
         retry = self._context.store_retry
@@ -268,6 +305,8 @@ def page_result(context: WorkerContext, profile: Profile, status: PageStatus, **
         "model": profile.model,
         "revision": profile.revision,
     }
+    if status is PageStatus.FAILED:
+        fields.setdefault("confidence", 0.0)
     return PageResult(status=status, profile=profile.name, **(made_by | fields))
 
 

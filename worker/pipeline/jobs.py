@@ -53,6 +53,7 @@ class JobRunner:
         self._store_retry = context.store_retry
         self._reader = PageReader(context)
         self.utilisation = self._reader.attempts.utilisation
+        self.auditor = self._reader.attempts.auditor
         #: how many jobs fill the engine even when each has a single page left
         self.concurrency = self._capacity = self._reader.attempts.capacity
         #: is called, in any thread, when there may be room for another job

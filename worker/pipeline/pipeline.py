@@ -59,6 +59,7 @@ class Pipeline:
             raise FatalError("the engine hangs in the canary page") from error
         # Only now: an engine may learn from its device how many pages it takes.
         self.jobs = JobRunner(context)
+        await self.jobs.auditor.start()
 
     def run(self, job: PageJob, *, redelivered: bool) -> JobOutcome:
         """Work on a job until each of its pages has a record or goes to another profile. Raises as `JobRunner.run`."""
@@ -105,6 +106,7 @@ class Pipeline:
         """Stop the engine, the renderers and the event loop. No job may be running."""
         with suppress(TimeoutError):  # it ends with this process
             asyncio.run_coroutine_threadsafe(self._context.engine.stop(), self._loop).result(timeout=_STOP_DEADLINE)
+            asyncio.run_coroutine_threadsafe(self.jobs.auditor.stop(), self._loop).result(timeout=_STOP_DEADLINE)
         self._context.renderers.close()
         if self._context.words is not None:
             self._context.words.close()

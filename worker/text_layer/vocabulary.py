@@ -39,6 +39,12 @@ def known(words: Sequence[str]) -> int:
     return len(_common()[_language(words)].intersection(words))
 
 
+def common_words(words: Sequence[str]) -> int:
+    """Return how many of these words, repeated ones too, are common ones of their language."""
+    common = _common()[_language(words)]
+    return sum(word in common for word in words)
+
+
 def longest_unknown(words: Sequence[str]) -> int:
     """Return how many words follow each other, at most, with no common one of their language among them."""
     common = _common()[_language(words)]

@@ -139,6 +139,7 @@ class OpenAiEngine:
             )
         return Recognition(
             text=answer.text,
+            scores=tuple(answer.scores),
             finish_reason=answer.stopped or answer.finish_reason,
             tokens=answer.written,
             tokens_in=answer.read,

@@ -1,6 +1,6 @@
 """The request for a page, in the form that one server accepts.
 
-It has only fields that all servers accept. vLLM also gets its n-gram guard, and the option that keeps special tokens (the
+It has only fields that all servers accept, and asks for the log-probabilities of the tokens. vLLM also gets its n-gram guard, and the option that keeps special tokens (the
 layout tags) in the text. A field that a server refuses is left out of all later requests.
 """
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _MOST_TOKENS = 8192
 
 _BAD_REQUEST, _UNPROCESSABLE = 400, 422
+#: Statuses by which servers refuse log-probabilities: some models may not tell them.
+_NOT_ALLOWED = frozenset({_BAD_REQUEST, 403, _UNPROCESSABLE})
 _TOO_LONG = re.compile(r"max_(completion_|output_)?tokens|max_model_len|context (length|window)", re.IGNORECASE)
 _CONTEXT = re.compile(r"(?:context (?:length|window)(?: of| is)?(?: only)?|max_model_len ?=?) ?(\d+)", re.IGNORECASE)
 _READ = re.compile(r"(\d+) (?:input tokens|prompt tokens|(?:tokens )?(?:from|in) the (?:input|messages|prompt))")
@@ -43,7 +45,7 @@ class Negotiation:
         self._image_tokens = image_tokens
         self._counted = counted
         self._most_tokens = _MOST_TOKENS
-        self._streams = self._tells_usage = True
+        self._streams = self._tells_usage = self._tells_probabilities = True
 
     async def opened(self, url: str, profile: Profile) -> Any:
         """Send a page, as a data: URL, until the server accepts the request. Return the SDK's stream of the answer.
@@ -59,10 +61,12 @@ class Negotiation:
             try:
                 return await self._client.chat.completions.create(**request)
             except openai.APIStatusError as error:
-                if error.status_code not in {_BAD_REQUEST, _UNPROCESSABLE}:
-                    raise
                 complaint = str(error.body)  # the whole body: strict servers name the field outside of the message
-                if shorter is None and _TOO_LONG.search(complaint):
+                if "logprobs" in complaint and self._tells_probabilities and error.status_code in _NOT_ALLOWED:
+                    self._tells_probabilities = False
+                elif error.status_code not in {_BAD_REQUEST, _UNPROCESSABLE}:
+                    raise
+                elif shorter is None and _TOO_LONG.search(complaint):
                     shorter = self._fitting(message_of(error), sent)
                     if shorter is None:
                         raise
@@ -93,6 +97,8 @@ class Negotiation:
             "temperature": sampling.temperature,
             "stream": True,
         }
+        if self._tells_probabilities:
+            request["logprobs"] = True
         # Fields that the SDK doesn't know; it merges them into the request.
         extra: dict[str, Any] = {}
         if not self._streams:

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from ocrfleet.errors import PageFaultError, Reason
+from worker.engines.base import Score
 from worker.engines.stream import Transcript
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ class ChatAnswer:
         #: whether a choice has arrived
         self.begun = False
         self.finish_reason: str | None = None
+        #: of the parts with log-probabilities of their tokens, where the server gives these
+        self.scores: list[Score] = []
         #: output tokens, and input tokens, as the server counts them
         self.tokens: int | None = None
         self._read: int | None = None
@@ -90,6 +93,10 @@ class ChatAnswer:
             if self._transcript.length + len(piece) > _LONGEST_TEXT:
                 raise PageFaultError(Reason.ENGINE_FAILED, f"the answer is longer than {_LONGEST_TEXT} characters")
             self._transcript.add(piece)
+            tokens = getattr(getattr(choice, "logprobs", None), "content", None) or []
+            if tokens:
+                mean = sum(min(float(token.logprob), 0.0) for token in tokens) / len(tokens)
+                self.scores.append(Score(len(tokens), len(piece), math.exp(mean)))
 
 
 def parsed(body: bytes) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import os
 import time
 import uuid
@@ -17,7 +18,7 @@ import structlog
 from ocrfleet.errors import ConfigurationError, FatalError, PageFaultError, PermanentError, Reason
 from ocrfleet.metrics import exposition
 from ocrfleet.scratch import scratch
-from worker.engines.base import Recognition
+from worker.engines.base import Recognition, Score
 from worker.engines.picture import picture, written_out
 from worker.engines.stream import Transcript
 from worker.engines.vllm import plugin as vllm_plugin
@@ -228,6 +229,8 @@ class VllmEngine:
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError  # noqa: PLC0415
 
         tokens, finish_reason, tokens_in = 0, None, None
+        scores: list[Score] = []
+        log_probability = 0.0
         with self._watched():
             try:
                 asked = await self.rendered(prompt, shown)
@@ -239,6 +242,10 @@ class VllmEngine:
                         written = output.outputs[0]
                         transcript.add(written.text)
                         tokens += len(written.token_ids)
+                        if written.token_ids and written.cumulative_logprob is not None:
+                            mean = (written.cumulative_logprob - log_probability) / len(written.token_ids)
+                            scores.append(Score(len(written.token_ids), len(written.text), math.exp(min(mean, 0.0))))
+                            log_probability = written.cumulative_logprob
                         finish_reason = written.finish_reason
                         if transcript.loop is not None or (finish_reason is None and transcript.stopped):
                             finish_reason = transcript.stopped
@@ -260,7 +267,12 @@ class VllmEngine:
             raise PageFaultError(Reason.ENGINE_FAILED, "vLLM aborted the page")
         text = transcript.text.removesuffix(_END)
         return Recognition(
-            text=text, finish_reason=finish_reason, tokens=tokens, tokens_in=tokens_in, loop=transcript.loop
+            text=text,
+            scores=tuple(scores),
+            finish_reason=finish_reason,
+            tokens=tokens,
+            tokens_in=tokens_in,
+            loop=transcript.loop,
         )
 
     async def rendered(self, prompt: str, shown: PIL.Image.Image) -> Any:
@@ -347,6 +359,8 @@ def _parameters(sampling: Sampling) -> Any:
         max_tokens=sampling.max_tokens,
         skip_special_tokens=False,  # layout tags and table cells are special tokens
         extra_args=guard,
+        logprobs=0,  # of the chosen tokens only: how sure the model is of what it wrote
+        flat_logprobs=True,  # a few lists instead of some objects a token
         output_kind=RequestOutputKind.DELTA,
     )
 

@@ -30,6 +30,7 @@ LABELS = frozenset(
             "direction",
             "stage",
             "code",
+            "cause",
             "gpu",
             "source",
         ),

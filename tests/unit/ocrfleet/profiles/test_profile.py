@@ -135,7 +135,14 @@ def test_the_digest_changes_with_every_field_that_changes_the_text(changes: dict
 
 
 @pytest.mark.parametrize(
-    "changes", [{"name": "renamed"}, {"pages_per_job": 99}, {"page_deadline": 1.0}, {"typical_seconds": 9.0}]
+    "changes",
+    [
+        {"name": "renamed"},
+        {"pages_per_job": 99},
+        {"page_deadline": 1.0},
+        {"review_below": 0.9},
+        {"typical_seconds": 9.0},
+    ],
 )
 def test_the_digest_does_not_change_with_how_the_work_is_done(changes: dict[str, Any]) -> None:
     assert profile(**changes).digest == profile().digest
@@ -146,7 +153,8 @@ def test_every_field_is_classified_by_its_effect_on_the_text() -> None:
     changes_text = {"engine", "model", "revision", "language", "render", "text_version"}
     # (tests/unit/ocrfleet/profiles/test_models.py has these, and model_path)
     changes_text |= {"prompt", "template", "sampling", "mode", "parser", "ladder", "routes", "text_layer", "judgement"}
-    operational = {"name", "model_path", "pages_per_job", "page_deadline", "canary", "typical_seconds"}
+    operational = {"name", "model_path", "review_below", "pages_per_job", "page_deadline", "canary"}
+    operational |= {"typical_seconds"}
     assert set(Profile.model_fields) == changes_text | operational
     sizes = {"long_side", "max_pixels", "min_side", "min_dpi", "short_side"}
     assert set(Render.model_fields) == sizes | {"contrast", "sharpen"}

@@ -7,6 +7,7 @@ import base64
 import email.utils
 import io
 import logging
+import math
 import sys
 import time
 import traceback
@@ -153,6 +154,13 @@ def hosted() -> Iterator[ChatServer]:
         yield running
 
 
+def with_probabilities(text: str, *logarithms: float) -> dict[str, Any]:
+    """Return a piece of a stream with the log-probability of each of its tokens."""
+    piece = chunk(text)
+    piece["choices"][0]["logprobs"] = {"content": [{"token": "x", "logprob": logarithm} for logarithm in logarithms]}
+    return piece
+
+
 class TestAnswers:
     def test_a_stream_is_put_together(self, server: ChatServer) -> None:
         server.script = [says("<|ref|>title<|/ref|>", "\n# Hello, ", "world \n")]
@@ -162,6 +170,35 @@ class TestAnswers:
         assert recognition == Recognition(
             text="<|ref|>title<|/ref|>\n# Hello, world \n", finish_reason="stop", tokens=7, tokens_in=900
         )
+
+    def test_the_probabilities_of_the_tokens_are_kept(self, server: ChatServer) -> None:
+        server.script = [
+            events(with_probabilities("Hello ", -0.1, -0.3), with_probabilities("world", -2.0), chunk(None, "stop"))
+        ]
+
+        scores = with_engine(server, read).scores
+
+        assert [(score.tokens, score.characters) for score in scores] == [(2, 6), (1, 5)]
+        assert [score.probability for score in scores] == pytest.approx([math.exp(-0.2), math.exp(-2.0)])
+
+    def test_an_answer_in_one_piece_has_them_too(self, server: ChatServer) -> None:
+        answer = whole("Hello world")
+        answer["choices"][0]["logprobs"] = {"content": [{"token": "Hello world", "logprob": -0.5}]}
+        server.script = [replies(answer)]
+
+        (score,) = with_engine(server, read).scores
+
+        assert (score.tokens, score.characters) == (1, 11)
+        assert score.probability == pytest.approx(math.exp(-0.5))
+
+    @pytest.mark.parametrize("status", [400, 403, 422])
+    def test_a_server_that_refuses_them_is_not_asked_for_them_again(self, hosted: ChatServer, status: int) -> None:
+        hosted.script = [fussy("logprobs", says("hello"), status=status)]
+
+        first, second = with_engine(hosted, read_twice)
+
+        assert (first.text, first.scores) == (second.text, second.scores) == ("hello", ())
+        assert ["logprobs" in asked.body for asked in hosted.asked] == [True, False, False]
 
     def test_a_truncated_response_has_that_finish_reason(self, server: ChatServer) -> None:
         server.script = [says("and so on", finish="length")]
@@ -253,6 +290,7 @@ class TestRequests:
             "max_tokens": MAX_TOKENS,
             "temperature": 0.0,
             "stream": True,
+            "logprobs": True,
             "stream_options": {"include_usage": True},
             "skip_special_tokens": False,
             "vllm_xargs": {"ngram_size": 30, "window_size": 90, "whitelist_token_ids": [128821, 128822]},
