@@ -65,6 +65,9 @@ class Original:
                     self._seen = document
                 return {"boxes": visible_text(self._seen, request["page"])}
             case "open":
+                if self._seen is not None:
+                    self._seen.close()
+                    self._seen = None
                 self._pdf = _opened(fd, request["passwords"])
                 return {}
             case "save" if self._pdf is not None and shared is not None:
