@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from ocrfleet.records.documents import DocumentStatus, Manifest
 from ocrfleet.records.pages import PageResult, PageStatus, Role
-from worker.formats.page_layout import Box, TextBlock, TextLine, page_layout
+from worker.formats.page_layout import Box, TextBlock, TextLine, around, page_layout
 from worker.formats.source_names import page_source, source_name
 from worker.formats.xml_text import xml
 
@@ -88,8 +88,10 @@ def _block(block: TextBlock, number: str) -> Iterator[str]:
         yield f'<div class="ocr_photo" id="photo_{number}" title="{_bbox(block.box)}"></div>\n'
     if not block.lines:
         return
-    yield f'<div class="ocr_carea" id="block_{number}" title="{_bbox(block.box)}">\n'
-    yield f'<p class="ocr_par" id="par_{number}" title="{_bbox(block.box)}">\n'
+    # Boxes of ink: those of a detector, and of a model's blocks, reach into their neighbours.
+    box = _bbox(around(_inked(line) for line in block.lines))
+    yield f'<div class="ocr_carea" id="block_{number}" title="{box}">\n'
+    yield f'<p class="ocr_par" id="par_{number}" title="{box}">\n'
     for index, line in enumerate(block.lines, 1):
         yield _line(line, f"{number}_{index}", _LINES.get(block.role, "ocr_line"))
     yield "</p>\n</div>\n"
@@ -101,7 +103,11 @@ def _line(line: TextLine, number: str, kind: str) -> str:
         f'{"" if word.confidence is None else f"; x_wconf {round(100 * min(max(word.confidence, 0.0), 1.0))}"}">{xml(word.text)}</span>'
         for index, word in enumerate(line.words, 1)
     )
-    return f'<span class="{kind}" id="line_{number}" title="{_bbox(line.box)}">{" ".join(words)}</span>\n'
+    return f'<span class="{kind}" id="line_{number}" title="{_bbox(_inked(line))}">{" ".join(words)}</span>\n'
+
+
+def _inked(line: TextLine) -> Box:
+    return around(word.box for word in line.words)
 
 
 def _bbox(box: Box) -> str:
