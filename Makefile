@@ -81,6 +81,7 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python -m bench.sparse_pages
 	$(BIN)/python -m bench.overhead
 	$(BIN)/python -m bench.memory
+	$(BIN)/python -m bench.assembly
 	$(BIN)/python -m bench.s3_requests
 	$(BIN)/python -m bench.rendering
 	$(BIN)/python -m bench.searchable_pdf

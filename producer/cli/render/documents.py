@@ -66,6 +66,8 @@ def show_document(view: DocumentView) -> None:
         console.print(f"[yellow]{warnings_of(view.warnings)}[/]; details of each page: --json")
     for extension, output in view.outputs.items():
         console.print(f"{extension}: {output.size} bytes. Fetch it: ocrfleet results {view.id} -o FOLDER")
+    for extension, why in view.refused.items():
+        console.print(f"{extension}: [red]not written[/]: {escape(printable(why))}")
 
 
 def show_collection(collection: str, rows: Iterable[SourceRow], forecast: Forecast, *, paused: bool) -> None:
