@@ -64,7 +64,7 @@ function look(row) {
   return { image, text: shown ? shown[3] : null };
 }
 
-function facts(row) {
+function facts(row, more) {
   const rows = [], add = (name, value) => value !== "" && rows.push(make("dt", {}, name), make("dd", { dir: "auto" }, value));
   const flags = columns.flags[row];
   add("status", words(data.states[columns.state[row]]) + (columns.reason[row] ? `: ${data.reasons[columns.reason[row]]}` : ""));
@@ -79,6 +79,7 @@ function facts(row) {
   add("words", whole(columns.words[row]));
   if (columns.seconds[row] >= 0) add("seconds", (columns.seconds[row] / 10).toFixed(1));
   add("tokens", columns.tokens[row] ? whole(columns.tokens[row]) : "");
+  for (const [name, value] of more) add(name, value);
   return make("dl", {}, ...rows);
 }
 
@@ -86,11 +87,8 @@ function piece(row, heading) {
   const { image, text } = look(row), { found, uri, id } = links(row);
   const side = make("div", {});
   if (heading) side.append(make("h3", {}, make("bdi", {}, documentOf(row)[0]), `, page ${columns.page[row]}`));
-  side.append(make("div", { className: "links" }, ...found), facts(row));
-  if (!heading) {
-    side.append(make("dl", {}, make("dt", {}, "source"), make("dd", {}, uri), make("dt", {}, "document"), make("dd", {}, id)));
-    if (data.fleet) side.append(make("p", { className: "note" }, `Fetch its outputs: ocrfleet results ${id} --output out --formats html`));
-  }
+  side.append(make("div", { className: "links" }, ...found), facts(row, heading ? [] : [["source", uri], ["document", id]]));
+  if (!heading && data.fleet) side.append(make("p", { className: "note" }, `Fetch its outputs: ocrfleet results ${id} --output out --formats html`));
   if (text) side.append(make("pre", { className: "text", dir: "auto" }, text));
   else if (text !== null) side.append(make("p", { className: "note" }, "The page has no text."));
   return make("article", { className: "worst" }, image, side);
@@ -261,7 +259,7 @@ document.title = `Report on quality: ${data.title}`;
 byId("made").textContent = `Made ${data.made}. ${whole(data.documents.length)} documents, ${whole(total)} pages.`;
 byId("totals").append(
   card(whole(total), "pages"), card(percent(done, total), `done (${whole(done)})`), card(whole(failed), "failed"), card(whole(sum.review), "to look at"),
-  card(whole(sum.blank), "blank"), card(whole(sum.warned), "with warnings"), card(whole(sum.text_layer), "from their text layer"), card(whole(sum.words), "words"));
+  card(whole(sum.blank), "blank"), card(whole(sum.warned), "with warnings"), card(whole(sum.text_layer), "from text layers"), card(whole(sum.words), "words"));
 
 function panel(title, ...content) { byId("counts").append(make("div", { className: "panel" }, make("h3", {}, title), ...content)); }
 function bars(title, counts, of, filter, shown = words) {

@@ -13,6 +13,8 @@ from ocrfleet.records.documents import Kind, Manifest, Source
 from ocrfleet.records.pages import PageResult
 from ocrfleet.sources.sources import uri_of
 from producer.cli.main import app
+from producer.intake.discover import Skipped
+from producer.local.skipped import keep_skipped
 from producer.samples.files import write_samples
 from tests.support.browser import browser, watched
 from tests.support.shelf import Shelf, page_result
@@ -51,6 +53,7 @@ def shelved(folder: Path) -> Path:
         result = PageResult.model_validate(page_result(number).model_dump() | {"confidence": confidence, "text": text})
         shelf.store.put(keys.page_done(real.document, number), result.to_bytes())
     (out / "letter.pdf.html").write_text('<!DOCTYPE html><section id="page-2">the second page</section>')
+    keep_skipped(out / ".ocrfleet", [Skipped(HOSTILE, "neither a PDF nor an image")])
     return out
 
 
@@ -72,6 +75,9 @@ def test_the_report_opens_sorts_filters_and_links_to_its_pages(tmp_path: Path) -
         image = worst.nth(1).locator("img")
         assert image.evaluate("image => image.decode().then(() => image.naturalHeight)") == 720
         assert worst.nth(1).locator("pre").inner_text() == f"{HOSTILE} in the text of page 1"
+
+        # What was left out, and why
+        assert page.locator("#excluded tbody").inner_text() == f"{HOSTILE}\t\tskipped: neither a PDF nor an image"
 
         # It turns its pages
         page.locator("#pager").get_by_role("button", name="Next").click()
