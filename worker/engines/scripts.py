@@ -33,8 +33,8 @@ CLASSES = (*READABLE, OTHER.name, *SCRIPTS)
 #: Letters of Vietnamese alone, which the recogniser has.
 _VIETNAMESE = frozenset("ƠơƯư")
 _MARKED = [CLASSES.index(name) for name in ("Vietnamese", "Latin with further marks")]
-#: The chance with which a line is in another script, or misses marks of its letters.
-_FOREIGN, _MARKS_MISSED = 0.8, 0.9
+#: The chance with which a line is in another script, read with confidence or without, or misses marks of its letters.
+_FOREIGN, _FOREIGN_IN_DOUBT, _MARKS_MISSED = 0.8, 0.5, 0.9
 #: Shorter lines say too little, and longer ones count no more; in their heights.
 _SHORTEST, _LONGEST = 1.5, 20.0
 #: Heights of lines that must be in the script on a page that is mostly in it, …
@@ -132,7 +132,8 @@ def lacking_script(seen: Sequence[SeenLine]) -> Lacking | None:
     chances = np.exp(np.stack([line.scores for line in lines]))
     lengths = np.minimum([_length(line.box) for line in lines], _LONGEST)
     marked = chances[:, _MARKED].sum(axis=1)
-    foreign = chances[:, len(READABLE) :].sum(axis=1) - marked > _FOREIGN
+    confident = np.array([line.confidence > _CONFIDENT for line in lines])
+    foreign = chances[:, len(READABLE) :].sum(axis=1) - marked > np.where(confident, _FOREIGN, _FOREIGN_IN_DOUBT)
     votes = (chances[foreign] * lengths[foreign, None])[:, len(READABLE) :].sum(axis=0)
     if _is_lacking(lengths, foreign, agreed=float(votes.max())):
         script = (OTHER, *SCRIPTS.values())[int(votes.argmax())]
