@@ -109,7 +109,24 @@ class ImageFile:
 
 def take(document: ImageDocument, kind: Kind, index: int) -> Taken:
     """Return a frame's image, as it is in the file where a PDF can hold that. Raises PermanentError."""
-    image = document.frame(index)
+    try:
+        return _take(document, kind, index, document.frame(index))
+    except PermanentError as error:
+        if error.reason is not Reason.UNREADABLE:
+            raise
+    # What rendering does for a damaged file: what there is of it, or what another decoder sees.
+    try:
+        with document.patience():
+            image = document.frame(index)
+            with document.errors(image.width * image.height):
+                return _decoded(document, index, image)
+    except PermanentError:
+        image, _ = document.by_other_means(index)
+        with document.errors(image.width * image.height):
+            return _decoded(document, index, image)
+
+
+def _take(document: ImageDocument, kind: Kind, index: int, image: Image) -> Taken:
     taken = None
     with document.errors(image.width * image.height):
         match kind:

@@ -168,3 +168,15 @@ def test_a_huge_sheet_has_its_size_by_a_unit(tmp_path: Path) -> None:
     with pikepdf.open(made) as pdf:
         assert float(pdf.pages[0].MediaBox[3]) * float(pdf.pages[0].UserUnit) == pytest.approx(20000)
     assert io.BytesIO(raw(made)).getvalue()
+
+
+def test_an_image_that_was_read_in_spite_of_its_damage_is_in_the_pdf(tmp_path: Path) -> None:
+    path = image(tmp_path, "page.png", picture())
+    data = bytearray(path.read_bytes())
+    # The checksum of its header: Pillow refuses that, and rendering reads on.
+    data[29] ^= 0xFF
+    path.write_bytes(bytes(data))
+
+    made = written([(path, Kind.PNG, 1)], [result()], tmp_path)
+
+    assert (pixels(made) == np.asarray(picture().convert("RGB"))).all()
