@@ -28,7 +28,7 @@ demo: $(VENV)/installed
 
 # T: a file, a folder, or file::test; then one after the other, with what they print.
 test: $(VENV)/installed-dev
-	$(PYTEST) $(if $(T),$(T),-n $(TESTS_AT_ONCE))
+	$(PYTEST) $(if $(T),$(T),-n $(TESTS_AT_ONCE) $(if $(CI),--cov --cov-report=term))
 
 test-unit: $(VENV)/installed-dev
 	$(PYTEST) -n $(UNIT_TESTS_AT_ONCE) tests/unit
