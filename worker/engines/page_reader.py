@@ -161,7 +161,7 @@ class RapidOcrReader:
             self._finder.crops(pixels, quads), quads, angle, () if strict else rules.find(pixels).down
         )
         crops, quads, views = cut_long(crops, quads, views)
-        read = self._ocr.recognize_txt(crops)
+        read = self._ocr.recognize_txt(crops if self._narrowed == 1 else _narrowed(crops, self._narrowed))
         self.seen += [
             SeenLine(around(quad), text, float(score), word.script_scores)
             for quad, text, score, word in zip(quads, read.txts, read.scores, read.word_results, strict=True)
