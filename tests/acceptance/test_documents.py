@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import time
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -61,6 +62,7 @@ def test_an_encrypted_document_opens_with_its_password_which_is_written_nowhere(
         for one in desk.family(process):
             with suppress(psutil.Error):
                 lines.add(" ".join(one.cmdline()))
+        time.sleep(0.05)
     assert process.returncode == 0
     assert desk.outputs()["encrypted-user.pdf.md"].decode().count("<!-- page 1 -->") == 1
     everything = b"".join(path.read_bytes() for path in desk.out.rglob("*") if path.is_file())

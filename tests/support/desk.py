@@ -37,6 +37,8 @@ class Desk:
     def start(
         self, *arguments: object, environment: dict[str, str] | None = None, start_new_session: bool = False
     ) -> subprocess.Popen[str]:
+        if arguments[0] == "run" and NUMBERED[1] in arguments and "--workers" not in arguments:
+            arguments = (*arguments, "--workers", 1)  # its pages cost nothing; a second worker costs a second to start
         plan = self.folder / "plan.json"
         plan.write_text(json.dumps(self.plan))
         process = subprocess.Popen(
