@@ -138,9 +138,9 @@ def test_a_text_layer_gives_only_visible_words() -> None:
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_a_script_that_the_engine_lacks_is_read_by_tesseract_or_named(
-    read: tuple[dict[str, Any], dict[str, Any]], name: str
+    cases_run: tuple[dict[str, Any], dict[str, Any]], name: str
 ) -> None:
-    told, pages = read
+    told, pages = cases_run
     script, page = ALL_SCRIPTS[SCRIPTS[name]], pages[name]
     if set(script.languages) & installed():
         assert told[name]["status"] == "completed"

@@ -41,6 +41,12 @@ class PendingResult(BaseModel):
     state: Literal["converting"] = "converting"
 
 
+def _schema(media_type: str) -> dict[str, str]:
+    """Return the schema of an output: JSON is an object, everything else is characters or bytes."""
+    subtype = media_type.partition(";")[0].partition("/")[2]
+    return {"type": "object" if subtype == "json" or subtype.endswith("+json") else "string"}
+
+
 router = APIRouter(
     prefix="/v1/documents",
     tags=["documents"],
@@ -122,7 +128,7 @@ def get_page(context: Context, document: Id, page: PageNumber) -> PageResult:
     operation_id="get_result",
     response_class=Response,
     responses={
-        200: {"content": {known.media_type: {"schema": {"type": "string"}} for known in FORMATS.values()}},
+        200: {"content": {known.media_type: {"schema": _schema(known.media_type)} for known in FORMATS.values()}},
         202: {"model": PendingResult, "description": "The output is being made: ask again after Retry-After seconds."},
         304: {"description": "Not changed since the client fetched it (If-None-Match)."},
         307: {"description": "The output is at the URL in Location, which is valid for some minutes."},

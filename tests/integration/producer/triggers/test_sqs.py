@@ -286,7 +286,7 @@ def test_results_in_a_watched_bucket_are_recognised_by_their_metadata(desk: Desk
         document=document,
         uri=f"s3://{desk.bucket}/in/a.pdf",
         submitted="20261125T000000.000000Z",
-        terms=TERMS.model_copy(update={"results": f"s3://{desk.bucket}/"}),
+        terms=TERMS.model_copy(update={"results": f"s3://{desk.bucket}/", "formats": ("md", "pdf")}),
     )
     desk.notify(QueueArn=moto.arn(desk.queue))
     # When they are delivered beside their source, and something is uploaded, and a watcher is told that knows of no results

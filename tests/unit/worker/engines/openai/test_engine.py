@@ -368,7 +368,7 @@ class TestRequests:
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.3):
                     await read(engine)
-            assert await asyncio.to_thread(server.left.wait, 30)
+            assert await asyncio.to_thread(server.left.wait, scaled(30))
             return await read(engine)
 
         assert with_engine(server, cancel_and_read, concurrency=1).text == "hello"
@@ -382,7 +382,7 @@ class TestLoops:
         async def both(engine: Engine) -> tuple[Recognition, Recognition]:
             looping = await read(engine)
             # Then the server is told, so that its place is free for the next page
-            assert await asyncio.to_thread(server.left.wait, 30)
+            assert await asyncio.to_thread(server.left.wait, scaled(30))
             return looping, await read(engine)
 
         looping, after = with_engine(server, both, concurrency=1)
