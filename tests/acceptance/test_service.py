@@ -107,7 +107,7 @@ def test_a_store_that_is_killed_amid_two_hundred_documents_costs_none_of_them(
     seaweed.start()
     # Then every document is completed, once, with its own text
     wanted = {f"{number:03}.tif.status.json" for number in range(200)}
-    until(lambda: wanted <= service.names(), seconds=200, pause=0.5, otherwise=lambda: sorted(wanted - service.names()))
+    until(lambda: wanted <= service.names(), seconds=200, otherwise=lambda: sorted(wanted - service.names()))
     results = service.results()
     assert len(results) == 600
     for number in range(200):
