@@ -1,4 +1,4 @@
-"""Write the dashboards as JSON beside this file, for Grafana to read: make dashboards."""
+"""Writes the dashboards as JSON files for Grafana: `make dashboards`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FOLDER = Path(__file__).with_name("dashboards")
 
 
 def written() -> dict[Path, str]:
-    """Return the JSON of each dashboard by the file that it belongs in."""
+    """Return the JSON of each dashboard, by the path of its file."""
     encoder = JSONEncoder(sort_keys=True, indent=1, ensure_ascii=False)
     made = fleet_overview(), one_worker(), intake_and_events(), cost_and_quality()
     return {FOLDER / f"{dashboard.uid}.json": encoder.encode(dashboard) + "\n" for dashboard in made}

@@ -1,4 +1,4 @@
-"""Fleet overview: the first dashboard to look at. Does it keep up, is it busy, where does the time go, what is broken?"""
+"""Dashboard "Fleet overview": throughput and backlog, utilisation, time per stage, errors."""
 
 from __future__ import annotations
 
@@ -12,92 +12,92 @@ ENGINES = 'profile=~"$profile", instance=~"$instance"'
 KEEPING_UP = (
     number(
         "Pages done",
-        "Pages whose text was stored and believed, each second, over the whole fleet.",
-        "it is 0 while pages wait.",
+        "Accepted pages per second, over the whole fleet.",
+        "the value is 0 while pages wait.",
         {"": f'sum(rate(ocrfleet_pages_total{{status="done", {PAGES}}}[$__rate_interval]))'},
         unit="suffix: pages/s",
         decimals=2,
     ),
     number(
-        "Backlog against its deadline",
-        "Time that the waiting pages of each queue take at the fleet's present speed, as a share of the queue's deadline.",
-        "it nears 100 %: what comes in now will be late.",
+        "Backlog relative to its deadline",
+        "Time to read the waiting pages of each queue at the current speed of the fleet, divided by the deadline of the queue.",
+        "the value approaches 100 %: new pages will miss the deadline.",
         {"{{queue}}": 'ocrfleet:backlog_seconds{queue=~"$queue"} / on (queue) ocrfleet:deadline_seconds'},
         unit="percentunit",
         steps=above(0.7, 1),
     ),
     number(
-        "Oldest waiting page",
-        "Age of the oldest document of each queue with pages that no worker has begun. Paused collections are left out.",
-        "it grows steadily: something is never reached.",
+        "Age of the oldest waiting document",
+        "Age of the oldest document in each queue that has pages waiting for a worker. Paused collections are excluded.",
+        "the age grows steadily: the dispatcher never reaches a document.",
         {"{{queue}}": f'max by (queue) (ocrfleet_oldest_waiting_seconds{{queue=~"$queue"}} {LED})'},
         unit="s",
         steps=above(3600, 86400),
     ),
     number(
         "Workers",
-        "Worker processes whose heartbeat is to be seen in Redis, by profile.",
-        "a profile has none while pages wait for it.",
+        "Worker processes with a current heartbeat in Redis, by profile.",
+        "a profile has no workers while its pages wait.",
         {"{{profile}}": f'max by (profile) (ocrfleet_workers{{profile=~"$profile"}} {LED})'},
         unit="none",
         steps=below(1),
         decimals=0,
     ),
     number(
-        "Pages that failed in the last hour",
-        "Share of the pages that ended in the last hour without a text that is believed, by profile.",
-        "it is well above what is usual for these documents.",
+        "Failed pages, last hour",
+        "Share of failed pages among the pages that ended in the last hour, by profile.",
+        "the share is well above the usual share for these documents.",
         {"{{profile}}": 'ocrfleet:page_failures:ratio_rate1h{profile=~"$profile"}'},
         unit="percentunit",
         steps=above(0.05, 0.2),
     ),
     number(
-        "Alerts that fire",
-        "Number of alerts of this fleet that fire now; the table at the bottom names them.",
-        "there is one. docs/howto/alerts.md says what to do, alert by alert.",
+        "Firing alerts",
+        "Number of firing alerts of this fleet. The table at the bottom lists them.",
+        "an alert fires: docs/howto/alerts.md has a section for each alert.",
         {"": 'count(ALERTS{alertname=~"Ocrfleet.*", alertstate="firing"}) or vector(0)'},
         unit="none",
         steps=above(1, 1),
         decimals=0,
     ),
     lines(
-        "Pages that ended",
-        "Pages done and failed each second.",
-        "done falls while the backlog stays, or failed rises.",
+        "Ended pages",
+        "Done and failed pages per second.",
+        "the rate of done pages falls while the backlog stays, or the rate of failed pages rises.",
         {"{{status}}": f"sum by (status) (rate(ocrfleet_pages_total{{{PAGES}}}[$__rate_interval]))"},
         unit="suffix: pages/s",
         stacked=True,
     ),
     lines(
-        "Pages done, and what the fleet could do",
-        "Pages done each second, and what the workers that are there read while they have any: the backlog is reckoned by that.",
-        "done stays far below while there is a backlog: workers wait for something.",
+        "Pages done, and capacity of the fleet",
+        "Pages done per second (done), and pages per second that the current workers read while they are busy (capacity). The backlog in seconds is computed from the capacity.",
+        "the rate of done pages stays far below the capacity while there is a backlog: workers are idle or blocked.",
         {
             "done": 'sum(rate(ocrfleet_pages_total{status="done"}[$__rate_interval]))',
-            "could": f"max(ocrfleet_fleet_pages_per_second {LED})",
+            "capacity": f"max(ocrfleet_fleet_pages_per_second {LED})",
         },
         unit="suffix: pages/s",
     ),
     lines(
-        "Pages that were tried again, by reason",
-        "Further attempts at pages each second, by what the attempt before had come to.",
-        "it nears the pages done: each page is then read twice.",
+        "Retries, by reason",
+        "Retries per second, by the outcome of the previous attempt.",
+        "the rate approaches that of pages done: each page is then read twice.",
         {"{{reason}}": 'sum by (reason) (rate(ocrfleet_page_retries_total{profile=~"$profile"}[$__rate_interval]))'},
         unit="suffix: pages/s",
         stacked=True,
     ),
     lines(
         "Backlog in pages",
-        "Pages that wait in the store (waiting), that are on the queue (queued), and that workers hold (running).",
-        "waiting grows for hours. queued is bounded and stays level.",
+        "Pages that wait in the store (waiting), that wait on the queue (queued), and that workers process (running).",
+        "the number of waiting pages grows for hours. The number of queued pages is bounded.",
         {"{{queue}} {{state}}": 'ocrfleet:backlog_pages{queue=~"$queue"}'},
         unit="suffix: pages",
         stacked=True,
     ),
     lines(
         "Backlog in time",
-        "Time that the waiting pages of each queue take at the fleet's present speed, and the queue's deadline.",
-        "a queue is above its deadline, or heads for it.",
+        "Time to read the waiting pages of each queue at the current speed of the fleet, and the deadline of the queue.",
+        "the backlog of a queue is above its deadline, or rises towards it.",
         {
             "{{queue}}": 'ocrfleet:backlog_seconds{queue=~"$queue"}',
             "deadline of {{queue}}": 'ocrfleet:deadline_seconds{queue=~"$queue"}',
@@ -106,8 +106,8 @@ KEEPING_UP = (
     ),
     lines(
         "Time from submission to result",
-        "From a document's submission (an upload's: when watch noticed it) to the delivery of its text: half of the documents, nine of ten, and 99 of 100 are faster.",
-        "the line of nine of ten is above the deadline.",
+        "Time from the submission of a document (for an upload: from its event or listing) to the delivery of its text: median, 90th and 99th percentile.",
+        "the 90th percentile is above the deadline.",
         {
             f"{{{{queue}}}} {quantile}": f"histogram_quantile({quantile}, sum by (le, queue) "
             '(rate(ocrfleet_turnaround_seconds_bucket{queue=~"$queue"}[$__rate_interval])))'
@@ -117,8 +117,8 @@ KEEPING_UP = (
     ),
     lines(
         "Documents by state",
-        "Documents that wait to be dispatched, that are paused, whose pages are being read (active), and that ended but could not be delivered yet (undelivered).",
-        "undelivered grows: results can't be delivered. The log of serve says why.",
+        "Documents that wait for dispatch (waiting), in paused collections (paused), with pages at workers (active), and ended without delivery so far (undelivered).",
+        "the number of undelivered documents grows: the log of `serve` has the error.",
         {"{{state}}": f"max by (state) (ocrfleet_documents {LED})"},
         unit="suffix: documents",
         stacked=True,
@@ -127,10 +127,10 @@ KEEPING_UP = (
 
 BUSY = (
     lines(
-        "Time that engines had room and no page was ready",
-        "Share of the time with pages in hand in which the engine had room for more than were ready. Click for the worker.",
-        "a GPU is above 10 % for a quarter of an hour: it is paid for and not used. Engines on CPUs share their cores with the "
-        "renderers, so some is normal there.",
+        "Free engine slots while no page is ready",
+        "Share of the busy time of an engine in which it had free slots and no page was ready. Click a line to open its worker.",
+        "a GPU is above 10 % for 15 minutes: it is underused. CPU engines share their cores with the renderers, so a higher "
+        "share is normal there.",
         {"{{instance}} {{profile}}": f"ocrfleet:engine_starved:ratio_rate10m{{{ENGINES}}}"},
         unit="percentunit",
         steps=above(0.05, 0.1),
@@ -138,9 +138,9 @@ BUSY = (
         to_worker=True,
     ),
     lines(
-        "Requests in the engines, and slots for them",
-        "Pages that engines write (running) or have taken and not begun (waiting), and how many they could write at once.",
-        "running is far below the slots while there is a backlog.",
+        "Requests and slots of the engines",
+        "Requests that the engines process (running) or have queued (waiting), and the requests that they can process at once (slots).",
+        "the number of running requests is far below the number of slots while there is a backlog.",
         {
             "{{state}}": f"sum by (state) (ocrfleet_engine_requests{{{ENGINES}}})",
             "slots": f"sum(ocrfleet_engine_slots{{{ENGINES}}})",
@@ -148,9 +148,9 @@ BUSY = (
         unit="suffix: pages",
     ),
     lines(
-        "GPU use",
-        "Share of the time that each GPU computed, as its driver says. Click for the worker.",
-        "it is low while there is a backlog: see the panel on engines that have room.",
+        "GPU utilisation",
+        "Utilisation of each GPU, as reported by NVML. Click a line to open its worker.",
+        "the utilisation is low while there is a backlog: see the panel on free engine slots.",
         {"{{instance}} GPU {{gpu}}": 'ocrfleet_gpu_utilization_ratio{instance=~"$instance"}'},
         unit="percentunit",
         top=1,
@@ -158,8 +158,8 @@ BUSY = (
     ),
     lines(
         "GPU memory",
-        "Share of each GPU's memory that is taken: weights, KV cache, and whatever else runs there.",
-        "it changes while a worker runs: vLLM takes its memory at the start, so another process took some.",
+        "Share of the memory of each GPU in use: weights, KV cache, and other processes on the GPU.",
+        "the value changes while a worker runs: vLLM allocates its memory at the start, so another process uses the GPU.",
         {
             "{{instance}} GPU {{gpu}}": 'ocrfleet_gpu_memory_used_bytes{instance=~"$instance"} '
             '/ ocrfleet_gpu_memory_total_bytes{instance=~"$instance"}'
@@ -170,15 +170,15 @@ BUSY = (
     ),
     lines(
         "Tokens",
-        "Tokens each second that models read (in: prompt and image) and wrote (out). CPU engines have none.",
-        "out falls while the pages done stay: texts become shorter, or pages blank.",
+        "Input tokens (in: prompt and image) and output tokens (out) per second. CPU engines have no tokens.",
+        "the rate of output tokens falls while the rate of pages done stays: texts are shorter, or pages are blank.",
         {"{{direction}}": f"sum by (direction) (rate(ocrfleet_tokens_total{{{ENGINES}}}[$__rate_interval]))"},
         unit="suffix: tokens/s",
     ),
     lines(
         "KV cache of vLLM",
-        "Share of the KV cache that the pages in hand take, in vLLM's own words.",
-        "it is at 100 % for long: pages are thrown out and begun again. Lower OCRFLEET_VLLM_MAX_NUM_SEQS.",
+        "Share of the KV cache in use, as reported by vLLM.",
+        "the share stays at 100 %: vLLM preempts requests and starts them again. Lower OCRFLEET_VLLM_MAX_NUM_SEQS.",
         {"{{instance}}": 'max by (instance) (vllm:kv_cache_usage_perc{instance=~"$instance"})'},
         unit="percentunit",
         steps=above(0.9, 0.99),
@@ -189,9 +189,9 @@ BUSY = (
 
 STAGES = (
     lines(
-        "Time of a page, by stage",
-        "Mean seconds of each stage, waiting included: fetch the source, render, recognise, judge, store; assemble is that of a document.",
-        "one grows: it says what to look at. Stages of several pages go on at once, so these don't add up to the pages done.",
+        "Time per page, by stage",
+        "Mean time of each stage per page, including waiting: fetch the source, render, recognise, judge, store. assemble: time per document.",
+        "the time of one stage grows. Stages of several pages run at the same time, so the throughput does not follow from the sum.",
         {
             "{{stage}}": 'sum by (stage) (rate(ocrfleet_stage_seconds_sum{profile=~"$profile"}[$__rate_interval])) '
             '/ (sum by (stage) (rate(ocrfleet_stage_seconds_count{profile=~"$profile"}[$__rate_interval])) > 0)'
@@ -200,9 +200,9 @@ STAGES = (
         stacked=True,
     ),
     lines(
-        "Slow pages, by stage",
-        "Nineteen of twenty pages are faster than this in each stage.",
-        "it is far above the mean: a few pages are slow, or the store is so now and then.",
+        "Time per page, by stage (95th percentile)",
+        "95th percentile of the time of each stage per page.",
+        "the value is far above the mean: a few pages are slow, or the store is slow at times.",
         {
             "{{stage}}": "histogram_quantile(0.95, sum by (le, stage) "
             '(rate(ocrfleet_stage_seconds_bucket{profile=~"$profile"}[$__rate_interval])))'
@@ -213,23 +213,23 @@ STAGES = (
 
 BROKEN = (
     rows(
-        "Alerts that fire",
-        "Each alert of this fleet that fires now.",
-        "there is one of severity critical: docs/howto/alerts.md has a section for it.",
+        "Firing alerts",
+        "Alerts of this fleet that fire now.",
+        "an alert of severity critical fires: docs/howto/alerts.md has a section for each alert.",
         'ALERTS{alertname=~"Ocrfleet.*", alertstate="firing"}',
         unit="none",
     ),
     rows(
         "Processes",
-        "Every process that Prometheus knows of: 1 when it gives its metrics, 0 when not.",
-        "there is a 0 for more than a few minutes.",
+        "Every process that Prometheus scrapes: 1 when the last scrape succeeded, 0 when it failed.",
+        "a process has 0 for more than a few minutes.",
         'up{job=~".*ocrfleet.*"}',
         unit="none",
     ),
     lines(
-        "Leases that expired, and jobs published again",
-        "Jobs whose worker went silent, and pages, assemblies and arrivals that the sweep found missing and published again, an hour.",
-        "it goes on without a worker having died or Redis restarted: messages get lost.",
+        "Expired leases, and republished jobs",
+        "Expired leases per hour, and page, assembly and intake jobs per hour that the sweep found missing and published again.",
+        "the rate stays above 0 although no worker died and Redis did not restart: the broker loses messages.",
         {
             "leases": "sum(increase(ocrfleet_leases_expired_total[1h]))",
             "{{kind}}": "sum by (kind) (increase(ocrfleet_republished_total[1h]))",
@@ -238,22 +238,22 @@ BROKEN = (
     ),
     lines(
         "Pages in quarantine",
-        "Pages with which workers died, in quarantine until a retry; ocrfleet quarantine lists them.",
-        "it rises.",
+        "Pages that were in flight when workers died, in quarantine until a retry. `ocrfleet quarantine` lists them.",
+        "the number rises.",
         {"pages": "ocrfleet:quarantined_pages"},
         unit="suffix: pages",
     ),
     lines(
-        "Crashes of renderers, by reason",
-        "Sandboxed renderers that crashed, took too long or too much memory, an hour. Each costs one attempt at one page.",
-        "they come with ordinary documents: memory is short.",
+        "Renderer crashes, by reason",
+        "Renderer processes per hour that crashed, exceeded their deadline or exceeded their memory limit. Each crash costs one attempt of one page.",
+        "crashes occur with ordinary documents: the machine is short of memory.",
         {"{{reason}}": "sum by (reason) (increase(ocrfleet_renderer_crashes_total[1h]))"},
         unit="none",
     ),
     lines(
-        "Engines started again",
-        "Workers whose engine died and was started again, an hour. Click for the worker.",
-        "one is above 2.",
+        "Engine restarts",
+        "Engine restarts per hour, by worker. Click a line to open its worker.",
+        "a worker has more than 2.",
         {
             "{{instance}} {{profile}}": "sum by (instance, profile) "
             f"(increase(ocrfleet_engine_restarts_total{{{ENGINES}}}[1h]))"
@@ -263,9 +263,9 @@ BROKEN = (
         to_worker=True,
     ),
     lines(
-        "Errors of the store and of Redis",
-        "Requests each second that failed after all retries, by kind of process.",
-        "it goes on for minutes.",
+        "Store and Redis errors",
+        "Requests per second that failed after all retries, by job.",
+        "errors continue for minutes.",
         {
             "store: {{job}}": "sum by (job) (rate(ocrfleet_store_errors_total[$__rate_interval]))",
             "Redis: {{job}}": "sum by (job) (rate(ocrfleet_redis_errors_total[$__rate_interval]))",
@@ -274,8 +274,8 @@ BROKEN = (
     ),
     lines(
         "Redis memory",
-        "What Redis uses, and its limit (maxmemory; 0: none).",
-        "it is above 80 % of the limit: at 100 % Redis refuses writes.",
+        "Memory that Redis uses, and its limit (maxmemory; 0: no limit).",
+        "the use is above 80 % of the limit: at 100 % Redis refuses writes.",
         {
             "used": f"max(ocrfleet_redis_memory_used_bytes {LED})",
             "limit": f"max(ocrfleet_redis_memory_max_bytes {LED})",
@@ -283,17 +283,17 @@ BROKEN = (
         unit="bytes",
     ),
     lines(
-        "Keys that Redis evicted",
-        "Keys that Redis threw away for want of memory since it was started.",
-        "it is not 0: maxmemory-policy must be noeviction.",
+        "Evicted Redis keys",
+        "Keys that Redis evicted for lack of memory since its start.",
+        "the number is not 0: maxmemory-policy must be noeviction.",
         {"keys": f"max(ocrfleet_redis_evicted_keys {LED})"},
         unit="none",
         steps=above(1, 1),
     ),
     lines(
-        "Versions that run",
-        "Processes by their version. While a deployment goes on there are two.",
-        "two versions stay.",
+        "Running versions",
+        "Number of processes, by version of ocrfleet. A deployment shows two versions until it is complete.",
+        "two versions remain after a deployment.",
         {"{{version}}": "count by (version) (ocrfleet_build_info)"},
         unit="none",
         stacked=True,
@@ -305,12 +305,12 @@ def fleet_overview() -> Dashboard:
     return board(
         OVERVIEW,
         "Fleet overview",
-        "The first one to look at. Does the fleet keep up, are its GPUs busy, where does the time go, and what is broken?",
+        "Throughput and backlog, utilisation of engines and GPUs, time per stage, and errors. Start here.",
         (QUEUE, PROFILE, INSTANCE),
         {
-            "Is it keeping up?": KEEPING_UP,
-            "Is the GPU busy?": BUSY,
-            "Where does the time go?": STAGES,
-            "What is broken?": BROKEN,
+            "Throughput and backlog": KEEPING_UP,
+            "Utilisation of engines and GPUs": BUSY,
+            "Time per stage": STAGES,
+            "Errors and restarts": BROKEN,
         },
     )

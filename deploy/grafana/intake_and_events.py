@@ -1,4 +1,4 @@
-"""Intake and S3 events: from an upload to a registered document, and back to whoever wants to be told."""
+"""Dashboard "Intake and S3 events": events, intake of sources, delivery of results and webhooks."""
 
 from __future__ import annotations
 
@@ -11,53 +11,53 @@ SILENCE = f'time() - ocrfleet_watch_last_success_timestamp_seconds{{source=~"sqs
 
 ARRIVING = (
     number(
-        "Since the watcher last succeeded",
-        "Time since a watcher last had an answer from its queue of events (sqs) or its bucket (poll).",
-        "it is minutes: uploads are not noticed.",
+        "Time since the last success of watch",
+        "Time since the last successful request of `ocrfleet watch` to its event queue (sqs) or its bucket (poll).",
+        "the time is several minutes: uploads are not registered.",
         {"{{instance}} {{source}}": SILENCE},
         unit="s",
         steps=above(300, 600),
         decimals=0,
     ),
     number(
-        "Uploads noticed in an hour",
-        "Objects that were registered because an event or a listing told of them.",
-        "it is 0 and people do upload.",
+        "Registered uploads, last hour",
+        "Objects that were registered from events and listings in the last hour.",
+        "the number is 0 although objects are uploaded.",
         {"": f'sum(increase(ocrfleet_events_total{{outcome="registered", {HERE}}}[1h])) or vector(0)'},
         unit="none",
         decimals=0,
     ),
     number(
-        "Messages that are not events, in a day",
-        "Messages of a queue, or sent to /v1/events/s3, that could not be read.",
-        "there is one: it may be an upload that is not registered.",
+        "Unparsable messages, last day",
+        "Messages from the queue or to /v1/events/s3 that could not be parsed.",
+        "the number is not 0: each may be an upload that was not registered.",
         {"": f'sum(increase(ocrfleet_events_total{{outcome="unparsable", {HERE}}}[1d])) or vector(0)'},
         unit="none",
         steps=above(1, 10),
         decimals=0,
     ),
     number(
-        "Arrivals that wait",
-        "What was submitted and is not yet counted and registered. Each may hold up to 1,000 sources.",
-        "it grows: more clerks are needed (serve --clerks).",
+        "Waiting intake batches",
+        "Submitted batches that are not registered yet. Each has up to 1,000 sources.",
+        "the number grows: start more intake consumers (`serve --intake-consumers`).",
         {"{{queue}}": f'max by (queue) (ocrfleet_arrivals{{queue=~"$queue"}} {LED})'},
         unit="none",
         steps=above(100, 1000),
         decimals=0,
     ),
     number(
-        "Webhooks that were given up",
-        "Receivers that did not take the news of a document's end for a day.",
-        "it rises: receivers miss the end of documents.",
+        "Failed webhooks",
+        "Webhook deliveries that failed for a day and are not tried again.",
+        "the number rises: receivers miss notifications of ended documents.",
         {"": "ocrfleet:webhooks_given_up"},
         unit="none",
         steps=above(1, 10),
         decimals=0,
     ),
     number(
-        "Processes that lead",
-        "Of all serve and dispatch processes one leads: it takes in, dispatches, sweeps and delivers.",
-        "it is 0 for more than a minute. 2 for a moment is harmless.",
+        "Leaders",
+        "Number of leaders among the `serve` and `dispatch` processes. The leader schedules intake, dispatches, sweeps and delivers.",
+        "the number is 0 for more than a minute. 2 for a short time is harmless.",
         {"": "sum(ocrfleet_leader)"},
         unit="none",
         steps=below(1),
@@ -67,10 +67,10 @@ ARRIVING = (
 
 EVENTS = (
     lines(
-        "Events, by what became of them",
-        "Objects that events and listings told of: registered, ignored (not wanted, or known already), or unparsable.",
-        "unparsable is not 0; everything is ignored (do the filters fit what is uploaded?); or reconcile registers many: "
-        "then events get lost.",
+        "Events, by outcome",
+        "Objects in events and listings per second: registered, ignored (excluded by a filter, or already known), or unparsable.",
+        "unparsable events occur; all events are ignored (check the filters); or reconcile registers many objects: events get "
+        "lost.",
         {
             "{{source}} {{outcome}}": "sum by (source, outcome) "
             f"(rate(ocrfleet_events_total{{{HERE}}}[$__rate_interval]))"
@@ -79,17 +79,17 @@ EVENTS = (
         stacked=True,
     ),
     lines(
-        "Silence of the watchers",
-        "Time since each watcher last had an answer from what it watches.",
-        "a line climbs above 10 minutes.",
+        "Time since the last success, by watch process",
+        "Time since the last successful request of each `ocrfleet watch` process.",
+        "the time of a process exceeds 10 minutes.",
         {"{{instance}} {{source}}": SILENCE},
         unit="s",
         steps=above(300, 600),
     ),
     lines(
-        "Errors of the store and of Redis",
-        "Requests each second that failed after all retries, by process.",
-        "it goes on for minutes.",
+        "Store and Redis errors",
+        "Requests per second that failed after all retries, by process.",
+        "errors continue for minutes.",
         {
             "store: {{instance}}": f"sum by (instance) (rate(ocrfleet_store_errors_total{{{HERE}}}[$__rate_interval]))",
             "Redis: {{instance}}": f"sum by (instance) (rate(ocrfleet_redis_errors_total{{{HERE}}}[$__rate_interval]))",
@@ -100,16 +100,16 @@ EVENTS = (
 
 TAKING_IN = (
     lines(
-        "Arrivals that wait, by queue",
-        "Bundles of submitted sources that no clerk has counted yet.",
-        "it grows for long.",
+        "Waiting intake batches, by queue",
+        "Submitted batches of sources that no intake consumer has registered yet.",
+        "the number grows for hours.",
         {"{{queue}}": f'max by (queue) (ocrfleet_arrivals{{queue=~"$queue"}} {LED})'},
         unit="none",
     ),
     lines(
-        "Time to take a source in",
-        "Time to fetch a source, count its pages and register it: half of them, and 95 of 100, are faster.",
-        "it is minutes for small sources: the store is slow, or the clerks have too few cores.",
+        "Intake time per source",
+        "Time to fetch a source, count its pages and register it: median and 95th percentile.",
+        "the time is minutes for small sources: the store is slow, or the intake consumers have too few cores.",
         {
             f"{quantile}": f"histogram_quantile({quantile}, sum by (le) "
             f"(rate(ocrfleet_intake_seconds_bucket{{{HERE}}}[$__rate_interval])))"
@@ -118,19 +118,19 @@ TAKING_IN = (
         unit="s",
     ),
     lines(
-        "Sources taken in",
-        "Sources each second that were counted and registered, and intakes that had to be published again.",
-        "published again is not 0 for long: sources can't be had now, clerks die, or Redis loses messages.",
+        "Registered sources",
+        "Registered sources per second, and intake jobs per second that the sweep published again.",
+        "the rate of republished jobs stays above 0: sources are unavailable, intake consumers crash, or Redis loses messages.",
         {
-            "taken in": f"sum(rate(ocrfleet_intake_seconds_count{{{HERE}}}[$__rate_interval]))",
-            "published again": 'sum(rate(ocrfleet_republished_total{kind="intake"}[$__rate_interval]))',
+            "registered": f"sum(rate(ocrfleet_intake_seconds_count{{{HERE}}}[$__rate_interval]))",
+            "republished": 'sum(rate(ocrfleet_republished_total{kind="intake"}[$__rate_interval]))',
         },
         unit="suffix: sources/s",
     ),
     lines(
         "Documents by state",
-        "Documents that wait to be dispatched, that are paused, whose pages are being read (active), and that ended but could not be delivered yet (undelivered).",
-        "waiting grows while active stays level: the fleet is full, or nothing is dispatched. undelivered grows: nothing can be delivered.",
+        "Documents that wait for dispatch (waiting), in paused collections (paused), with pages at workers (active), and ended without delivery so far (undelivered).",
+        "waiting grows while active stays level: the fleet has no free capacity, or the dispatcher does not run. undelivered grows: delivery fails.",
         {"{{state}}": f"max by (state) (ocrfleet_documents {LED})"},
         unit="suffix: documents",
         stacked=True,
@@ -139,17 +139,17 @@ TAKING_IN = (
 
 LEAVING = (
     lines(
-        "Documents that ended",
-        "Documents an hour by how they ended. partial: some of their pages failed.",
-        "failed or partial rise.",
+        "Ended documents",
+        "Ended documents per hour, by status. partial: some pages of the document failed.",
+        "the number of failed or partial documents rises.",
         {"{{status}}": "sum by (status) (increase(ocrfleet_documents_ended_total[1h]))"},
         unit="suffix: documents",
         stacked=True,
     ),
     lines(
         "Time from submission to result",
-        "From a document's submission (an upload's: when watch noticed it) to the delivery of its text: half of the documents, and nine of ten, are faster.",
-        "it is above what was promised.",
+        "Time from the submission of a document (for an upload: from its event or listing) to the delivery of its text: median and 90th percentile.",
+        "the 90th percentile is above the deadline.",
         {
             f"{{{{queue}}}} {quantile}": f"histogram_quantile({quantile}, sum by (le, queue) "
             '(rate(ocrfleet_turnaround_seconds_bucket{queue=~"$queue"}[$__rate_interval])))'
@@ -159,8 +159,8 @@ LEAVING = (
     ),
     lines(
         "Webhooks",
-        "News of ended documents that wait to be delivered, and that were given up after a day.",
-        "waiting grows: a receiver is down.",
+        "Webhook deliveries that wait, and those that failed for a day and are not tried again.",
+        "the number of waiting deliveries grows: a receiver is down.",
         {"{{state}}": f"max by (state) (ocrfleet_webhooks {LED})"},
         unit="none",
     ),
@@ -171,12 +171,12 @@ def intake_and_events() -> Dashboard:
     return board(
         INTAKE,
         "Intake and S3 events",
-        "From an upload to a registered document, and from an ended one back to whoever wants to be told.",
+        "Events and listings, intake of sources, delivery of results, and webhooks.",
         (QUEUE, INSTANCE),
         {
-            "Does it come in?": ARRIVING,
+            "Overview": ARRIVING,
             "Events and listings": EVENTS,
-            "Taking in": TAKING_IN,
-            "Back to those who asked": LEAVING,
+            "Intake": TAKING_IN,
+            "Results and webhooks": LEAVING,
         },
     )

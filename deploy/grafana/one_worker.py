@@ -1,4 +1,4 @@
-"""One worker: a machine's worker processes and their engines, when the overview points to it."""
+"""Dashboard "One worker": the worker processes of one machine and their engines."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def quantiles(metric: str, by: str) -> dict[str, str]:
 WORK = (
     number(
         "Up",
-        "1 when the worker gives its metrics.",
-        "it is 0 for more than a few minutes.",
+        "1 when the last scrape of the worker succeeded, else 0.",
+        "the value is 0 for more than a few minutes.",
         {"": f"up{{{HERE}}}"},
         unit="none",
         steps=below(1),
@@ -33,16 +33,16 @@ WORK = (
     ),
     number(
         "Pages done",
-        "Pages done each second by this worker's processes.",
-        "it is far below that of its like.",
+        "Pages done per second by the processes of this worker.",
+        "the rate is far below that of other workers with the same profile.",
         {"{{profile}}": f'sum by (profile) (rate(ocrfleet_pages_total{{status="done", {ITS}}}[$__rate_interval]))'},
         unit="suffix: pages/s",
         decimals=2,
     ),
     number(
-        "Pages that failed in the last hour",
-        "Share of the pages that ended here in the last hour without a text that is believed.",
-        "it is above that of other workers of the same profile: then it is the machine.",
+        "Failed pages, last hour",
+        "Share of failed pages among the pages that ended at this worker in the last hour.",
+        "the share is above that of other workers with the same profile: the machine is the likely cause.",
         {
             "{{profile}}": f'(sum by (profile) (rate(ocrfleet_pages_total{{status="failed", {ITS}}}[1h])) '
             f"or 0 * sum by (profile) (rate(ocrfleet_pages_total{{{ITS}}}[1h]))) "
@@ -52,17 +52,17 @@ WORK = (
         steps=above(0.05, 0.2),
     ),
     number(
-        "Engine had room",
-        "Share of the time with pages in hand in which the engine had room for more than were ready.",
-        "it is above 10 % on a GPU.",
+        "Free slots, no page ready",
+        "Share of the busy time of the engine in which it had free slots and no page was ready.",
+        "the share is above 10 % on a GPU.",
         {"{{profile}}": f"ocrfleet:engine_starved:ratio_rate10m{{{ITS}}}"},
         unit="percentunit",
         steps=above(0.05, 0.1),
     ),
     number(
-        "Engine restarts in a day",
-        "Times that an engine of this worker died and was started again.",
-        "it is more than one or two.",
+        "Engine restarts, last day",
+        "Restarts of engines of this worker in the last day.",
+        "the number is above 2.",
         {"{{profile}}": f"sum by (profile) (increase(ocrfleet_engine_restarts_total{{{ITS}}}[1d]))"},
         unit="none",
         steps=above(1, 3),
@@ -70,23 +70,23 @@ WORK = (
     ),
     number(
         "Version",
-        "The version of ocrfleet that runs here.",
-        "it is not that of the others.",
+        "Version of ocrfleet on this worker.",
+        "the version differs from that of the other workers.",
         {"{{version}}": f"ocrfleet_build_info{{{HERE}}}"},
         unit="none",
     ).text_mode(BigValueTextMode.NAME),
     lines(
-        "Pages that ended, by verdict",
-        "Pages each second: done since an engine's text was believed, they were blank, or had a text layer; or why they failed.",
-        "a verdict of failed pages stands out.",
+        "Ended pages, by verdict",
+        "Ended pages per second. Done: the text was accepted, the page is blank, or it has a text layer. Failed: by the reason.",
+        "one verdict of failed pages dominates.",
         {"{{status}} {{verdict}}": f"sum by (status, verdict) (rate(ocrfleet_pages_total{{{ITS}}}[$__rate_interval]))"},
         unit="suffix: pages/s",
         stacked=True,
     ),
     lines(
-        "Pages that were tried again, by reason",
-        "Further attempts each second, by what the attempt before had come to.",
-        "it nears the pages done.",
+        "Retries, by reason",
+        "Retries per second, by the outcome of the previous attempt.",
+        "the rate approaches that of pages done.",
         {"{{reason}}": f"sum by (reason) (rate(ocrfleet_page_retries_total{{{ITS}}}[$__rate_interval]))"},
         unit="suffix: pages/s",
         stacked=True,
@@ -95,9 +95,9 @@ WORK = (
 
 ENGINE = (
     lines(
-        "Requests in the engine, and slots for them",
-        "Pages that the engine writes (running) or has taken and not begun (waiting), and how many it could write at once.",
-        "running is far below the slots while there is a backlog.",
+        "Requests and slots of the engine",
+        "Requests that the engine processes (running) or has queued (waiting), and the requests that it can process at once (slots).",
+        "the number of running requests is far below the number of slots while there is a backlog.",
         {
             "{{state}}": f"sum by (state) (ocrfleet_engine_requests{{{ITS}}})",
             "slots": f"sum(ocrfleet_engine_slots{{{ITS}}})",
@@ -105,38 +105,38 @@ ENGINE = (
         unit="suffix: pages",
     ),
     lines(
-        "The engine's time",
-        "Seconds of each second, over all engines here, in which they had pages in hand (busy), and of these with room for more (starved).",
-        "starved is above a tenth of busy on a GPU and there is a backlog.",
+        "Busy time of the engine",
+        "Time with requests in the engine per second, summed over the engines of this worker (busy), and the part of it with free slots and no page ready (idle slots).",
+        "idle slots exceed 10 % of busy on a GPU while there is a backlog.",
         {
             "busy": f"sum(rate(ocrfleet_engine_busy_seconds_total{{{ITS}}}[$__rate_interval]))",
-            "starved": f"sum(rate(ocrfleet_engine_starved_seconds_total{{{ITS}}}[$__rate_interval]))",
+            "idle slots": f"sum(rate(ocrfleet_engine_starved_seconds_total{{{ITS}}}[$__rate_interval]))",
         },
         unit="none",
     ),
     lines(
         "Tokens",
-        "Tokens each second that the model read and wrote, and those written for attempts that were thrown away.",
-        "wasted is a good part of out.",
+        "Input and output tokens per second, and output tokens of rejected or truncated attempts (rejected).",
+        "rejected tokens exceed 10 % of the output tokens.",
         {
             "{{direction}}": f"sum by (direction) (rate(ocrfleet_tokens_total{{{ITS}}}[$__rate_interval]))",
-            "wasted": f"sum(rate(ocrfleet_tokens_wasted_total{{{ITS}}}[$__rate_interval]))",
+            "rejected": f"sum(rate(ocrfleet_tokens_wasted_total{{{ITS}}}[$__rate_interval]))",
         },
         unit="suffix: tokens/s",
     ),
     lines(
-        "Tokens of a page",
-        "Tokens written for a page: half of the pages, and 95 of 100, have fewer.",
-        "it jumps: another kind of document, or a model that repeats itself.",
+        "Output tokens per page",
+        "Output tokens per page: median and 95th percentile.",
+        "the value jumps: another kind of document, or repetition loops of the model.",
         quantiles("ocrfleet_page_tokens", "profile"),
         unit="suffix: tokens",
     ),
     lines(
-        "GPU use and memory",
-        "Share of the time that the GPU computed, and of its memory that is taken.",
-        "use is low while there is a backlog, or memory changes while the worker runs.",
+        "GPU utilisation and memory",
+        "Utilisation of each GPU, and share of its memory in use, as reported by NVML.",
+        "the utilisation is low while there is a backlog, or the memory in use changes while the worker runs.",
         {
-            "use, GPU {{gpu}}": f"ocrfleet_gpu_utilization_ratio{{{HERE}}}",
+            "utilisation, GPU {{gpu}}": f"ocrfleet_gpu_utilization_ratio{{{HERE}}}",
             "memory, GPU {{gpu}}": f"ocrfleet_gpu_memory_used_bytes{{{HERE}}} / ocrfleet_gpu_memory_total_bytes{{{HERE}}}",
         },
         unit="percentunit",
@@ -144,8 +144,8 @@ ENGINE = (
     ),
     lines(
         "vLLM: KV cache",
-        "Share of the KV cache that the pages in hand take, in vLLM's own words.",
-        "it is at 100 % for long: pages are thrown out and begun again.",
+        "Share of the KV cache in use, as reported by vLLM.",
+        "the share stays at 100 %: vLLM preempts requests and starts them again.",
         {"KV cache": f"vllm:kv_cache_usage_perc{{{HERE}}}"},
         unit="percentunit",
         steps=above(0.9, 0.99),
@@ -153,8 +153,8 @@ ENGINE = (
     ),
     lines(
         "vLLM: requests",
-        "Requests that vLLM runs, and that it keeps waiting for room in its KV cache.",
-        "it keeps many waiting all the time: it is given more than it can hold.",
+        "Requests that vLLM runs (running), and that wait for space in its KV cache (waiting).",
+        "many requests wait all the time: lower OCRFLEET_VLLM_MAX_NUM_SEQS.",
         {
             "running": f"vllm:num_requests_running{{{HERE}}}",
             "waiting": f"vllm:num_requests_waiting{{{HERE}}}",
@@ -165,38 +165,38 @@ ENGINE = (
 
 STAGES = (
     lines(
-        "Time of a page, by stage",
-        "Half of the pages, and 95 of 100, are faster than this in each stage.",
-        "fetch, render or store take longer than recognise: they keep the engine waiting.",
+        "Time per page, by stage",
+        "Time of each stage per page: median and 95th percentile.",
+        "fetch, render or store takes longer than recognise: the engine waits for pages.",
         quantiles("ocrfleet_stage_seconds", "stage"),
         unit="s",
     ),
     lines(
-        "Where the time goes",
-        "Seconds spent in each stage, of each second, over all processes here.",
-        "a stage that is not recognise takes the most.",
+        "Total time, by stage",
+        "Seconds spent in each stage per second, summed over the processes of this worker.",
+        "another stage than recognise takes the largest part.",
         {"{{stage}}": f"sum by (stage) (rate(ocrfleet_stage_seconds_sum{{{ITS}}}[$__rate_interval]))"},
         unit="none",
         stacked=True,
     ),
     lines(
-        "Crashes of renderers, by reason",
-        "Sandboxed renderers that crashed, took too long or too much memory, an hour.",
-        "they come with ordinary documents: memory is short here.",
+        "Renderer crashes, by reason",
+        "Renderer processes per hour that crashed, exceeded their deadline or exceeded their memory limit.",
+        "crashes occur with ordinary documents: this machine is short of memory.",
         {"{{reason}}": f"sum by (reason) (increase(ocrfleet_renderer_crashes_total{{{HERE}}}[1h]))"},
         unit="none",
     ),
     lines(
-        "Pages with something wrong in their file, by what it is",
-        "Pages that were read although their file is damaged, or holds more than was read, an hour.",
-        "one kind comes with every document: whatever writes these files should be mended.",
+        "Pages with warnings about their file, by code",
+        "Pages per hour that were read from a damaged file, or from a file with content that was not read.",
+        "one code occurs in every document: correct the program that writes these files.",
         {"{{code}}": f"sum by (code) (increase(ocrfleet_page_warnings_total{{{HERE}}}[1h]))"},
         unit="none",
     ),
     lines(
         "Pages for review, by cause, and audits",
-        "Pages that are done and that a person should look at, an hour: low confidence, or a second engine that reads another text (audit).",
-        "audit is not zero: a model that writes has invented what is not on the page.",
+        "Done pages per hour that are marked for review: low confidence, or a different text from a second engine (audit).",
+        "audit is not 0: a generative model may have invented text.",
         {
             "{{cause}}": f"sum by (cause) (increase(ocrfleet_pages_for_review_total{{{HERE}}}[1h]))",
             "audited, {{outcome}}": f"sum by (outcome) (increase(ocrfleet_page_audits_total{{{HERE}}}[1h]))",
@@ -204,9 +204,9 @@ STAGES = (
         unit="none",
     ),
     lines(
-        "Errors of the store and of Redis",
-        "Requests each second that failed after all retries.",
-        "only this worker has them: then it is its network, its clock or its credentials.",
+        "Store and Redis errors",
+        "Requests per second that failed after all retries.",
+        "only this worker has errors: check its network, its clock and its credentials.",
         {
             "store": f"sum(rate(ocrfleet_store_errors_total{{{HERE}}}[$__rate_interval]))",
             "Redis": f"sum(rate(ocrfleet_redis_errors_total{{{HERE}}}[$__rate_interval]))",
@@ -220,7 +220,7 @@ def one_worker() -> Dashboard:
     return board(
         WORKER,
         "One worker",
-        "A machine's worker processes and their engines: where the overview points to, when something is slow or fails there.",
+        "The worker processes of one machine and their engines. The overview links here.",
         (chosen("instance", "label_values(ocrfleet_engine_slots, instance)", several=False), PROFILE),
-        {"What does it do?": WORK, "Is its engine busy?": ENGINE, "Where does its time go?": STAGES},
+        {"Pages": WORK, "Utilisation of the engine": ENGINE, "Time per stage": STAGES},
     )

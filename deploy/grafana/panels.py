@@ -1,4 +1,4 @@
-"""What the dashboards are made of: panels that say what they show and when to worry, in a grid of 24 columns."""
+"""Parts of the dashboards: panels with a description, variables and annotations, in a grid of 24 columns."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from grafana_foundation_sdk.models import common as options
 from grafana_foundation_sdk.models import dashboard as model
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
-#: Whichever Prometheus the reader picks at the top.
+#: The Prometheus data source selected at the top of the dashboard.
 DATASOURCE = model.DataSourceRef(type_val="prometheus", uid="${datasource}")
 OVERVIEW, WORKER, INTAKE, COST = "ocrfleet-overview", "ocrfleet-worker", "ocrfleet-intake", "ocrfleet-cost"
 TAG = "ocrfleet"
-#: Only the process that leads knows the backlog, the documents, Redis and the webhooks.
+#: Only the leader exports gauges of the backlog, the documents, Redis and the webhooks.
 LED = "and on (job, instance) ocrfleet_leader == 1"
 
 GREEN, ORANGE, RED = "green", "orange", "red"
 
-#: From which value on a panel has which colour.
+#: Lower bound of each colour; None: no lower bound.
 Steps = Sequence[tuple[float | None, str]]
-#: PromQL by the legend of its series.
+#: PromQL expressions, by the legend of their series.
 Queries = Mapping[str, str]
 Panel = stat.Panel | timeseries.Panel | table.Panel
 
 
 def above(warn: float, bad: float) -> Steps:
-    """Be orange from one value on, and red from another one."""
+    """Return thresholds: orange from `warn`, red from `bad`."""
     return ((None, GREEN), (warn, ORANGE), (bad, RED))
 
 
 def below(bad: float) -> Steps:
-    """Be red under a value."""
+    """Return thresholds: red below `bad`."""
     return ((None, RED), (bad, GREEN))
 
 
@@ -46,7 +46,7 @@ def number(
     steps: Steps = ((None, GREEN),),
     decimals: int = 1,
 ) -> stat.Panel:
-    """Return a panel with what each series is now, a sixth of the dashboard wide."""
+    """Return a panel with the current value of each series; a sixth of the dashboard wide."""
     panel = (
         stat.Panel()
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
@@ -70,7 +70,7 @@ def lines(
     top: float | None = None,
     to_worker: bool = False,
 ) -> timeseries.Panel:
-    """Return a panel with each series over time, half of the dashboard wide; with a link on each to its worker."""
+    """Return a panel with each series over time; half of the dashboard wide. `to_worker` links each series to its worker."""
     panel = (
         timeseries.Panel()
         .min(0)
@@ -100,7 +100,7 @@ def lines(
 
 
 def rows(title: str, shows: str, worry: str, query: str, *, unit: str) -> table.Panel:
-    """Return a panel with a row for each series that there is now, half of the dashboard wide."""
+    """Return a table with a row for each current series; half of the dashboard wide."""
     hidden = model.DataTransformerConfig(id_val="organize", options={"excludeByName": {"Time": True, "__name__": True}})
     panel = table.Panel().show_header(True).align(options.FieldTextAlignment.AUTO).with_transformation(hidden)
     described = _described(panel, title, shows, worry, {}, unit=unit, steps=((None, GREEN),))
@@ -116,14 +116,14 @@ def _described(panel: Any, title: str, shows: str, worry: str, queries: Queries,
     panel.thresholds(dashboard.ThresholdsConfig().mode(model.ThresholdsMode.ABSOLUTE).steps(thresholds))
     for index, (legend, expr) in enumerate(queries.items()):
         asked = prometheus.Dataquery().expr(expr).ref_id("ABCDEFGH"[index]).legend_format(legend)
-        # What is no more is no number of now.
+        # An instant query shows no series that has ended.
         asked = asked.instant() if isinstance(panel, stat.Panel) else asked.range()
         panel.with_target(asked.datasource(DATASOURCE))
     return panel
 
 
 class _Annotation(model.AnnotationQuery):
-    """Marks where a query has a value. The SDK knows nothing of what Prometheus wants to know besides."""
+    """Marks the times at which a query has a value. Adds the fields of a Prometheus annotation that the SDK lacks."""
 
     title_format = text_format = ""
 
@@ -141,7 +141,7 @@ class _Marks:
 
 
 def chosen(name: str, values: str, *, several: bool = True) -> dashboard.QueryVariable:
-    """Return a variable with the values of a query, of which a reader picks one, or several and at first all."""
+    """Return a variable with the values of a query. With `several`, all are selected by default."""
     variable = (
         dashboard.QueryVariable(name)
         .label(name.capitalize())
@@ -168,7 +168,7 @@ def board(
     variables: Sequence[dashboard.QueryVariable],
     parts: Mapping[str, Sequence[Panel]],
 ) -> model.Dashboard:
-    """Return a dashboard: rows of panels by the rows' titles, with links to the others and marks of what happened."""
+    """Return a dashboard: panels by the title of their row, links to the other dashboards, annotations of deployments and restarts."""
     made = (
         dashboard.Dashboard(title)
         .uid(uid)
@@ -199,7 +199,7 @@ def board(
         )
     )
     made.link(
-        dashboard.DashboardLink("The fleet's dashboards")
+        dashboard.DashboardLink("Dashboards of the fleet")
         .type(model.DashboardLinkType.DASHBOARDS)
         .tags([TAG])
         .include_vars(True)

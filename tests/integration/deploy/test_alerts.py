@@ -25,7 +25,7 @@ RUNBOOK = ROOT / "docs" / "howto" / "alerts.md"
 
 
 def run(program: str, *arguments: object) -> None:
-    """Run a tool of Debian's `prometheus` or `prometheus-alertmanager`; what it says is the failure's reason."""
+    """Run a tool of Debian's `prometheus` or `prometheus-alertmanager`; fail with its output."""
     if shutil.which(program) is None:
         lacking(f"{program} (make system-deps)")
     ended = subprocess.run(
@@ -77,7 +77,7 @@ def test_each_alert_has_a_severity_and_a_remedy() -> None:
 def test_the_runbook_has_a_section_for_each_alert_and_no_other() -> None:
     assert list(sections()) == list(alerts())
     for name, text in sections().items():
-        for question in ("What it means.", "Look here first.", "What to do.", "When to escalate."):
+        for question in ("What it means.", "First checks.", "What to do.", "When to escalate."):
             assert f"**{question}**" in text, name
 
 

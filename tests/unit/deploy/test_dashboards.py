@@ -82,7 +82,7 @@ def test_panels_have_ids_of_their_own_and_lie_beside_each_other(board: dict[str,
 
 def test_grafanas_own_types_read_it_back_unchanged(board: dict[str, Any]) -> None:
     register_default_plugins()
-    # What Prometheus' annotations have besides is unknown to these types.
+    # These types lack some fields of Prometheus annotations.
     for mark in board["annotations"]["list"]:
         for name in ("titleFormat", "textFormat", "step"):
             del mark[name]
@@ -116,7 +116,7 @@ def test_the_overview_leads_to_the_worker_that_a_line_is_of() -> None:
         for panel in panels(boards["ocrfleet-overview"])
     }
     leading = {title: urls for title, urls in linked.items() if urls}
-    assert "Engines started again" in leading
+    assert "Engine restarts" in leading
     for title, urls in leading.items():
         assert urls == [
             "/d/ocrfleet-worker?var-instance=${__field.labels.instance}&${datasource:queryparam}&${__url_time_range}"
