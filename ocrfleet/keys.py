@@ -1,14 +1,14 @@
 """Every key in the object store and in Redis, as functions.
 
-Object store (the truth). Objects that decide an outcome are created once and never replaced, so that no late writer can
-undo them; only markers and indexes are removed.
+Object store (source of truth). Objects that decide an outcome are created once and never replaced, so that no late writer can
+overwrite them. Only markers and indexes are removed.
 
     index/sources/<digest>.json                  digest, kind and pages of a source when last inspected (a cache)
     profiles/<digest>.json                       a profile that submissions name by its digest
-    uploads/<sha256>                             bytes of an upload; all other sources are only referenced
-    uploads/<sha256>.refs/<id>                   marker: a document is made of this upload
+    uploads/<sha256>                             bytes of an upload; other sources are stored as references
+    uploads/<sha256>.refs/<id>                   marker: a document uses this upload
     arrivals/<queue>/<collection>/<time>-<digest>.json      intake batch: submitted sources that wait for intake
-    refused/<queue>/<collection>/<time>-<digest>.json       an intake batch that this version can't parse: correct it, move it back
+    refused/<queue>/<collection>/<time>-<digest>.json       intake batch that this version can't parse: correct it, move it back
     collections/<collection>/<time>-<id>-<digest>.json      a submission: a name for a document in this collection
     rolls/<digest>/<time>-<random>.roll          seen-objects index of an S3 prefix (a cache: may be deleted)
     waiting/<queue>/<collection>/<time>-<id>-<generation>   marker: the document is registered, no job is published yet
@@ -17,9 +17,9 @@ undo them; only markers and indexes are removed.
     quarantined/<id>/<page>-<generation>         how workers died with this page alone in flight; until a retry
     deleted/<id>                                 tombstone: the document is being removed; stays while workers may still write
     ended/<status>/<day>/<id>                    marker: the document ended with this status; day of its registration
-    outbox/<time>-<delivery>.json                a webhook delivery, by the time when it is due
-    undelivered/<id>.json                        an ended document whose results a bucket refused; tried again every ten minutes
-    given-up/<delivery>.json                     a webhook delivery that failed for a day
+    outbox/<time>-<delivery>.json                webhook delivery, by the time when it is due
+    undelivered/<id>.json                        ended document whose delivery to a bucket failed; retried every ten minutes
+    given-up/<delivery>.json                     webhook delivery that failed for a day
     asked/<day>/<time>-<digest>.json             intake outcome of a source submitted over HTTP; for a week
     idempotency/<day>/<digest>.json              response to a request with an Idempotency-Key, for a day
     documents/<id>/manifest.json                 sources, pages, profile
@@ -31,22 +31,22 @@ undo them; only markers and indexes are removed.
     documents/<id>/figures/<page>-<number>-<hash>.<format>  a figure on a page, named by its content
     documents/<id>/runs/<generation>/<page>-<random>.json   run record: attempts, seconds, worker; differs from run to run
     documents/<id>/out/<generation>/<hash>.<format>         an output, named by its content
-    documents/<id>/conversions/<generation>/<format>.json   an output in a format that was asked for later, or why there is none
+    documents/<id>/conversions/<generation>/<format>.json   output in a format requested after the end, or the reason why it failed
     documents/<id>/status/<generation>.json      how the document ended, with its outputs; written last
 
-Redis (a hint: everything can be rebuilt from the store). Keys of a document expire a week after they were last used.
+Redis (a cache: everything can be rebuilt from the store). Keys of a document expire a week after their last use.
 
     ocrfleet:ledger:<id>:<generation>     hash    total, published, failed
     ocrfleet:pages:<id>:<generation>      bitmap  bit n: page n has a terminal record
     ocrfleet:faults:<id>:<generation>     hash    <page>:attempts, …:reason, …:deaths, …:deaths_alone, …:falls, …:death, …:detail
-    ocrfleet:inflight:<id>:<generation>   hash    page → worker that holds it, and whether alone
+    ocrfleet:inflight:<id>:<generation>   hash    page → worker that holds it, and whether it holds no other page
     ocrfleet:worker:<worker>              string  heartbeat: the worker's state; expires with its lease
-    ocrfleet:grave:<host>.<pid>           string  record exit: how a worker process ended, seen by its supervisor; for a day
-    ocrfleet:sweep:<id>:<generation>      string  lock: one sweep publishes lost jobs of this document; for some seconds
+    ocrfleet:grave:<host>.<pid>           string  exit of a worker process, recorded by its supervisor; for a day
+    ocrfleet:sweep:<id>:<generation>      string  lock: only one sweep publishes lost jobs of this document; for some seconds
     ocrfleet:workers                      set     names of workers that have, or had, a heartbeat
-    ocrfleet:waiting                      hash    <queue>/<collection> → pages of waiting documents; `known` once counted
-    ocrfleet:dispatcher                   string  lock of the leader; expires when it dies
-    pages.<queue>.<profile>, intake, assembly, unacked, unacked_index    the broker's own
+    ocrfleet:waiting                      hash    <queue>/<collection> → pages of waiting documents; `known`: the count is complete
+    ocrfleet:dispatcher                   string  lock of the leader; expires if the leader dies
+    pages.<queue>.<profile>, intake, assembly, unacked, unacked_index    keys of the broker (kombu)
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def submission(collection: str, created: str, document: str, digest: str) -> str
 
 
 def roll(place: str) -> str:
-    """Return the prefix of a seen-objects index, which is named by a digest."""
+    """Return the key prefix of a seen-objects index; `place` is its digest."""
     return f"rolls/{place}/"
 
 
@@ -139,12 +139,12 @@ def given_up(delivery: str) -> str:
 
 
 def arrival_name(arrival: str) -> str:
-    """Return the id by which a client follows an intake batch: <time>-<digest>."""
+    """Return the id of an intake batch in the API: <time>-<digest>."""
     return arrival.rpartition("/")[2].removesuffix(".json")
 
 
 def asked(name: str) -> str:
-    """Return the key of an intake outcome, by the id of its batch."""
+    """Return the key of an intake outcome. `name` is the id of its batch."""
     return f"{ASKED}{name[:8]}/{name}.json"
 
 
@@ -162,7 +162,7 @@ def ended_on(status: str, day: str | None = None) -> str:
 
 
 def waiting(queue: str, collection: str, created: str, document: str, generation: int) -> str:
-    """Return the key of a waiting marker. Each generation has its own, so that removing one never removes the next."""
+    """Return the key of a waiting marker. Each generation has its own marker: removing one does not remove the next."""
     return f"{waiting_in(queue, collection)}{created}-{document}-{generation:05d}"
 
 

@@ -1,8 +1,8 @@
-"""The Celery app: queues, serializer, acknowledgement; and publishing of jobs.
+"""The Celery app (queues, serializer, acknowledgement) and the publishing of jobs.
 
-An acknowledgement means that each page of the job has a terminal record in the store. A job that raises goes back to its
-queue. A job whose worker dies comes back when its lease expires (ocrfleet/broker/leases.py renews the leases of living
-workers). A job that was lost is published again by the sweep, which inspects the queues (ocrfleet/broker/inspection.py).
+A worker acknowledges a job when each of its pages has a terminal record in the store. Celery requeues a job that raises. kombu
+requeues a job of a dead worker when its lease expires (ocrfleet/broker/leases.py renews the leases of running workers). The
+sweep inspects the queues (ocrfleet/broker/inspection.py) and publishes lost jobs again.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MESSAGES: dict[str, type[Message]] = {TASK_INTAKE: IntakeJob, TASK_PAGES: PageJo
 
 
 def make_app(settings: Settings, *, consume: Iterable[str] = ()) -> Celery:
-    """Return the Celery app; `consume` are the queues of a worker."""
+    """Return the Celery app. `consume` are the queues that a worker consumes."""
     app = Celery("ocrfleet", set_as_current=False)
     app.conf.update(
         broker_url=_kombu_url(settings.redis_url),
@@ -51,7 +51,7 @@ def make_app(settings: Settings, *, consume: Iterable[str] = ()) -> Celery:
         },
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        # A Redis that is full, or read-only during a failover, refuses commands for a while: a worker survives that.
+        # A full Redis, or a read-only one during a failover, refuses commands for a while: the worker must not exit.
         broker_channel_error_retry=True,
         task_serializer="json",
         accept_content=["json"],
@@ -60,7 +60,7 @@ def make_app(settings: Settings, *, consume: Iterable[str] = ()) -> Celery:
         task_acks_late=True,
         task_acks_on_failure_or_timeout=False,
         task_reject_on_worker_lost=True,
-        # A worker holds only the jobs that it runs: reserved ones would be invisible to other workers.
+        # A worker takes only jobs that it runs at once: other workers can't see reserved jobs.
         worker_prefetch_multiplier=1,
         worker_disable_prefetch=True,
         worker_cancel_long_running_tasks_on_connection_loss=False,
@@ -139,7 +139,7 @@ def publish_assembly(app: Celery, document: str, generation: int) -> None:
 
 
 def _send(app: Celery, producer: Any, task: str, job: Message, queue: str) -> None:
-    # argsrepr would double the size of the message; a retry inside a batch would hide a failure.
+    # Empty argsrepr: it would double the size of the message. No retry: inside a batch it would hide a failure.
     args = [job.model_dump(mode="json", exclude_none=True)]
     app.send_task(task, args=args, queue=queue, producer=producer, retry=False, argsrepr="", kwargsrepr="")
 

@@ -1,4 +1,4 @@
-"""Inspect the messages in Redis: waiting, or delivered and not acknowledged."""
+"""Inspection of the messages in Redis: waiting, or delivered and not acknowledged."""
 
 from __future__ import annotations
 
@@ -38,21 +38,21 @@ class MessageInspector:
     def jobs(self, queues: Iterable[str]) -> tuple[list[PageJob], set[tuple[str, int]]]:
         """Return the page jobs, and the (document, generation) of the assembly jobs, that wait or are leased.
 
-        Queues are read before leases, so a message that is being delivered is seen; one that is being given back may be
-        missed: a message is lost only if it is missing twice.
+        Queues are read before leases, so a message in delivery is always found. A message that is returned to its queue at
+        that moment may be missed: treat a message as lost only if two calls miss it.
         """
         messages = self._messages(queues)
         pages = [job for job in messages if isinstance(job, PageJob)]
         return pages, {(job.document, job.generation) for job in messages if isinstance(job, AssemblyJob)}
 
     def leases(self, *, begun_before: float) -> dict[str, float]:
-        """Return when leases were last renewed, by delivery tag, of those before a Unix time."""
+        """Return the last renewal time of leases, by delivery tag; only those renewed before a Unix time."""
         with publish_errors():
             found: Any = self._redis.zrangebyscore(keys.UNACKED_INDEX, "-inf", begun_before, withscores=True)
         return {tag.decode(): float(since) for tag, since in found}
 
     def leased_since(self, tags: Sequence[str]) -> dict[str, float | None]:
-        """Return when the leases with these delivery tags were last renewed; None for those that are not leased."""
+        """Return the last renewal time of these delivery tags; None for a message without a lease."""
         if not tags:
             return {}
         with publish_errors():
@@ -60,9 +60,10 @@ class MessageInspector:
         return dict(zip(tags, since, strict=True))
 
     def pull_back_leases(self, now: float, lease_seconds: float) -> int:
-        """Set leases that begin in the future, as after a clock was set back, to now; return how many. Raises TransientError.
+        """Set leases with a start in the future to now; return their number. Raises TransientError.
 
-        Otherwise the jobs of a dead worker would come back only when the clock has caught up.
+        A clock that was set back leaves such leases: without this, jobs of a dead worker would stay leased until the clock
+        passes their start.
         """
         with publish_errors():
             ahead = cast("list[bytes]", self._redis.zrangebyscore(keys.UNACKED_INDEX, now + lease_seconds, "+inf"))
@@ -76,7 +77,7 @@ class MessageInspector:
             bodies = [(message, False) for queue in queues for message in self._redis.lrange(queue, 0, -1)]
             bodies += [(leased, True) for leased in self._redis.hvals(keys.UNACKED)]
         for body, leased in bodies:
-            # Messages of other programs or versions are skipped.
+            # Skip messages of other programs or versions.
             with suppress(PermanentError, LookupError, TypeError, ValueError):
                 message = json.loads(body)[0] if leased else json.loads(body)
                 task, argument = message["headers"]["task"], json.loads(base64.b64decode(message["body"]))[0][0]

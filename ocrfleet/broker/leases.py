@@ -1,4 +1,4 @@
-"""Leases: a worker renews the leases of its jobs, so that no other worker takes them however long a page takes.
+"""Leases: a worker renews the leases of its jobs, so that no other worker takes them while a long page is read.
 
 kombu writes the time of a message into `unacked_index` once, at delivery, and delivers the message to another consumer
 when that time is older than the visibility timeout. Renewing writes the time again while the job runs.
@@ -22,11 +22,12 @@ log = structlog.get_logger(__name__)
 
 
 class Leases:
-    """Renews the leases of running jobs, and the worker's heartbeat if it has a `state`, in a thread of its own.
+    """Renews the leases of running jobs, and with `state` the heartbeat of the worker, in its own thread.
 
-    A job is renewed for `job_deadline` seconds at most: then other workers may take it. Its thread can't be stopped, so the
-    worker is broken then, unless it is `patient`: it waits for an unreachable store. `trouble` returns another reason why the
-    worker is broken, `works` whether its event loop runs; `broken` is called once with the error.
+    The lease of a job is renewed for at most `job_deadline` seconds; then other workers may take the job. A thread can't be
+    stopped, so the worker then counts as broken, except while `patient` returns True: it waits for an unreachable store.
+    `trouble` returns another reason why the worker is broken, or None. `works` returns whether the event loop runs. `broken` is
+    called once with the error.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class Leases:
         self._patient = patient
         self._broken = broken
         self._told = False
-        #: by a key of its own: the same message may be delivered to this worker again while it still runs
+        #: by a unique key: the broker may deliver the same message to this worker again while the job still runs
         self._held: dict[object, tuple[str, float]] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
@@ -59,11 +60,11 @@ class Leases:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop renewing and remove the heartbeat: pages still in flight count as the worker's death."""
+        """Stop renewing and remove the heartbeat. Pages still in flight then count as a worker death."""
         self._stop.set()
         self._thread.join()
         if self._state is not None:
-            with suppress(TransientError):  # it expires by itself
+            with suppress(TransientError):  # the heartbeat expires
                 self._ledger.leave(self._state().worker)
 
     @contextmanager
@@ -79,7 +80,7 @@ class Leases:
     def beat(self) -> None:
         """Renew once. Raises TransientError.
 
-        The heartbeat expires before the leases: a worker that takes over a job must find the former one dead.
+        The heartbeat expires before the leases: a worker that takes over a job must find no heartbeat of the previous worker.
         """
         if self._state is not None:
             self._ledger.heartbeat(self._state(), self._lease * 0.8)
@@ -89,19 +90,19 @@ class Leases:
             self._ledger.renew(alive)
 
     def _look(self) -> None:
-        """Report a reason why the worker is broken, also while no page runs into it."""
+        """Call `broken` if the worker is broken, also while no page is in flight."""
         now = time.monotonic()
         overdue = not self._patient() and any(now - since >= self._deadline for _, since in self._held.copy().values())
         trouble = self._trouble() or (f"a job has not ended within {self._deadline:g} seconds" if overdue else None)
         if trouble is not None and not self._told:
             self._told = True
-            # In a thread of its own, as it will stop this one.
+            # In another thread, because `broken` stops this one.
             threading.Thread(target=self._broken, args=[FatalError(trouble)], daemon=True).start()
 
     def _run(self) -> None:
         while not self._stop.is_set():
             if not self._works():
-                # Something blocks the event loop, probably without end: only an exit lets other workers take the jobs.
+                # A blocked event loop does not recover: only an exit lets other workers take the jobs.
                 log.error("leases.worker_blocked", consequence="the process exits")
                 os._exit(EXIT_BROKEN)
             try:
@@ -109,6 +110,6 @@ class Leases:
                 self.beat()
             except TransientError as error:
                 log.warning("leases.not_renewed", error=str(error))
-            except Exception:  # a worker without a renewed heartbeat counts as dead
+            except Exception:  # without a renewed heartbeat the worker would count as dead
                 log.exception("leases.renewal_raised")
             self._stop.wait(self._lease / 10)

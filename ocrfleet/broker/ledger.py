@@ -1,7 +1,7 @@
-"""Ledger: progress and faults of active documents, in Redis. A hint that says when to read the store, never a page's state.
+"""Ledger: progress and faults of active documents, in Redis. A hint when to read the store, not the state of a page.
 
-A ledger that was never seeded, or was lost, answers UNKNOWN; it is then seeded from a listing of the store. Seeding and
-marking only set bits, so both may be repeated and may race.
+For a document that is not seeded, or whose keys are lost, calls return UNKNOWN; seed it then from a listing of the store.
+Seeding and marking only set bits, so both are idempotent and may run concurrently.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from ocrfleet.errors import ConfigurationError, DamagedRecordError, TransientErr
 from ocrfleet.metrics import definitions as metrics
 from ocrfleet.records.workers import WorkerState
 
-#: Seconds that a document's keys outlive their last use: longer than any lease or pause.
+#: Seconds until the keys of a document expire after their last use: longer than any lease or pause.
 _TTL = 7 * 24 * 3600
-#: Seconds that the exit of a worker process is kept.
+#: Seconds until the recorded exit of a worker process expires.
 _EXIT_TTL = 24 * 3600
 
 # KEYS: ledger, pages, inflight. ARGV: ttl, failed (0 or 1), page…
-# A page with a terminal record is in flight no more, whether the ledger knows its document or not.
+# A page with a terminal record is not in flight, also if the ledger does not know its document.
 _MARK = """
 for i = 3, #ARGV do redis.call('HDEL', KEYS[3], ARGV[i]) end
 local total = tonumber(redis.call('HGET', KEYS[1], 'total'))
@@ -56,8 +56,8 @@ redis.call('EXPIRE', KEYS[2], ARGV[1])
 """
 
 # KEYS: faults, inflight. ARGV: ttl, own worker, prefix of heartbeats, prefix of exits…
-# A page that another worker has in flight, and that worker's heartbeat is gone: it died with the page. The exit of its process
-# (the worker's name without the last part) says how, where a supervisor saw it.
+# If another worker has the page in flight and its heartbeat has expired, that worker died while it read the page. Its supervisor
+# may have recorded the exit of the process (the name of the worker without its last part).
 _IN_FLIGHT = """
 local function held_by_other(page)
     local held = redis.call('HGET', KEYS[2], page)
@@ -75,8 +75,8 @@ local function held_by_other(page)
 end
 """
 
-# … page… → for each page: attempts, deaths, deaths alone, reason, falls, how the last worker died,
-# the last fault in words
+# … page… → for each page: attempts, deaths, deaths alone, reason, failed attempts, exit of the last worker that died,
+# detail of the last fault
 _INSPECT = f"""{_IN_FLIGHT}
 local faults = {{}}
 for i = 5, #ARGV do
@@ -88,7 +88,7 @@ end
 return faults
 """
 
-# KEYS: …, pages, ledger. … page, how it is held → taken when it is terminal or in another's hand, else it is the worker's
+# KEYS: …, pages, ledger. ARGV: …, page, alone or shared → 'taken' if the page is terminal or in flight at another worker
 _HOLD = f"""{_IN_FLIGHT}
 if redis.call('GETBIT', KEYS[3], ARGV[5]) == 1 or held_by_other(ARGV[5]) then return 'taken' end
 redis.call('HSET', KEYS[2], ARGV[5], ARGV[2] .. ' ' .. ARGV[6])
@@ -106,8 +106,8 @@ return {total, published, failed, redis.call('BITCOUNT', KEYS[2]), queued}
 """
 
 
-# KEYS: waiting. ARGV: queue/collection, pages more or less
-# Without a full count, as after Redis was wiped, a partial count would be taken for the whole.
+# KEYS: waiting. ARGV: queue/collection, number of pages to add
+# No change without a full count (after Redis lost its data): a partial count would look complete.
 _WAIT = """
 if redis.call('HEXISTS', KEYS[1], 'known') == 0 then return end
 if redis.call('HINCRBY', KEYS[1], ARGV[1], ARGV[2]) <= 0 then redis.call('HDEL', KEYS[1], ARGV[1]) end
@@ -115,28 +115,28 @@ if redis.call('HINCRBY', KEYS[1], ARGV[1], ARGV[2]) <= 0 then redis.call('HDEL',
 
 
 # KEYS: ledger. ARGV: page
-# A ledger that was forgotten meanwhile is not created again: nothing would make it expire.
+# Do not create a ledger that was removed meanwhile: it would never expire.
 _PUBLISHED = (
     "if redis.call('HEXISTS', KEYS[1], 'total') == 1 then redis.call('HSET', KEYS[1], 'published', ARGV[1]) end"
 )
 
 
 class Hold(StrEnum):
-    """Answer to a worker that wants to take a page."""
+    """Result of `Ledger.hold`."""
 
-    #: the page is the worker's
+    #: the worker holds the page
     HELD = "held"
-    #: the page is terminal, or another living worker has it
+    #: the page is terminal, or in flight at another running worker
     TAKEN = "taken"
-    #: the page is the worker's; the ledger does not know the document, which may have been cancelled
+    #: the worker holds the page; the ledger does not know the document, which may be cancelled
     UNKNOWN = "unknown"
 
 
 class Mark(StrEnum):
-    """Answer to marking pages."""
+    """Result of `Ledger.mark`."""
 
     OPEN = "open"
-    #: each page is terminal: the document can be assembled. The same at each repetition.
+    #: each page is terminal: the document can be assembled. Repeated calls return the same.
     LAST = "last"
     #: the ledger does not know the document: seed it, then mark again
     UNKNOWN = "unknown"
@@ -144,18 +144,18 @@ class Mark(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """Faults of a page: its own, and deaths of workers while it was in flight."""
+    """Faults of a page, and deaths of workers while it was in flight."""
 
     attempts: int = 0
     deaths: int = 0
     deaths_alone: int = 0
-    #: reason of the last fault of its own
+    #: reason of the last fault of the page
     reason: str | None = None
-    #: failed attempts, for whatever reason; the store then has the page's retry state
+    #: failed attempts, for any reason; if not 0, the store has the retry state of the page
     failed_attempts: int = 0
-    #: how the last worker that died with it ended, where a supervisor saw it
+    #: exit of the last worker that died while it read the page, if a supervisor recorded it
     death: str | None = None
-    #: the last fault of its own in words
+    #: description of the last fault of the page
     detail: str | None = None
 
 
@@ -164,7 +164,7 @@ class LedgerProgress:
     """Progress of a document, in pages."""
 
     total: int
-    #: number of the last page that was published; the pages before it were published, too, or were terminal
+    #: number of the last published page; all pages before it are published or terminal
     published: int
     failed: int
     terminal: int
@@ -186,7 +186,7 @@ class RedisMemory:
 
 
 def process_name(pid: int) -> str:
-    """Return the name of a worker process, for itself and its supervisor; a worker's name has a random part in addition."""
+    """Return the name of a worker process, as the worker and its supervisor use it. The name of a worker has a random part in addition."""
     return f"{socket.gethostname()}.{pid}"
 
 
@@ -194,13 +194,13 @@ def process_name(pid: int) -> str:
 def _broker_errors() -> Iterator[None]:
     try:
         yield
-    except redis.RedisError as error:  # away, full, failing over, read-only: all of that may pass
+    except redis.RedisError as error:  # unreachable, full, failing over or read-only: may be temporary
         metrics.REDIS_ERRORS.inc()
         raise TransientError(f"Redis can't be used: {error}") from error
 
 
 class Ledger:
-    """The ledgers of all documents in one Redis. Each call may raise TransientError, and may then be repeated.
+    """The ledgers of all documents in one Redis. Each call may raise TransientError, and is safe to repeat.
 
     Raises ConfigurationError for an invalid URL.
     """
@@ -230,7 +230,7 @@ class Ledger:
             )
 
     def mark(self, document: str, generation: int, pages: Sequence[int], *, failed: bool = False) -> Mark:
-        """Mark pages as terminal and no longer in flight. Call it after their records are written."""
+        """Mark pages as terminal and not in flight. Call it after their records are written."""
         with _broker_errors():
             answer = self._mark(
                 keys=[
@@ -290,7 +290,7 @@ class Ledger:
             self._wait(keys=[keys.REDIS_WAITING], args=[f"{queue}/{collection}", pages])
 
     def waiting(self) -> dict[tuple[str, str], int] | None:
-        """Return the waiting pages by (priority, collection); None until they are counted from the store."""
+        """Return the number of waiting pages by (priority, collection); None until they are counted from the store."""
         with _broker_errors():
             counted = cast("dict[bytes, bytes]", self.redis.hgetall(keys.REDIS_WAITING))
         if b"known" not in counted:
@@ -307,10 +307,10 @@ class Ledger:
             pipe.hset(keys.REDIS_WAITING, mapping=fields | {"known": int(time.time())})
             pipe.execute()
 
-    # ---- faults, counted outside the broker
+    # ---- faults and pages in flight
 
     def inspect(self, document: str, generation: int, page: int, *, worker: str) -> Faults:
-        """Return a page's faults; first counts the death of a worker that had it in flight and whose heartbeat is gone."""
+        """Return the faults of a page. Counts a death first if the worker with the page in flight has no heartbeat."""
         return self.inspect_all(document, generation, [page], worker=worker)[page]
 
     def inspect_all(self, document: str, generation: int, pages: Sequence[int], *, worker: str) -> dict[int, Faults]:
@@ -323,9 +323,9 @@ class Ledger:
         return {page: _faults(facts) for page, facts in zip(pages, answer, strict=True)}
 
     def hold(self, document: str, generation: int, page: int, *, worker: str, alone: bool) -> Hold:
-        """Take a page for a worker, unless it is terminal or in flight at another living worker.
+        """Take a page for a worker, unless it is terminal or in flight at another running worker.
 
-        `alone`: no other page is in flight at this worker. Of two copies of a job, one reads the page.
+        `alone`: no other page is in flight at this worker. If a job was delivered twice, only one worker gets the page.
         """
         names = (keys.redis_faults, keys.redis_inflight, keys.redis_pages, keys.redis_ledger)
         prefixes = keys.redis_worker(""), keys.redis_grave("")
@@ -337,12 +337,12 @@ class Ledger:
         return Hold(held.decode())
 
     def release(self, document: str, generation: int, page: int) -> None:
-        """Record that a page was given back: it is in flight no more."""
+        """Record that a page is not in flight any more."""
         with _broker_errors():
             self.redis.hdel(keys.redis_inflight(document, generation), str(page))
 
     def fault(self, document: str, generation: int, page: int, reason: str, detail: str = "") -> int:
-        """Count a fault of the page's own, with its reason, and return the number of faults."""
+        """Count a fault of a page, with its reason, and return the number of faults."""
         key = keys.redis_faults(document, generation)
         with _broker_errors():
             pipe = self.redis.pipeline(transaction=False)
@@ -363,13 +363,13 @@ class Ledger:
     # ---- workers
 
     def may_publish_again(self, document: str, generation: int, seconds: float) -> bool:
-        """Return whether this sweep may publish a document's lost jobs; no other one may for so many seconds."""
+        """Return whether this sweep may publish lost jobs of a document; other sweeps may not for `seconds`."""
         with _broker_errors():
             key = keys.redis_sweep(document, generation)
             return bool(self.redis.set(key, b"", nx=True, px=int(seconds * 1000)))
 
     def heartbeat(self, state: WorkerState, seconds: float) -> None:
-        """Store a worker's state, which expires after so many seconds."""
+        """Store the state of a worker; it expires after `seconds`."""
         with _broker_errors():
             pipe = self.redis.pipeline(transaction=False)
             pipe.set(keys.redis_worker(state.worker), state.to_bytes(), px=int(seconds * 1000))
@@ -377,7 +377,7 @@ class Ledger:
             pipe.execute()
 
     def workers(self) -> list[WorkerState]:
-        """Return the states of the living workers by name; removes the names of dead ones."""
+        """Return the states of running workers, sorted by name. Removes the names of dead workers."""
         with _broker_errors():
             names = sorted(cast("bytes", name).decode() for name in self.redis.smembers(keys.REDIS_WORKERS))
             if not names:
@@ -388,13 +388,13 @@ class Ledger:
                 self.redis.srem(keys.REDIS_WORKERS, *dead)
         states = []
         for state in stored:
-            with suppress(DamagedRecordError):  # the state of another version: it can't be parsed
+            with suppress(DamagedRecordError):  # can't be parsed: written by another version
                 if state is not None:
                     states.append(WorkerState.from_bytes(cast("bytes", state)))
         return states
 
     def in_hand(self, documents: Sequence[tuple[str, int]]) -> list[int]:
-        """Return how many pages of each (document, generation) are in flight, also those of workers that died."""
+        """Return the number of pages in flight of each (document, generation), including those of dead workers."""
         with _broker_errors():
             pipe = self.redis.pipeline(transaction=False)
             for document, generation in documents:
@@ -402,7 +402,7 @@ class Ledger:
             return [int(count) for count in pipe.execute()]
 
     def run(self) -> str:
-        """Return an id of this start of Redis."""
+        """Return the run id of the Redis server, which changes at each start."""
         with _broker_errors():
             server: Any = self.redis.info("server")
         return str(server["run_id"])
@@ -417,18 +417,18 @@ class Ledger:
         )
 
     def renew(self, tags: Sequence[str]) -> None:
-        """Set the lease time of these messages (kombu's delivery tags) to now, where they are still leased."""
+        """Renew the leases of these messages (kombu's delivery tags), if they are still leased."""
         now = time.time()
         with _broker_errors():
             self.redis.zadd(keys.UNACKED_INDEX, dict.fromkeys(tags, now), xx=True)
 
     def record_exit(self, pid: int, seen: str) -> None:
-        """Store how a worker process of this machine ended, for the workers that take over its pages."""
+        """Record the exit of a worker process on this machine, for workers that take over its pages."""
         with _broker_errors():
             self.redis.set(keys.redis_grave(process_name(pid)), seen, ex=_EXIT_TTL)
 
     def leave(self, worker: str) -> None:
-        """Remove a worker's heartbeat: pages that it has in flight count as its death."""
+        """Remove the heartbeat of a worker. Pages that it still has in flight then count as a worker death."""
         with _broker_errors():
             self.redis.delete(keys.redis_worker(worker))
             self.redis.srem(keys.REDIS_WORKERS, worker)

@@ -1,4 +1,4 @@
-"""`ocrfleet convert`: writes documents in further formats, from their stored pages."""
+"""`ocrfleet convert`: writes ended documents in further formats, from their stored pages."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ if TYPE_CHECKING:
     from ocrfleet.storage.outputs import Outputs
     from ocrfleet.storage.store import ObjectStore
 
-#: Documents that are begun for each process.
+#: Number of documents submitted to the converter ahead of delivery, per process.
 _AHEAD = 2
 
-#: Delivers a document's outputs; returns where they are now.
+#: Delivers the outputs of a document; returns the lines to print.
 Deliver = Callable[[Submission, "Status", "Outputs"], Iterable[str]]
 
 
@@ -64,14 +64,14 @@ def convert(
         int | None, typer.Option(min=1, max=256, help="Processes; by default one for each core.")
     ] = None,
 ) -> None:
-    """Write documents that were read in further formats, from their stored pages. Nothing is read again.
+    """Write ended documents in further formats, from their stored pages, without OCR.
 
-    Outputs of a folder are written into it, beside the others. Outputs of a fleet's documents are stored, where the API and
-    [b]ocrfleet results[/] find them, and delivered if the documents were submitted with --results.
+    For an output folder, the new outputs are written into it. For documents of a fleet, the outputs are stored in the fleet's store
+    (for the API and [b]ocrfleet results[/]), and delivered if the documents were submitted with --results.
 
     [b]ocrfleet convert out/ --formats docx,txt[/]
 
-    Exit code: 0 every document is converted; 1 some can't be, or not in every format; 2 usage.
+    Exit code: 0 every document is converted; 1 a document could not be converted in every format; 2 usage.
     """
     if bool(documents) is (collection is not None):
         raise UsageError("name an output folder, documents by their ids, or a --collection: one of the three")
@@ -88,7 +88,7 @@ def convert(
 
 
 def _in_folder(folder: Path, settings: Settings, formats: Sequence[FormatName], style: Style, processes: int) -> bool:
-    """Convert the documents of an output folder, and deliver them into it."""
+    """Convert the documents of an output folder and write the outputs into it."""
     if not (folder / STATE_FOLDER / "store").is_dir():
         raise UsageError(f"{folder} is no output folder of `ocrfleet run`: it has no {STATE_FOLDER}/store")
     with locked(folder):
@@ -120,7 +120,7 @@ def _in_fleet(
     style: Style,
     processes: int,
 ) -> bool:
-    """Convert documents of a fleet, and deliver them where their submissions asked for it."""
+    """Convert documents of a fleet; deliver the outputs of submissions with --results."""
     store = open_store(settings)
     delivery = S3Delivery(store, settings.s3)
 
@@ -149,7 +149,7 @@ def _in_fleet(
 
 @dataclass
 class _Conversion:
-    """Converts documents, some at the same time, and delivers them in order."""
+    """Converts several documents at the same time, and delivers them in order."""
 
     store: ObjectStore
     converter: Converter
@@ -199,7 +199,7 @@ class _Conversion:
 
 
 def _latest_by_name(store: ObjectStore) -> Iterable[Submission]:
-    """Return the submission that stands under each name: of two documents with one name, the later one."""
+    """Return the latest submission of each name."""
     latest: dict[str, Submission] = {}
     for collection in store.folders("collections/"):
         for submission in _of_prefix(store, keys.submissions(collection)):
@@ -210,7 +210,7 @@ def _latest_by_name(store: ObjectStore) -> Iterable[Submission]:
 
 
 def _of_document(store: ObjectStore, document: str) -> list[Submission]:
-    """Return the submissions of a document. Raises UsageError for one that is not there."""
+    """Return the submissions of a document. Raises UsageError if the document does not exist."""
     try:
         keys.document_in(keys.manifest(document).removesuffix("/manifest.json"))
         found = list(_of_prefix(store, keys.wanted_by(document)))

@@ -1,4 +1,4 @@
-"""A child process: starts, observes and ends one program that belongs to this process."""
+"""A child process: start, exit and log of one program."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from pathlib import Path
 
 from ocrfleet.sandbox.die_with_parent import dying_with_us
 
-#: Bytes at a log's end that the last line is looked for in.
+#: Number of bytes at the end of a log in which the last line is searched.
 _LAST_LINE = 4096
 
 
 @dataclass
 class ChildProcess:
-    """A program with its environment, which can be started more than once."""
+    """A program with its environment. It can be started more than once."""
 
     name: str
     command: Sequence[str]
     environment: Mapping[str, str]
     #: file that the child creates when it is ready
     ready: Path
-    #: file that its output is appended to; None: this process's output
+    #: file to append its output to; None: the output of this process
     log_file: Path | None = None
     process: subprocess.Popen[bytes] | None = None
-    #: consecutive starts after which the child died before it was ready
+    #: consecutive starts that failed: the child died before it was ready
     failed_starts: int = 0
 
     def start(self) -> None:
@@ -48,7 +48,7 @@ class ChildProcess:
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,
-            # A Ctrl-C in the terminal reaches only this process, which decides when its children end.
+            # Ctrl-C in the terminal reaches only this process, which then stops its children.
             start_new_session=True,
         )
 
@@ -57,14 +57,14 @@ class ChildProcess:
         return self.process is not None and self.process.poll() is None
 
     def take_exit(self) -> int | None:
-        """Return the exit code of a child that has died, None for others; count a start that failed. Call it once a death."""
+        """Return the exit code of a dead child, else None. Counts failed starts, so call it once per death."""
         if self.process is None or self.alive:
             return None
         self.failed_starts = 0 if self.ready.exists() else self.failed_starts + 1
         return self.process.returncode
 
     def describe_exit(self) -> str:
-        """Describe how a child died, for a person."""
+        """Return a description of how the child died."""
         code = self.process.returncode if self.process is not None else 0
         if code >= 0:
             return f"it ended with exit code {code}"
@@ -72,7 +72,7 @@ class ChildProcess:
         return f"killed by {name}" + (", by the out-of-memory killer or a person" if name == "SIGKILL" else "")
 
     def last_entry(self) -> dict[str, object]:
-        """Return the last line of the log file as a structured entry; empty when it is none."""
+        """Return the last line of the log file as a structured entry; empty if it is not one."""
         if self.log_file is None:
             return {}
         with self.log_file.open("rb") as lines:
@@ -85,7 +85,7 @@ class ChildProcess:
         return entry if isinstance(entry, dict) else {}
 
     def last_error(self) -> str:
-        """Return the last error in the log file, for a person."""
+        """Return the last error in the log file."""
         if self.log_file is None:
             return "the log above has its error"
         lines = self.log_file.read_text(errors="replace").splitlines() if self.log_file.exists() else []
@@ -100,7 +100,7 @@ class ChildProcess:
 
 
 def stop(children: Iterable[ChildProcess], *, grace: float, hurry: Callable[[], bool] = lambda: False) -> None:
-    """Terminate the children, wait up to `grace` seconds or until `hurry()`, then kill those that are left."""
+    """Terminate the children, wait up to `grace` seconds or until `hurry()`, then kill the rest."""
     children = list(children)
     if grace:
         _send(children, "terminate")

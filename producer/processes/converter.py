@@ -1,4 +1,4 @@
-"""Converter: outputs of ended documents in formats that they were not written in, made in child processes (worker/convert.py)."""
+"""Converter: writes ended documents in further formats, in child processes (worker/convert.py)."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 class Converter:
-    """Converts up to `processes` documents of a store at the same time. Thread-safe; `close` ends its processes.
+    """Converts up to `processes` documents of a store at the same time. Thread-safe. `close` ends its processes.
 
-    A process is started when it is first needed. `environment` has the OCRFLEET_* settings, among them the store's. Logs are
-    appended to `log_file`, or written to this process's stderr.
+    Starts a process at first use. `environment` has the OCRFLEET_* settings, including those of the store. Logs are appended to
+    `log_file`, or written to stderr.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Converter:
         self._store = store
         self._environment = environment
         self._log_file = log_file
-        # A child is killed when the thread that started it ends: each thread keeps its own.
+        # A child is killed when the thread that started it ends, so each thread has its own child.
         self._threads = ThreadPoolExecutor(processes, thread_name_prefix="converter")
         self._own = threading.local()
         self._children: list[LineProcess] = []
@@ -44,28 +44,28 @@ class Converter:
 
     @classmethod
     def of_fleet(cls, settings: Settings, store: ObjectStore, *, processes: int, log_file: Path | None = None) -> Self:
-        """Return a converter for the fleet's store, with the environment and the password file of this process."""
+        """Return a converter for the store of the fleet, with the environment and the password file of this process."""
         environment = {**os.environ, "OCRFLEET_STORE": settings.store}
         if settings.password_file is not None:
             environment["OCRFLEET_PASSWORD_FILE"] = str(settings.password_file.absolute())
         return cls(store, environment, processes=processes, log_file=log_file)
 
     def close(self) -> None:
-        """End the processes, after the conversions that they have begun."""
+        """End the processes after their current conversions."""
         self._threads.shutdown(cancel_futures=True)
         for child in self._children:
             child.close()
 
     def outputs(self, status: Status, formats: Iterable[str]) -> Outputs:
-        """Return a document's outputs in these formats; make those that are missing, and wait for that.
+        """Return the outputs of a document in these formats; convert missing ones first.
 
-        Raises NotFoundError when the document or its page records were removed, TransientError when a process died or the
-        store is away.
+        Raises NotFoundError if the document or its page records were removed, TransientError if a process died or the store is
+        unreachable.
         """
         return self.begin(status, formats).result()
 
     def begin(self, status: Status, formats: Iterable[str], *, retry_refused: bool = False) -> Future[Outputs]:
-        """Begin to make a document's missing outputs; return the future of all. Two calls for the same share one."""
+        """Start to convert missing outputs; return the future of all outputs. Equal calls share one conversion."""
         formats = tuple(formats)
         there = outputs_of(self._store, status, formats)
         if retry_refused:
@@ -102,7 +102,7 @@ class Converter:
         return ConversionAnswer.from_bytes(line)
 
     def _child(self) -> LineProcess:
-        """Return this thread's process."""
+        """Return the child process of this thread."""
         child: LineProcess | None = getattr(self._own, "child", None)
         if child is None:
             child = self._own.child = LineProcess("worker.convert", self._environment, log_file=self._log_file)

@@ -1,4 +1,4 @@
-"""How busy and how full this machine's GPUs are, as NVML says: asked at each look, where there is NVML and a GPU."""
+"""GPU metrics of this machine (utilisation, memory), read from NVML at each scrape, if there are NVML and a GPU."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Gpus(Collector):
-    """The GPUs of some devices, each a number or a UUID, or several of these with commas between them."""
+    """The GPUs of `devices`, each a number, a UUID, or a comma-separated list of these."""
 
     def __init__(self, devices: Sequence[str | None]) -> None:
         self._names = [name for device in devices if device is not None for name in device.split(",")]
@@ -25,7 +25,7 @@ class Gpus(Collector):
     def collect(self) -> Iterator[Metric]:
         if self._names:
             self._gauges.replace({})
-            with suppress(Exception):  # no driver, no library, a GPU that fell off the bus: nothing is known of them
+            with suppress(Exception):  # no driver, no library, or a lost GPU: no metrics
                 self._look()
         yield from self._gauges.collect()
 

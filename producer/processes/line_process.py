@@ -1,4 +1,4 @@
-"""A child process that answers each line on its stdin with a line on its stdout."""
+"""A child process that answers each line on its standard input with a line on its standard output."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from ocrfleet.sandbox.die_with_parent import dying_with_us
 
 
 class LineProcess:
-    """`python -m MODULE`, started at the first question, and again after it died. For one thread, whose end kills it.
+    """`python -m MODULE`, started at the first request, and again after it died. Not thread-safe.
 
-    Its logs are appended to `log_file`, or written to this process's stderr.
+    The end of the thread that started the process kills it. Logs are appended to `log_file`, or written to stderr.
     """
 
     def __init__(self, module: str, environment: Mapping[str, str], *, log_file: Path | None = None) -> None:
-        # -P: a file worker.py in the current folder is not imported.
+        # -P: do not import a file worker.py in the current folder.
         self._command = (sys.executable, "-P", "-m", module)
-        # No such process has a use for the API key of an engine.
+        # These processes do not need the API key of an engine.
         self._environment = {name: value for name, value in environment.items() if not name.endswith("_API_KEY")}
         self._log_file = log_file
         self._child: subprocess.Popen[bytes] | None = None
 
     def ask(self, line: bytes) -> bytes | None:
-        """Return the answer to a line, both without their ends; None when the process died instead."""
+        """Send a line and return the answer, both without line ends; None if the process died."""
         child = self._running()
         assert child.stdin is not None  # noqa: S101 - both are pipes
         assert child.stdout is not None  # noqa: S101
@@ -45,7 +45,7 @@ class LineProcess:
 
     @property
     def exit_code(self) -> int | None:
-        """Exit code of the process that died; None while it runs."""
+        """Exit code of the process; None while it runs."""
         return self._child.poll() if self._child is not None else None
 
     def close(self) -> None:
@@ -66,7 +66,7 @@ class LineProcess:
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=log,
-                    # A Ctrl-C in the terminal reaches only this process.
+                    # Ctrl-C in the terminal reaches only the parent process.
                     start_new_session=True,
                 )
         return self._child

@@ -1,4 +1,4 @@
-"""The supervisor: starts child processes and restarts those that die, by one policy."""
+"""The supervisor: starts child processes, and restarts dead ones by a restart policy."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RestartPolicy:
-    """When a child process that died is restarted. One that exits with 78 (misconfigured) never is."""
+    """When to restart a dead child process. One that exits with 78 (misconfigured) is never restarted."""
 
-    #: seconds before a restart; doubled with each consecutive start that failed, up to `longest_wait`
+    #: seconds before a restart; doubled with each consecutive failed start, up to `longest_wait`
     first_wait: float = 1.0
     longest_wait: float = 60.0
-    #: consecutive failed starts that are an error; None: any number is tried
+    #: number of consecutive failed starts that raises FatalError; None: no limit
     failed_starts: int | None = None
-    #: whether the other children go on without a misconfigured one; else that is an error at once
+    #: whether other children keep running without a misconfigured one; otherwise raise ConfigurationError at once
     spare_others: bool = False
 
 
 class Supervisor:
-    """Keeps child processes running. All calls come from one thread: children die with the thread that started them."""
+    """Keeps child processes running. Use it from one thread: children die with the thread that started them."""
 
     def __init__(
         self,
@@ -37,12 +37,12 @@ class Supervisor:
         on_exit: Callable[[ChildProcess, int], None] = lambda _child, _code: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Call `on_exit` with each child that died, and its exit code, before it is restarted."""
+        """`on_exit` is called with each dead child and its exit code, before the restart."""
         self._policy = policy
         self._clock = clock
         self._on_exit = on_exit
         self._children: list[ChildProcess] = []
-        #: when a child that died is restarted, by name and clock
+        #: restart time of dead children by `clock`, by name
         self._due: dict[str, float] = {}
 
     @property
@@ -55,9 +55,9 @@ class Supervisor:
         child.start()
 
     def watch(self) -> None:
-        """Look at each child once, and restart those that are due. Returns at once.
+        """Check each child once, and restart those that are due. Does not block.
 
-        Raises ConfigurationError for a misconfigured child, or with `spare_others` when no other is left; FatalError when a
+        Raises ConfigurationError for a misconfigured child (with `spare_others` only if no other child is left), FatalError if a
         child failed to start too often.
         """
         for child in self.children:
@@ -73,7 +73,7 @@ class Supervisor:
                 child.start()
 
     def _schedule(self, child: ChildProcess, code: int) -> bool:
-        """Note when a child that died is restarted; return False for one that is dropped."""
+        """Schedule the restart of a dead child; return False for a misconfigured one, which is removed."""
         policy = self._policy
         if code == EXIT_CONFIGURATION:
             self._children.remove(child)
@@ -92,7 +92,7 @@ class Supervisor:
         return True
 
     def stop(self, *, grace: float, hurry: Callable[[], bool] = lambda: False) -> None:
-        """End all children: they get `grace` seconds, or until `hurry()`; then they are killed. May be called twice."""
+        """Stop all children: terminate, wait `grace` seconds or until `hurry()`, kill. Idempotent."""
         stop(self._children, grace=grace, hurry=hurry)
         self._children.clear()
         self._due.clear()

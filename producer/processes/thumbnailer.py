@@ -1,4 +1,4 @@
-"""Small images of pages, rendered by a child process in a sandbox (worker/thumbnails.py)."""
+"""Thumbnails of pages, rendered in a sandboxed child process (worker/thumbnails.py)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Thumbnailer:
-    """Makes thumbnails of pages in a store, whose settings are given. For one thread; `close` ends its process."""
+    """Renders thumbnails of pages in the store of `settings`. Not thread-safe. `close` ends its process."""
 
     def __init__(self, settings: Settings, *, log_file: Path | None = None) -> None:
         environment = {**os.environ, "OCRFLEET_STORE": settings.store}
@@ -23,7 +23,7 @@ class Thumbnailer:
         self._process = LineProcess("worker.thumbnails", environment, log_file=log_file)
 
     def thumbnail(self, document: str, page: int, *, side: int) -> ThumbnailAnswer:
-        """Return a JPEG of a page whose longer side has `side` pixels, or why there is none."""
+        """Return a JPEG of a page with a longer side of `side` pixels, or the reason why it failed."""
         answer = self._process.ask(ThumbnailRequest(document=document, page=page, side=side).to_bytes())
         if answer is None:
             return ThumbnailAnswer(why=f"the process that renders thumbnails ended with {self._process.exit_code}")

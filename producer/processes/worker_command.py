@@ -1,4 +1,4 @@
-"""The command and the environment of worker processes: profile, device, threads."""
+"""Command and environment of worker processes: profile, device, threads."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
     from ocrfleet.profiles.profile import Profile
     from ocrfleet.settings import Settings
 
-#: -P: a file worker.py in the current folder is not imported.
+#: -P: do not import a file worker.py in the current folder.
 COMMAND = [sys.executable, "-P", "-m", "worker"]
 
 
 def environment_of(profile: Profile, *, device: str | None, options: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of a worker process for a profile and a device (a GPU's number; None for any)."""
-    # API keys are passed on only to the engine that needs one.
+    # Pass API keys only to the engine that needs one.
     inherited = {
         name: value for name, value in os.environ.items() if profile.engine == "openai" or not name.endswith("_API_KEY")
     }
     environment = {**inherited, **options, "OCRFLEET_PROFILE": profile.model_dump_json(exclude_none=True)}
     if profile.engine != "vllm":
-        # One thread a process: with all cores busy, two are slower.
+        # One thread per process: with all cores busy, more threads are slower.
         environment |= {"OMP_NUM_THREADS": "1", "OMP_THREAD_LIMIT": "1"}
     if device is not None:
         environment["CUDA_VISIBLE_DEVICES"] = device
@@ -47,7 +47,7 @@ def gpus() -> list[str]:
 
 
 def read_gpus(text: str | None) -> list[str]:
-    """Return the devices in the option --gpus; none without it. Raises UsageError."""
+    """Return the devices in the option --gpus; an empty list without it. Raises UsageError."""
     if text is None:
         return []
     if text == "all":
@@ -62,7 +62,7 @@ def read_gpus(text: str | None) -> list[str]:
 
 
 def grouped(devices: Sequence[str], size: int) -> list[str]:
-    """Return the devices of each worker: `size` GPUs share one model. Raises UsageError when some would be left over."""
+    """Return the devices of each worker: `size` GPUs share one model. Raises UsageError if some would be left over."""
     if len(devices) % size:
         raise UsageError(
             f"{len(devices)} GPUs can't be divided among workers with {size} each (OCRFLEET_VLLM_TENSOR_PARALLEL_SIZE)"
@@ -71,7 +71,7 @@ def grouped(devices: Sequence[str], size: int) -> list[str]:
 
 
 def default_workers(profile: Profile, settings: Settings) -> int:
-    """Return the number of worker processes for this machine: one a GPU, one for an OpenAI server, or one a core."""
+    """Return the number of worker processes for this machine: one per GPU (group), one for an OpenAI server, or one per core."""
     match profile.engine:
         case "vllm":
             return max(1, len(grouped(gpus(), settings.vllm.tensor_parallel_size)))

@@ -1,4 +1,4 @@
-"""The processes of `ocrfleet worker`: one for each device, supervised, drained on a signal."""
+"""The processes of `ocrfleet worker`: one per device, supervised, drained on a signal."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-#: Seconds between two looks at the processes.
+#: Seconds between two checks of the processes.
 _ROUND = 0.2
-#: Seconds beyond the drain that a worker may take to end its engine.
+#: Seconds after the drain for a worker to stop its engine.
 _END = 30.0
-#: Seconds after the first signal from which another one means: at once. timeout(1) and others send two in one go.
+#: Seconds after the first signal until a further one kills the workers: timeout(1) and other programs send two at once.
 _AGAIN = 0.5
 
 
 def run_workers(profile: Profile, settings: Settings, *, devices: Sequence[str | None]) -> int:
     """Run a worker process for each device until SIGTERM or SIGINT; return the exit code. A later signal kills them.
 
-    A misconfigured worker is not restarted, and the others go on. Raises ConfigurationError when none is left.
+    A misconfigured worker is not restarted; the others keep running. Raises ConfigurationError if none is left.
     """
     logs.configure(settings.log_level)
     signalled: list[float] = []
@@ -63,7 +63,7 @@ def run_workers(profile: Profile, settings: Settings, *, devices: Sequence[str |
             children.record_exit(child.name)
             if code != EXIT_CONFIGURATION and child.process is not None:
                 metrics.ENGINE_RESTARTS.labels(profile.name).inc()
-                with suppress(TransientError):  # a quarantined page shows it; nothing else needs it
+                with suppress(TransientError):  # only the detail of a quarantined page uses the exit
                     ledger.record_exit(child.process.pid, child.describe_exit())
 
         supervisor = Supervisor(RestartPolicy(spare_others=True), on_exit=record_exit)
@@ -93,7 +93,7 @@ def run_workers(profile: Profile, settings: Settings, *, devices: Sequence[str |
 def _exposed(
     children: ChildMetrics, profile: Profile, settings: Settings, devices: Sequence[str | None]
 ) -> Iterator[None]:
-    """Expose the metrics of this process, its children and the GPUs until the block ends."""
+    """Serve the metrics of this process, its children and the GPUs until the block ends."""
     metrics.ENGINE_RESTARTS.labels(profile.name)
     exposition = Exposition(settings)
     exposition.add(children)

@@ -1,1 +1,1 @@
-"""The report on quality: every page of a run or a collection, as one HTML file and one CSV file."""
+"""Quality report: every page of a run or a collection, as one HTML file and one CSV file."""

@@ -1,4 +1,4 @@
-"""The report as CSV: a line for each page, and one for each source without pages."""
+"""The report as CSV: one line per page, and one per source without pages."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ EXCLUDED = "excluded"
 
 
 class CsvReport:
-    """Writes the report to a text stream, page by page. Texts that a spreadsheet would evaluate are escaped."""
+    """Writes the report to a text stream, page by page. Escapes texts that a spreadsheet would evaluate."""
 
     def __init__(self, out: TextIO) -> None:
         self._writer = csv.writer(out, lineterminator="\n")

@@ -1,7 +1,7 @@
-"""The report as one HTML file that needs nothing else and opens without a network.
+"""The report as one self-contained HTML file, which opens without a network.
 
-The data is JSON in a block that no browser executes; the script puts it on the page as text only. The policy in the head allows
-this one script and this one style, by their digests, images within the file, and no request.
+The data is JSON in a script element of type application/json, which browsers do not execute. The script inserts the data as text
+nodes only. The Content-Security-Policy allows this script and this style by their digests, embedded images, and no requests.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from producer.report.table import Table
 from producer.report.worst import WorstPage
 from producer.text import printable
 
-#: By this a report is known from a document's output of the same name.
+#: Identifies a report: the output of a document may have the same file name.
 MARK = '<meta name="generator" content="ocrfleet report">'
-#: Excluded sources that are listed; report.csv has all.
+#: Maximum number of excluded sources in the HTML file; report.csv has all.
 MOST_EXCLUDED = 2000
 _ASSETS = Path(__file__).with_name("assets")
-#: In JSON only within strings; as escapes no browser sees a tag or a comment in them.
+#: These characters occur in JSON only within strings. Escaped, they can't form a tag or a comment.
 _ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
-#: Controls but tab and line feed, Unicode's controls of direction, and what is no character.
+#: Control characters except tab and line feed, bidirectional controls, surrogates, and the byte order mark.
 _UNSEEN = dict.fromkeys(
     (
         *range(0x09),
@@ -43,16 +43,16 @@ _UNSEEN = dict.fromkeys(
 
 @dataclass(frozen=True, slots=True)
 class ListedDocument:
-    """A document as the report lists it."""
+    """A document in the HTML report."""
 
     reported: Reported
-    #: link to its text, and what stands before the page's number in it
+    #: link to the text, and its fragment before the page number
     text: tuple[str, str] = ("", "")
-    #: link, pages, whether a page can be named in the link; of each source
+    #: for each source: link, number of pages, whether the link can name a page
     originals: list[tuple[str, int, bool]] = field(default_factory=list)
 
     def row(self) -> list[Any]:
-        """Return it as the script reads it."""
+        """Return the row that report.js reads."""
         one = self.reported
         return [
             printable(one.name),
@@ -67,7 +67,7 @@ class ListedDocument:
 
 @dataclass(frozen=True, slots=True)
 class ShownPage:
-    """One of the worst pages, with its image or the reason why there is none."""
+    """One of the worst pages, with its image, or the reason why it has none."""
 
     worst: WorstPage
     #: JPEG in base64
@@ -77,13 +77,13 @@ class ShownPage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Content:
-    """All that the report shows."""
+    """Content of the HTML report."""
 
-    #: name of the folder or the collection
+    #: name of the output folder or the collection
     title: str
-    #: when it was made, for people
+    #: creation time, as shown
     made: str
-    #: whether it is of a fleet's collection, whose outputs are fetched by command
+    #: whether this is a collection of a fleet; `ocrfleet results` then fetches the outputs
     fleet: bool
     summary: Summary
     table: Table

@@ -1,7 +1,7 @@
-"""Script and language of a text, for counts of pages: a good guess, never a reason to reject a page.
+"""Script and language of a text, for statistics: an estimate, not a reason to reject a page.
 
-The script is that of most letters, by their Unicode names. The language is the one with most of the text's words among its
-common ones, by the lists of the stopwordsiso library.
+The script is that of most letters, by their Unicode names. The language is the one with the most stop words in the text, by the
+lists of the stopwordsiso library.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from collections import Counter, defaultdict
 
 import stopwordsiso
 
-#: Characters at a text's beginning that are looked at.
+#: Number of characters at the start of a text that are used.
 _LOOKED_AT = 4000
-#: Different common words that a language must have in the text, and their share of its different words.
+#: Minimum number of different stop words of a language, and their minimum share of the different words of the text.
 _FEWEST, _LEAST = 5, 0.1
-#: Breton: its list has words of other languages among them (worker/text_layer/vocabulary.py).
+#: Breton: its list has words of other languages (worker/text_layer/vocabulary.py).
 _LEFT_OUT = frozenset({"br"})
 _WORD = re.compile(r"[^\W\d_]{2,}")
 _TAG = re.compile(r"<[^<>]*>")
-#: Kana and ideographs are mixed in a Japanese text; ideographs alone are Chinese.
+#: A text with kana and ideographs is Japanese; with ideographs alone it is Chinese.
 _KANA = frozenset({"hiragana", "katakana"})
 _OF_SCRIPT = {"hangul": "ko", "thai": "th", "georgian": "ka", "armenian": "hy", "hebrew": "he", "greek": "el"}
 
 
 @functools.lru_cache(maxsize=1 << 16)
 def _script_of(letter: str) -> str:
-    """Return the script of a letter: the first word of its Unicode name; "" for what is no letter."""
+    """Return the script of a letter, the first word of its Unicode name; "" for other characters."""
     if not letter.isalpha():
         return ""
     return unicodedata.name(letter, "").partition(" ")[0].lower()
@@ -36,7 +36,7 @@ def _script_of(letter: str) -> str:
 
 @functools.cache
 def _languages() -> dict[str, tuple[str, ...]]:
-    """Return the languages in whose list of common words a word is."""
+    """Return the languages of each stop word."""
     found: defaultdict[str, list[str]] = defaultdict(list)
     for language in sorted(stopwordsiso.langs() - _LEFT_OUT):
         for word in {word.casefold() for word in stopwordsiso.stopwords(language)}:
@@ -45,7 +45,7 @@ def _languages() -> dict[str, tuple[str, ...]]:
 
 
 def script_and_language(text: str) -> tuple[str, str]:
-    """Return script and language (ISO 639-1) of a text; "" for what can't be told, as of a page with few words."""
+    """Return script and language (ISO 639-1) of a text; "" if unknown, as with few words."""
     text = _TAG.sub(" ", text[:_LOOKED_AT])
     letters: Counter[str] = Counter()
     for letter, count in Counter(text).items():
@@ -68,7 +68,7 @@ def _language_of(text: str) -> str:
     for word in words:
         languages = known.get(word, ())
         for language in languages:
-            # A word of one language says more than a word of many.
+            # A word of few languages has more weight.
             votes[language] += 1 + 1 / len(languages)
     if not votes:
         return ""

@@ -1,4 +1,4 @@
-"""Links from a report to the outputs and originals of its documents. They are percent-encoded: no name is a scheme or a tag."""
+"""Links from a report to outputs and originals of its documents. Percent-encoding prevents schemes and tags in names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from producer.delivery.to_folder import fitting
 if TYPE_CHECKING:
     from ocrfleet.records.documents import Manifest
 
-#: Outputs in which a reader finds a page, best first, and how a browser is sent to it.
+#: Output formats to link to, best first, and the fragment that addresses a page.
 _READABLE = (
     (FormatName.HTML, "#page-"),
     (FormatName.PDF, "#page="),
@@ -25,7 +25,7 @@ _READABLE = (
 
 
 def text_link(name: str, outputs: Path | None, report: Path) -> tuple[str, str]:
-    """Return the link to a document's text, relative to the report's folder, and what stands before a page number in it."""
+    """Return the link to the text of a document, relative to the folder of the report, and its fragment before the page number."""
     if outputs is not None:
         for output, fragment in _READABLE:
             path = outputs / fitting(name, FORMATS[output].extension)
@@ -36,7 +36,7 @@ def text_link(name: str, outputs: Path | None, report: Path) -> tuple[str, str]:
 
 
 def original_links(manifest: Manifest) -> list[tuple[str, int, bool]]:
-    """Return of each source that is a local file: its URI, its pages, and whether a page can be named in the link."""
+    """Return for each source: its URI if it is a local file, else ""; its number of pages; whether a link can name a page."""
     return [
         (source.uri if is_file(source.uri) else "", source.pages, source.kind == "pdf") for source in manifest.sources
     ]

@@ -1,4 +1,4 @@
-"""Reads what the report has of documents and pages from a store: manifests, page records, run records."""
+"""Reads the data of the report from a store: manifests, page records, run records."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from producer.documents.lookup import Lookup
     from producer.documents.views import SourceRow
 
-#: Records that are read in one batch.
+#: Number of records in one batch.
 _AT_ONCE = 256
 
 _ITEM = TypeVar("_ITEM")
@@ -53,7 +53,7 @@ class Reported:
 
 @dataclass(frozen=True, slots=True)
 class Excluded:
-    """A source of which the report has no page, or a part that could not be read, and why."""
+    """A source without pages in the report, or a part of one that could not be read, with the reason."""
 
     name: str
     uri: str
@@ -62,7 +62,7 @@ class Excluded:
 
 @dataclass(slots=True)
 class Effort:
-    """What the attempts at a page took, over all generations."""
+    """Cost of all attempts at a page, over all generations."""
 
     attempts: int = 0
     render_seconds: float = 0.0
@@ -77,7 +77,7 @@ class ReportedPage:
     page: int
     state: PageState
     reason: str = ""
-    #: why it failed or should be looked at, in words
+    #: why it failed or is marked for review
     detail: str = ""
     confidence: float | None = None
     blank: bool = False
@@ -96,7 +96,7 @@ class ReportedPage:
 
 @dataclass(slots=True)
 class Runs:
-    """Run records of a document: what each page took, and when workers ended which number of pages."""
+    """Run records of a document: cost of each page, and numbers of ended pages over time."""
 
     efforts: dict[int, Effort] = field(default_factory=dict)
     #: Unix time, number of pages
@@ -112,7 +112,7 @@ class PageReader:
         self._lookup = lookup
 
     def runs(self, document: str) -> Runs:
-        """Return the run records of a document; one that is damaged is left out."""
+        """Return the run records of a document, without damaged ones."""
         runs = Runs()
         for batch in _batches(self._store.list(f"{keys.document(document)}runs/"), _AT_ONCE):
             for record in self._lookup.each(self._run, batch):
@@ -129,7 +129,7 @@ class PageReader:
         return runs
 
     def pages(self, manifest: Manifest, state: State, runs: Runs) -> Iterator[ReportedPage]:
-        """Yield every page of a document, in order; a batch of them is in memory."""
+        """Yield every page of a document, in order. Keeps one batch in memory."""
         records = self._records(manifest.document)
         for batch in _batches(manifest.pages(), _AT_ONCE):
             found = self._lookup.each(self._result, [records.get(page) for page in batch])
@@ -147,7 +147,7 @@ class PageReader:
                     yield ReportedPage(page=page, state=PageState.NO_RECORD, detail=purged, effort=effort)
 
     def _records(self, document: str) -> dict[int, str]:
-        """Return the key of the record that stands for each page: done, else the failure of the latest generation."""
+        """Return the key of the record that applies to each page: done, else the failure of the latest generation."""
         found: dict[int, tuple[int, str]] = {}
         for key in self._store.list(keys.pages(document)):
             page, failed_in = keys.parse_page(key)
@@ -157,7 +157,7 @@ class PageReader:
         return {page: key for page, (_, key) in found.items()}
 
     def _result(self, key: str | None) -> PageResult | str | None:
-        """Return a page's record; why it can't be read, or None for one that is gone."""
+        """Return the record of a page; the error if it can't be read; None if it was removed."""
         if key is None:
             return None
         try:

@@ -1,4 +1,4 @@
-"""Writes the report on quality: reads every page once, and keeps only numbers and the worst pages in memory."""
+"""Writes the quality report. Reads every page once; keeps only numbers and the worst pages in memory."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from ocrfleet.storage.store import ObjectStore
     from producer.documents.views import SourceRow
 
-#: Pixels of a thumbnail's longer side: a letter's text can just be read.
+#: Longer side of a thumbnail in pixels: the text of a letter is just legible.
 _SIDE = 720
-#: Bytes of all thumbnails in the file: a browser still opens it at once.
+#: Maximum size of all thumbnails in bytes: a browser still opens the file quickly.
 _MOST_IMAGE_BYTES = 24 << 20
 
 #: Text, done part, total.
@@ -36,7 +36,7 @@ Progress = Callable[[str, int, int | None], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportOrder:
-    """What is reported, and where the report is written."""
+    """Options of a report."""
 
     title: str
     #: folder of the report
@@ -66,7 +66,7 @@ def write_report(
 ) -> Summary:
     """Write report.html and report.csv, and return the counts.
 
-    Raises UsageError when there is nothing to report or the files can't be written, TransientError when the store is away.
+    Raises UsageError if there are no documents or the files can't be written, TransientError if the store is unreachable.
     """
     check_target(order)
     documents, without = documents_of(rows)
@@ -99,7 +99,7 @@ def write_report(
 
 
 def check_target(order: ReportOrder) -> None:
-    """Raise UsageError when a file that is no report has the name of one, as a document's output may."""
+    """Raise UsageError if another file, such as the output of a document, has the name of the report."""
     for path, beginning in ((order.html, MARK), (order.csv, HEADER[0] + "," + HEADER[1])):
         if path.is_file():
             with path.open("rb") as there:
@@ -145,7 +145,7 @@ class _Builder:
 
 
 def _pictures(builder: _Builder, thumbnailer: Thumbnailer, progress: Progress) -> Iterator[ShownPage]:
-    """Yield the worst pages with their images, as long as these fit into the file."""
+    """Yield the worst pages with their images, up to the maximum size of images."""
     pages = builder.worst.ordered()
     size = 0
     for number, page in enumerate(pages):
@@ -160,11 +160,11 @@ def _pictures(builder: _Builder, thumbnailer: Thumbnailer, progress: Progress) -
 
 @contextlib.contextmanager
 def _written(path: Path) -> Iterator[TextIO]:
-    """Open a file that appears under its name when the block ends. Raises UsageError when it can't be written."""
+    """Open a file that is renamed to its path when the block ends. Raises UsageError if it can't be written."""
     aside = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # A name of a file may have bytes that are no text.
+        # File names may contain bytes that are not valid UTF-8.
         with aside.open("w", encoding="utf-8", errors="replace", newline="") as out:
             yield out
         aside.replace(path)

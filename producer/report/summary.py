@@ -1,4 +1,4 @@
-"""Counts of a report: pages by what became of them, confidence, throughput and cost."""
+"""Counts of a report: pages by state, confidence, throughput and cost."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from producer.report.pages import PageState, ReportedPage, Runs
 
-#: Parts of equal width that the confidence from 0 to 1 is counted in.
+#: Number of bins of the confidence histogram from 0 to 1.
 BINS = 20
 _SECONDS = 60
 
@@ -24,9 +24,9 @@ class Summary:
     scripts: Counter[str] = field(default_factory=Counter)
     languages: Counter[str] = field(default_factory=Counter)
     engines: Counter[str] = field(default_factory=Counter)
-    #: pages that are done, by confidence
+    #: done pages, by confidence
     confidence: list[int] = field(default_factory=lambda: [0] * BINS)
-    #: pages that are done, without a confidence
+    #: done pages without a confidence
     no_confidence: int = 0
     blank: int = 0
     review: int = 0
@@ -84,5 +84,5 @@ class Summary:
 
     @property
     def working_seconds(self) -> float:
-        """Seconds in which workers worked: the minutes in which a page ended, so that pauses between runs don't count."""
+        """Working time in seconds: the minutes in which a page ended, so that pauses between runs do not count."""
         return float(len(self._minutes) * _SECONDS)

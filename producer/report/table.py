@@ -1,4 +1,4 @@
-"""The rows of a report as columns of numbers, for 100,000 pages in a few megabytes."""
+"""The rows of a report as columns of numbers: 100,000 pages take a few megabytes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from producer.report.pages import PageState, ReportedPage
 from producer.text import printable
 
-#: Different texts of one kind that are kept: the details of more pages are only in the CSV file.
+#: Maximum number of different details in the HTML file; the CSV file has all.
 MOST_DETAILS = 20_000
 LONGEST_DETAIL = 300
 ELSEWHERE = "see report.csv: this file has too many details"
@@ -18,7 +18,7 @@ BLANK, TEXT_LAYER, REVIEW = 1, 2, 4
 
 
 class Words:
-    """Texts by number, each once; beyond `most` of them, one text for all others."""
+    """Numbers texts, each once. After `most` different texts, all others share one number."""
 
     def __init__(self, most: int) -> None:
         self._numbers: dict[str, int] = {"": 0}
@@ -69,7 +69,7 @@ class Table:
             self._columns[name].append(value)
 
     def columns(self) -> Iterator[tuple[str, str]]:
-        """Yield each column as JSON: its values, or [value, times, …] where many rows in a row are equal."""
+        """Yield each column as JSON: its values, or run-length encoded if that is shorter."""
         for name, values in self._columns.items():
             runs = _runs(values)
             if len(runs) < len(values):
@@ -79,12 +79,12 @@ class Table:
 
 
 def _detail(page: ReportedPage) -> str:
-    """Return what should be known of a page, in words."""
+    """Return the detail and the warnings of a page."""
     return "; ".join(filter(None, (page.detail, *page.warning_details))) if page.state is not PageState.OPEN else ""
 
 
 def _runs(values: array[int]) -> list[int]:
-    """Return [value, times, value, times, …]."""
+    """Return the run-length encoding: [value, count, value, count, …]."""
     runs: list[int] = []
     for value in values:
         if runs and runs[-2] == value:

@@ -1,4 +1,4 @@
-"""The worst pages of a report, which are shown with an image and their text."""
+"""The worst pages of a report, shown with image and text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from producer.report.pages import PageState, ReportedPage
 
 @dataclass(frozen=True, slots=True)
 class WorstPage:
-    """A page to look at."""
+    """One of the worst pages."""
 
     #: row of the page in the report
     row: int
@@ -20,14 +20,14 @@ class WorstPage:
 
 
 class WorstPages:
-    """Keeps the pages that deserve a look most, `most` of them, whatever the number of pages is.
+    """Keeps the `most` worst pages.
 
-    Failed pages come first, those with a text before those without; then pages to look at, then all by their confidence, those
-    without one last. Blank pages are left out. Failed pages take at most
-    half of the places if there are others: an encrypted book would fill them.
+    Order: failed pages with a text, failed pages without a text, pages for review, other pages by ascending confidence, pages
+    without a confidence. Blank pages are excluded. If there are other pages, failed pages take at most half of the places: an
+    encrypted book would fill all of them.
     """
 
-    #: characters of a page's text that are kept
+    #: maximum length of the text of a page
     LONGEST_TEXT = 4000
 
     def __init__(self, most: int) -> None:
@@ -36,7 +36,7 @@ class WorstPages:
         self._done: list[tuple[float, int, WorstPage]] = []
 
     def add(self, row: int, document: str, page: ReportedPage) -> None:
-        """Offer a page."""
+        """Add a page if it is among the worst so far."""
         if page.state is PageState.FAILED:
             self._offer(self._failed, 0.0 if page.text else 1.0, row, document, page)
         elif page.state is PageState.DONE and not page.blank:
@@ -46,7 +46,7 @@ class WorstPages:
     def _offer(
         self, heap: list[tuple[float, int, WorstPage]], rank: float, row: int, document: str, page: ReportedPage
     ) -> None:
-        # The heap's first entry is the best page: the largest rank, of equal ones the last row.
+        # The first entry of the heap is the best page: the largest rank, then the last row.
         if not self._most or (len(heap) >= self._most and heap[0][:2] > (-rank, -row)):
             return
         entry = (-rank, -row, WorstPage(row, document, page.page, page.text[: self.LONGEST_TEXT]))
