@@ -1,8 +1,8 @@
-"""Scripts of lines, by what PP-OCR's recogniser sees in them: those that it can't write, it reads as others, or not at all.
+"""Classifies the script of lines from the outputs of PP-OCR's recogniser, including scripts that the recogniser lacks.
 
-The recogniser ends in one linear layer, from 120 features of each column of a line to the logarithms of the chances of 18,709
-signs. So the chances of some hundred signs tell the features, and what they are like over a line tells its script, whether
-the recogniser has its signs or not. That costs 0.3 ms a line. bench/scripts_train.py fits the weights in scripts.npz.
+The recogniser reads lines in a script that it lacks as another script, or not at all. Its last layer is linear: from 120
+features of each column of a line to the log probabilities of 18,709 characters. So the probabilities of a few hundred characters
+determine the features, and the features over a line determine its script. Classification takes 0.3 ms per line. bench/scripts_train.py fits the weights in scripts.npz.
 """
 
 from __future__ import annotations
@@ -24,33 +24,34 @@ if TYPE_CHECKING:
     from worker.engines.layout.geometry import Box
 
 
-#: The signs whose chances are looked at: 256 of the recogniser's, evenly spread, tell as much as its 120 features.
+#: Indexes of the characters whose probabilities are used: 256, evenly spread, contain as much information as the 120 features.
 _SIGNS = np.linspace(1, 18_708, 256).astype(np.intp)
-#: Classes of lines that the recogniser can read, or that nobody can.
+#: Classes of lines that the recogniser can read, or that contain no readable text.
 READABLE = ("Latin", "CJK", "figures", "texture", "rotated")
-#: All classes. The last but the scripts is of scripts that Tesseract has no model of.
+#: All classes. OTHER is the class of scripts without a Tesseract model.
 CLASSES = (*READABLE, OTHER.name, *SCRIPTS)
-#: Letters of Vietnamese alone, which the recogniser has.
+#: Letters that only Vietnamese uses and that the recogniser has.
 _VIETNAMESE = frozenset("ƠơƯư")
 _MARKED = [CLASSES.index(name) for name in ("Vietnamese", "Latin with further marks")]
-#: The chance with which a line is in another script, read with confidence or without, or misses marks of its letters.
+#: Minimum probability that a line is in a lacking script (recognised with high confidence; with low confidence), or has lost
+#: diacritical marks.
 _FOREIGN, _FOREIGN_IN_DOUBT, _MARKS_MISSED = 0.8, 0.5, 0.9
-#: Shorter lines say too little, and longer ones count no more; in their heights.
+#: Lines shorter than the first value are ignored; longer ones than the second count as that length. In line heights.
 _SHORTEST, _LONGEST = 1.5, 20.0
-#: Heights of lines that must be in the script on a page that is mostly in it, …
+#: A page is mostly in a lacking script if this share of its lines is, and these lines have at least this total length, …
 _MOSTLY, _LEAST = 0.5, 2.5
-#: … and on another page, where they are at least such a share, so many lines, and such a share of them is in one script: the
-#: corpus has pages with some wrong lines, each in another script.
+#: … and partly in one with at least this total length, share of all lines, number of lines, and share of them in one script: the
+#: corpus has pages with a few misclassified lines, each in another script.
 _LEAST_BESIDE, _LEAST_SHARE, _FEWEST_BESIDE, _AGREED = 12.0, 0.06, 2, 0.45
-#: Share of a page in Vietnamese, or in a transliteration, in which marks were missed; in other Latin it is 0.15 at most.
+#: Minimum share of lines with lost marks on a page in Vietnamese or a transliteration; on other Latin pages it is at most 0.15.
 _MANY_MARKED = 0.35
-#: What the recogniser read stands, on a page with another script, where it is so probably readable and read so surely; unless
-#: those lines are few.
+#: On a page with a lacking script, a recognised line is kept with at least this probability of being readable and this
+#: confidence, and only if the kept lines exceed this share of all lines.
 _READABLE, _CONFIDENT, _FEW_KEPT = 0.8, 0.8, 0.15
 
 
 class SeenLine(NamedTuple):
-    """A line that was recognised, with its scores of scripts. The box is in the page's pixels."""
+    """A recognised line with its script scores. The box is in pixels of the page image."""
 
     box: Box
     text: str
@@ -63,7 +64,7 @@ class Lacking:
     """A script of the page that the recogniser lacks."""
 
     script: Script
-    #: lines in it, of so many
+    #: number of lines in it, and of all lines
     lines: int
     of: int
     #: boxes of the lines that the recogniser can read
@@ -71,17 +72,17 @@ class Lacking:
 
     @property
     def found(self) -> str:
-        """What was found, for a person to read."""
+        """Description of the finding."""
         return f"{self.lines} of {self.of} lines are in {self.script.name}, whose signs the engine lacks"
 
     @property
     def detail(self) -> str:
-        """What was found, and what to do."""
+        """Description of the finding and its remedy."""
         return f"{self.found}: {self.script.remedy}"
 
 
 class ScriptClassifier:
-    """Classifier of lines, for one model of the recogniser. `stored` are its arrays, if not those of scripts.npz."""
+    """Classifier of the script of lines, for one model of the recogniser. `stored`: its arrays; None: those of scripts.npz."""
 
     def __init__(self, stored: Mapping[str, NDArray[Any]] | None = None) -> None:
         if stored is None:
@@ -92,20 +93,20 @@ class ScriptClassifier:
         )
 
     def scores(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the logarithm of a line's chance to be of each of `CLASSES`; `features` are those of its columns."""
+        """Return the log probability of each of `CLASSES` for a line. `features`: shape (columns, 256)."""
         units = np.maximum(features @ self._columns + self._column_offsets, 0)
         logits = np.concatenate((units.mean(axis=0), units.max(axis=0))) @ self._weights + self._offsets
         return np.asarray(logits - np.logaddexp.reduce(logits), dtype=np.float32)
 
 
 def features(chances: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return what the recogniser sees in each column of a line, shape (columns, 256); chances: (columns, signs)."""
+    """Return the features of the columns of a line, shape (columns, 256). `chances`: probabilities, shape (columns, characters)."""
     logs = np.log(np.maximum(chances[:, _SIGNS], np.finfo(np.float32).tiny))
     return np.asarray(logs - logs.mean(axis=1, keepdims=True), dtype=np.float32)
 
 
 class ScriptObserver:
-    """Decodes what the recogniser returns as RapidOCR does, and adds each line's scores of scripts to its words."""
+    """Wraps the decoder of RapidOCR; adds the script scores of each line to its result."""
 
     def __init__(self, decode: Any, classifier: ScriptClassifier) -> None:
         self.decode = decode
@@ -119,13 +120,13 @@ class ScriptObserver:
 
 
 def used_columns(chances: NDArray[np.float32], number: int, sizes: dict[str, Any]) -> NDArray[np.float32]:
-    """Return the columns of a line in a batch without those that pad it; `sizes` are what RapidOCR gives its decoder."""
+    """Return the columns of a line in a batch without padding. `sizes` are the keyword arguments of RapidOCR's decoder."""
     columns = len(chances[number]) * sizes["wh_ratio_list"][number] / sizes["max_wh_ratio"]
     return np.asarray(chances[number][: max(math.ceil(columns), 1)])
 
 
 def lacking_script(seen: Sequence[SeenLine]) -> Lacking | None:
-    """Return the script that the recogniser lacks on a page, by the lines that it was given; None where it has all signs."""
+    """Return the script of a page that the recogniser lacks, by its recognised lines; None if it lacks none."""
     lines = [line for line in seen if _length(line.box) >= _SHORTEST]
     if not lines:
         return None
@@ -142,13 +143,13 @@ def lacking_script(seen: Sequence[SeenLine]) -> Lacking | None:
     if lengths[has_marks].sum() >= max(_MANY_MARKED * lengths.sum(), _LEAST):
         vietnamese = any(not _VIETNAMESE.isdisjoint(line.text) for line in lines)
         script = SCRIPTS["Vietnamese" if vietnamese else "Latin with further marks"]
-        # Nothing is kept: lines in which no mark was missed may have some all the same.
+        # Keep no line: lines without a detected loss may have lost marks too.
         return Lacking(script, int(has_marks.sum()), len(seen), ())
     return None
 
 
 def _is_lacking(lengths: NDArray[np.float64], foreign: NDArray[np.bool_], *, agreed: float) -> bool:
-    """Say whether the foreign lines are most of the page, or a part of it, where so many heights of them agree on a script."""
+    """Return whether lines in lacking scripts are most of the page, or a part of it of which `agreed` line heights are in one script."""
     found = float(lengths[foreign].sum())
     if found >= _MOSTLY * lengths.sum():
         return found >= _LEAST
@@ -157,7 +158,7 @@ def _is_lacking(lengths: NDArray[np.float64], foreign: NDArray[np.bool_], *, agr
 
 
 def _kept(lines: list[SeenLine]) -> tuple[Box, ...]:
-    """Return the boxes of the lines that the recogniser has read well; none where those are few."""
+    """Return the boxes of the lines that the recogniser has read reliably; () if they are few."""
     readable = np.exp([line.scores[: len(READABLE)] for line in lines]).sum(axis=1)
     kept = tuple(
         line.box
@@ -168,6 +169,6 @@ def _kept(lines: list[SeenLine]) -> tuple[Box, ...]:
 
 
 def _length(box: Box) -> float:
-    """Return how often a line is as long as it is wide, whichever way it lies."""
+    """Return the length of a line in heights, horizontal or vertical."""
     x0, y0, x1, y1 = box
     return max(x1 - x0, y1 - y0) / max(min(x1 - x0, y1 - y0), 1.0)

@@ -20,12 +20,12 @@ from worker.formats.materials import Materials
 from worker.formats.page_layout import Box, page_layout
 
 _CONTEXT = "http://iiif.io/api/presentation/3/context.json"
-#: Width and height of a page whose image nobody has seen: a canvas must have some.
+#: Width and height of a page without a known size: a canvas requires them.
 _UNKNOWN = (1000, 1414)
 
 
 class IiifWriter:
-    """Writes one document to a stream, a line for each page."""
+    """Writes one document to a stream, one line per page."""
 
     def __init__(self, out: BinaryIO, materials: Materials) -> None:
         self._out = out
@@ -45,7 +45,7 @@ class IiifWriter:
                 {"label": _label("Text recognition"), "value": _label(manifest.profile)},
                 {"label": _label("Status"), "value": _label(status)},
             ],
-            # Pages of a book face each other, but of single sheets nobody knows.
+            # Pages of a book face each other; for single sheets it is unknown.
             "behavior": ["individuals"],
         }
         self._out.write(_json(head)[:-1] + b',"items":[')
@@ -108,7 +108,7 @@ def _annotation(name: str, text: str, target: str) -> dict[str, Any]:
 
 
 def _target(canvas: str, box: Box, width: int, height: int) -> str:
-    """Return a part of a canvas, in whole pixels and within it."""
+    """Return a region of a canvas in whole pixels, clipped to the canvas."""
     x0, y0 = max(0, min(width - 1, round(box[0]))), max(0, min(height - 1, round(box[1])))
     x1, y1 = max(x0 + 1, min(width, round(box[2]))), max(y0 + 1, min(height, round(box[3])))
     return f"{canvas}#xywh={x0},{y0},{x1 - x0},{y1 - y0}"

@@ -1,7 +1,7 @@
-"""A page as a tree of blocks, lines and words, whatever engine read it and however much of that it told.
+"""A page as a tree of blocks, lines and words, independent of the engine and of the detail that it returned.
 
-For formats that say where text stands: ALTO, hOCR, PAGE, the text layer of a PDF. Words are taken as they were stored. Of a
-page without stored words, those of a line share its box by their lengths, and those of a block lie in the block.
+For formats with coordinates: ALTO, hOCR, PAGE, the text layer of a PDF. Stored words keep their boxes. For a page without stored
+words, the box of each line is divided among its words by their lengths; words without a line get the box of their block.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 #: x0, y0, x1, y1 in pixels of the page image
 Box = tuple[float, float, float, float]
 
-#: The numbers of a word's block and line.
+#: The numbers of the block and the line of a word.
 _LINE = operator.attrgetter("block", "line")
-#: A line belongs to the block that covers so much of it.
+#: A line belongs to a block that covers at least this share of it.
 _INSIDE = 0.5
 
 
@@ -36,9 +36,9 @@ class TextLine:
     """A line: at least one word, in reading order."""
 
     words: tuple[Word, ...]
-    #: of the line, in pixels of the page image
+    #: box of the line, in pixels of the page image
     box: Box
-    #: 0..1, of the line, as the engine gives it
+    #: confidence of the line, 0 to 1, as the engine returned it
     confidence: float | None = None
 
     @property
@@ -48,18 +48,18 @@ class TextLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextBlock:
-    """A block: its lines in reading order; a figure may have none."""
+    """A block with its lines in reading order; a figure may have none."""
 
     role: Role
-    #: around the block and all its lines, in pixels of the page image
+    #: box around the block and all its lines, in pixels of the page image
     box: Box
     lines: tuple[TextLine, ...] = ()
-    #: its index in the page's `blocks`; none for text that is in none
+    #: its index in the `blocks` of the page; None for text outside of blocks
     index: int | None = None
 
 
 def page_layout(result: PageResult) -> tuple[TextBlock, ...]:
-    """Return a page's blocks in reading order; () for a page without text. Each word of the page is in one of them."""
+    """Return the blocks of a page in reading order; () for a page without text. Each word is in exactly one block."""
     page = (0.0, 0.0, float(result.width_px or 1), float(result.height_px or 1))
     words = result.words or tuple(_words(result, page))
     paragraphs = _paragraphs(result)
@@ -76,7 +76,7 @@ def page_layout(result: PageResult) -> tuple[TextBlock, ...]:
 
 
 def _paragraphs(result: PageResult) -> dict[int, int]:
-    """Return the paragraph of each line by its index, as the empty lines in the text part them; {} where they don't tell."""
+    """Return the paragraph of each line by its index, separated by empty lines of the text; {} if they can't be matched."""
     numbers = [number for number, part in enumerate(result.text.split("\n\n")) for _ in part.split("\n")]
     return dict(enumerate(numbers)) if len(numbers) == len(result.lines) else {}
 
@@ -97,7 +97,7 @@ def _block(block: Block, index: int, lines: list[TextLine]) -> TextBlock | None:
 
 
 def _words(result: PageResult, page: Box) -> Iterator[Word]:
-    """Yield the words of a page whose words nobody placed."""
+    """Yield the words of a page without stored places."""
     if result.lines:
         for number, line in enumerate(result.lines):
             block = _block_of(line, result.blocks)
@@ -118,7 +118,7 @@ def _words(result: PageResult, page: Box) -> Iterator[Word]:
 
 
 def _block_of(line: Line, blocks: Sequence[Block]) -> int | None:
-    """Return the index of the block that covers most of a line; None where none covers half of it."""
+    """Return the index of the block that covers most of a line; None if no block covers half of it."""
     shares = [max((_share(line.box, box) for box in block.boxes), default=0.0) for block in blocks]
     best = max(range(len(shares)), key=shares.__getitem__, default=None)
     return best if best is not None and shares[best] >= _INSIDE else None
@@ -131,16 +131,16 @@ def _share(inner: Box, outer: Box) -> float:
 
 
 def around(boxes: Iterable[Box]) -> Box:
-    """Return the smallest box that holds all of these; there is at least one."""
+    """Return the smallest box around these boxes (at least one)."""
     x0, y0, x1, y1 = zip(*boxes, strict=True)
     return min(x0), min(y0), max(x1), max(y1)
 
 
 def shared(words: Sequence[str], box: Box) -> list[tuple[str, Box]]:
-    """Return the parts of a line's box that its words take, by their lengths, with a character's space between them.
+    """Return the boxes of the words of a line: its box divided by their lengths, with a space of one character between them.
 
-    A box that is higher than wide, of more than one character, is a line that runs down. Words of right-to-left scripts begin
-    at the right.
+    A line of more than one character with a box that is higher than wide runs downwards. Words of right-to-left scripts start at
+    the right.
     """
     units = sum(map(len, words)) + len(words) - 1
     if units < 1:

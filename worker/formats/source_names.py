@@ -1,4 +1,4 @@
-"""The names by which archives' formats call a document's files: never a path, never a name that nobody gave."""
+"""File names of sources for archive formats (ALTO, hOCR, METS, PAGE): base names only, from the URI of the source."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MEDIA_TYPES = {
 
 
 def source_name(source: Source) -> str:
-    """Return the file name of a source; of an upload, which has none here, one that is made of its digest."""
+    """Return the file name of a source; for an upload, which has no name here, one made of its digest."""
     if source.uri.startswith(("file:", "s3:")):
         name = PurePosixPath(unquote(urlsplit(source.uri, allow_fragments=False).path, errors="replace")).name
         if name:
@@ -32,6 +32,6 @@ def source_name(source: Source) -> str:
 
 
 def page_source(manifest: Manifest, page: int) -> tuple[Source, int]:
-    """Return the source of a page, and the page's number in it, from 1."""
+    """Return the source of a page and the number of the page in it, from 1."""
     index, page_index = manifest.locate(page)
     return manifest.sources[index], page_index + 1

@@ -1,1 +1,1 @@
-"""Words in their places: where on the page image the words of a model's text stand."""
+"""Places of the words of a model's text on the page image."""

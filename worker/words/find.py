@@ -1,13 +1,13 @@
 """The sandboxed program that finds the words on a page image: `python -m worker.words.find`, started by a Sandbox.
 
-It detects and reads the page as the default engine does. The image comes through the shared memory: uint8, RGB, row after row.
+It detects and recognises lines as the default engine does. The image is in shared memory: uint8, RGB, row by row.
 """
 
 from __future__ import annotations
 
 import os
 
-# The environment is empty, and a sandbox may start no threads.
+# A sandbox starts with an empty environment and may not start threads.
 os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", ORT_DISABLE_TELEMETRY="1")
 
 from typing import TYPE_CHECKING, Any
@@ -21,12 +21,12 @@ from worker.engines.rapidocr import load, read
 if TYPE_CHECKING:
     from mmap import mmap
 
-#: Words of one answer: a page of a newspaper has a tenth.
+#: Maximum number of words in one answer: ten times those of a newspaper page.
 MOST_WORDS = 8_000
-#: Share of their widths to which lines are narrowed before they are recognised: three tenths less time, and as many words in
-#: their places (bench/word_places.py); with half of it, old prints are not recognised any more.
+#: Factor by which lines are narrowed before recognition: it takes 30 % less time and places as many words
+#: (bench/word_places.py). With half of this width, old prints are not recognised.
 NARROWED = 0.7
-#: Characters of a word that are told.
+#: Maximum length of a word in the answer.
 LONGEST = 60
 
 

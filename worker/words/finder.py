@@ -1,4 +1,4 @@
-"""Finds the words on page images in processes beside the engine: the worker's side."""
+"""Client of the word finder: finds words on page images in sandboxed processes beside the engine."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from ocrfleet.sandbox.sandbox import Sandbox
 if TYPE_CHECKING:
     from worker.imaging.page_image import PageImage
 
-#: Bytes that a process may allocate: models, ONNX Runtime, OpenCV, and what a page of eight million pixels takes.
+#: Memory limit of a process in bytes: models, ONNX Runtime, OpenCV, and a page of eight million pixels.
 _MEMORY = 6 << 30
 _BYTES_PER_PIXEL = 3
 
 
 class WordFinder:
-    """Finds the words of up to `size` pages at the same time, of `max_pixels` at most, each in a process of its own."""
+    """Finds the words of up to `size` pages at the same time, each in its own process. Pages have at most `max_pixels`."""
 
     def __init__(self, size: int, *, max_pixels: int, deadline: float) -> None:
         self._deadline = deadline
         self._lock = threading.Lock()
-        # As many threads as processes: a running thread always finds a free one, and the executor's queue is the wait.
+        # As many threads as processes: a running thread always gets a free process. Further pages wait in the executor's queue.
         self._threads = ThreadPoolExecutor(size, thread_name_prefix="words")
         self._all = [
             Sandbox("worker.words.find", memory=_MEMORY, shared=max_pixels * _BYTES_PER_PIXEL) for _ in range(size)
@@ -36,13 +36,13 @@ class WordFinder:
     async def find(self, image: PageImage) -> tuple[Word, ...]:
         """Return the words on a page image, in reading order, with their boxes and lines.
 
-        Raises PageFaultError when the process crashes or takes too long, TransientError after `close`, and FatalError when no
+        Raises PageFaultError if the process crashes or exceeds its deadline, TransientError after `close`, and FatalError if no
         process can be started.
         """
         return await asyncio.wrap_future(self._threads.submit(self._find, image))
 
     def close(self) -> None:
-        """End the processes, at once. Idempotent."""
+        """Kill the processes. Idempotent."""
         for sandbox in self._all:
             sandbox.close()
         self._threads.shutdown(cancel_futures=True)
@@ -63,7 +63,7 @@ class WordFinder:
 
 
 def _words(answer: dict[str, Any]) -> tuple[Word, ...]:
-    """Return the words of an answer, without trusting it."""
+    """Return the validated words of an answer."""
     match answer:
         case {"words": list(words)}:
             return tuple(map(_word, words))

@@ -1,10 +1,11 @@
-"""Match the words of a model's text with those that were seen on the page image, character by character.
+"""Match the words of a model's text with the words recognised on the page image, character by character.
 
-Both texts are nearly the same, but for letters read wrongly on either side, lines that one of them lacks, lines that stand
-twice, and parts that stand in another order. So pieces of six characters that both have once are taken for anchors, the
-longest chain of them that is in order in both is kept (as in patience diff), and between anchors the least edit distance
-aligns what is left. Where both agree, that stands; the rest is aligned again: each round finds the longest part that both have
-in one order. What is then left of the model's text is looked for everywhere: a line that the model wrote twice has one place.
+The texts differ in misread letters on both sides, missing lines, repeated lines, and the order of parts. The algorithm:
+
+1. Pieces of six characters that occur exactly once in both texts are anchors. The longest chain of anchors in the same order in
+   both texts is kept, as in patience diff. Between anchors, the text is aligned with the least edit distance.
+2. Matches with agreeing neighbours are kept. The rest is aligned again: each round finds the longest part in the same order.
+3. Remaining pieces of the model's text are searched in the whole recognised text: a line that the model wrote twice has one place.
 """
 
 from __future__ import annotations
@@ -23,20 +24,20 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-#: Rounds in which what is left is aligned anew: a part in another order takes one.
+#: Maximum number of alignment rounds: each part in another order takes one.
 _ROUNDS = 8
-#: Characters of an anchor.
+#: Length of an anchor in characters.
 _ANCHOR = 6
-#: Share of the characters, among so many before, behind or around one, that agree where both texts are the same. Texts that
-#: have nothing to do with each other agree in 0.2 to 0.35; black letter, read badly, in 0.6.
+#: Minimum share of agreeing characters in a window before, behind or around a character. Unrelated texts agree in 0.2 to 0.35;
+#: poorly recognised black letter agrees in 0.6.
 _AGREE, _AMONG = 0.5, 16
-#: The same among the nearest, so many on each side: where the texts begin to differ, those before still agree.
+#: The same in a small window on both sides: at a position where the texts begin to differ, the characters before still agree.
 _AGREE_NEAR, _NEAR = 0.4, 3
-#: Nobody is helped by an alignment of more characters: no page has as many.
+#: Maximum length of an alignment: no page has more characters.
 _MOST = 60_000
 
-#: Pieces of what is left, in characters, and how similar, of 100, a piece that was seen has to be. Of random pieces of 8 to 60
-#: letters, the most similar in a page of text has 35 to 60.
+#: Lengths of the pieces to search, and the minimum similarity (0 to 100) of a match. For random pieces of 8 to 60 letters, the
+#: most similar piece of a page has 35 to 60.
 _SHORTEST_PIECE, _LONGEST_PIECE, _SIMILAR = 8, 60, 70.0
 
 _NOWHERE = -1
@@ -44,7 +45,7 @@ _NOWHERE = -1
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """The characters of words, without what differs from one reader to the other: case, width, long s, spaces."""
+    """The characters of words, normalised: without differences in case, width, long s, and spaces."""
 
     text: str
     #: the index of the word of each character
@@ -53,7 +54,7 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Matches:
-    """For each character of the model's text, the one that was seen in its place; -1 where there is none."""
+    """For each character of the model's text, the index of the recognised character; -1 if there is none."""
 
     place: NDArray[np.intp]
     #: whether both are the same character
@@ -61,14 +62,14 @@ class Matches:
 
 
 def stream(words: Sequence[str]) -> Stream:
-    """Return the characters of words."""
+    """Return the normalised characters of words."""
     texts = [_folded(word) for word in words]
     owner = np.repeat(np.arange(len(words)), [len(text) for text in texts])
     return Stream("".join(texts)[:_MOST], owner[:_MOST])
 
 
 def match(given: Stream, seen: Stream) -> Matches:
-    """Match the characters of a model's text with those that were seen."""
+    """Match the characters of a model's text with the recognised characters."""
     matches = Matches(np.full(len(given.text), _NOWHERE), np.zeros(len(given.text), np.bool_))
     there = np.arange(len(seen.text))
     for _ in range(_ROUNDS):
@@ -82,14 +83,14 @@ def match(given: Stream, seen: Stream) -> Matches:
 
 
 def _runs(places: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
-    """Yield what follows each other, in pieces that are long enough to be looked for and short enough for a fast search."""
+    """Yield runs of consecutive characters, in pieces of a length that can be searched fast and reliably."""
     for run in np.split(places, np.flatnonzero(np.diff(places) > 1) + 1):
         pieces = np.array_split(run, max(-(-len(run) // _LONGEST_PIECE), 1))
         yield from (piece for piece in pieces if len(piece) >= _SHORTEST_PIECE)
 
 
 def _look_everywhere(given: Stream, seen: Stream, matches: Matches, run: NDArray[np.intp]) -> None:
-    """Match a piece of the model's text with the most similar piece that was seen, where it is similar enough."""
+    """Match a piece of the model's text with the most similar recognised piece, if it is similar enough."""
     text = "".join(given.text[i] for i in run)
     best = fuzz.partial_ratio_alignment(text, seen.text, score_cutoff=_SIMILAR)
     if best is None or not best.dest_end > best.dest_start:
@@ -102,7 +103,7 @@ def _look_everywhere(given: Stream, seen: Stream, matches: Matches, run: NDArray
 
 
 def _align(given: Stream, seen: Stream, matches: Matches, there: NDArray[np.intp]) -> bool:
-    """Align what is not matched of the model's text with these characters; keep what agrees. Say whether anything did."""
+    """Align the unmatched characters of the model's text with these characters; keep matches that agree. Return whether any did."""
     left = _unmatched(given, matches)
     if not len(left) or not len(there):
         return False
@@ -116,7 +117,7 @@ def _align(given: Stream, seen: Stream, matches: Matches, there: NDArray[np.intp
 
 
 def _agrees(equal: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Say for each character whether its neighbours agree: the nearest, and those before, behind or around it."""
+    """Return for each character whether its neighbours agree: the nearest ones, and those before, behind or around it."""
     sums = np.concatenate(([0], np.cumsum(equal)))
     places = np.arange(len(equal))
 
@@ -130,7 +131,7 @@ def _agrees(equal: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _unmatched(given: Stream, matches: Matches) -> NDArray[np.intp]:
-    """Return the characters of the words of which less than half is matched."""
+    """Return the characters of words that are matched by less than half."""
     if not len(given.text):
         return np.empty(0, np.intp)
     matched = np.bincount(given.word, weights=matches.place != _NOWHERE)
@@ -139,7 +140,7 @@ def _unmatched(given: Stream, matches: Matches) -> NDArray[np.intp]:
 
 
 def _aligned(given: str, seen: str) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-    """Return for each character the one in its place, and whether it is the same."""
+    """Return for each character the index of the aligned character, and whether both are equal."""
     place = np.full(len(given), _NOWHERE)
     equal = np.zeros(len(given), np.bool_)
     here = there = 0
@@ -154,7 +155,7 @@ def _aligned(given: str, seen: str) -> tuple[NDArray[np.intp], NDArray[np.bool_]
 
 
 def _chain(given: str, seen: str) -> list[tuple[int, int]]:
-    """Return the longest chain of anchors: where pieces that both texts have once stand in both, in rising order."""
+    """Return the longest chain of anchors: positions in both texts of pieces that occur once in each, in ascending order."""
     places = _once(seen)
     pairs = [(here, places[piece]) for piece, here in _once(given).items() if piece in places]
     # The longest rising subsequence, by patience sorting.
@@ -178,7 +179,7 @@ def _chain(given: str, seen: str) -> list[tuple[int, int]]:
 
 
 def _once(text: str) -> dict[str, int]:
-    """Return the pieces that stand once in a text, with their places, in their order."""
+    """Return the pieces that occur once in a text, with their positions, in order."""
     found: dict[str, int] = {}
     for place in range(len(text) - _ANCHOR + 1):
         piece = text[place : place + _ANCHOR]

@@ -21,7 +21,7 @@ def placed_words(
 ) -> tuple[Word, ...]:
     """Return the words of a model's Markdown, or of its blocks where it has any, with their places on the page image.
 
-    `seen` are the words that were found on the image, whose size is given in pixels.
+    `seen` are the words found on the image; the size of the image is in pixels.
     """
     boxes = [around(block.boxes) if block.boxes else None for block in blocks]
     return place(list(_words(text, blocks)), seen, boxes, (0.0, 0.0, float(width), float(height)))

@@ -1,4 +1,4 @@
-"""Give each word of a model's text its place on the page image, and say how it was found."""
+"""Assign each word of a model's text a box on the page image, and record how the box was found."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
     from worker.words.matching import Stream
 
-#: Words stand in a gap of their line, or between two lines, when each character has at least this width, in heights of the line.
+#: A gap in a line, or between two lines, can hold words if each character gets at least this width, in line heights.
 _NARROWEST = 0.15
-#: Two words stand in one row when they share so much of the lower one's height.
+#: Two words are in one row if they overlap vertically by this share of the smaller height.
 _LEVEL = 0.5
-#: A box that is higher than wide by so much, of more than one character, runs up or down.
+#: A box with more than one character is vertical if its height is this many times its width.
 _TALL = 1.5
-#: White between two lines that has room for another, in heights of a line.
+#: Minimum white space between two lines that can hold another line, in line heights.
 _ROOM = 0.8
-#: Characters that were seen and stand for words that were not recognised in them: so many times as many, at most and at least.
+#: Recognised characters can replace unrecognised words if their number is within these factors of the words' characters.
 _MOST, _LEAST = 2.5, 0.4
 
 
@@ -33,7 +33,7 @@ class ModelWord(NamedTuple):
     """A word as the model wrote it."""
 
     text: str
-    #: index of its block; none where the page has no blocks
+    #: index of its block; None if the page has no blocks
     block: int | None
     #: its line in the model's text; a paragraph may be one line
     row: int
@@ -42,10 +42,10 @@ class ModelWord(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class _Place:
     box: Box
-    #: the line of those that were seen; none where no line was
+    #: the recognised line; None if there is none
     line: int | None
     placed: Placed
-    #: the first and the last of the words that were seen there
+    #: indexes of the first and the last recognised word there
     first: int = -1
     last: int = -1
 
@@ -53,8 +53,8 @@ class _Place:
 def place(given: Sequence[ModelWord], seen: Sequence[Word], boxes: Sequence[Box | None], page: Box) -> tuple[Word, ...]:
     """Return the words of a model's text with their places.
 
-    `seen` are the words that a detector and a recogniser saw, in their reading order, numbered by their lines; `boxes` are
-    those of the model's blocks, where it gave any; `page` is the box of the whole page image. Every word is returned, in order.
+    `seen` are the words of detector and recogniser, in reading order, with the numbers of their lines. `boxes` are the boxes of the
+    model's blocks, if it returned any. `page` is the box of the page image. Every word is returned, in order.
     """
     places = _matched(given, seen)
     _between(places, given, seen)
@@ -62,7 +62,7 @@ def place(given: Sequence[ModelWord], seen: Sequence[Word], boxes: Sequence[Box 
 
 
 def _matched(given: Sequence[ModelWord], seen: Sequence[Word]) -> list[_Place | None]:
-    """Return the places of the words that were seen."""
+    """Return the places of words that were recognised."""
     wanted, there = stream([word.text for word in given]), stream([word.text for word in seen])
     places: list[_Place | None] = [None] * len(given)
     if not wanted.text or not there.text:
@@ -86,10 +86,10 @@ def _matched(given: Sequence[ModelWord], seen: Sequence[Word]) -> list[_Place | 
     return places
 
 
-def _of_characters(  # noqa: PLR0917 - a stretch of what was seen, and what that is
+def _of_characters(  # noqa: PLR0917 - a range of recognised characters and its context
     there: Stream, begins: np.ndarray, seen: Sequence[Word], first: int, last: int, placed: Placed
 ) -> _Place:
-    """Return the place of a stretch of characters that were seen in one line: parts of the boxes of their words."""
+    """Return the place of a range of recognised characters in one line: parts of the boxes of their words."""
     words = range(int(there.word[first]), int(there.word[last]) + 1)
     parts = []
     for word in words:
@@ -102,7 +102,7 @@ def _of_characters(  # noqa: PLR0917 - a stretch of what was seen, and what that
 
 
 def _slice(word: Word, first: float, last: float) -> Box:
-    """Return the part of a word's box between two shares of its length."""
+    """Return the part of the box of a word between two fractions of its length."""
     x0, y0, x1, y1 = word.box
     if len(word.text) > 1 and y1 - y0 > _TALL * (x1 - x0):
         return x0, y0 + first * (y1 - y0), x1, y0 + last * (y1 - y0)
@@ -110,7 +110,7 @@ def _slice(word: Word, first: float, last: float) -> Box:
 
 
 def _between(places: list[_Place | None], given: Sequence[ModelWord], seen: Sequence[Word]) -> None:
-    """Put words that were not seen between those that were, where there is room for them."""
+    """Place words that were not recognised between words that were, where there is enough space."""
     lines: dict[int, list[Box]] = {}
     for word in seen:
         lines.setdefault(word.line, []).append(word.box)
@@ -138,7 +138,7 @@ def _between(places: list[_Place | None], given: Sequence[ModelWord], seen: Sequ
 def _on_unclaimed(
     run: Sequence[str], before: _Place | None, after: _Place | None, seen: Sequence[Word], claimed: set[int]
 ) -> list[_Place] | None:
-    """Return places on the words that were seen between two others and recognised as something else."""
+    """Return places on words between two placed words that were recognised as another text."""
     first = before.last + 1 if before is not None else (0 if after is not None else len(seen))
     last = after.first if after is not None else (len(seen) if before is not None else 0)
     free = [word for word in range(first, last) if word not in claimed]
@@ -148,7 +148,7 @@ def _on_unclaimed(
     wanted = sum(map(len, run))
     if not _LEAST * wanted <= characters <= _MOST * wanted:
         return None
-    # The middle of each word, as a share of all characters, lies in one of those that were seen.
+    # The middle of each word, as a fraction of all characters, lies in one of the recognised words.
     ends = np.cumsum([len(seen[word].text) for word in free]) / characters
     found, place = [], 0
     for text in run:
@@ -164,7 +164,7 @@ def _on_unclaimed(
 
 
 def _in_gap(run: Sequence[str], before: _Place | None, after: _Place | None) -> list[_Place] | None:
-    """Return places in the gap between two words that stand in one row."""
+    """Return places in the gap between two words in one row."""
     if before is None or after is None or before.line is None or after.line is None:
         return None
     left, right = sorted((before.box, after.box))
@@ -180,7 +180,7 @@ def _in_gap(run: Sequence[str], before: _Place | None, after: _Place | None) -> 
 def _in_white(
     run: Sequence[str], before: _Place | None, after: _Place | None, lines: dict[int, Box]
 ) -> list[_Place] | None:
-    """Return places in the white between two lines below each other, or at the end or the beginning of one of them."""
+    """Return places in the white space between two consecutive lines, or at the end or the start of one of them."""
     if before is None or after is None or before.line is None or after.line is None:
         return None
     upper, lower = lines[before.line], lines[after.line]
@@ -216,7 +216,7 @@ def _fits(run: Sequence[str], box: Box) -> bool:
 def _blocks(
     places: Sequence[_Place | None], given: Sequence[ModelWord], boxes: Sequence[Box | None], page: Box
 ) -> dict[int | None, Box]:
-    """Return the box of each block: the model's own, else that of its words, else the page's."""
+    """Return the box of each block: the box from the model, else the box around its words, else the box of the page."""
     own: dict[int | None, list[Box]] = {}
     for word, found in zip(given, places, strict=True):
         own.setdefault(word.block, []).extend([found.box] if found is not None else [])
@@ -225,7 +225,7 @@ def _blocks(
 
 
 def _numbered(places: Sequence[_Place | None], given: Sequence[ModelWord], blocks: dict[int | None, Box]) -> list[Word]:
-    """Return the words with the numbers of their lines: those that follow each other in one line have one number."""
+    """Return the words with line numbers: consecutive words in one line have the same number."""
     found: list[Word] = []
     number, before = -1, None
     for word, place in zip(given, places, strict=True):

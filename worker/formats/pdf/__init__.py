@@ -1,1 +1,1 @@
-"""Searchable PDF: the original's pages as they are, with the recognised text invisible over them."""
+"""Searchable PDF: the unchanged pages of the original with the recognised text as an invisible layer."""

@@ -1,4 +1,4 @@
-"""The order in which letters stand on paper: PDF viewers take text as it is seen, from left to right, and turn it themselves."""
+"""Visual order of characters: text in a PDF is stored from left to right as displayed; viewers restore the reading order."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import unicodedata
 from itertools import groupby
 
 _RIGHT_TO_LEFT = frozenset({"R", "AL"})
-#: Letters of scripts from left to right, and numbers of both kinds of digits with what belongs to them.
+#: Bidirectional classes of left-to-right letters, and of European and Arabic numbers with their separators.
 _LEFT_TO_RIGHT = frozenset({"L", "EN", "AN"})
 _WITHIN_NUMBERS = frozenset({"CS", "ES", "ET"})
 
 
 def is_right_to_left(text: str) -> bool:
-    """Tell whether a text has letters of a script that is written from right to left."""
+    """Return whether a text has letters of a right-to-left script."""
     return any(unicodedata.bidirectional(character) in _RIGHT_TO_LEFT for character in text)
 
 
 def as_seen(word: str) -> str:
-    """Return a word's characters from left to right as they stand on paper. `word` has no spaces.
+    """Return the characters of a word in visual order, from left to right. `word` has no spaces.
 
-    The Unicode bidirectional algorithm (UAX #9) for a word by itself: what is written from right to left is turned, letters
-    and numbers of the other direction within it are not.
+    Applies the Unicode bidirectional algorithm (UAX #9) to a single word: reverses right-to-left runs, but not left-to-right
+    letters and numbers within them.
     """
     if not is_right_to_left(word):
         return word
@@ -32,13 +32,13 @@ def as_seen(word: str) -> str:
 
 
 def _forward(word: str) -> list[tuple[str, bool]]:
-    """Return each character and whether it is read from left to right; marks go with the letter before them."""
+    """Return each character and whether it is read from left to right; combining marks stay with their letter."""
     kinds = [unicodedata.bidirectional(character) for character in word]
     forward = [kind in _LEFT_TO_RIGHT for kind in kinds]
     for at, kind in enumerate(kinds):
         if kind == "NSM" and at:
             forward[at] = forward[at - 1]
         elif kind in _WITHIN_NUMBERS:
-            # A separator within a number belongs to it.
+            # A separator within a number is part of it.
             forward[at] = 0 < at < len(word) - 1 and forward[at - 1] and kinds[at + 1] in _LEFT_TO_RIGHT
     return list(zip(word, forward, strict=True))

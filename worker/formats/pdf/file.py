@@ -1,4 +1,4 @@
-"""Writes a PDF's objects one after the other, with nothing of them in memory but their places (ISO 32000-1, 7.5)."""
+"""Writes the objects of a PDF one after the other; keeps only their offsets in memory (ISO 32000-1, 7.5)."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from array import array
 from collections.abc import Iterable
 from typing import BinaryIO
 
-#: The comment after the header has bytes that tell file transfers that this is no text.
+#: The comment after the header has non-ASCII bytes: file transfer programs then treat the file as binary.
 _HEADER = b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n"
 
 
 class PdfFile:
-    """A PDF that is being written. An object may be referred to by its number before it is written."""
+    """A PDF that is being written. Objects may be referenced by number before they are written."""
 
     def __init__(self, out: BinaryIO) -> None:
         self._out = out
         self._at = 0
-        #: of each object, from number 1; 0 until it is written
+        #: offset of each object, from number 1; 0 until it is written
         self._offsets = array("Q")
         self._write(_HEADER)
 
     def reserve(self) -> int:
-        """Return the number of an object that is to be written later."""
+        """Reserve the number of an object to write later."""
         self._offsets.append(0)
         return len(self._offsets)
 
@@ -36,7 +36,7 @@ class PdfFile:
     def stream(
         self, entries: bytes, parts: Iterable[bytes | memoryview], size: int, *, number: int | None = None
     ) -> int:
-        """Write a stream of `size` bytes as it is; `entries` are those of its dictionary, without Length."""
+        """Write a stream of `size` bytes unchanged. `entries`: its dictionary without Length."""
         number = number or self.reserve()
         self._offsets[number - 1] = self._at
         self._write(b"%d 0 obj\n<<%b/Length %d>>\nstream\n" % (number, entries, size))
@@ -46,12 +46,12 @@ class PdfFile:
         return number
 
     def compressed(self, entries: bytes, data: bytes, *, number: int | None = None) -> int:
-        """Write a stream, compressed by Flate."""
+        """Write a stream compressed by Flate."""
         packed = zlib.compress(data, 9)
         return self.stream(entries + b"/Filter/FlateDecode", (packed,), len(packed), number=number)
 
     def end(self, *, root: int, info: int | None = None, identifier: str) -> None:
-        """Write the table of objects and the trailer. `identifier` is hexadecimal: the same for the same content."""
+        """Write the cross-reference table and the trailer. `identifier` is hexadecimal, and the same for the same content."""
         start = self._at
         self._write(b"xref\n0 %d\n0000000000 65535 f \n" % (len(self._offsets) + 1))
         for offset in self._offsets:

@@ -1,7 +1,7 @@
-"""The font of invisible text: one glyph of half an em without ink, and the characters that its codes stand for.
+"""The font of invisible text: one empty glyph of half an em, and the mapping of its codes to characters.
 
-The glyph is a line without width from corner to corner of its box: PDFium leaves out turned text whose glyphs have no box.
-Codes are given to characters as they come, so any character of Unicode has one; what they mean is in ToUnicode.
+The glyph is a line of zero width from corner to corner of its box: PDFium omits rotated text with glyphs that have no box.
+Codes are assigned to characters at first use, so any Unicode character can have one. ToUnicode maps codes to characters.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import struct
 
 from worker.formats.pdf.file import PdfFile
 
-#: Advance of each glyph, ascent and descent, in thousandths of the font's size. Ascent and descent are one size together, so
-#: that a text's box, as viewers mark it, is as high as its font's size.
+#: Advance of each glyph, ascent and descent, in thousandths of the font size. Ascent plus descent is 1,000, so that the selection
+#: box of a text in viewers is as high as the font size.
 ADVANCE, ASCENT, DESCENT = 500, 800, -200
 _EM = 1000
 _NAME = b"OcrfleetGlyphless"
-#: Codes that a font can have, and entries that a block of a CMap may have (Adobe's Technical Note 5411).
+#: Maximum number of codes of a font, and of entries in a block of a CMap (Adobe Technical Note 5411).
 _MOST_CODES, _BLOCK = 0xFFFF, 100
 
 _CMAP_HEAD = b"""/CIDInit /ProcSet findresource begin
@@ -32,13 +32,13 @@ _CMAP_TAIL = b"endcmap\nCMapName currentdict /CMap defineresource pop\nend\nend\
 
 
 class GlyphlessFont:
-    """Gives characters their codes; written into the file once the text is known."""
+    """Assigns codes to characters; written to the file after all text is known."""
 
     def __init__(self) -> None:
         self._codes: dict[str, int] = {}
 
     def encoded(self, text: str) -> bytes:
-        """Return the codes of a text, as a hexadecimal string of PDF. Characters beyond the font's room are spaces."""
+        """Return the codes of a text as a hexadecimal PDF string. Characters beyond the maximum number of codes become spaces."""
         codes = self._codes
         for character in text:
             if character not in codes and len(codes) < _MOST_CODES:
@@ -47,7 +47,7 @@ class GlyphlessFont:
         return b"<%b>" % "".join(f"{codes.get(character, space):04X}" for character in text).encode("ascii")
 
     def write(self, file: PdfFile, number: int) -> None:
-        """Write the font as the object `number`, with what belongs to it."""
+        """Write the font as the object `number`, with its dependent objects."""
         program = font_program()
         embedded = file.compressed(b"/Length1 %d" % len(program), program)
         descriptor = file.add(
@@ -55,7 +55,7 @@ class GlyphlessFont:
             b"/CapHeight %d/StemV 80/FontFile2 %d 0 R>>"
             % (_NAME, DESCENT, ADVANCE, ASCENT, ASCENT, DESCENT, ASCENT, embedded)
         )
-        # Every code is shown by the second glyph: the first one stands for a missing character, which PDF/A forbids.
+        # Every code maps to the second glyph: the first one is .notdef, which PDF/A forbids in text.
         glyphs = file.compressed(b"", struct.pack(">H", 1) * (len(self._codes) + 1))
         descendant = file.add(
             b"<</Type/Font/Subtype/CIDFontType2/BaseFont/%b/CIDSystemInfo<</Registry(Adobe)/Ordering(Identity)"
@@ -79,7 +79,7 @@ class GlyphlessFont:
 
 
 def font_program() -> bytes:
-    """Return a TrueType font of an empty glyph and that line, with the tables that ISO 32000-1, 9.9 asks for."""
+    """Return a TrueType font of an empty glyph and that line, with the tables that ISO 32000-1, 9.9 requires."""
     box = (0, DESCENT, ADVANCE, ASCENT)
     # A contour of two points: its box, the number of its last point, no instructions, two flags, steps in x, steps in y.
     line = struct.pack(">hhhhhHHBBhhhh", 1, *box, 1, 0, 1, 1, 0, ADVANCE, DESCENT, ASCENT - DESCENT)
@@ -94,7 +94,7 @@ def font_program() -> bytes:
         b"loca": struct.pack(">HHH", 0, 0, len(line) // 2),
         b"maxp": struct.pack(">IHHHHHHHHHHHHHH", 0x10000, 2, 2, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0),
     }
-    # Search range, entry selector and range shift of so many tables.
+    # Search range, entry selector and range shift for this number of tables.
     header = struct.pack(">IHHHH", 0x10000, len(tables), 64, 2, len(tables) * 16 - 64)
     at = len(header) + 16 * len(tables)
     directory, body, head_at = b"", b"", 0

@@ -1,8 +1,8 @@
-"""The sandboxed program that takes an image out of its file for a PDF: `python -m worker.formats.pdf.image_file`.
+"""The sandboxed program that extracts an image from its file for a PDF: `python -m worker.formats.pdf.image_file`.
 
-What a PDF can hold as it is stays as it is: JPEG, JPEG 2000, the compressed rows of a PNG, CCITT G4 of a TIFF. Everything else is
-decoded and packed without loss: bilevel by G4, CMYK by Flate alone, the rest as a PNG's rows. The bytes go into the shared
-memory: the image, its mask, its colour profile, one behind the other.
+Formats that a PDF can embed are copied unchanged: JPEG, JPEG 2000, the compressed rows of a PNG, CCITT G4 of a TIFF. Other
+images are decoded and compressed without loss: bilevel with G4, CMYK with Flate, the rest as PNG rows. The program writes the
+image, its mask and its colour profile to the shared memory, in this order.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ if TYPE_CHECKING:
 
     from PIL.Image import Image
 
-#: EXIF's and TIFF's tag for how the image is to be turned.
+#: Orientation tag of EXIF and TIFF.
 _ORIENTATION = 274
-#: TIFF's tags (TIFF 6.0) of what is needed to take a strip out.
+#: TIFF tags (TIFF 6.0) that are needed to extract a strip.
 _WIDTH, _HEIGHT, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER, _STRIPS, _ROWS, _STRIP_SIZES, _OPTIONS = (
     *(256, 257, 259, 262, 266, 273),
     *(278, 279, 293),
 )
 _GROUP_4 = 4
-#: JPEG's frames that a PDF may hold (Huffman coding, 8 bits): baseline, extended, progressive.
+#: JPEG frame types that a PDF may embed (Huffman coding, 8 bits): baseline, extended, progressive.
 _HUFFMAN_FRAMES = frozenset({0xC0, 0xC1, 0xC2})
-#: Channels and name in PDF of a PNG's colours without transparency.
+#: Number of channels and PDF colour space of PNG colour types without transparency.
 _PNG_COLOURS = {0: (1, "DeviceGray"), 2: (3, "DeviceRGB"), 3: (1, "Indexed")}
 _SPACES = {"L": "DeviceGray", "1": "DeviceGray", "RGB": "DeviceRGB", "CMYK": "DeviceCMYK"}
-#: A colour profile's kind of colours stands here (ICC.1:2022, 7.2); larger profiles are left out.
+#: Offset of the colour space in an ICC profile (ICC.1:2022, 7.2), and maximum profile size; larger profiles are omitted.
 _PROFILE_SPACE, _LARGEST_PROFILE = slice(16, 20), 4 << 20
 _PROFILES = {"DeviceGray": b"GRAY", "DeviceRGB": b"RGB ", "Indexed": b"RGB ", "DeviceCMYK": b"CMYK"}
-#: Pillow's modes that are stored as they are, and what other modes with transparency become.
+#: Pillow modes that are stored unchanged, and conversions of other modes with transparency.
 _STORED = frozenset({"1", "P", "L", "LA", "RGB", "RGBA", "CMYK", "I;16"})
 _CONVERTED = {"PA": "RGBA", "RGBa": "RGBA", "La": "LA"}
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
@@ -48,18 +48,18 @@ _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taken:
-    """An image for a PDF, in ISO 32000-1's words (8.9.5); sizes in pixels as stored, before it is turned."""
+    """An image for a PDF, with the entries of ISO 32000-1, 8.9.5. Sizes are in pixels as stored, before rotation."""
 
     data: bytes | memoryview
     width: int
     height: int
     filter: str
-    #: none where JPEG 2000 says it itself
+    #: None for JPEG 2000, which contains it
     space: str | None
     bits: int = 8
-    #: zero is white, or full colour
+    #: whether zero is white, or full colour
     inverted: bool = False
-    #: rows are filtered as PNG's are
+    #: whether rows have PNG filters
     predicted: bool = False
     palette: bytes = b""
     mask: bytes = b""
@@ -76,7 +76,7 @@ class ImageFile:
         self._document: ImageDocument | None = None
 
     def __call__(self, request: dict[str, Any], fd: int | None, shared: mmap | None) -> dict[str, Any]:
-        """Take out the image of a frame, and answer what it is. Raises PermanentError for one that can't be decoded."""
+        """Extract the image of a frame; return its description. Raises PermanentError if it can't be decoded."""
         if fd is None or shared is None:
             raise ValueError("an image needs a file and memory")
         if self._key != request["document"]:
@@ -108,13 +108,13 @@ class ImageFile:
 
 
 def take(document: ImageDocument, kind: Kind, index: int) -> Taken:
-    """Return a frame's image, as it is in the file where a PDF can hold that. Raises PermanentError."""
+    """Return the image of a frame, unchanged if a PDF can embed it. Raises PermanentError."""
     try:
         return _take(document, kind, index, document.frame(index))
     except PermanentError as error:
         if error.reason is not Reason.UNREADABLE:
             raise
-    # What rendering does for a damaged file: what there is of it, or what another decoder sees.
+    # As in rendering of a damaged file: use the decodable part, or another decoder.
     try:
         with document.patience():
             image = document.frame(index)
@@ -158,13 +158,13 @@ def _jpeg(data: Any, image: Image) -> Taken | None:
         height=image.height,
         filter="DCTDecode",
         space=_SPACES[image.mode],
-        # Adobe's programs store CMYK inverted, and say with their marker that they wrote it.
+        # Adobe programs store CMYK inverted; their marker identifies such files.
         inverted=image.mode == "CMYK" and "adobe" in image.info,
     )
 
 
 def _jpeg_frame(data: Any) -> int | None:
-    """Return the marker of a JPEG's frame: how it is coded."""
+    """Return the start-of-frame marker of a JPEG, which gives its coding."""
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF:  # noqa: PLR2004 - begins a marker
         marker = data[at + 1]
@@ -186,7 +186,7 @@ def _jpeg2000(data: Any, image: Image) -> Taken | None:
 
 
 def _png(data: Any) -> Taken | None:
-    """Return the rows of a PNG; None for one with transparency, or interlaced."""
+    """Return the compressed rows of a PNG; None if it is transparent or interlaced."""
     rows, palette, header = [], b"", b""
     at = 8
     while at + 8 <= len(data):
@@ -220,7 +220,7 @@ def _png(data: Any) -> Taken | None:
 
 
 def _group_4(data: Any, image: Any) -> Taken | None:
-    """Return the only strip of a bilevel TIFF frame that is compressed by CCITT G4."""
+    """Return the strip of a bilevel TIFF frame with a single strip in CCITT G4, else None."""
     tags = image.tag_v2
     strips, sizes = tags.get(_STRIPS, ()), tags.get(_STRIP_SIZES, ())
     if tags.get(_COMPRESSION) != _GROUP_4 or len(strips) != 1 or len(sizes) != 1 or tags.get(_OPTIONS, 0):
@@ -241,7 +241,7 @@ def _group_4(data: Any, image: Any) -> Taken | None:
 
 
 def _decoded(document: ImageDocument, index: int, image: Image) -> Taken:
-    """Return an image that is decoded and packed again, without loss."""
+    """Return the image decoded and compressed again without loss."""
     try:
         negative = document.is_negative(image)
         image = document.own_decoding(image) or image
@@ -275,7 +275,7 @@ def _decoded(document: ImageDocument, index: int, image: Image) -> Taken:
 
 
 def _plain(image: Image) -> Image:
-    """Return an image in a mode that a PNG or a PDF can hold: without loss, but for real numbers and 32 bits."""
+    """Return the image in a mode that PNG or PDF supports: without loss, except for float and 32-bit modes."""
     mode = image.mode
     if mode in ("P", "L", "RGB", "1") and "transparency" in image.info:
         return image.convert("RGBA")
@@ -287,7 +287,7 @@ def _plain(image: Image) -> Image:
 
 
 def _grey(image: Image) -> Image:
-    """Return deep grey as 16 bits where it fits them, else scaled to 8."""
+    """Return deep grey as 16 bits if the values fit, else scaled to 8 bits."""
     if image.mode.startswith("I;16"):
         image = image.convert("I")  # big-endian pixels have no extrema
     low, high = cast("tuple[float, float]", image.getextrema())
@@ -320,7 +320,7 @@ def _bilevel(image: Image) -> Taken:
 def _orientation(image: Image) -> int:
     try:
         value = int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # noqa: BLE001 - whatever is wrong with the tags, the image is whole
+    except Exception:  # noqa: BLE001 - damaged tags do not affect the image
         return 1
     return value if 1 <= value <= 8 else 1  # noqa: PLR2004 - EXIF's values
 

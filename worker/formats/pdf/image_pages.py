@@ -1,4 +1,4 @@
-"""A PDF of page images: each file's image as it is, on a page of its size, with the text of that page."""
+"""A PDF of page images: each image unchanged on a page of its size, with the text of the page."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     from ocrfleet.records.pages import PageResult
     from ocrfleet.sources.sources import Sources
 
-#: Seconds to take an image out of its file.
+#: Deadline to extract an image from its file, in seconds.
 _DEADLINE = 120.0
-#: Where the size of a page is not known: points of a dot at 300 dpi.
+#: Points per pixel of a page without a known resolution: 300 dpi.
 _POINTS = 72 / 300
-#: Points of a page's side at most, without UserUnit (ISO 32000-1, annex C).
+#: Maximum side of a page in points, without UserUnit (ISO 32000-1, annex C).
 _LONGEST_SIDE = 14400
-#: Bytes that are copied at a time.
+#: Chunk size of copies in bytes.
 _CHUNK = 1 << 20
 _FILTERS = frozenset({"DCTDecode", "JPXDecode", "CCITTFaxDecode", "FlateDecode"})
 _CHANNELS = {"DeviceGray": 1, "DeviceRGB": 3, "DeviceCMYK": 4, "Indexed": 1}
-#: A page without its image, in points.
+#: Size of a page without an image, in points.
 _A4 = (595.28, 841.89)
 
-#: What turns an image upright, by EXIF's number: factors of width and height (TIFF 6.0, Orientation).
+#: Matrices that rotate an image upright, by EXIF orientation: factors of width and height (TIFF 6.0, Orientation).
 _TURNS = {
     1: (1, 0, 0, 1, 0, 0),
     2: (-1, 0, 0, 1, 1, 0),
@@ -47,7 +47,7 @@ _SIDEWAYS = 5
 
 
 class ImagePages:
-    """Writes the pages as they come; only their numbers stay in memory."""
+    """Writes pages one by one; keeps only object numbers in memory."""
 
     def __init__(
         self, out: BinaryIO, sources: Sources, manifest: Manifest, memory: int, *, linear: bool = False
@@ -57,7 +57,7 @@ class ImagePages:
         self._manifest = manifest
         self._memory = memory
         self._sandbox = Sandbox("worker.formats.pdf.image_file", memory=memory, shared=memory)
-        #: the pages in the order in which they came, where the output has another
+        #: the pages in their order of arrival, if the output needs another order
         self._draft = cast("BinaryIO", TemporaryFile()) if linear else None  # noqa: SIM115 - closed by `close`
         self._file = PdfFile(self._draft or out)
         self._texts = TextForms(self._file)
@@ -66,7 +66,7 @@ class ImagePages:
         self._font: int | None = None
 
     def add(self, result: PageResult) -> None:
-        """Write a page. Raises PermanentError where its image can't be had although it was read."""
+        """Write a page. Raises PermanentError if its image, which was read before, can't be extracted."""
         number, index = self._manifest.locate(result.page)
         source = self._manifest.sources[number]
         request = {"document": source.sha256, "kind": source.kind, "page": index}
@@ -125,14 +125,14 @@ class ImagePages:
         )
 
     def _placeholder(self, result: PageResult, why: str) -> None:
-        """Write a page that says that one is missing: no page takes another's number."""
+        """Write a placeholder for a missing page, so that page numbers stay the same."""
         self._font = self._font or self._file.add(b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>")
         text = f"Page {result.page} is missing: {why}".encode("ascii", "replace").translate(None, b"()\\")
         content = b"BT /H 9 Tf 36 %b Td (%b) Tj ET\n" % (_numbers((_A4[1] - 48,)), text)
         self._page(_A4, content, b"/Font<</H %d 0 R>>" % self._font)
 
     def _image(self, answer: dict[str, Any]) -> tuple[int, tuple[int, int], int]:
-        """Write the image that the sandbox took out, believing nothing of its answer; return number, size and orientation."""
+        """Validate the answer of the sandbox and write its image; return object number, size and orientation."""
         shared = self._sandbox.shared
         match answer:
             case {
@@ -175,7 +175,7 @@ class ImagePages:
         if inverted and name == "DCTDecode":
             entries += b"/Decode[1 0 1 0 1 0 1 0]"
         if mask:
-            # A mask is a PNG's rows of grey, of the same size.
+            # A mask has PNG rows in grey, and the same size.
             parameters = b"/DecodeParms<</Predictor 15/Colors 1/BitsPerComponent 8/Columns %d>>" % width
             soft = self._file.stream(
                 b"/Type/XObject/Subtype/Image/Width %d/Height %d/Filter/FlateDecode%b/BitsPerComponent 8"

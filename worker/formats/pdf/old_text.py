@@ -1,7 +1,7 @@
-"""The invisible text that an earlier OCR left on a page: text in rendering mode 3, found and taken out. Runs in a sandbox.
+"""Removes invisible text of an earlier OCR (rendering mode 3) from a page. Runs in a sandbox.
 
-Nothing else changes: other operators stay as they are and in their order, visible text included. Invisible text is kept where
-visible text goes on behind it without a place of its own, as that would move.
+All other operators stay unchanged and in order, including visible text. Invisible text is kept if visible text follows it without
+its own position, because that text would move.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ import pikepdf
 
 #: Text in this rendering mode is neither filled nor stroked (ISO 32000-1, table 106).
 _INVISIBLE = 3
-#: What a content stream with invisible text has, and what draws a form: most pages need no parsing.
+#: Bytes in each content stream with invisible text, or with a form: most pages need no parsing.
 _SETS_MODE = re.compile(rb"\b3\s+Tr\b")
 _DRAWS = re.compile(rb"/([^\s/\[\]<>(){}%]+)\s+Do\b")
-#: Forms in forms that are looked into.
+#: Maximum nesting of forms that is searched.
 _DEEPEST = 8
 
 _SHOWS = frozenset({"Tj", "TJ", "'", '"'})
-#: Operators after which text has a place that does not depend on the text before them.
+#: Operators that set the position of text independently of the text before.
 _MOVES = frozenset({"Td", "TD", "T*", "Tm", "BT", "ET", "'", '"'})
-#: Operators that paint something else than text.
+#: Operators that paint other content than text.
 _PAINTS = frozenset({"Do", "INLINE IMAGE", "sh", "S", "s", "f", "F", "f*", "B", "B*", "b", "b*"})
-#: Entries of marked content that speak for what is in it.
+#: Entries of marked content that replace or describe its content.
 _SPEAKS = ("/ActualText", "/Alt", "/E")
 
 
 class OldText:
-    """Invisible text of the pages of one document. A form that several pages draw is looked at once."""
+    """Invisible text of the pages of one document. A form used by several pages is searched once."""
 
     def __init__(self, pdf: pikepdf.Pdf) -> None:
         self._pdf = pdf
         self._forms: dict[tuple[int, int], bool] = {}
 
     def is_on(self, page: pikepdf.Page) -> bool:
-        """Tell whether a page has invisible text."""
+        """Return whether a page has invisible text."""
         return self._page(page, change=False)
 
     def remove(self, page: pikepdf.Page) -> bool:
@@ -49,7 +49,7 @@ class OldText:
         try:
             content = _content(page.obj)
         except pikepdf.PdfError:
-            return False  # nobody can read the page's content
+            return False  # the content of the page is unreadable
         found = self._in_forms(page.obj.get("/Resources"), content, change=change, depth=0)
         if _SETS_MODE.search(content):
             instructions = list(pikepdf.parse_content_stream(page))
@@ -61,7 +61,7 @@ class OldText:
         return found
 
     def _in_forms(self, resources: Any, content: bytes, *, change: bool, depth: int) -> bool:
-        """Do the same in the forms that a content draws."""
+        """Process the forms of a content stream in the same way."""
         forms = resources.get("/XObject") if isinstance(resources, pikepdf.Dictionary) else None
         if not isinstance(forms, pikepdf.Dictionary) or depth >= _DEEPEST:
             return False
@@ -75,7 +75,7 @@ class OldText:
     def _form(self, form: pikepdf.Stream, *, change: bool, depth: int) -> bool:
         if form.objgen in self._forms:
             return self._forms[form.objgen]
-        self._forms[form.objgen] = False  # a form may draw itself
+        self._forms[form.objgen] = False  # a form may contain itself
         try:
             content = form.read_bytes()
         except pikepdf.PdfError:
@@ -102,10 +102,10 @@ def _content(page: Any) -> bytes:
 
 
 def _invisible(instructions: list[Any]) -> tuple[set[int], bool]:
-    """Return the places of the instructions that show invisible text and can be taken out, and whether there is any at all."""
+    """Return the indexes of removable instructions that show invisible text, and whether there is any invisible text."""
     mode, saved, found = 0, [], False
     drop: set[int] = set()
-    #: invisible text since the last operator that gave text a place
+    #: invisible text since the last operator that set a position
     waiting: list[int] = []
     for place, (operands, operator) in enumerate(instructions):
         name = str(operator)
@@ -132,7 +132,7 @@ def _as_mode(operands: Any) -> int:
 
 
 def _kept(instructions: list[Any], drop: set[int]) -> Iterator[Any]:
-    """Yield what is left without those instructions: marked content that lost all it had doesn't speak for it any more."""
+    """Yield the remaining instructions. Marked content that lost all its content loses its replacement text as well."""
     silent = _silent(instructions, drop)
     for place, instruction in enumerate(instructions):
         operands, operator = instruction
@@ -142,7 +142,7 @@ def _kept(instructions: list[Any], drop: set[int]) -> Iterator[Any]:
         elif place not in drop:
             yield instruction
         elif str(operator) in "'\"":
-            # These go to the next line first, and one sets the spaces between words and letters.
+            # These operators move to the next line first; one also sets word and character spacing.
             if len(operands) == 3:  # noqa: PLR2004
                 yield pikepdf.ContentStreamInstruction([operands[0]], pikepdf.Operator("Tw"))
                 yield pikepdf.ContentStreamInstruction([operands[1]], pikepdf.Operator("Tc"))
@@ -150,9 +150,9 @@ def _kept(instructions: list[Any], drop: set[int]) -> Iterator[Any]:
 
 
 def _silent(instructions: list[Any], drop: set[int]) -> set[int]:
-    """Return the places where marked content begins that has nothing but the dropped text in it, and says what that is."""
+    """Return the indexes at which marked content starts that has a replacement text and contains only removed text."""
     silent: set[int] = set()
-    #: of each marked content that is open: where it began, whether text in it is dropped, whether anything is kept
+    #: for each open marked content: start, whether text in it is removed, whether other content is kept
     open_ones: list[list[Any]] = []
     for place, (operands, operator) in enumerate(instructions):
         name = str(operator)

@@ -1,7 +1,7 @@
-"""The sandboxed program that looks at an original PDF and puts text into a copy of it: `python -m worker.formats.pdf.original`.
+"""The sandboxed program that inspects an original PDF and writes a copy with text: `python -m worker.formats.pdf.original`.
 
-qpdf copies every stream of the original as its bytes are; what changes of a page is that it draws one form more, before all
-else, so that nothing on the page can move the text. The copy is written into the memory that the parent shares, a file.
+qpdf copies every stream of the original byte by byte. Each page draws one additional form before its other content, so that the
+content can't change the position of the text. The program writes the copy to the shared memory of the parent, which is a file.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from mmap import mmap
 
-#: How far up the page tree, and down a form's fields, is looked: deeper trees are made to harm.
+#: Maximum depth of the page tree and of form fields: deeper trees are malicious.
 _DEEPEST = 64
-#: Fields of a form that are looked at for a signature.
+#: Maximum number of form fields that are searched for a signature.
 _MOST_FIELDS = 100_000
-#: The size of a page without one (MuPDF's), in points.
+#: Size of a page without a media box in points, as in MuPDF.
 _LETTER = (0.0, 0.0, 612.0, 792.0)
 
 Box = tuple[float, float, float, float]
 
 
 class Original:
-    """Keeps the last document open, by MuPDF to look at it, by qpdf to copy it."""
+    """Keeps the last document open, in MuPDF for inspection and in qpdf for the copy."""
 
     def __init__(self) -> None:
         self._seen: PdfDocument | None = None
         self._pdf: pikepdf.Pdf | None = None
 
     def __call__(self, request: dict[str, Any], fd: int | None, shared: mmap | None) -> dict[str, Any]:
-        """Answer one of four requests; each but the last comes with the original.
+        """Answer one of four requests; all but the last include the original.
 
-        `check` raises PermanentError where no copy can be made. `visible` answers the boxes of a page's visible words. `open`
-        is followed by `save`, which comes with the PDF of the texts' forms and answers the size of the copy.
+        `check` raises PermanentError if no copy is possible. `visible` returns the boxes of the visible words of a page. `save`
+        follows `open`; it includes the PDF with the text forms and returns the size of the copy.
         """
         if fd is None:
             raise ValueError("the request needs a file")
@@ -87,13 +87,13 @@ def _opened(fd: int, passwords: Sequence[str]) -> pikepdf.Pdf:
             continue
         except MemoryError:
             raise
-        except Exception as error:  # qpdf's own errors come as several types
+        except Exception as error:  # qpdf raises errors of several types
             raise PermanentError(Reason.UNREADABLE, "qpdf can't read the PDF: export it again") from error
     raise PermanentError(Reason.NEEDS_PASSWORD, "the PDF needs a password: pass --password-file")
 
 
 def _refuse(pdf: pikepdf.Pdf, *, pages: int, decrypt: bool) -> None:
-    """Raise PermanentError for a PDF that isn't to be copied with its text, or can't be."""
+    """Raise PermanentError for a PDF that must not or can't be copied with its text."""
     if pdf.is_encrypted and not decrypt:
         raise PermanentError(
             Reason.UNSUPPORTED,
@@ -111,7 +111,7 @@ def _refuse(pdf: pikepdf.Pdf, *, pages: int, decrypt: bool) -> None:
 
 
 def _is_signed(pdf: pikepdf.Pdf) -> bool:
-    """Tell whether a PDF has a signature, be it a person's or one that grants rights to use it."""
+    """Return whether a PDF has a signature: of a person, or for usage rights."""
     if "/Perms" in pdf.Root:
         return True
     form = pdf.Root.get("/AcroForm")
@@ -133,7 +133,7 @@ def _is_signed(pdf: pikepdf.Pdf) -> bool:
 
 
 def _save(pdf: pikepdf.Pdf, texts: pikepdf.Pdf, shared: mmap, *, keep: bool, linear: bool) -> int:
-    """Give pages their texts, write the copy, and return its size in bytes."""
+    """Add the texts to their pages, write the copy, and return its size in bytes."""
     old = OldText(pdf)
     for index, form in texts.Root.Forms:
         page = pdf.pages[number := int(index)]
@@ -145,7 +145,7 @@ def _save(pdf: pikepdf.Pdf, texts: pikepdf.Pdf, shared: mmap, *, keep: bool, lin
     out = _Output(shared)
     pdf.save(
         out,  # type: ignore[arg-type]
-        # The original's streams as they are: nothing decoded, nothing compressed anew.
+        # Copy the streams of the original without decoding or compressing them.
         compress_streams=False,
         stream_decode_level=pikepdf.StreamDecodeLevel.none,
         fix_metadata_version=False,
@@ -157,14 +157,14 @@ def _save(pdf: pikepdf.Pdf, texts: pikepdf.Pdf, shared: mmap, *, keep: bool, lin
 
 
 def _add(pdf: pikepdf.Pdf, page: pikepdf.Page, number: int, form: pikepdf.Object) -> None:
-    """Have a page draw the form of its text before all else."""
+    """Make a page draw the form of its text before its other content."""
     resources = _inherited(page.obj, "/Resources")
     if not isinstance(resources, pikepdf.Dictionary):
         resources = page.obj.Resources = pikepdf.Dictionary()
     forms = resources.get("/XObject")
     if not isinstance(forms, pikepdf.Dictionary):
         forms = resources.XObject = pikepdf.Dictionary()
-    # Pages may share the dictionary: a name for each.
+    # Pages may share the dictionary, so each form needs its own name.
     while (name := f"/ocrfleet-{number}") in forms:
         number += len(pdf.pages)
     forms[name] = form
@@ -174,7 +174,7 @@ def _add(pdf: pikepdf.Pdf, page: pikepdf.Page, number: int, form: pikepdf.Object
 
 
 def _placement(page: pikepdf.Page, width: float, height: float) -> tuple[float, ...]:
-    """Return the matrix that lays a form of this size over a page as it is displayed: cropped, and turned clockwise."""
+    """Return the matrix that maps a form of this size to a page as displayed: cropped, and rotated clockwise."""
     x0, y0, x1, y1 = _displayed(page.obj)
     rotate = _inherited(page.obj, "/Rotate")
     turn = round(float(rotate) / 90) % 4 if isinstance(rotate, int | Decimal) else 0
@@ -192,7 +192,7 @@ def _placement(page: pikepdf.Page, width: float, height: float) -> tuple[float, 
 
 
 def _displayed(page: Any) -> Box:
-    """Return what a page shows of itself: its crop box within its media box; all of that where nothing would be left."""
+    """Return the visible box of a page: its crop box within its media box; the media box if they do not overlap."""
     media = _box(_inherited(page, "/MediaBox")) or _LETTER
     crop = _box(_inherited(page, "/CropBox")) or media
     both = max(media[0], crop[0]), max(media[1], crop[1]), min(media[2], crop[2]), min(media[3], crop[3])
@@ -200,7 +200,7 @@ def _displayed(page: Any) -> Box:
 
 
 def _box(value: Any) -> Box | None:
-    """Return a box with its corners in order; None for what is none."""
+    """Return a box with its corners in order; None if it is not a valid box."""
     try:
         x0, y0, x1, y1 = (float(number) for number in value)
     except (TypeError, ValueError):
@@ -210,7 +210,7 @@ def _box(value: Any) -> Box | None:
 
 
 def _inherited(page: Any, name: str) -> Any:
-    """Return a page's entry, or that of the page tree above it."""
+    """Return an entry of a page, possibly inherited from the page tree."""
     for _ in range(_DEEPEST):
         if not isinstance(page, pikepdf.Dictionary):
             return None
@@ -222,7 +222,7 @@ def _inherited(page: Any, name: str) -> Any:
 
 @dataclass
 class _Output:
-    """A file in the shared memory, as qpdf writes it: from the beginning to the end."""
+    """A write-only file in the shared memory, for sequential writes of qpdf."""
 
     memory: mmap
     size: int = 0
@@ -250,7 +250,7 @@ class _Output:
         return self.size
 
     def flush(self) -> None:
-        """All is written at once."""
+        """Do nothing: writes are not buffered."""
 
 
 if __name__ == "__main__":

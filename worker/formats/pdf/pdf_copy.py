@@ -26,26 +26,26 @@ if TYPE_CHECKING:
 #: The program keeps the original open between two calls.
 _NEVER = 1 << 62
 _PROGRAM = "worker.formats.pdf.original"
-#: Seconds to open an original, to look at one of its pages, and to write the copy of the largest ones.
+#: Deadlines in seconds: to open an original, to inspect one page, and to write the largest copies.
 _OPEN_DEADLINE, _PAGE_DEADLINE, _SAVE_DEADLINE = 120.0, 30.0, 2400.0
-#: A copy has at most so many times the original's bytes, so many for the text of a page, and so many more.
+#: Maximum size of a copy: factor of the original's size, bytes per page of text, and a constant.
 _TIMES, _PAGE, _MORE = 2, 1 << 20, 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class PdfOptions:
-    """What is chosen for a copy, by its format's name."""
+    """Options of a copy, set by the name of its format."""
 
-    #: pages with invisible text of an earlier OCR keep that, and get none of ours
+    #: keep invisible text of an earlier OCR and add no text to these pages
     keep: bool = False
-    #: what the first page needs comes first, for viewers that load a PDF page by page
+    #: linearise: objects of the first page first, for viewers that load a PDF page by page
     linear: bool = False
-    #: the copy of an encrypted PDF may be without protection
+    #: allow an unprotected copy of an encrypted PDF
     decrypt: bool = False
 
 
 class PdfCopy:
-    """Collects the texts of the pages in a file, then writes the copy. The original is read in a sandbox only."""
+    """Collects the texts of the pages in a file, then writes the copy. Reads the original only in a sandbox."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class PdfCopy:
         passwords: Sequence[str],
         memory: int,
     ) -> None:
-        """Look whether a copy can be made. Raises PermanentError where it can't."""
+        """Check that a copy is possible. Raises PermanentError."""
         self._sources = sources
         self._source = source
         self._options = options
@@ -65,7 +65,7 @@ class PdfCopy:
         self._texts = cast("BinaryIO", TemporaryFile())  # noqa: SIM115 - closed by `close`
         self._file = PdfFile(self._texts)
         self._forms = TextForms(self._file)
-        #: pages with a text, from 0, and the number of its form
+        #: index of each page with a text, from 0, and the number of its form
         self._added: list[tuple[int, int]] = []
         self._copier = Copier(out, size=_TIMES * source.size + _PAGE * source.pages + _MORE, memory=memory)
         request = {"do": "check", "pages": source.pages, "decrypt": options.decrypt, "passwords": self._passwords}
@@ -77,7 +77,7 @@ class PdfCopy:
             raise
 
     def add(self, result: PageResult) -> None:
-        """Add the text that was recognised on a page; a page whose own text was taken, or that failed, is left as it is."""
+        """Add the recognised text of a page. Pages that failed, or whose text layer was used, stay unchanged."""
         width, height = float(result.width_px or 0), float(result.height_px or 0)
         if result.status is not PageStatus.DONE or result.text_layer or not (width and height):
             return
@@ -86,7 +86,7 @@ class PdfCopy:
             return
         request = {"do": "visible", "page": result.page - 1, "passwords": self._passwords}
         boxes = []
-        # What MuPDF can't look at shows no text: another decoder drew it.
+        # A page that MuPDF can't read shows no text to it: another decoder rendered it.
         with suppress(PageFaultError, PermanentError), self._sources.opened(self._source) as fd:
             boxes = self._copier.sandbox.call(request, fd=fd, deadline=_PAGE_DEADLINE)["boxes"]
         unseen = without_visible(blocks, boxes, width=width, height=height)
@@ -114,23 +114,23 @@ class PdfCopy:
 
 
 class Copier:
-    """Writes a copy to a file, of `size` bytes at most, in a sandbox."""
+    """Writes a copy of at most `size` bytes to a file, in a sandbox."""
 
     def __init__(self, out: BinaryIO, *, size: int, memory: int) -> None:
         self._out = out
         self._size = size
-        os.truncate(out.fileno(), size)  # sparse: it takes what is written
+        os.truncate(out.fileno(), size)  # sparse: uses disk space only for written bytes
         self.sandbox = Sandbox(_PROGRAM, memory=memory, shared=size, file=out.fileno(), recycle=_NEVER)
 
     def copy(self, original: int, texts: int, *, keep: bool, linear: bool, passwords: Sequence[str]) -> None:
-        """Copy the PDF open as `original` with the texts in the PDF open as `texts`. Raises PermanentError, PageFaultError."""
+        """Copy the PDF in the file `original` with the texts in the PDF `texts`. Raises PermanentError, PageFaultError."""
         self.sandbox.call({"do": "open", "passwords": list(passwords)}, fd=original, deadline=_OPEN_DEADLINE)
         answer = self.sandbox.call({"do": "save", "keep": keep, "linear": linear}, fd=texts, deadline=_SAVE_DEADLINE)
         os.truncate(self._out.fileno(), min(max(int(answer["size"]), 1), self._size))
 
 
 def linearise(out: BinaryIO, original: int, *, memory: int) -> None:
-    """Write the PDF open as `original` to `out`, linearised. Raises PermanentError, PageFaultError."""
+    """Write the PDF in the file `original` to `out`, linearised. Raises PermanentError, PageFaultError."""
     copier = Copier(out, size=_TIMES * os.fstat(original).st_size + _MORE, memory=memory)
     with TemporaryFile() as texts:
         end_texts(PdfFile(texts), (), "00")
@@ -142,7 +142,7 @@ def linearise(out: BinaryIO, original: int, *, memory: int) -> None:
 
 
 def end_texts(file: PdfFile, added: Sequence[tuple[int, int]], identifier: str) -> None:
-    """End a PDF that has nothing but texts: index of the page and number of the form of each."""
+    """Finish a PDF that contains only text forms: for each, the index of its page and the number of its form."""
     forms = b" ".join(b"[%d %d 0 R]" % entry for entry in added)
     pages = file.add(b"<</Type/Pages/Count 0/Kids[]>>")
     root = file.add(b"<</Type/Catalog/Pages %d 0 R/Forms[%b]>>" % (pages, forms))

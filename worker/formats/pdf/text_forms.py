@@ -1,7 +1,7 @@
-"""The invisible text of a page: a form of PDF with each word at its place, in the glyphless font.
+"""The invisible text of a page: a PDF form with each word at its place, in the glyphless font.
 
-The text's size is the height of its line; each word is scaled to the width of its box (Tz), and so is the space between two
-words, so that programs that look for gaps and programs that look for spaces find the same words.
+The font size is the height of the line. Each word, and each space between two words, is scaled to its width (Tz), so that
+programs that split words at gaps and programs that split at spaces find the same words.
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ if TYPE_CHECKING:
     from worker.formats.page_layout import TextBlock, TextLine
     from worker.formats.pdf.file import PdfFile
 
-#: Ligatures and Arabic letters that Unicode has for old files only: nobody searches for them.
+#: Compatibility characters of Unicode (ligatures, Arabic presentation forms): users do not search for them.
 _PRESENTATION_FORMS = re.compile("[\ufb00-\ufb06\ufb1d-\ufdff\ufe70-\ufefc]")
-#: Scripts without spaces between words: Thai, Lao, Burmese, Khmer, kana, Han and what stands among them.
+#: Scripts without spaces between words: Thai, Lao, Burmese, Khmer, kana, Han, and their punctuation.
 _NO_SPACES = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u303f\u3040-\u30ff\u31f0-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]"
 )
-#: What Han and kana are: lines of them that run down are read from above.
+#: Han and kana: vertical lines of these scripts are read from top to bottom.
 _UPRIGHT = re.compile("[\u2e80-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
-#: A line that is so many times higher than wide runs up or down.
+#: A line is vertical if its height is this many times its width.
 _TALL = 1.8
-#: A line's box holds more than its words' height when the line is not level; then each word has its own place.
+#: A box higher than this factor of its words' height belongs to a skewed line: each word then gets its own position.
 _LEVEL = 1.4
-#: Of a line's height, how far the middle of a word may be from the line's.
+#: Maximum distance of the middle of a word from the middle of its line, in line heights.
 _OFF = 0.25
-#: Of a line's height, how far text may be from its place, and how wide a space is between words without a gap.
+#: Maximum deviation of text from its position, and width of a space between words without a gap, in line heights.
 _NEAR, _NARROW = 0.02, 0.02
-#: Sizes of text that no box gives a place to, in shares of the height that its block has for each line.
+#: Font sizes of text without boxes, as shares of the height per line in its block.
 _LINE, _WIDEST = 0.8, 0.6
-#: Unit vectors of a line's direction and of its letters' upward direction, both as x and y with y upwards.
+#: Unit vectors of the direction of a line and of the upward direction of its letters, as x and y with y upwards.
 _LEVEL_FRAME, _UP_FRAME, _DOWN_FRAME = (1, 0, 0, 1), (0, 1, -1, 0), (0, -1, 1, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """A word in the frame of its line: from `start` to `end` along it, its letters standing on `base`."""
+    """A word in the frame of its line: from `start` to `end` along the line, on the baseline `base`."""
 
     text: str
     start: float
@@ -56,7 +56,7 @@ class _Piece:
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """Words that stand behind each other. `frame` is that of the line."""
+    """Consecutive words of a line. `frame` is the frame of the line."""
 
     pieces: list[_Piece]
     size: float
@@ -64,7 +64,7 @@ class _Run:
 
 
 class TextForms:
-    """Writes the forms of a document's pages, and last the font that they share."""
+    """Writes the forms of the pages of a document, and at the end their common font."""
 
     def __init__(self, file: PdfFile) -> None:
         self._file = file
@@ -74,7 +74,7 @@ class TextForms:
     def add(self, blocks: Iterable[TextBlock], *, width: float, height: float) -> int | None:
         """Write the form of a page and return its number; None for a page without text.
 
-        The form has the page's size as it is displayed, in whatever units the boxes are in; y of the boxes points down.
+        The form has the size of the page as displayed, in the units of the boxes; y of the boxes points down.
         """
         content = b"".join(self._shown(run) for block in blocks for run in _runs(block, height) if run.pieces)
         if not content:
@@ -91,7 +91,7 @@ class TextForms:
     def _shown(self, run: _Run) -> bytes:
         """Return the operators that show a line."""
         out = [b"/F %b Tf\n" % _number(run.size)]
-        # Where the text behind comes to stand: scales are rounded, and what one lacks is given to the next.
+        # Position after the text: scales are rounded, and the rounding error is added to the next word.
         at: float | None = None
         base = 0.0
         for piece, behind in zip(run.pieces, [*run.pieces[1:], None], strict=True):
@@ -108,21 +108,21 @@ class TextForms:
         return b"".join(out)
 
     def _fitted(self, text: str, start: float, end: float, size: float) -> tuple[bytes, float]:
-        """Return the operators that show a text from `start` to `end`, and where it ends by the rounded scale."""
+        """Return the operators that show a text from `start` to `end`, and its end by the rounded scale."""
         natural = len(text) * size * ADVANCE / 1000
         scale = max(round(100 * (end - start) / natural, 1), 0.1)
         return b"%b Tz%bTj\n" % (_number(scale), self._font.encoded(text)), start + natural * scale / 100
 
 
 def plain(text: str) -> str:
-    """Return a text as it is searched for: ligatures as letters, composed accents, nothing that can't be seen."""
+    """Return a text normalised for search: ligatures as letters, composed accents, no invisible characters."""
     text = _PRESENTATION_FORMS.sub(lambda found: unicodedata.normalize("NFKC", found[0]), text)
     text = unicodedata.normalize("NFC", text)
     return "".join(character for character in text if unicodedata.category(character) not in {"Cc", "Cs", "Cn"})
 
 
 def _runs(block: TextBlock, height: float) -> Iterator[_Run]:
-    """Yield the lines of a block, then those words that nobody found on the page."""
+    """Yield the lines of a block, then its words without a place on the page."""
     unplaced = []
     for line in block.lines:
         placed = [word for word in line.words if word.placed is not Placed.BLOCK]
@@ -134,7 +134,7 @@ def _runs(block: TextBlock, height: float) -> Iterator[_Run]:
 
 
 def _placed(line: TextLine, words: Sequence[Word], height: float) -> _Run:
-    """Return a line whose words have their places."""
+    """Return a line of words with places."""
     frame = _frame(line, words)
     boxes = [_turned(word.box, frame, height) for word in words]
     low, high = _turned(line.box, frame, height)[1::2]
@@ -156,7 +156,7 @@ def _placed(line: TextLine, words: Sequence[Word], height: float) -> _Run:
 
 
 def _filled(block: TextBlock, lines: Sequence[Sequence[str]], height: float) -> Iterator[_Run]:
-    """Yield lines whose places nobody knows, one below the other in their block, as wide as their text is at that size."""
+    """Yield lines without known places, one below the other in their block, with the natural width of their text."""
     x0, y0, x1, y1 = block.box
     for number, line in enumerate(lines):
         step = (y1 - y0) / len(lines)
@@ -175,7 +175,7 @@ def _filled(block: TextBlock, lines: Sequence[Sequence[str]], height: float) -> 
 
 
 def _frame(line: TextLine, words: Sequence[Word]) -> tuple[int, int, int, int]:
-    """Return the direction of a line: a tall one runs up or down, as its words follow each other."""
+    """Return the direction of a line: a tall line runs up or down, by the order of its words."""
     x0, y0, x1, y1 = line.box
     letters = sum(len(word.text) for word in words)
     if letters < 2 or y1 - y0 < _TALL * (x1 - x0):  # noqa: PLR2004 - a single letter may be tall
@@ -186,7 +186,7 @@ def _frame(line: TextLine, words: Sequence[Word]) -> tuple[int, int, int, int]:
 
 
 def _turned(box: Sequence[float], frame: tuple[int, int, int, int], height: float) -> tuple[float, float, float, float]:
-    """Return a box of the page in the frame of a line: start, bottom, end, top."""
+    """Convert a box of the page to the frame of a line: start, bottom, end, top."""
     x0, y0, x1, y1 = box[0], height - box[3], box[2], height - box[1]
     a, b, c, d = frame
     along = sorted((a * x0 + b * y0, a * x1 + b * y1))
@@ -195,14 +195,14 @@ def _turned(box: Sequence[float], frame: tuple[int, int, int, int], height: floa
 
 
 def _moved(frame: tuple[int, int, int, int], along: float, across: float) -> bytes:
-    """Return the operator that moves to a place in a line's frame, and turns the text into its direction."""
+    """Return the operator that moves to a position in the frame of a line and rotates the text to its direction."""
     a, b, c, d = frame
     x, y = a * along + c * across, b * along + d * across
     return b"%d %d %d %d %b %b Tm\n" % (a, b, c, d, _number(x), _number(y))
 
 
 def _joined(one: str, other: str) -> bool:
-    """Tell whether two words are written without a space between them."""
+    """Return whether two words are written without a space between them."""
     return bool(_NO_SPACES.match(one[-1]) and _NO_SPACES.match(other[0]))
 
 

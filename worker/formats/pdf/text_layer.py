@@ -1,4 +1,4 @@
-"""Which words of a page get into its invisible text: all but those that the page shows as text already."""
+"""Selects the words for the invisible text of a page: all except those that the page already shows as text."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
     from worker.formats.page_layout import TextBlock, TextLine
 
-#: A word of the page may be so much larger than its letters, each way, in shares of its height.
+#: Tolerance around the box of a visible word in each direction, as a share of its height.
 _MARGIN = 0.25
 
 
 def without_visible(
     blocks: Iterable[TextBlock], boxes: Sequence[Any], *, width: float, height: float
 ) -> tuple[TextBlock, ...]:
-    """Return the blocks without the words that lie on visible words; `boxes` are theirs, in shares of the page's sides."""
+    """Return the blocks without words on visible words. `boxes`: boxes of visible words, as shares of the page's sides."""
     blocks = tuple(blocks)
     visible = np.array([box for box in boxes if _is_box(box)], np.float64).reshape(-1, 4) * (
         width,
@@ -43,7 +43,7 @@ def _left(lines: Iterable[TextLine], visible: NDArray[np.float64]) -> Iterable[T
 
 
 def _lies_on(box: Sequence[float], visible: NDArray[np.float64]) -> bool:
-    """Tell whether the middle of a box is on a visible word, or a visible word's middle in a box."""
+    """Return whether the middle of a box is on a visible word."""
     x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
     on = (visible[:, 0] <= x) & (x <= visible[:, 2]) & (visible[:, 1] <= y) & (y <= visible[:, 3])
     return bool(on.any())

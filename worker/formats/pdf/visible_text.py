@@ -1,4 +1,4 @@
-"""Where a page of a PDF has text that can be seen: recognised words there would be found twice. Runs in a sandbox."""
+"""Finds visible text on a page of a PDF: recognised words there would be duplicates. Runs in a sandbox."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ if TYPE_CHECKING:
 
     from ocrfleet.sandbox.pdf import PdfDocument
 
-#: How MuPDF's trace calls invisible text.
+#: Name of invisible text in MuPDF's trace.
 _INVISIBLE = 3
-#: Boxes that are told of a page, in an answer of less than a megabyte.
+#: Maximum number of boxes in an answer, which stays below a megabyte.
 _MOST = 20_000
-#: Decimals of a share of the page's width or height: less than a pixel.
+#: Decimal places of shares of the page's width or height: less than a pixel.
 _DECIMALS = 5
-#: Width of a space at most, in heights of a character.
+#: Maximum width of a space, in character heights.
 _SPACE = 0.6
-#: Characters that say that a font doesn't tell what its glyphs mean.
+#: Characters for glyphs without a Unicode mapping.
 _MEANINGLESS = frozenset({"Cc", "Cn", "Co", "Cs"})
 
 
 def visible_text(document: PdfDocument, index: int) -> list[list[float]]:
-    """Return the boxes of a page's visible text, in shares of the page as displayed. Raises PermanentError."""
+    """Return the boxes of the visible text of a page, as shares of the page as displayed. Raises PermanentError."""
     page = document.page(index)
     with pdf_errors("the page's text can't be taken out: its content is damaged; export the PDF again"):
         page = document.uncropped(page)
@@ -43,7 +43,7 @@ def visible_text(document: PdfDocument, index: int) -> list[list[float]]:
 
 
 def _runs(characters: Any) -> Iterator[tuple[float, float, float, float]]:
-    """Yield the boxes of the stretches without a gap in some text; characters without a meaning are gaps."""
+    """Yield the boxes of runs of text without a gap; unmapped characters are gaps."""
     box: list[float] = []
     for code, _, _, (x0, y0, x1, y1) in characters:
         character = chr(code) if 0 < code < 0x110000 else "\ufffd"  # noqa: PLR2004 - the end of Unicode
@@ -60,7 +60,7 @@ def _runs(characters: Any) -> Iterator[tuple[float, float, float, float]]:
 
 
 def _continues(box: list[float], x0: float, y0: float, x1: float, y1: float) -> bool:
-    """Tell whether a character stands behind or beside the others, no further off than a space is wide."""
+    """Return whether a character follows or adjoins the others within the width of a space."""
     near = _SPACE * max(y1 - y0, x1 - x0)
     return x0 - near <= box[2] and x1 + near >= box[0] and y0 <= box[3] and y1 >= box[1] and abs(y0 - box[1]) <= near
 

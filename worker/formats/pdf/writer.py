@@ -1,4 +1,4 @@
-"""The writers of searchable PDFs: a copy of the original with the text of its pages, or the page images with it."""
+"""Writers of searchable PDFs: a copy of the original with text, or a PDF of the page images with text."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class PdfWriter:
-    """Writes one document. An old invisible text of a page that was recognised is replaced."""
+    """Writes one document. Replaces old invisible text on recognised pages."""
 
     options = PdfOptions()
 
@@ -48,7 +48,7 @@ class PdfWriter:
                 )
             else:
                 raise PermanentError(Reason.UNSUPPORTED, "the document has several originals, one of them a PDF")
-        # A document whose assembly ends in the middle leaves no process behind.
+        # Stop the process also if assembly fails.
         weakref.finalize(self, self._pages.close)
 
     def page(self, result: PageResult) -> None:
@@ -64,26 +64,26 @@ class PdfWriter:
 
 
 class KeepingPdfWriter(PdfWriter):
-    """Leaves pages alone that have invisible text of an earlier OCR."""
+    """Keeps pages with invisible text of an earlier OCR unchanged."""
 
     options = PdfOptions(keep=True)
 
 
 class WebPdfWriter(PdfWriter):
-    """Orders the PDF for viewers that load it page by page (linearised)."""
+    """Writes a linearised PDF, for viewers that load it page by page."""
 
     options = PdfOptions(linear=True)
 
 
 class DecryptedPdfWriter(PdfWriter):
-    """Writes an encrypted original's text into a copy without protection."""
+    """Writes an unprotected copy of an encrypted original, with text."""
 
     options = PdfOptions(decrypt=True)
 
 
 @contextmanager
 def _faults_refuse() -> Iterator[None]:
-    """Refuse the output where a sandbox crashes, hangs or runs out of memory: the same original will do it again."""
+    """Refuse the output if a sandbox crashes, hangs or runs out of memory: the same original would do it again."""
     try:
         yield
     except PageFaultError as error:
