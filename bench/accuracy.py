@@ -3,7 +3,7 @@
     python -m bench.accuracy --corpus ../shared/corpus
 
 Tesseract runs twice: with `eng`, as without knowledge of the pages, and with languages chosen by hand. Our engine gets no
-language. A truth is the text of a whole document. Scores: word F1 over the multisets of words, which ignores order; CER, the
+language. Each ground truth is the text of a whole document. Scores: word F1 over the multisets of words, which ignores order; CER, the
 edit distance divided by the length of the truth, which punishes a wrong reading order. Both sides are normalised: NFKC, long s
 to s, white space collapsed. Seconds are those of one page in the engine, on one otherwise idle core.
 """
@@ -47,7 +47,7 @@ CHOSEN = {
     "corrupt-repairable": "eng",
     "gt-eurotext": "eng+deu+fra+ita+spa+por",
     "gt-fraktur-1815": "Fraktur",
-    "gt-fraktur-1879": "deu",  # named for its series: it is set in roman type
+    "gt-fraktur-1879": "deu",  # named after its series, but set in roman type
     "gt-french-17c": "frm+fra",
     "gt-french-18c": "fra",
     "gt-gothic-16c": "frm+Fraktur",
@@ -59,11 +59,11 @@ PACKAGES = (
     "tesseract-ocr tesseract-ocr-ara tesseract-ocr-deu tesseract-ocr-fra tesseract-ocr-frm tesseract-ocr-ita "
     "tesseract-ocr-lat tesseract-ocr-por tesseract-ocr-script-frak tesseract-ocr-spa"
 )
-#: Truths in a script that our model lacks: they count as lost.
+#: Ground truths in a script that our model lacks: they count as failures.
 NO_SCRIPT = ("arabic",)
 KINDS = {".pdf": Kind.PDF, ".jpg": Kind.JPEG, ".tif": Kind.TIFF, ".png": Kind.PNG}
 MAX_PIXELS = 50_000_000
-#: What Tesseract's documentation recommends; a raster image goes in as it is.
+#: Resolution that Tesseract's documentation recommends for PDFs; raster images are passed unchanged.
 TESSERACT_DPI = 300
 AT_LEAST_ENG, AT_LEAST_CHOSEN = 0.8, 0.7
 
@@ -75,14 +75,14 @@ class Truth:
     kind: Kind
     pages: int
     passwords: tuple[str, ...]
-    #: the whole text; for handwriting, facts that must be found in what was read
+    #: the whole text; for handwriting, facts that must occur in the recognised text
     text: str
     facts: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    #: word F1; for facts, the share that was found
+    #: word F1; for facts, the share found
     f1: float
     cer: float
     seconds: float
@@ -126,7 +126,7 @@ def score(truth: Truth, text: str, seconds: float) -> Score:
 
 
 def best_window(fact: str, read: str) -> str:
-    """Return the stretch of the text, as long as the fact and begun at a word, that is most like it."""
+    """Return the part of the text most similar to the fact: of the same length, starting at a word."""
     starts = [0, *(index + 1 for index, character in enumerate(read) if character == " ")]
     return min((read[start : start + len(fact)] for start in starts), key=lambda part: Levenshtein.distance(fact, part))
 
@@ -141,7 +141,7 @@ async def render(pool: RenderPool, truth: Truth, page: int, wanted: Render) -> P
 
 
 async def tesseract_render(pool: RenderPool, truth: Truth, page: int) -> Render:
-    """Return what Tesseract wants to see: 300 dpi of a PDF, an image's own pixels."""
+    """Return the input for Tesseract: a PDF page at 300 dpi, or an image unchanged."""
     if truth.kind is not Kind.PDF:
         return Render(long_side=20_000, max_pixels=MAX_PIXELS)
     small = await render(pool, truth, page, Render(long_side=64))
@@ -162,7 +162,7 @@ async def read(pool: RenderPool, engine: Engine, profile: Profile, truth: Truth)
 
 
 async def measure(corpus: Path) -> dict[str, dict[str, Score]]:
-    """Return for each truth the scores of `ours`, `eng` and `chosen`."""
+    """Return the scores of `ours`, `eng` and `chosen` for each ground truth."""
     pool = RenderPool(1, memory=2 << 30, max_pixels=MAX_PIXELS)
     ours = engines.create(RAPIDOCR, Settings())
     await ours.start()
@@ -183,7 +183,7 @@ async def measure(corpus: Path) -> dict[str, dict[str, Score]]:
 
 
 def report(scores: dict[str, dict[str, Score]]) -> bool:
-    """Print the table and the verdicts; return whether every target is met."""
+    """Print the table and the results; return whether every target is met."""
     print(f"{'truth':<20}{'ours':^24}{'tesseract eng':^24}{'tesseract chosen':^24}  chosen languages")
     print(f"{'':<20}" + f"{'F1':>7}{'CER':>8}{'s/page':>9}" * 3)
     facts = {name: score for name, score in scores.items() if name == "handwriting"}
@@ -204,9 +204,9 @@ def report(scores: dict[str, dict[str, Score]]) -> bool:
         shares = ", ".join(f"{label} {s.f1:.0%} (CER {s.cer:.3f})" for label, s in by.items())
         print(f"\n{name}, facts found (nine tenths of the letters right): {shares}")
     print(
-        f"\nours: {RAPIDOCR.model}, {RAPIDOCR.revision}, told no language; sees {RAPIDOCR.render.long_side} px at most"
+        f"\nours: {RAPIDOCR.model}, {RAPIDOCR.revision}, no language set; long side at most {RAPIDOCR.render.long_side} px"
     )
-    print(f"tesseract: sees PDFs at {TESSERACT_DPI} dpi, images as they are; Debian packages: {PACKAGES}\n")
+    print(f"tesseract: PDFs at {TESSERACT_DPI} dpi, images unchanged; Debian packages: {PACKAGES}\n")
     met = True
     for label, target in (("eng", AT_LEAST_ENG), ("chosen", AT_LEAST_CHOSEN)):
         share = sum(at_least(by, label) for by in pages.values()) / len(pages)
@@ -218,7 +218,7 @@ def report(scores: dict[str, dict[str, Score]]) -> bool:
 
 
 def at_least(by: dict[str, Score], label: str) -> bool:
-    """Say whether ours has as many words right, to the three digits printed."""
+    """Return whether the F1 of ours is at least the other, at three digits."""
     return round(by["ours"].f1, 3) >= round(by[label].f1, 3)
 
 

@@ -2,9 +2,9 @@
 
     python -m bench.assembly [--pages 50 5000] [--formats md,json,alto html …]
 
-Each run is a process of its own that assembles a document from stored pages: 40 lines with boxes and confidences, 320 words,
-ten blocks with a table, and a figure on every fifth page; the original is a PDF of as many pages. Reading the pages is part of
-it, starting Python is not. Each argument of --formats is one run; the default formats are written in every run.
+Each run is a separate process that assembles a document from stored pages: 40 lines with boxes and confidences, 320 words,
+ten blocks with a table, and a figure on every fifth page; the original is a PDF of as many pages. The time
+includes reading the pages, but not the start of Python. Each argument of --formats is one run; every run writes the default formats.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class _NoLedger:
 
 
 def page_result(number: int, dice: random.Random) -> PageResult:
-    """Return the record of a page as the default engine stores it, with other words on each page."""
+    """Return the record of a page as the default engine stores it; each page has different words."""
     lines, words, blocks = [], [], []
     for index in range(_LINES):
         y = 120.0 + 50 * index
@@ -89,7 +89,7 @@ def page_result(number: int, dice: random.Random) -> PageResult:
 
 
 def prepare(folder: Path, pages: int) -> None:
-    """Write a store with a document whose pages are all read."""
+    """Write a store with a document of which all pages are read."""
     store = FolderStore(folder / "store")
     pdf = folder / "original.pdf"
     out = pymupdf.open()
@@ -117,7 +117,7 @@ def prepare(folder: Path, pages: int) -> None:
     dice = random.Random(1)  # noqa: S311 - the same words each time
     place = folder / "store" / keys.pages(_DOCUMENT)
     place.mkdir(parents=True)
-    for number in range(1, pages + 1):  # not by the store, which would wait for the disk each time
+    for number in range(1, pages + 1):  # without the store, which would sync to disk for each object
         (folder / "store" / keys.page_done(_DOCUMENT, number)).write_bytes(page_result(number, dice).to_bytes())
 
 
@@ -149,7 +149,7 @@ def measure(folder: Path, formats: str) -> dict[str, Any]:
 
 
 def peak() -> float:
-    """Return the most MiB that this process has had in memory; getrusage would count the process that started it, too."""
+    """Return the peak memory of this process in MiB; getrusage would include the parent process before exec."""
     found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert found is not None
     return int(found[1]) / 1024

@@ -1,17 +1,17 @@
-"""How far a page's confidence can be trusted, over pages with a known text; and the coefficients that it is computed with.
+"""Quality of the page confidence on pages with a known text, and the fit of its coefficients.
 
     python -m bench.confidence --corpus ../shared/corpus [--page-xml FOLDER …] [--cache FOLDER] [--write]
 
-Pages: the corpus' truths in ten variants each (blurred, noisy, small, faint, …), the samples, drawn pages in sixteen languages, and
-folders of PAGE XML beside images, each page of these plain and in one variant; and every third of all as if half of its lines had
-been overlooked. RapidOCR and Tesseract (`eng`) read each; either is
-the other's second reading. A page is right when less than 5 % of its characters are wrong, and wrong when more than 10 % are.
+Pages: the ground truths of the corpus in ten variants each (blurred, noisy, small, faint, …), the samples, drawn pages in sixteen
+languages, and folders of PAGE XML beside images, each page of these unchanged and in one variant. Every third page is also used
+with half of its lines removed, as if the detector had missed them. RapidOCR and Tesseract (`eng`) read each page; each is the
+second reading of the other. A page is right if less than 5 % of its characters are wrong, and wrong if more than 10 % are.
 
-Coefficients are fitted to whether a page is right, by logistic regression. What is printed is measured by cross-validation: a
-document's pages, with all variants, get the confidence of coefficients that were fitted to the other documents. `--write` stores
-those that were fitted to all documents in worker/pipeline/confidence.json. `--cache` keeps the readings.
+Coefficients are fitted by logistic regression to whether a page is right. The printed results are cross-validated: the pages of a
+document, with all variants, get the confidence of coefficients fitted to the other documents. `--write` stores coefficients fitted
+to all documents in worker/pipeline/confidence.json. `--cache` keeps the readings.
 
-Targets, of RapidOCR: AUROC of the confidence for wrong pages 0.9; of the pages that are not for review 2 % wrong at most.
+Targets for RapidOCR: AUROC of the confidence for wrong pages 0.9; at most 2 % wrong pages among those not marked for review.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ if TYPE_CHECKING:
 
 RIGHT, WRONG = 0.05, 0.10
 LEAST_AUROC, MOST_WRONG = 0.9, 0.02
-#: Penalty on coefficients, of features with a deviation of 1.
+#: L2 penalty on coefficients; features have a standard deviation of 1.
 _PENALTY = 1.0
 _ROUNDS = 50
-#: Of so many pages one is also taken as if half of its lines had been overlooked.
+#: One of this many pages is also used with half of its lines removed.
 _EVERY = 3
 _BANDS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 1.0)
 SCORES = ("score", "low_score")
@@ -68,7 +68,7 @@ COEFFICIENTS = Path(confidence.__file__).with_name("confidence.json")
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """A page as an engine read it."""
+    """The reading of a page by an engine."""
 
     document: str
     page: int
@@ -76,12 +76,12 @@ class Read:
     engine: str
     text: str
     cer: float
-    #: without regard to the order of lines
+    #: the same, independent of the order of lines
     cer_in_any_order: float
     evidence: Evidence
-    #: CPU seconds that gathering the evidence took
+    #: CPU seconds to compute the evidence
     seconds: float
-    #: share of the text that the other engine read as well
+    #: share of the text that the other engine also read
     agreement: float | None = None
 
     @property
@@ -90,7 +90,7 @@ class Read:
 
 
 async def read_all(pages: Iterable[KnownPage], cache: Path | None) -> list[Read]:
-    """Let both engines read all pages, but those that the cache has."""
+    """Read all pages with both engines, except pages in the cache."""
     found: list[Read] = []
     started: dict[str, Engine] = {}
     for number, page in enumerate(pages):
@@ -116,13 +116,13 @@ async def read_all(pages: Iterable[KnownPage], cache: Path | None) -> list[Read]
 
 
 def half(recognition: Recognition) -> Recognition:
-    """Return the first half of what was read, as when the detector overlooks the rest."""
+    """Return the first half of a reading, as if the detector had missed the rest."""
     lines = recognition.lines[: (len(recognition.lines) + 1) // 2]
     return Recognition(text="\n".join(line.text for line in lines), lines=lines)
 
 
 def rated(page: KnownPage, recognition: Recognition, engine: str) -> Read:
-    """Return the evidence on a reading, and how wrong it is."""
+    """Return the evidence for a reading, and its error rates."""
     begun = time.process_time()
     evidence = confidence.gather(Parsed(text=recognition.text, blocks=recognition.blocks), recognition, page.image)
     seconds = time.process_time() - begun
@@ -159,7 +159,7 @@ def with_agreement(reads: list[Read]) -> list[Read]:
 
 
 def fitted(reads: list[Read], names: tuple[str, ...]) -> dict[str, float]:
-    """Return the coefficients that make right pages likely: Newton's method on the logistic loss, each document of weight 1."""
+    """Fit the coefficients by Newton's method on the logistic loss; each document has weight 1."""
     values = np.array([[read.evidence.features(read.agreement)[name] for name in names] for read in reads])
     right = np.array([read.cer_in_any_order < RIGHT for read in reads], np.float64)
     mean, deviation = values.mean(axis=0), np.maximum(values.std(axis=0), 1e-6)
@@ -181,7 +181,7 @@ def fitted(reads: list[Read], names: tuple[str, ...]) -> dict[str, float]:
 def chances(
     reads: list[Read], names: tuple[str, ...], fit: Callable[[list[Read], tuple[str, ...]], dict[str, float]]
 ) -> Floats:
-    """Return the confidence of each reading, by coefficients that were fitted without its document."""
+    """Return the confidence of each reading, from coefficients fitted without its document."""
     found = np.zeros(len(reads))
     documents = [read.document for read in reads]
     for document in sorted(set(documents)):
@@ -199,14 +199,14 @@ def chance_by(weights: dict[str, float], read: Read) -> float:
 
 
 def auroc(scores: Floats, positive: NDArray[np.bool_]) -> float:
-    """Return the chance that a positive has a lower score than a negative; a tie counts half."""
+    """Return the probability that a positive has a lower score than a negative; ties count half."""
     lower = scores[positive][:, None] < scores[~positive][None, :]
     ties = scores[positive][:, None] == scores[~positive][None, :]
     return float((lower + ties / 2).mean()) if lower.size else float("nan")
 
 
 def report(kind: str, reads: list[Read], found: Floats, below: float) -> bool:
-    """Print how good the confidence of one kind is; return whether the targets are met."""
+    """Print the results for one kind of confidence; return whether the targets are met."""
     errors = np.array([read.cer_in_any_order for read in reads])
     strict = np.array([read.cer for read in reads]) > WRONG
     wrong, right = errors > WRONG, errors < RIGHT
@@ -214,9 +214,9 @@ def report(kind: str, reads: list[Read], found: Floats, below: float) -> bool:
     area, sure_wrong = auroc(found, wrong), float(wrong[sure].mean()) if sure.any() else 0.0
     documents = len({read.document for read in reads})
     print(f"\n{kind}: {len(reads)} pages of {documents} documents, {wrong.mean():.0%} wrong, {right.mean():.0%} right")
-    print(f"  AUROC for wrong pages {area:.3f}; {auroc(found, strict):.3f} where lines in another order are wrong, too")
+    print(f"  AUROC for wrong pages {area:.3f}; {auroc(found, strict):.3f} if lines in another order count as errors")
     print(
-        f"  sure (confidence at least {below:g}): {sure.mean():.0%} of the pages, {sure_wrong:.1%} of these wrong; "
+        f"  not for review (confidence at least {below:g}): {sure.mean():.0%} of the pages, {sure_wrong:.1%} of these wrong; "
         f"{(~sure)[right].mean():.0%} of the right pages are for review"
     )
     print("  confidence    pages  mean   right")
@@ -232,8 +232,8 @@ def main() -> int:
     here = Path(__file__).resolve().parent.parent
     parser.add_argument("--corpus", type=Path, default=here.parent / "shared" / "corpus", help="holds manifest.csv")
     parser.add_argument("--page-xml", type=Path, nargs="*", default=[], help="folders of PAGE XML beside images")
-    parser.add_argument("--cache", type=Path, help="folder for readings, which are used again")
-    parser.add_argument("--only-cache", action="store_true", help="render and read nothing: the cache's readings only")
+    parser.add_argument("--cache", type=Path, help="folder of cached readings")
+    parser.add_argument("--only-cache", action="store_true", help="use only cached readings, without rendering and OCR")
     parser.add_argument("--write", action="store_true", help=f"store the coefficients in {COEFFICIENTS.name}")
     arguments = parser.parse_args()
     if arguments.only_cache:

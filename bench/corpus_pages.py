@@ -1,4 +1,4 @@
-"""The corpus's pages as a worker renders them, with their known or recognised texts."""
+"""Pages of the corpus as a worker renders them, with their known or recognised texts."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from worker.text_layer.words import TextLayerWords
 
 SIDES = (512, 640, 1024, 1280, 1684, 2500)
-#: Of the document with 117 pages, every so many.
+#: Step between pages of the document with 117 pages.
 EVERY = 9
 MAX_PIXELS = 8_000_000
-#: Pages whose text layers a worker does not trust, and that are right, as a look at them shows.
+#: Pages with correct text layers (checked by hand) that a worker does not trust.
 RIGHT_LAYERS = {
     "born-multicolumn.pdf:3",
     "born-117p-maths.pdf:1",
@@ -31,7 +31,7 @@ RIGHT_LAYERS = {
     "born-117p-maths.pdf:109",
     "table-rotated.pdf:1",
 }
-#: Scans without a known text, for RapidOCR: page 1 of each.
+#: Scans without a known text; RapidOCR reads page 1 of each.
 SCANS = (
     "ccitt.pdf",
     "huge-page.pdf",
@@ -48,7 +48,7 @@ SCANS = (
 
 
 def pages(corpus: Path) -> tuple[dict[str, dict[int, PageImage]], dict[str, TextLayerWords]]:
-    """Return the pages by file and number, each at all long sides, as a worker renders them, and their own texts."""
+    """Return the rendered pages by file and number, each at all long sides, and their text layers."""
     found: dict[str, dict[int, PageImage]] = {}
     layers: dict[str, TextLayerWords] = {}
 
@@ -81,7 +81,7 @@ def pages(corpus: Path) -> tuple[dict[str, dict[int, PageImage]], dict[str, Text
 def known_texts(
     corpus: Path, found: dict[str, dict[int, PageImage]], layers: dict[str, TextLayerWords]
 ) -> dict[str, str]:
-    """Return the texts of those pages that are known."""
+    """Return the known texts of pages."""
     texts = {}
     for name, layer in layers.items():
         image = found[name][1280]
@@ -98,7 +98,7 @@ def known_texts(
 
 
 def read_texts(found: dict[str, dict[int, PageImage]]) -> dict[str, str]:
-    """Return what RapidOCR reads of the scans."""
+    """Return the texts that RapidOCR recognises on the scans."""
 
     async def run() -> dict[str, str]:
         engine = engines.create(RAPIDOCR, Settings())

@@ -1,4 +1,4 @@
-"""Drawn A4 pages, of any long side in pixels, with no text or hardly any."""
+"""Drawn A4 pages with no text or very little, at any long side in pixels."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def canvas(side: int) -> NDArray[np.uint8]:
 
 
 def drawing(draw: Callable[[ImageDraw.ImageDraw, float], None]) -> Callable[[int], NDArray[np.uint8]]:
-    """Draw on a page of 595 x 842 points, of so many pixels each."""
+    """Canvas of 595 x 842 points with a given number of pixels per point."""
 
     def drawn(side: int) -> NDArray[np.uint8]:
         image = Image.fromarray(canvas(side * 2))
@@ -56,19 +56,19 @@ def static(side: int) -> NDArray[np.uint8]:
 
 
 def film_grain(side: int) -> NDArray[np.uint8]:
-    """On a picture that is light above and dark below."""
+    """Draw on a gradient from light at the top to dark at the bottom."""
     grain = np.random.default_rng(9).normal(0, 12, (side, round(side / 2**0.5)))
     return _grey(np.linspace(230, 60, side)[:, None] + cv2.GaussianBlur(grain, (0, 0), 0.7) * 2)
 
 
 def blurred_noise(side: int) -> NDArray[np.uint8]:
-    """Spots of a letter's size, those of all noises that come nearest to rows."""
+    """Spots of the size of letters: of all noises, the most similar to rows of text."""
     grain = cv2.GaussianBlur(np.random.default_rng(1).normal(0, 1, (side, round(side / 2**0.5))), (0, 0), 2)
     return _grey(200 + 30 * grain / grain.std())
 
 
 def clouds(side: int) -> NDArray[np.uint8]:
-    """A picture of nothing, with edges of all sizes."""
+    """An abstract picture with edges of all sizes."""
     random_ = np.random.default_rng(6)
     shape = side, round(side / 2**0.5)
     total = np.zeros(shape, np.float32)
@@ -86,7 +86,7 @@ def gradient(side: int) -> NDArray[np.uint8]:
 
 
 def halftone(side: int) -> NDArray[np.uint8]:
-    """A coarse screen, of 25 lines an inch, over most of the page."""
+    """A coarse halftone of 25 lines per inch over most of the page."""
     page = canvas(side)
     y, x = np.mgrid[: page.shape[0], : page.shape[1]] * (842 / side * 25 / 72 * 2 * np.pi)
     tone = 0.5 + 0.5 * np.sin(x / 60) * np.sin(y / 45)
@@ -95,7 +95,7 @@ def halftone(side: int) -> NDArray[np.uint8]:
 
 
 def shadow(side: int) -> NDArray[np.uint8]:
-    """What a binding and a scanner's edge leave."""
+    """Shadows of a binding and of the edge of a scanner."""
     page = canvas(side).astype(np.float32)
     across = np.arange(page.shape[1]) / page.shape[1]
     page *= (1 - 0.85 * np.exp(-across / 0.04))[None, :, None]

@@ -1,15 +1,15 @@
-"""Throughput of the fleet with a real vLLM engine against the bare engine: on the CPU, with a tiny checkpoint.
+"""Throughput of the fleet with a real vLLM engine compared with the engine alone, on the CPU with a tiny checkpoint.
 
     make bench-vllm      (or: .venv-vllm/bin/python -m bench.engine_feed [--pages 48] [--rounds 3])
 
-Both sides read the same generated noisy 300-dpi scans, in turn, in one run:
-- the bare engine: VllmEngine alone, which gets all pages at once, already rendered;
-- the fleet: the code of `ocrfleet run` with an embedded Valkey and one worker: intake, queue, rendering, verdicts, storage,
+Both sides read the same generated noisy 300-dpi scans, alternately in one run:
+- bare engine: VllmEngine alone; it gets all rendered pages at once;
+- fleet: the code of `ocrfleet run` with an embedded Valkey and one worker: intake, queue, rendering, verdicts, storage,
   assembly.
 
-Seconds run from the first page to the last, without loading the model. On two cores, work beside the engine takes time from
-it that a GPU would not lose. So the CPU seconds of all other work (every process except vLLM's own, less what the bare side
-needs to submit its pages), divided by the number of cores, are subtracted.
+Seconds are from the first page to the last, without loading the model. On two cores, other work takes CPU time from the engine,
+which a GPU would not lose. So the CPU seconds of all other work (every process except those of vLLM, minus the time of the bare
+side to submit its pages), divided by the number of cores, are subtracted.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import psutil
 import pymupdf
 from PIL import Image, ImageFilter
 
-#: Limits of the issue that asked for this bench.
+#: Targets.
 SECONDS_TARGET, STARVED_TARGET = 1.05, 0.01
 ENVIRONMENT = {
     "OCRFLEET_TINY": "1",
@@ -102,7 +102,7 @@ def cpu(process: psutil.Process) -> float:
 
 
 def bare(scans: Path, profile_path: Path) -> dict[str, float]:
-    """Read all pages with the engine alone; return the seconds, and the CPU seconds of this process meanwhile."""
+    """Read all pages with the engine alone; return the seconds, and the CPU seconds of this process."""
     from ocrfleet.profiles.select import find  # noqa: PLC0415
     from ocrfleet.records.documents import Kind  # noqa: PLC0415
     from ocrfleet.settings import Settings  # noqa: PLC0415
@@ -120,7 +120,7 @@ def bare(scans: Path, profile_path: Path) -> dict[str, float]:
         pool.close()
         engine = engines.create(profile, Settings())
         await engine.start()
-        await engine.recognise(images[0], profile)  # warm
+        await engine.recognise(images[0], profile)  # warm-up
         before, begun = cpu(psutil.Process()), time.perf_counter()
         await asyncio.gather(*(engine.recognise(image, profile) for image in images))
         spent = {"seconds": time.perf_counter() - begun, "cpu": cpu(psutil.Process()) - before}
@@ -131,7 +131,7 @@ def bare(scans: Path, profile_path: Path) -> dict[str, float]:
 
 
 def fleet(scans: Path, profile_path: Path, out: Path) -> dict[str, float]:
-    """Read all pages with the fleet; return its seconds, the share starved, and CPU seconds of all but vLLM's processes."""
+    """Read all pages with the fleet; return the seconds, the share of idle slots, and CPU seconds of all but vLLM's processes."""
     from ocrfleet.profiles.select import find  # noqa: PLC0415
     from ocrfleet.settings import Settings  # noqa: PLC0415
     from producer.local.progress import Tally  # noqa: PLC0415
@@ -166,7 +166,7 @@ def fleet(scans: Path, profile_path: Path, out: Path) -> dict[str, float]:
 
 
 def side(name: str, *arguments: Path) -> dict[str, float]:
-    """Run one side in a process of its own."""
+    """Run one side in a separate process."""
     done = subprocess.run(
         [sys.executable, __file__, f"--{name}", *map(str, arguments)],
         check=True,
@@ -181,7 +181,9 @@ def main() -> int:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--pages", type=int, default=48)
     options.add_argument("--rounds", type=int, default=3)
-    options.add_argument("--tokens", type=int, default=64, help="tokens a page: random weights never end by themselves")
+    options.add_argument(
+        "--tokens", type=int, default=64, help="tokens per page: a model with random weights does not stop by itself"
+    )
     options.add_argument("--bare", type=Path, nargs=2, help=argparse.SUPPRESS)
     options.add_argument("--fleet", type=Path, nargs=3, help=argparse.SUPPRESS)
     chosen = options.parse_args()
@@ -197,7 +199,7 @@ def main() -> int:
         folder = Path(name)
         make_scans(folder / "scans.pdf", chosen.pages)
         profile = write_profile(folder, chosen.tokens)
-        print(f"{chosen.pages} generated 300-dpi scans, gundam mode, {chosen.tokens} tokens a page, {cores} cores")
+        print(f"{chosen.pages} generated 300-dpi scans, gundam mode, {chosen.tokens} tokens per page, {cores} cores")
         for number in range(1, chosen.rounds + 1):
             alone = side("bare", folder / "scans.pdf", profile)
             whole = side("fleet", folder / "scans.pdf", profile, folder / f"out{number}")
@@ -206,13 +208,13 @@ def main() -> int:
             starved.append(whole["starved"])
             print(
                 f"round {number}: bare engine {alone['seconds']:.1f} s ({chosen.pages / alone['seconds']:.2f} pages/s), "
-                f"fleet {whole['seconds']:.1f} s ({chosen.pages / whole['seconds']:.2f} pages/s), beside the engine "
-                f"{beside:.1f} CPU s; ratio {ratios[-1]:.3f}; free slots while pages were made ready {starved[-1]:.2%}",
+                f"fleet {whole['seconds']:.1f} s ({chosen.pages / whole['seconds']:.2f} pages/s), other work "
+                f"{beside:.1f} CPU s; ratio {ratios[-1]:.3f}; idle slots {starved[-1]:.2%}",
                 flush=True,
             )
     ratio, share = statistics.median(ratios), statistics.median(starved)
     print(
-        f"median ratio {ratio:.3f} (target at most {SECONDS_TARGET}); median share starved {share:.2%} "
+        f"median ratio {ratio:.3f} (target at most {SECONDS_TARGET}); median share of idle slots {share:.2%} "
         f"(at most {STARVED_TARGET:.0%})"
     )
     return 0 if ratio <= SECONDS_TARGET and share <= STARVED_TARGET else 1

@@ -1,14 +1,14 @@
-"""Fuzz the parsers with a million outputs: no exception, no remains of a format, no more than linear time.
+"""Fuzz the parsers with a million outputs: no exceptions, no remaining markup, at most linear time.
 
     python -m bench.fuzz_parsers [--outputs 1000000] [--seed 1]
 
 Outputs come from each format's grammar, from published samples, or from the tokens of all formats. Most are then damaged:
-flipped bytes, cuts, splices, repeated or missing stretches, repeated and nested tags, huge numbers, odd characters. Each goes
-to its own parser, every eighth to another one, and one text in eight is cleaned as for Markdown output. A page must consist of
-its blocks, without a tag, with boxes on the image.
+flipped bytes, cuts, splices, repeated or missing parts, repeated and nested tags, huge numbers, unusual characters. Each output
+is parsed by its own parser, every eighth by another one; one text in eight is cleaned as for Markdown output. A page must
+consist of its blocks, without tags, with boxes on the image.
 
-Then families of outputs that could take too long are parsed at 25,000 and at eight times as many characters: the ratio of the
-medians must stay below 16. Exits with 1, and prints the output, if a check fails.
+Then families of outputs with a risk of superlinear time are parsed at 25,000 characters and at eight times as many: the ratio
+of the medians must be below 16. Prints the output and exits with 1 if a check fails.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from worker.parsers import dots, grounding, otsl, parse
 
 WIDTH, HEIGHT = 1190, 1684
 SHORT, LONG, MOST_GROWTH = 25_000, 200_000, 16
-#: seconds below which a time says more about the clock and the caches than about the text
+#: shorter times in seconds are dominated by the clock and caches
 SHORTEST = 2e-4
-#: characters of an output that is damaged: long ones say nothing new
+#: maximum length of a damaged output in characters
 LONGEST = 1_500
 
 PUBLISHED = {
@@ -198,7 +198,7 @@ def output(parser: Parser, pool: list[str], chance: random.Random) -> str:
 
 
 def check(parser: Parser, text: str) -> tuple[str, bool]:
-    """Parse an output; return the page's text, and whether it was said to be damaged. Raises AssertionError."""
+    """Parse an output; return the text of the page, and whether the parser reported damage. Raises AssertionError."""
     page = parse(parser, text, width_px=WIDTH, height_px=HEIGHT)
     assert page.text == "\n\n".join(block.markdown for block in page.blocks if block.markdown), (
         "the blocks are not the text"
@@ -238,25 +238,25 @@ def fuzz(outputs: int, seed: int) -> bool:
                 counts[name, "outputs"] += 1
                 counts[name, "characters"] += len(page)
                 counts[name, "empty"] += not cleaned
-        except Exception:  # noqa: BLE001 - any is what is looked for
+        except Exception:  # noqa: BLE001 - any exception is a failure
             counts[name, "failed"] += 1
             failed += 1
             if failed <= 5:
                 print(f"{name}: {text!r}\n{traceback.format_exc(limit=-3)}", file=sys.stderr)
     seconds = time.perf_counter() - begun
-    print(f"{'parser':12} {'outputs':>10} {'characters':>13} {'damage told':>12} {'no text':>8} {'failed':>7}")
+    print(f"{'parser':12} {'outputs':>10} {'characters':>13} {'reported':>12} {'no text':>8} {'failed':>7}")
     for name in (*map(str, parsers), "Markdown"):
         row = [counts[name, what] for what in ("outputs", "characters", "damaged", "empty", "failed")]
         told = f"{row[2] / max(row[0], 1):12.1%}" if name != "Markdown" else " " * 12
         print(f"{name:12} {row[0]:10,} {row[1]:13,} {told} {row[3] / max(row[0], 1):8.1%} {row[4]:7,}")
     print(
-        f"{outputs:,} outputs in {seconds:,.0f} s: {outputs / seconds:,.0f} a second, made, damaged and read; seed {seed}\n"
+        f"{outputs:,} outputs in {seconds:,.0f} s: {outputs / seconds:,.0f} per second, including generation and damage; seed {seed}\n"
     )
     return not failed
 
 
 _CELL = '[{"bbox": [1, 2, 30, 40], "category": "Text", "text": "'
-#: name, beginning, what is repeated, and what it ends with, by parser; "" is all of them and the cleaning of Markdown
+#: name, beginning, repeated part, and end, by parser; "": all parsers and the cleaning of Markdown
 FAMILIES: dict[str, tuple[tuple[str, str, str], ...]] = {
     "grounding": (
         ("", "<|ref|>", ""), ("", "<|ref|>a<|/ref|><|det|>[[1, 2, 3, 4]]<|/det|>b\n", ""), ("<|det|>", "[[1, 2, ", ""),
@@ -288,7 +288,7 @@ FAMILIES: dict[str, tuple[tuple[str, str, str], ...]] = {
 
 
 def seconds(read: Callable[[str], object], text: str) -> float:
-    """Return the median of several runs, more of them where they are short."""
+    """Return the median of several runs; short runs are repeated more often."""
     runs: list[float] = []
     while len(runs) < 3 or (sum(runs) < 0.05 and len(runs) < 25):
         begun = time.thread_time()
@@ -313,7 +313,7 @@ def grow() -> bool:
             short, long = (before + unit * ((size - len(before)) // len(unit)) + after for size in (SHORT, LONG))
             taken = seconds(read, long)
             ratio = taken / max(seconds(read, short), SHORTEST)
-            if ratio >= MOST_GROWTH:  # once more: other work on the machine looks the same
+            if ratio >= MOST_GROWTH:  # measure again: other load on the machine has the same effect
                 taken = seconds(read, long)
                 ratio = min(ratio, taken / max(seconds(read, short), SHORTEST))
             measured.append((ratio, taken, f"{before[:30]!r} {unit[:30]!r} {after!r}"))
@@ -325,7 +325,7 @@ def grow() -> bool:
             if ratio >= MOST_GROWTH:
                 straight = False
                 print(f"{'':12} {'above':>8} {ratio:7.1f} {taken:9.4f}  {family}")
-    print(f"eight times the characters may take {MOST_GROWTH} times the time at most")
+    print(f"eight times the characters may take at most {MOST_GROWTH} times the time")
     return straight
 
 

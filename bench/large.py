@@ -2,11 +2,10 @@
 
     python -m bench.large [--megabytes 2000] [--pages 5000] [--limit 64]
 
-The store is a real SeaweedFS. `serve` with its intake consumer accepts uploads over HTTP, a worker fetches, renders and
-assembles; the engine is a test engine without work of its own. The same processes first get a small input, then the large one;
-the peaks of their resident memory before and after are compared. The large file is an image of two pages followed by zeros:
-files are sent, stored, fetched and hashed as a whole, whatever they contain. The small one has 50 MB, so that it is a
-multipart upload as well.
+The store is a real SeaweedFS. `serve` with its intake consumer accepts uploads over HTTP; a worker fetches, renders and
+assembles. The test engine does no work. The same processes first get a small input, then the large one; the bench compares the
+peaks of their resident memory before and after. The large file is an image of two pages followed by zeros:
+files are sent, stored, fetched and hashed as a whole. The small one has 50 MB, so that it is also a multipart upload.
 
 Seconds include all processes on one machine.
 """
@@ -35,7 +34,7 @@ from tests.support.servers import FAKES, SeaweedFS, Valkey, free_ports
 OCRFLEET = str(Path(sys.executable).with_name("ocrfleet"))
 ENGINE = ["--engine", "numbered:NumberedEngine"]
 TOKEN = "t" * 32
-#: What processes are told apart by, in their command lines.
+#: Parts of command lines that identify processes.
 ROLES = {
     "producer.intake.consumer": "clerk",
     "producer.intake.probe": "sandbox of intake",
@@ -47,7 +46,7 @@ ROLES = {
 
 
 class Fleet:
-    """`serve` and a worker, on a store of their own."""
+    """`serve` and a worker with their own store."""
 
     def __init__(self, folder: Path, seaweed: SeaweedFS, valkey: Valkey) -> None:
         (port,) = free_ports(1)
@@ -73,7 +72,7 @@ class Fleet:
             time.sleep(0.2)
 
     def read(self, path: Path, media: str) -> tuple[dict[str, Any], float, float]:
-        """Send a file and wait until its text is there; return what is known of it, and the seconds of either."""
+        """Send a file and wait for its text; return the status of the document, and the seconds of sending and reading."""
         begun = time.monotonic()
         with path.open("rb") as file:
             answer = self.client.post("/v1/documents", content=file, headers={"Content-Type": media})
@@ -108,7 +107,7 @@ class Fleet:
 
 
 def pdf(path: Path, pages: int) -> Path:
-    """Write a PDF of so many pages, each with a few words of its own."""
+    """Write a PDF of `pages` pages, each with different words."""
     with pymupdf.open() as document:
         for number in range(pages):
             document.new_page(width=200, height=280).insert_textbox((20, 60, 180, 240), f"Sheet {number}", fontsize=26)
@@ -117,7 +116,7 @@ def pdf(path: Path, pages: int) -> Path:
 
 
 def image(path: Path, megabytes: int) -> Path:
-    """Write an image of two pages, with zeros behind them."""
+    """Write an image of two pages, followed by zeros."""
     write_book(path, [1, 2])
     os.truncate(path, megabytes * 1_000_000)
     return path
@@ -135,16 +134,14 @@ def fleet(folder: Path) -> Iterator[Fleet]:
 
 
 def compare(small: tuple[Path, str], large: tuple[Path, str], limit: float) -> bool:
-    """Have both read by a fleet, one after the other; print the peaks, and say whether they are about the same."""
+    """Read both inputs with one fleet; print the peaks, and return whether they stay about the same."""
     with tempfile.TemporaryDirectory(prefix="ocrfleet-bench-") as folder, fleet(Path(folder)) as made:
         with Peaks(ROLES, *made.processes) as before:
             made.read(*small)
         with Peaks(ROLES, *made.processes) as after:
             view, sending, reading = made.read(*large)
     size = large[0].stat().st_size / 1_000_000
-    print(
-        f"{size:.0f} MB, {view['total']} pages: {sending:.1f} s to be sent, {reading:.1f} s until the text was fetched"
-    )
+    print(f"{size:.0f} MB, {view['total']} pages: {sending:.1f} s to send, {reading:.1f} s until the text was fetched")
     flat = True
     for role, peak in sorted(after.highest.items()):
         grown = peak - before.highest.get(role, 0.0)
@@ -157,7 +154,7 @@ def main() -> int:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--megabytes", type=int, default=2000)
     options.add_argument("--pages", type=int, default=5000)
-    options.add_argument("--limit", type=float, default=64, help="MiB that a process may grow by")
+    options.add_argument("--limit", type=float, default=64, help="maximum growth of a process in MiB")
     chosen = options.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -1,15 +1,15 @@
-"""The detection of repetition: its cost, what it detects, and its false alarms.
+"""Repetition detection: cost, detected loops and false alarms.
 
     python -m bench.loops [--corpus ../shared/corpus] [--rounds 5]
 
 Cost: texts are fed in pieces of 64 characters (about 16 tokens) up to 7,000 tokens; the fastest of several rounds, in
 characters a second, and as a share of a core at 2,500 tokens a second (10,000 characters). The baseline of the same run only
-joins the pieces. Texts that are loops are cut into stretches too short to be detected.
+joins the pieces. Loops are cut into parts too short to be detected.
 
-Table: loops as users reported them, and pages that only look like loops (both from
+Table: loops from user reports, and pages that resemble loops (both from
 tests/unit/worker/engines/test_repetition.py), the corpus's texts and text layers. Tokens are estimated without a tokenizer: one
 for a tag, one for each four letters of a word, one for any other sign. The saving of a loop is the rest of 7,000 tokens at
-its detection. Exits with 1 if a loop is missed, a page is taken for one, or the cost exceeds 1 % of a core.
+its detection. Exits with 1 if a loop is missed, a page causes a false alarm, or the cost exceeds 1 % of a core.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from worker.engines.repetition import LoopWatch
 
 PIECE, LIMIT_TOKENS, LIMIT_CHARACTERS = 64, 7000, 28_000
 CHARACTERS_PER_SECOND = 10_000
-#: Characters of a loop that no rule takes for one, fewer than in any of the bounds.
+#: Length of a part of a loop below the bounds of all rules, in characters.
 STRETCH = 380
 TARGET = 0.01
 _TOKEN = re.compile(r"<[^<>]*>|[^\W_]{1,4}|[^\w\s]|_|\n")
@@ -46,7 +46,7 @@ class Joined:
 
 
 def seconds(text: str, watch_of: Callable[[], LoopWatch | Joined], rounds: int) -> float:
-    """Return the CPU seconds of a character, in the fastest of the rounds."""
+    """Return the CPU seconds per character in the fastest round."""
     pieces = [text[at : at + PIECE] for at in range(0, len(text), PIECE)]
     taken = []
     for _ in range(rounds):
@@ -60,7 +60,7 @@ def seconds(text: str, watch_of: Callable[[], LoopWatch | Joined], rounds: int) 
 
 
 def longest(text: str) -> str:
-    """Return as much of a text, over and over with other words between, as a page of 7,000 tokens has."""
+    """Return a text of 7,000 tokens: the given text repeated, with other words between."""
     long, number = "", 0
     while len(long) < LIMIT_CHARACTERS:
         long += f"{text}\n{word(number)}\n"
@@ -129,7 +129,7 @@ def table(corpus: Path) -> bool:
         "built pages": list(PAGES.values()),
     }
     print(f"\n{'texts':30} {'number':>7} {'characters':>11} {'alarms':>7}")
-    print(f"{'loops as users met them':30} {len(LOOPS):7} {'':11} {seen:7}")
+    print(f"{'loops from user reports':30} {len(LOOPS):7} {'':11} {seen:7}")
     false = 0
     for name, group in groups.items():
         alarms = sum(watch(text)[0] is not None for text in group)

@@ -23,7 +23,7 @@ OCRFLEET = str(Path(sys.executable).with_name("ocrfleet"))
 
 
 def make_pages(path: Path, pages: int) -> None:
-    """Write a PDF whose pages each hold a few large words, a different one on each."""
+    """Write a PDF with a few large words on each page, one of them different on each."""
     out = pymupdf.open()
     for number in range(pages):
         page = out.new_page(width=200, height=280)
@@ -32,7 +32,7 @@ def make_pages(path: Path, pages: int) -> None:
 
 
 def peak(path: Path) -> tuple[float, float]:
-    """Return (MiB at the peak, seconds) of a run."""
+    """Return (peak memory in MiB, seconds) of a run."""
     begun = time.monotonic()
     highest = 0
     with tempfile.TemporaryDirectory() as out:

@@ -2,14 +2,14 @@
 
     python -m bench.metrics [--pages 80] [--rounds 50]
 
-Each side has its own Valkey, store (in memory if possible) and worker process during the whole run. Both read the same pages
-in turn, in alternating order. The test engine takes no time, so all of our own work on a page is measured. With metrics: the
-worker writes them into files, as under a supervisor, and they are gathered and formatted once a second, as for a Prometheus
-with that interval. Without: every call that counts, observes or sets a value does nothing.
+Each side has its own Valkey, store (in memory if possible) and worker process during the whole run. Both read the same pages in
+alternating order. The test engine takes no time, so the bench measures all other work on a page. With metrics: the worker writes
+metrics to files, as under a supervisor, and the bench gathers and formats them once a second, as for a scrape by Prometheus.
+Without: every call that counts, observes or sets a value does nothing.
 
-Pages per second run from the first record in the store to the last. Rounds are short, so that other load on the machine hits
-both sides; the quartiles of the rounds' ratios show how noisy it was. Pages per CPU second (of the worker, its renderers and of
-gathering) limit a worker with such an engine, so they decide.
+Pages per second are measured from the first record in the store to the last. Rounds are short, so that other load on the machine
+affects both sides; the quartiles of the ratios show the noise. The target applies to pages per CPU second (of the worker, its
+renderers and gathering), which limit a worker with a fast engine.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from ocrfleet.settings import Settings
 from tests.support.servers import FAKES, Valkey
 from tests.support.stage import Stage
 
-#: Limit of the issue that asked for this bench: the share of the speed that metrics may cost.
+#: Target: maximum share of the throughput that metrics may cost.
 TARGET = 0.02
-#: A worker whose metrics are dummies.
+#: A worker with no-op metrics.
 WITHOUT = """
 from contextlib import nullcontext
 from prometheus_client import Counter, Gauge, Histogram
@@ -56,7 +56,7 @@ run()
 
 
 class Side:
-    """A worker, and all that it needs to be fed."""
+    """A worker with its broker and store."""
 
     def __init__(self, folder: Path, stack: ExitStack, *, metered: bool) -> None:
         valkey = Valkey()
@@ -88,7 +88,7 @@ class Side:
         self._gathering = 0.0
 
     def read(self, pages: int) -> tuple[float, float]:
-        """Have so many pages read; return pages per second, and the CPU seconds that they took."""
+        """Read `pages` pages; return pages per second, and their CPU seconds."""
         numbers = [number % (1 << 16) for number in range(self._number, self._number + pages)]
         self._number += pages
         item = self.stage.register(f"book-{self._number}", numbers, pages_per_job=8)
@@ -102,7 +102,7 @@ class Side:
         return (pages - 1) * 1e9 / (written[-1] - written[0]), spent
 
     def cpu(self) -> float:
-        """Return the CPU seconds that the worker's processes have spent, those that were replaced among them."""
+        """Return the CPU seconds of all processes of the worker, including replaced ones."""
         worker = psutil.Process(self.process.pid)
         own = worker.cpu_times()
         spent = own.user + own.system + own.children_user + own.children_system
@@ -114,7 +114,7 @@ class Side:
 
     @contextmanager
     def gathered(self) -> Iterator[None]:
-        """Have all metrics gathered once a second while the block runs, on the side that has any."""
+        """Gather all metrics once a second while the block runs, on the side with metrics."""
         over = threading.Event()
         exposition = self.exposition
 
@@ -141,7 +141,7 @@ def main() -> int:
     options.add_argument("--pages", type=int, default=80)
     options.add_argument("--rounds", type=int, default=50)
     chosen = options.parse_args()
-    memory = Path("/dev/shm")  # noqa: S108 - a disk's pauses are not what is measured
+    memory = Path("/dev/shm")  # noqa: S108 - avoids the pauses of a disk
     ratios = []
     spent = dict.fromkeys(("with", "without"), 0.0)
     with ExitStack() as stack:
@@ -150,7 +150,7 @@ def main() -> int:
             (folder / name).mkdir()
         sides = {name: Side(folder / name, stack, metered=name == "with") for name in ("with", "without")}
         for side in sides.values():
-            side.read(chosen.pages)  # warm
+            side.read(chosen.pages)  # warm-up
         print(f"{chosen.rounds} rounds of {chosen.pages} pages on each side")
         for number in range(1, chosen.rounds + 1):
             order = ("with", "without") if number % 2 else ("without", "with")

@@ -5,9 +5,9 @@
     python bench/olmocr_bench.py --checkout ../olmocr
     python bench/olmocr_bench.py --checkout ../olmocr --run "--text-layer prefer"
 
-`ocrfleet run` reads the PDFs; the checks are the checkout's own (olmocr/bench/tests.py). Comments are taken out of the
-Markdown first: nobody reads them. Beside ours stands the score of what olmOCR itself wrote, which the checkout holds.
-Without a checkout, or without what its checks need, it says so and ends with exit code 0.
+`ocrfleet run` reads the PDFs; the checks are those of the checkout (olmocr/bench/tests.py). Comments are removed from the Markdown
+first. The table also has the score of olmOCR's own output, which is in the checkout. Without a checkout, or without the libraries
+of the checks, the bench prints a message and exits with code 0.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _PAGE = re.compile(r"<!-- page (\d+)[^>]*-->")
 
 
 def checks(checkout: Path) -> list[Any]:
-    """Return the sample's checks but those of formulas, which need a browser. Raises ImportError where a library is missing."""
+    """Return the checks of the sample, without those of formulas, which need a browser. Raises ImportError for a missing library."""
     sys.path.insert(0, str(checkout))
     render: Any = types.ModuleType("olmocr.bench.katex.render")
     render.compare_rendered_equations = render.render_equation = None
@@ -63,7 +63,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkout", type=Path, required=True, help="a checkout of allenai/olmocr")
     parser.add_argument("--run", default="", help="further options of `ocrfleet run`, in one word")
-    parser.add_argument("--output", type=Path, help="where the texts stay; a run that is there is not made again")
+    parser.add_argument("--output", type=Path, help="folder of the texts; an existing run is used again")
     parser.add_argument("--failures", action="store_true", help="name the checks that fail, and why")
     options = parser.parse_args()
     sample = options.checkout / SAMPLE

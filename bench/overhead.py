@@ -1,14 +1,14 @@
-"""The cost of `ocrfleet run` beside recognition: CPU seconds of the whole command against the bare engine.
+"""Overhead of `ocrfleet run`: CPU seconds of the whole command compared with the engine alone.
 
     python -m bench.overhead [--pages 60] [--rounds 3]
 
-Both sides read the same pages in one run, in turn. The bare side is one process that loads the engine, then calls it in a loop
-with page images that were rendered before; it counts neither loading nor rendering, and stores nothing. The fleet's side is
-the whole command: interpreter starts, Valkey, intake, rendering, queue, recognition, storage, assembly, delivery. So the ratio
-contains all work that is not recognition.
+Both sides read the same pages alternately in one run. The bare side is one process that loads the engine, then calls it in a loop
+with rendered page images; loading and rendering are not counted, and nothing is stored. The fleet side is the whole command:
+interpreter starts, Valkey, intake, rendering, queue, recognition, storage, assembly, delivery. So the ratio contains all work
+except recognition.
 
-Then the fleet alone, on one processor with one worker and on two with two: pages per second of recognition, as the command's
-own summary reports them (start-up included).
+Then the fleet alone, on one processor with one worker and on two with two: pages per second of recognition, as the
+summary of the command reports them (including start-up).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import pymupdf
 from PIL import Image, ImageFilter
 
 OCRFLEET = str(Path(sys.executable).with_name("ocrfleet"))
-#: Limits of the issue that asked for this bench.
+#: Targets.
 CPU_TARGET, SPEED_TARGET = 1.15, 1.7
 
 
@@ -73,9 +73,9 @@ def make_scans(path: Path, pages: int) -> None:
 
 
 def bare(path: Path) -> None:
-    """Recognise every page in a loop and print the CPU seconds: run as a process of its own."""
+    """Recognise every page in a loop and print the CPU seconds. Runs in a separate process."""
     from ocrfleet.profiles.profile import RAPIDOCR  # noqa: PLC0415
-    from ocrfleet.records.documents import Kind  # noqa: PLC0415 - the child's business
+    from ocrfleet.records.documents import Kind  # noqa: PLC0415 - only in the child process
     from ocrfleet.settings import Settings  # noqa: PLC0415
     from worker import engines  # noqa: PLC0415
     from worker.rendering.pool import RenderPool  # noqa: PLC0415
@@ -91,7 +91,7 @@ def bare(path: Path) -> None:
         pool.close()
         engine = engines.create(RAPIDOCR, Settings())
         await engine.start()
-        await engine.recognise(images[0], RAPIDOCR)  # warm
+        await engine.recognise(images[0], RAPIDOCR)  # warm-up
         before = cpu(resource.RUSAGE_SELF)
         for image in images:
             await engine.recognise(image, RAPIDOCR)
@@ -115,7 +115,7 @@ def run_bare(path: Path) -> float:
 
 
 def run_fleet(path: Path, *, workers: int, processors: set[int]) -> tuple[float, float]:
-    """Return (CPU seconds of the command and all its processes, pages per second)."""
+    """Return (CPU seconds of the command with all its processes, pages per second)."""
     with tempfile.TemporaryDirectory() as out:
         before = cpu(resource.RUSAGE_CHILDREN)
         done = subprocess.run(

@@ -1,8 +1,8 @@
-"""Pages whose text is known, and degraded variants of them, for bench/confidence.py.
+"""Pages with a known text, and degraded variants of them, for bench/confidence.py.
 
-The corpus' truths, the sample documents, drawn pages in sixteen languages, and folders of PAGE XML beside images, such as those of
-OCR-D/gt_structure_text and impresso/NZZ-black-letter-ground-truth on GitHub. A variant is made of the page image, so that both
-engines see the same.
+Ground truths of the corpus, the sample documents, drawn pages in sixteen languages, and folders of PAGE XML beside images, such as those of
+OCR-D/gt_structure_text and impresso/NZZ-black-letter-ground-truth on GitHub. Variants are made from the page image, so that
+both engines get the same input.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     Pixels = NDArray[np.uint8]
 
-#: Signs of old print and of those who transcribe it, as they are written today.
+#: Modern equivalents of characters in old print and its transcriptions.
 _TODAY = str.maketrans({"\N{COMBINING LATIN SMALL LETTER E}": "\N{COMBINING DIAERESIS}", "ꝛ": "r", "⸗": "-", "¬": "-"})
 #: Article 1 of the Universal Declaration of Human Rights.
 _ARTICLE = {
@@ -67,15 +67,15 @@ _WITHOUT_DEJAVU = ("Devanagari", "Thai")
 
 @dataclass(frozen=True, slots=True)
 class KnownPage:
-    """A page whose text is known."""
+    """A page with a known text."""
 
-    #: pages of a document are together on one side of a cross-validation
+    #: document; its pages are in the same fold of a cross-validation
     document: str
     page: int
     variant: str
     image: PageImage
     truth: str
-    #: of a handwritten page: sentences that must be found
+    #: for a handwritten page: sentences that must occur in the text
     facts: tuple[str, ...] = ()
 
     @property
@@ -83,9 +83,9 @@ class KnownPage:
         return f"{self.document}.{self.page}.{self.variant}"
 
     def cer(self, text: str) -> float:
-        """Return the character error rate of a reading: edit distance by the truth's length, 0 to 1 and more.
+        """Return the character error rate of a reading: edit distance divided by the length of the truth; it may exceed 1.
 
-        Lines in another order are errors.
+        Lines in another order count as errors.
         """
         read = today(text)
         if self.facts:
@@ -96,10 +96,10 @@ class KnownPage:
         return Levenshtein.distance(truth, read) / max(len(truth), 1)
 
     def cer_in_any_order(self, text: str) -> float:
-        """Return the same without regard to the order of lines.
+        """Return the same rate, independent of the order of lines.
 
-        Each line of the truth, the longest first, takes the part of what was read that is most like it; what no line takes was
-        read too much. (After the flexible character accuracy of Clausner, Pletschacher and Antonacopoulos, 2020.)
+        Each line of the truth, longest first, is aligned with the most similar remaining part of the reading. The rest of the
+        reading counts as insertions. (After the flexible character accuracy of Clausner, Pletschacher and Antonacopoulos, 2020.)
         """
         if self.facts:
             return self.cer(text)
@@ -110,7 +110,7 @@ class KnownPage:
             if part is None:
                 wrong += len(line)
                 continue
-            # A line that is longer than all that is left is the one that is aligned.
+            # If the line is longer than the rest of the reading, align the rest within the line.
             begin, end = (part.dest_start, part.dest_end) if len(line) <= len(left) else (0, len(left))
             distance = Levenshtein.distance(line, left[begin:end])
             if distance >= len(line) / 2:
@@ -181,7 +181,7 @@ VARIANTS: dict[str, Callable[[Pixels], Pixels]] = {
 
 
 def known_pages(corpus: Path, page_xml: list[Path]) -> Iterator[KnownPage]:
-    """Yield all pages with their variants: each of the corpus' and the samples', and some of the others'."""
+    """Yield all pages with their variants: all for the corpus and the samples, some for other pages."""
     variants = list(VARIANTS)
     for number, page in enumerate(_plain_pages(corpus, page_xml)):
         chosen = variants
@@ -238,7 +238,7 @@ def _transcribed(folder: Path) -> Iterator[tuple[str, Truth]]:
 
 
 def page_xml_text(path: Path) -> str:
-    """Return the lines of a PAGE XML file, its regions in its own reading order."""
+    """Return the lines of a PAGE XML file, with regions in its reading order."""
     root = ET.parse(path).getroot()  # noqa: S314 - ground truth that the user names
     space = root.tag.partition("}")[0] + "}"
     order = {ref.get("regionRef"): n for n, ref in enumerate(root.iter(f"{space}RegionRefIndexed"))}
@@ -250,7 +250,7 @@ def page_xml_text(path: Path) -> str:
 
 
 def drawn_pages() -> Iterator[KnownPage]:
-    """Yield a page of fifteen lines for each language."""
+    """Yield one page of fifteen lines per language."""
     for number, (language, article) in enumerate(_ARTICLE.items()):
         font_name = _FONTS[0 if language in _WITHOUT_DEJAVU else number % 2]
         font = ImageFont.truetype(_FONT.format(font_name), 44)

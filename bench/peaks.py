@@ -1,6 +1,6 @@
-"""The peak resident memory of processes, from the kernel (VmHWM): of each program since it was started.
+"""Peak resident memory of processes since their start, from the kernel (VmHWM).
 
-`ru_maxrss` is no alternative: it includes the memory of the process before exec, which is the bench itself.
+`ru_maxrss` is not usable: it includes the memory of the process before exec, which is the bench.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import psutil
 
 
 class Peaks:
-    """Watches processes and their children within a `with` block, and keeps the highest peak of each role, in MiB.
+    """Watches processes and their children within a `with` block; keeps the highest peak of each role, in MiB.
 
-    `roles` has a part of a command line for each role; processes that have none of them are left out.
+    `roles` maps each role to a part of its command line; other processes are ignored.
     """
 
     def __init__(self, roles: dict[str, str], *processes: subprocess.Popen[bytes]) -> None:

@@ -4,8 +4,8 @@
 
 Three workers with a lease of five seconds read many pages. For each kind of fault, the pages in flight are noted and the fault
 is injected; faults that last end after two seconds. The fleet has recovered when each of these pages has a record, or, for a
-killed leader, when another process leads. The time of a worker that is stopped for longer than its lease begins at its stop.
-Prints median and worst, in seconds.
+killed leader, when there is a new leader. For a worker that is stopped for longer than its lease, the time starts at the stop.
+Prints median and maximum in seconds.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ FAULTS = [
     Fault(Kind.CUT, "store", 0, 2, 0),
     Fault(Kind.FULL, "store", 0, 2, 0),
 ]
-#: Seconds between two faults, so that each finds a fleet at work.
+#: Seconds between two faults, so that the fleet is busy at each fault.
 CALM = 4.0
 LONGEST = 120.0
 
@@ -54,20 +54,20 @@ def recovery(scene: Scene, strike: Callable[[], object], recovered: Callable[[],
 
 
 def one(scene: Scene, fault: Fault) -> float:
-    """Return the seconds from a fault until the pages that were in hand have records."""
+    """Return the seconds from a fault until the pages in flight have records."""
     until(lambda: len(scene.leased()) >= 2, seconds=LONGEST, told=scene.logs)
     pages = scene.leased()
     return recovery(scene, lambda: scene.strike(fault), lambda: scene.recorded(pages))
 
 
 def leader(scene: Scene) -> float:
-    """Return the seconds from the death of who leads until another one does."""
+    """Return the seconds from the death of the leader until there is a new leader."""
     name = "ocrfleet:dispatcher"
     until(lambda: scene.redis.client.exists(name), seconds=LONGEST)
     held = scene.redis.client.get(name)
 
     def killed() -> None:
-        for which in (0, 1):  # who of the two leads can't be seen from outside
+        for which in (0, 1):  # it is unknown which of the two is the leader
             scene.strike(Fault(Kind.KILL, "dispatch", 0, 0, which))
 
     return recovery(scene, killed, lambda: scene.redis.client.get(name) not in {None, held})

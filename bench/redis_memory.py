@@ -1,4 +1,4 @@
-"""Redis's memory with few and with many pages submitted. Waiting documents are in the store, so it must hardly differ.
+"""Memory of Redis with few and with many submitted pages. Waiting documents are in the store, so it must hardly differ.
 
     python -m bench.redis_memory [--pages 10000 1000000]
 
@@ -28,7 +28,7 @@ from producer.control.dispatcher import Dispatcher
 from producer.state.backlog import Backlog, count
 from tests.support.servers import Valkey
 
-#: Pages of a document.
+#: Pages per document.
 EACH = 100
 LIMIT = 0.1
 
@@ -59,7 +59,7 @@ def submit(store: FolderStore, number: int) -> None:
 
 
 def used(pages: int) -> tuple[int, int]:
-    """Return the bytes that Redis uses, and the messages on its queue, when so many pages have been submitted."""
+    """Submit `pages` pages; return the memory of Redis in bytes, and the number of messages on its queue."""
     with tempfile.TemporaryDirectory(prefix="ocrfleet-bench-") as folder:
         valkey = Valkey()
         try:

@@ -1,15 +1,15 @@
-"""CPU milliseconds of a page from its file to the engine's pixels, by kind of page.
+"""CPU milliseconds per page from the file to the pixels of the engine, by kind of page.
 
     python -m bench.rendering [--pages 6] [--rounds 4] [--long-side 1684]
 
-Compares, in one run and in turn, on the same pages (generated, noisy, A4 at 300 dpi):
-- png: MuPDF's pixmap, written as PNG and read again by Pillow, as DeepSeek's published scripts do
-- mupdf: the bare pixmap, in RGB
-- decode: the only or embedded JPEG decoded at a reduced size, resized and converted to RGB: the known minimum
-- ours: RenderPool to PageImage and `is_blank`: sandbox, hand-over, copies, blank check; this process and its child together
+Compares in one run, one after the other, on the same pages (generated, noisy, A4 at 300 dpi):
+- png: pixmap of MuPDF, encoded as PNG and decoded by Pillow, as in the published scripts of DeepSeek
+- mupdf: pixmap of MuPDF in RGB
+- decode: the embedded JPEG decoded at a reduced size, resized and converted to RGB: the known minimum
+- ours: RenderPool to PageImage and `is_blank`: sandbox, transfer, copies, blank check; this process and its child together
 
-The columns before "ours" include no process boundary, copy or check. The ratio is png to ours. MuPDF's image cache is emptied
-before each page. The last rows are pages per second with one renderer and with two.
+The columns before "ours" include no process boundary, copy or check. The ratio is png to ours. The image cache of MuPDF is
+emptied before each page. The last rows are pages per second with one renderer and with two.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def text_page(document: Any, random: np.random.Generator) -> Any:
 
 
 def scan(random: np.random.Generator) -> Image.Image:
-    """A page of prose as a scanner sees it, in grey."""
+    """A simulated grey scan of a page of prose."""
     with pymupdf.open() as document:
         page = text_page(document, random)
         matrix = pymupdf.Matrix(PIXELS[0] / page.rect.width, PIXELS[1] / page.rect.height)
@@ -75,18 +75,18 @@ def encoded(image: Image.Image, image_format: str, **options: Any) -> bytes:
 
 
 class Pages:
-    """Pages of one kind: as one PDF, or as a file for each."""
+    """Pages of one kind: one PDF, or one file per page."""
 
     def __init__(self, name: str, paths: list[Path], kind: Kind, jpegs: list[bytes]) -> None:
         self.name = name
         self.paths = paths
         self.kind = kind
-        #: what can be decoded directly, if anything
+        #: JPEGs that can be decoded directly, if any
         self.jpegs = jpegs
         self.documents = [pymupdf.open(path) for path in paths]
 
     def page(self, number: int) -> Any:
-        """The page as MuPDF sees it, nothing of it decoded yet."""
+        """The page in MuPDF, without decoded images."""
         pymupdf.TOOLS.store_shrink(100)
         return self.documents[0][number] if self.kind is Kind.PDF else self.documents[number][0]
 
@@ -161,7 +161,7 @@ def spent(work: Callable[[], Any]) -> float:
 
 
 def child_time(pool: RenderPool) -> float:
-    """CPU milliseconds that the pool's first process has taken (Linux: schedstat counts nanoseconds)."""
+    """CPU milliseconds of the first process of the pool (schedstat of Linux, in nanoseconds)."""
     process = pool._all[0].sandbox._process  # noqa: SLF001 - the process id is not public
     return int(Path(f"/proc/{process.pid}/schedstat").read_text("ascii").split()[0]) / 1e6 if process else 0.0
 
@@ -191,14 +191,14 @@ def compare(pages: Pages, count: int, rounds: int, long_side: int, pool: RenderP
         "png": lambda number, _: spent(functools.partial(through_png, pages.page(number), long_side)),
         "mupdf": lambda number, _: spent(functools.partial(drawn, pages.page(number), long_side)),
         "decode": lambda number, _: spent(lambda: decoded(pages.jpegs[number], long_side)),
-        # Another key each round: the child opens the document anew, nothing of it is kept.
+        # Another key in each round: the child opens the document again, without cached data.
         "ours": lambda number, turn: ours(pool, pages, number, long_side, str(turn)),
     }
     if not pages.jpegs:
         del sides["decode"]
     times: dict[str, list[float]] = {side: [] for side in sides}
     for turn in range(rounds):
-        # One side after the other, as each works on page after page: alternating would have them chill each other's caches.
+        # One side after the other: alternating sides would evict each other's CPU caches.
         for side, cost in sides.items():
             times[side] += [cost(number, turn) for number in range(count)]
     medians = {side: statistics.median(values) for side, values in times.items()}
@@ -227,12 +227,12 @@ def main() -> None:
     options.add_argument("--pages", type=int, default=6)
     options.add_argument("--rounds", type=int, default=4)
     options.add_argument("--long-side", type=int, default=1684)
-    options.add_argument("--only", default="", help="kinds of pages whose name has this in it")
+    options.add_argument("--only", default="", help="only kinds of pages with this text in their name")
     chosen = options.parse_args()
-    pymupdf.TOOLS.set_icc(False)  # as we do
+    pymupdf.TOOLS.set_icc(False)  # as in the worker
     with tempfile.TemporaryDirectory() as folder:
         kinds = [pages for pages in make(Path(folder), chosen.pages) if chosen.only in pages.name]
-        print(f"CPU ms a page at {chosen.long_side} px, medians of {chosen.pages} pages x {chosen.rounds} rounds")
+        print(f"CPU ms per page at {chosen.long_side} px, medians of {chosen.pages} pages x {chosen.rounds} rounds")
         print(f"{'':22}" + "".join(f"{column:>9}" for column in (*SIDES, "png/ours")))
         max_pixels = Render(long_side=chosen.long_side).max_pixels
         with closing(RenderPool(1, memory=MEMORY, max_pixels=max_pixels)) as pool:

@@ -1,10 +1,10 @@
-"""Requests and bytes that a fleet sends to its S3 store: per document, per page, and of an idle fleet.
+"""Requests and bytes between a fleet and its S3 store: per document, per page, and of an idle fleet.
 
     python -m bench.s3_requests [--documents 60] [--pages 300]
 
-A real S3 server (SeaweedFS) counts. `dispatch`, `watch --poll` every ten seconds and one worker with a test engine process
-documents of one page, then the same number of pages in long documents. The requests of both rounds, less those of an idle fleet
-in the same time, are attributed to documents and pages. A page's text has a few words.
+A real S3 server (SeaweedFS) counts them. `dispatch`, `watch --poll` every ten seconds and one worker with a test engine process
+documents of one page, then the same number of pages in long documents. The requests of both rounds, minus those of an idle
+fleet in the same time, are attributed to documents and pages. The text of a page has a few words.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests.support.desk import NUMBERED, Desk
 from tests.support.fakes.numbered import write_book
 from tests.support.servers import SeaweedFS, Valkey, free_ports
 
-#: Seconds for which a fleet is watched that has nothing to do.
+#: Seconds to measure the idle fleet.
 _IDLE = 60.0
 _ROUND_DEADLINE = 600.0
 _COUNTED = re.compile(r"^SeaweedFS_s3_request_total\{(.*)\} (\S+)$", re.MULTILINE)
@@ -34,7 +34,7 @@ _LABEL = re.compile(r'(\w+)="([^"]*)"')
 
 
 class CountingSeaweedFS(SeaweedFS):
-    """Counts its requests by their type, as it sees them."""
+    """S3 server that counts its requests by type."""
 
     metrics = 0
 
@@ -55,7 +55,7 @@ class CountingSeaweedFS(SeaweedFS):
 
 @dataclass(frozen=True)
 class Taken:
-    """What a round took, from its first upload to its last result."""
+    """Measurements of a round, from its first upload to its last result."""
 
     documents: int
     pages: int
@@ -87,14 +87,14 @@ class Fleet:
         return self.seaweed.counted() - before
 
     def read(self, name: str, documents: int, pages: int, *, first: int) -> Taken:
-        """Have documents read with so many pages together, numbered from `first`."""
+        """Read documents with this total number of pages, numbered from `first`."""
         each = pages // documents
         for number in range(documents):
             numbers = list(range(first + number * each, first + (number + 1) * each))
             path = write_book(self.desk.folder / "book.tif", numbers)
             self.seaweed.client.upload_file(str(path), self.inbox, f"{name}/{number:04}.tif")
         before, begun = self.seaweed.counted(), time.monotonic()
-        # By the number of its results, asked seldom: our own requests are counted, too.
+        # Poll the number of results rarely: the requests of the bench are counted too.
         while self._listed(self.texts, f"{name}/", ".status.json") < documents:
             if time.monotonic() - begun > _ROUND_DEADLINE:
                 raise SystemExit(f"{name}: not all documents were read in {_ROUND_DEADLINE:.0f} s")
@@ -102,7 +102,7 @@ class Fleet:
         return Taken(documents, pages, time.monotonic() - begun, self.seaweed.counted() - before)
 
     def stored(self, bucket: str, prefix: str = "") -> tuple[int, int]:
-        """Return the objects below a prefix, and their bytes."""
+        """Return the number of objects below a prefix, and their size in bytes."""
         pages = self.seaweed.client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
         sizes = [item["Size"] for page in pages for item in page.get("Contents", ())]
         return len(sizes), sum(sizes)
@@ -113,7 +113,7 @@ class Fleet:
 
 
 def shared_out(rounds: list[Taken], idle: Counter[str], kind: str) -> tuple[float, float]:
-    """Return the requests of a kind for each document and for each page."""
+    """Return the requests of a kind per document and per page."""
     facts = np.array([[taken.documents, taken.pages] for taken in rounds], dtype=float)
     asked = np.array([taken.requests[kind] - idle[kind] / _IDLE * taken.seconds for taken in rounds])
     documents, pages = np.linalg.solve(facts, asked)
@@ -122,8 +122,10 @@ def shared_out(rounds: list[Taken], idle: Counter[str], kind: str) -> tuple[floa
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--documents", type=int, default=60, help="of one page each, in the first round")
-    parser.add_argument("--pages", type=int, default=300, help="in six documents, in the second round")
+    parser.add_argument(
+        "--documents", type=int, default=60, help="number of documents of one page each, in the first round"
+    )
+    parser.add_argument("--pages", type=int, default=300, help="number of pages in six documents, in the second round")
     options = parser.parse_args()
     valkey, seaweed = Valkey(), CountingSeaweedFS()
     with tempfile.TemporaryDirectory() as folder:

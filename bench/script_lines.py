@@ -1,7 +1,7 @@
-"""Lines of print in many scripts, drawn with the fonts of a folder: what bench/scripts_train.py learns from.
+"""Drawn lines in many scripts, from the fonts of a folder: training data of bench/scripts_train.py.
 
-Words are the names of languages, countries, currencies, months and days in the CLDR's locales, as Babel has them; scripts
-without a locale have random letters.
+Words are the names of languages, countries, currencies, months and days in the locales of CLDR, from Babel. Scripts without a
+locale get random letters.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 Pixels = NDArray[np.uint8]
 
-#: Scripts that Tesseract has no model of, by the first word of their letters' names; they are one class.
+#: Scripts without a Tesseract model, by the first word of the Unicode names of their letters; they are one class.
 OTHERS = [
     "ADLAM",
     "BALINESE",
@@ -64,7 +64,7 @@ OTHERS = [
     "YI",
 ]
 _LETTERS = (0x370, 0x3000), (0xA000, 0xD800), (0x10280, 0x12500), (0x13000, 0x13430), (0x16800, 0x16B00)
-#: Fonts that draw anything but letters, or letters behind rules.
+#: Fonts of symbols, or of letters with rules over them.
 _NO_PRINT = ("Symbol", "opens___", "Jamo", "3D", "glyphicons", "Punt", "Pautad", "Guiada", "Music")
 _NO_SPACES = {"CJK", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN"}
 _BREATHINGS = {
@@ -92,7 +92,7 @@ def script_of(letter: str) -> str:
 
 
 class Words:
-    """Words of each script, by locale; `signs` are those that the recogniser can write."""
+    """Words of each script, by locale. `signs`: characters that the recogniser can output."""
 
     def __init__(self, signs: frozenset[str]) -> None:
         self._signs = signs
@@ -181,7 +181,7 @@ def _words_of(identifier: str) -> set[str]:
 
 @cache
 def letters(script: str) -> list[str]:
-    """Return the letters of a script, by the first word of their names in Unicode."""
+    """Return the letters of a script, by the first word of their Unicode names."""
     return [chr(code) for first, last in _LETTERS for code in range(first, last) if script_of(chr(code)) == script]
 
 
@@ -197,7 +197,7 @@ def _punctuated(word: str, rng: random.Random) -> str:
 
 
 class Fonts:
-    """The fonts below folders, by the first word of the family's name."""
+    """The fonts below folders, by the first word of the family name."""
 
     def __init__(self, folders: list[Path]) -> None:
         self._families: dict[str, list[tuple[Path, frozenset[int]]]] = defaultdict(list)
@@ -209,7 +209,7 @@ class Fonts:
                 self._families[font.name.split(" ")[0].split("-")[0]].append((file, frozenset(font.valid_codepoints())))
 
     def of(self, sample: str) -> dict[str, list[Path]]:
-        """Return the fonts, by family, that have nearly all the letters of a sample."""
+        """Return the fonts, by family, with nearly all letters of a sample."""
         needed = {ord(letter) for letter in sample if letter.isalpha()}
         fits = {
             family: [file for file, codes in fonts if len(needed & codes) >= 0.85 * len(needed)]
@@ -219,7 +219,7 @@ class Fonts:
 
 
 def draw(text: str, font: Path, size: int, rng: random.Random, noise: np.random.Generator) -> Pixels | None:
-    """Return a line as a scanner and a line finder give it, BGR; None where the font draws nothing."""
+    """Return a simulated scan of a line as cropped by the detector, BGR; None if the font draws nothing."""
     face = ImageFont.truetype(str(font), size)
     left, top, right, bottom = map(int, face.getbbox(text))
     if min(right - left, bottom - top) < 6:
@@ -294,7 +294,7 @@ def texture(rng: random.Random, noise: np.random.Generator) -> Pixels:
 
 
 def kinds() -> Iterator[tuple[str, str, int]]:
-    """Yield what is drawn: the class, the script or kind, and a weight of how many lines."""
+    """Yield the kinds of lines: class, script or kind, and weight of the number of lines."""
     names = {script.unicode: script.name for script in SCRIPTS.values() if script.unicode != "LATIN"}
     yield "Latin", "LATIN", 12
     yield "CJK", "CJK", 4

@@ -1,4 +1,4 @@
-"""The first article of the Universal Declaration of Human Rights, as far as it fills some lines, by script and language."""
+"""The beginning of the first article of the Universal Declaration of Human Rights, a few lines, by script and language."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LACKING = {
     "Vietnamese": "Tất cả mọi người sinh ra đều được tự do và bình đẳng về nhân phẩm và quyền lợi. Mọi con người đều được tạo hóa ban cho lý "
     "trí và lương tâm và cần phải đối xử với nhau trong tình anh em",
 }
-#: In languages that it reads.
+#: In languages that the default engine reads.
 READ = {
     "English": "All human beings are born free and equal in dignity and rights. They are endowed with reason and conscience and should act "
     "towards one another in a spirit of brotherhood",

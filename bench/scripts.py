@@ -1,12 +1,12 @@
-"""Drawn pages in many scripts: whether each script that the default engine lacks is found, and none on pages that it reads.
+"""Detection of lacking scripts on drawn pages: recall on scripts that the default engine lacks, and false alarms.
 
     python -m bench.scripts [--fonts FOLDER] [--pages 6] [--first 0] [--only NAME] [--print FOLDER]
 
 Draws pages of the texts of bench/script_texts.py with the fonts below the folders (the system's by default): a page of 8 to
 16 points, one of large print, one of one or two lines, and an English page with one paragraph in the script; 150 to 300 dpi, grey or bilevel,
-with noise and a skew. `--print` names a folder with images of print that can be read: no script may be found there. With
-Tesseract's models installed, pages in their scripts are read. Exits with 1 for a page that is done although its script is lacking,
-or for one that can be read and is not done.
+with noise and a skew. `--print` names a folder of images of readable print: there, any detection is an error. If the
+Tesseract model of a script is installed, its pages are read. Exits with 1 if a page in a lacking script is done, or if a readable
+page is not done.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _KINDS = ("full", "large", "sparse", "mixed")
 
 
 def page(text: str, font: Path, kind: str, plain: Path, *, seed: str) -> Pixels:
-    """Return a page with a text, RGB; `plain` is the font of the English on mixed pages."""
+    """Return a page with a text, RGB. `plain`: font of the English text on mixed pages."""
     rng = random.Random(seed)
     dpi = rng.choice((150, 200, 300))
     points = {"large": rng.uniform(24, 40), "sparse": rng.uniform(10, 20)}.get(kind, rng.uniform(8, 16))
@@ -83,7 +83,7 @@ def _write(pen: ImageDraw.ImageDraw, text: str, face: ImageFont.FreeTypeFont, *,
 
 
 async def measure(folders: list[Path], seeds: range, only: str | None, printed: list[Path]) -> bool:
-    """Read the pages, and print a line for each script; return whether none is lost and none is refused."""
+    """Read the pages and print a line per script; return whether there is no error."""
     engine = engines.create(RAPIDOCR, Settings())
     await engine.start()
     fonts = Fonts(folders)

@@ -1,11 +1,11 @@
-"""Fits the classifier of scripts (worker/engines/scripts.npz) to drawn lines, and says how often it is right on fonts held out.
+"""Fits the script classifier (worker/engines/scripts.npz) to drawn lines, and prints its accuracy on held-out fonts.
 
     python -m bench.scripts_train --fonts FOLDER [--pages FOLDER] [--lines 150] [--out worker/engines/scripts.npz]
 
 `--fonts` holds fonts of all scripts: those of Debian's fonts-noto-core, fonts-noto-cjk, culmus, fonts-indic, fonts-thai-tlwg,
 fonts-nanum, fonts-gfs-*, fonts-bpg-georgian, fonts-hosny-amiri, fonts-kacst and others. `--pages` holds images of print that
-the recogniser can read: old print does not look like any font here (used were pages of impresso's NZZ-black-letter-ground-truth
-and OCR-D's gt_structure_text). A quarter of the families of fonts is held out.
+the recogniser can read: old print differs from all these fonts. The stored weights used pages of impresso's
+NZZ-black-letter-ground-truth and OCR-D's gt_structure_text. A quarter of the font families is held out.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from worker.engines.line_finder import LineFinder
 from worker.engines.rapidocr import load
 from worker.imaging.marks import find_marks
 
-#: Components of the features, units, passes over the lines, lines at once; the rate, decay and dropout of the fit.
+#: Hyperparameters: feature components, hidden units, epochs, batch size; learning rate, weight decay, dropout.
 _COMPONENTS, _UNITS, _EPOCHS, _BATCH = 96, 64, 30, 64
 _RATE, _DECAY, _DROPPED = 2e-3, 1e-3, 0.1
 
@@ -42,7 +42,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fonts", type=Path, action="append", required=True)
     parser.add_argument("--pages", type=Path)
-    parser.add_argument("--lines", type=int, default=150, help="lines of each script")
+    parser.add_argument("--lines", type=int, default=150, help="number of lines per script")
     parser.add_argument("--out", type=Path, default=Path("worker/engines/scripts.npz"))
     arguments = parser.parse_args()
     recogniser = _Recogniser()
@@ -56,11 +56,11 @@ def main() -> int:
 
 
 class _Recogniser:
-    """The recogniser, which keeps the features of the lines that it is given."""
+    """The recogniser; records the features of its input lines."""
 
     def __init__(self) -> None:
         self._ocr = load(RAPIDOCR)
-        # RapidOCR's own decoder, below what the engine adds
+        # the decoder of RapidOCR, without the wrapper of the engine
         self._decode = self._ocr.text_rec.postprocess_op.decode
         self._ocr.text_rec.postprocess_op = self
         self._last: NDArray[np.float32] = np.empty((0, 0), np.float32)
@@ -70,12 +70,12 @@ class _Recogniser:
         return self._decode(chances, *arguments, **sizes)
 
     def features(self, line: Pixels) -> NDArray[np.float32]:
-        """Return the features of a line's columns, shape (columns, 256)."""
+        """Return the features of the columns of a line, shape (columns, 256)."""
         self._ocr.recognize_txt([line])
         return self._last
 
     def drawn(self, folders: list[Path], count: int) -> Iterator[Sample]:
-        """Yield drawn lines: class, whether its family of fonts is held out, features."""
+        """Yield drawn lines: class, whether the font family is held out, features."""
         rng, noise = random.Random(1), np.random.default_rng(1)
         words, fonts = Words(frozenset(self._decode.character)), Fonts(folders)
         wanted = [(name, kind, weight * count) for name, kind, weight in kinds()]
@@ -102,7 +102,7 @@ class _Recogniser:
             print(f"{name} ({kind}): {made} lines in {len(families)} families of fonts", flush=True)
 
     def printed(self, pages: list[Path]) -> Iterator[Sample]:
-        """Yield up to 30 lines of each page, as print that can be read."""
+        """Yield up to 30 lines of each page, with the class of readable print."""
         rng = random.Random(1)
         finder = LineFinder(self._ocr)
         for page in pages:
@@ -116,14 +116,14 @@ class _Recogniser:
 
 
 def held_out(name: str) -> bool:
-    """Say whether a family of fonts, or a page, is kept for the test: a quarter is."""
+    """Return whether a font family, or a page, is held out (a quarter of them)."""
     return hashlib.sha256(name.encode()).digest()[0] < 64
 
 
 def fit(samples: list[Sample]) -> dict[str, NDArray[Any]]:
-    """Fit a network of one hidden layer, which sees a column at a time; a line's class follows from its units' mean and maximum.
+    """Fit a network with one hidden layer per column, and mean and maximum pooling of the hidden units over a line.
 
-    Rare classes weigh more, and Vietnamese the most, as few of its letters are missed.
+    Rare classes have a higher weight; Vietnamese has the highest, because the recogniser loses few of its letters.
     """
     rng = np.random.default_rng(0)
     learnt = [(scripts.CLASSES.index(name), columns) for name, held, columns in samples if not held]
@@ -155,7 +155,7 @@ def fit(samples: list[Sample]) -> dict[str, NDArray[Any]]:
 
 
 class Network:
-    """Columns → rectified units → mean and maximum over a line → classes, fitted by Adam with dropout."""
+    """Columns → ReLU units → mean and maximum over a line → classes; fitted by Adam with dropout."""
 
     def __init__(self, rng: np.random.Generator, inputs: int, units: int, classes: int) -> None:
         self._rng = rng
@@ -200,7 +200,7 @@ class Network:
 
 
 def report(fitted: dict[str, NDArray[Any]], samples: list[Sample]) -> None:
-    """Print, for lines in fonts held out, how often each class is found to be readable or not, and named rightly."""
+    """Print for lines in held-out fonts how often each class is classified as readable or not, and correctly."""
     classifier = scripts.ScriptClassifier(fitted)
     rows: dict[str, list[tuple[bool, bool]]] = {}
     for name, held, columns in samples:
@@ -210,7 +210,7 @@ def report(fitted: dict[str, NDArray[Any]], samples: list[Sample]) -> None:
             rows.setdefault(name, []).append((bool(lacks), scripts.CLASSES[int(scores.argmax())] == name))
     for name, found in sorted(rows.items()):
         lacks, right = np.mean(found, axis=0)
-        print(f"{name:28} {len(found):5} lines held out: {lacks:6.1%} lack signs, {right:6.1%} named rightly")
+        print(f"{name:28} {len(found):5} held-out lines: {lacks:6.1%} classified as lacking, {right:6.1%} correct")
 
 
 if __name__ == "__main__":

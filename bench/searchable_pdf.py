@@ -1,10 +1,10 @@
-"""Searchable PDFs beside OCRmyPDF's, of the same pages with the same words: places of words, sizes, seconds without recognition.
+"""Searchable PDFs compared with OCRmyPDF, for the same pages and words: word boxes, sizes, seconds without recognition.
 
     python -m bench.searchable_pdf [--pages 20] [--corpus DIR]
 
-Drawn pages have words whose places are known; both programs are given them, so that neither recognises anything, and poppler
-(pdftotext -bbox) is asked where the words are. With a corpus, its scans are read by the CPU engine first, and the PDF's text
-is compared with what the engine read.
+Drawn pages have words with known boxes. Both programs get these words, so that neither runs OCR; poppler (pdftotext -bbox) then
+extracts the word boxes. With a corpus, the CPU engine reads its scans first, and the text of the PDF is compared with the text of
+the engine.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ _TEXT = [
     "façades,",
     "naïveté.",
 ]
-#: Scans of the corpus without a text of their own, and their pages.
+#: Scans of the corpus without a text layer, and their pages.
 _SCANS = (
     ("ccitt.pdf", Kind.PDF),
     ("scan-modern.pdf", Kind.PDF),
@@ -84,7 +84,7 @@ _SCANS = (
 
 
 def drawn(number: int) -> tuple[Any, list[list[tuple[str, Box]]]]:
-    """Return a page image, and of each line the words with the boxes of their ink."""
+    """Return a page image, and the words of each line with the boxes of their ink."""
     image = Image.new("L", _SIZE, 255)
     draw = ImageDraw.Draw(image)
     font = ImageFont.truetype("DejaVuSerif.ttf", 28 + number % 5)
@@ -114,7 +114,7 @@ def iou(one: Box, other: Box) -> float:
 
 
 def places(path: Path, page: int, lines: list[list[tuple[str, Box]]]) -> tuple[float, float, float]:
-    """Return the mean overlap (IoU) with the true boxes, the same across only, and the share of words that were found."""
+    """Return the mean overlap (IoU) with the true boxes, the same in x only, and the share of words found."""
     scale = _DPI / 72
     waiting: dict[str, list[Box]] = {}
     for text, (x0, y0, x1, y1) in pdf_words(path, page):
@@ -171,7 +171,7 @@ def side_by_side(pages: int, folder: Path) -> None:
     )
     their_seconds = time.perf_counter() - begun
 
-    print(f"{pages} drawn pages, the same words for both; {original.stat().st_size:,} bytes")
+    print(f"{pages} drawn pages, same words for both programs; {original.stat().st_size:,} bytes")
     print(f"{'':10} {'IoU':>6} {'across':>7} {'found':>6} {'bytes':>12} {'growth':>7} {'s/page':>7}")
     for name, path, seconds in (("ocrfleet", ours, our_seconds), ("OCRmyPDF", theirs, their_seconds)):
         found = [places(path, page, lines) for page, lines in enumerate(every, 1)]
@@ -197,7 +197,7 @@ def _jpeg(pdf: pikepdf.Pdf, path: Path) -> pikepdf.Stream:
 
 
 def scans(corpus: Path, folder: Path) -> None:
-    """Read scans by the CPU engine, and compare the PDF's text with what was read."""
+    """Read scans with the CPU engine, and compare the text of the PDF with the recognised text."""
     print(f"{'':20} {'F1':>6} {'in place':>8} {'growth':>7} {'same pixels':>12} {'qpdf':>5}")
     with subprocess.Popen(
         [sys.executable, "-m", "worker.read_image"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -238,7 +238,7 @@ def _f1(one: str, other: str) -> float:
 
 
 def _in_place(path: Path, found: list[tuple[str, Box]], read: PageResult) -> float:
-    """Return the share of the engine's words that poppler finds within half a line's height of where they are."""
+    """Return the share of the engine's words that poppler finds within half a line height of their place."""
     with pymupdf.open(path) as document:
         rect = document[0].rect
     across, down = (read.width_px or 1) / rect.width, (read.height_px or 1) / rect.height

@@ -1,13 +1,13 @@
 """A simulated engine with the timing of an A100, for bench/simulated_gpus.py.
 
-One A100-40G writes 2,500 tokens a second for 100 pages at once, and a page has about 1,080 tokens: 2.31 pages a second, the
-published 200,000 a day. Each token of all running pages takes one step of the model, and a step takes a fixed time and a
-little more for each page: 40 ms with 100 pages (25 tokens a second for each), 16.7 ms with one (60 a second; an assumption:
-decoding is bound by memory bandwidth, so fewer pages make it hardly faster). An engine that is not full is therefore slower:
-with 50 of 100 pages it writes 71 % of its tokens.
+One A100-40G generates 2,500 tokens per second for 100 concurrent pages, and a page has about 1,080 tokens: 2.31 pages per second,
+the published 200,000 per day. One step of the model generates one token of each running page. A step takes a fixed time plus a
+small time per page: 40 ms with 100 pages (25 tokens per second each), 16.7 ms with one page (60 per second; an assumption:
+decoding is bound by memory bandwidth, so a step with fewer pages is hardly faster). With free slots the throughput is lower: with
+50 of 100 pages it is 71 %.
 
-A slot stands for five of those 100 pages and is five times as fast. So a simulated GPU has the same speed, and is full of
-pages after a fifth of the time; it is less forgiving, because it also runs empty in a fifth of the time.
+One slot simulates five of those 100 pages and is five times as fast. So a simulated GPU has the same speed and fills up in a fifth
+of the time. The test is stricter, because the GPU also becomes idle in a fifth of the time.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
     from ocrfleet.settings import Settings
     from worker.imaging.page_image import PageImage
 
-#: Pages that an A100 writes at the same time, and how many of them one slot stands for.
+#: Concurrent pages of an A100, and pages per slot.
 PAGES_AT_ONCE, PAGES_PER_SLOT = 100, 5
 SLOTS = PAGES_AT_ONCE // PAGES_PER_SLOT
 TOKENS_PER_SECOND = 2500.0
-#: Tokens of a page: drawn from a triangle, whose mean is the mean of these three.
+#: Tokens per page, from a triangular distribution with these parameters; their mean is its mean.
 FEWEST, COMMONEST, MOST = 500, 1040, 1700
 TOKENS_PER_PAGE = (FEWEST + COMMONEST + MOST) / 3
 PAGES_PER_SECOND = TOKENS_PER_SECOND / TOKENS_PER_PAGE
-#: Seconds of a step of the model: with one page, and more for each other.
+#: Seconds of a step of the model with one page, and for each further page.
 _STEP = 1 / 60
 _STEP_MORE = (PAGES_AT_ONCE / TOKENS_PER_SECOND - _STEP) / (PAGES_AT_ONCE - 1)
 
-#: Environment: GPUs that each worker stands for, and the folder in which each keeps a journal.
+#: Environment variables: number of GPUs that each worker simulates, and folder of the journals.
 GPUS, JOURNALS = "SIMULATED_GPUS", "SIMULATED_GPUS_JOURNALS"
 #: Seconds between two lines of the journal: time (monotonic), pages ended, tokens written, seconds of filled slots.
 _LINE = 0.25
@@ -49,7 +49,7 @@ _TOKENS_PER_PARAGRAPH = 90
 
 
 class SimulatedA100:
-    """Several A100s in one: what they write in a second is shared by all the pages that are with it."""
+    """Simulates several A100s as one engine: all its pages share the throughput."""
 
     ahead = 0
     broken = None
@@ -61,12 +61,12 @@ class SimulatedA100:
         self.version = f"simulated A100 x {self._gpus:g}"
         self.concurrency = max(1, round(SLOTS * self._gpus))
         name = Path(os.environ.get("OCRFLEET_READY_FILE", "worker")).stem
-        self._random = random.Random(name)  # noqa: S311 - the same pages each time
-        self._journal = Path(os.environ[JOURNALS], name).open("a")  # noqa: SIM115 - as long as the engine
-        #: tokens that a page which was here from the beginning would have by now
+        self._random = random.Random(name)  # noqa: S311 - reproducible pages
+        self._journal = Path(os.environ[JOURNALS], name).open("a")  # noqa: SIM115 - open for the lifetime of the engine
+        #: tokens of a page that has been running since the start
         self._clock = 0.0
         self._seen = time.monotonic()
-        #: by what the clock says when the page ends
+        #: by the token clock at the end of the page
         self._running: list[tuple[float, int, asyncio.Future[None]]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._taken = self._pages = 0
@@ -80,8 +80,8 @@ class SimulatedA100:
         self._taken += 1
         tokens = round(self._random.triangular(FEWEST, MOST, COMMONEST))
         if self._taken == 1:
-            return Recognition(text="")  # the canary
-        # Those that fill the engine are somewhere in the middle, as at any other time: else they would end as one wave.
+            return Recognition(text="")  # the self-test page
+        # The first pages start with random progress, as in the steady state; otherwise they would all end at the same time.
         left = tokens * self._random.random() if self._taken <= self.concurrency + 1 else tokens
         end = asyncio.get_running_loop().create_future()
         self._advance()
@@ -96,12 +96,12 @@ class SimulatedA100:
             self._timer.cancel()
 
     def _speed(self) -> float:
-        """Tokens a second of each page."""
+        """Tokens per second of each page."""
         pages = PAGES_PER_SLOT * len(self._running) / self._gpus
         return PAGES_PER_SLOT / (_STEP + _STEP_MORE * (max(pages, 1.0) - 1))
 
     def _advance(self) -> None:
-        """Let the clock run on to now."""
+        """Advance the token clock to the current time."""
         now = time.monotonic()
         passed, self._seen = now - self._seen, now
         if self._running:
@@ -111,7 +111,7 @@ class SimulatedA100:
             self._filled += passed * len(self._running)
 
     def _wait(self) -> None:
-        """Wake up when the next page ends."""
+        """Schedule the end of the next page."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -123,7 +123,7 @@ class SimulatedA100:
         self._advance()
         while self._running and self._running[0][0] <= self._clock + 1e-6:
             _, _, end = heapq.heappop(self._running)
-            if not end.done():  # else its caller has given up
+            if not end.done():  # otherwise the caller was cancelled
                 end.set_result(None)
         self._wait()
 
@@ -135,7 +135,7 @@ class SimulatedA100:
 
 
 def _output(tokens: int) -> str:
-    """What a model writes in so many tokens: a heading and paragraphs with their boxes, four characters a token."""
+    """Return an output of this many tokens: a heading and paragraphs with boxes, four characters per token."""
     count = max(1, tokens // _TOKENS_PER_PARAGRAPH)
     height = 900 // count
     boxes = (f"[[80, {50 + number * height}, 920, {45 + (number + 1) * height}]]" for number in range(count))

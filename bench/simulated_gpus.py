@@ -1,18 +1,18 @@
-"""How many A100s one machine feeds: the whole fleet, with an engine that only keeps time.
+"""Number of A100s that one machine keeps busy: the whole fleet with a simulated engine.
 
     python -m bench.simulated_gpus [--gpus 8,16,20,24,28] [--pages 160] [--workers 2]
 
-Everything but the engine is real: intake, embedded Valkey, Celery, the local store, assembly, delivery; generated noisy grey
-scans of A4 pages at 300 dpi in PDFs of 50 pages, rendered at 1,684 pixels. The engine (bench/simulated_engine.py) writes 2,500
-tokens a second for each GPU, 1,080 a page: 2.31 pages a second. `--workers` worker processes share the GPUs between them; on a
-machine with GPUs each has a process of its own. Two here, as Python in one process uses one core.
+Everything except the engine is real: intake, embedded Valkey, Celery, local store, assembly, delivery. The input is generated noisy
+grey scans of A4 pages at 300 dpi in PDFs of 50 pages, rendered at 1,684 pixels. The engine (bench/simulated_engine.py) generates
+2,500 tokens per second and GPU, 1,080 per page: 2.31 pages per second. `--workers` worker processes share the GPUs; on a machine
+with GPUs there is one process per GPU. The default is two, because Python in one process uses one core.
 
-It compares the engine's tokens in the steady state (when twice as many pages have ended as it takes at once, until the last
-ones are with it) with what it writes when it is full all the time. `filled` is the mean share of its slots with a page in them; `starved`
-is the fleet's own measure, the share of seconds with any slot free while pages were being made ready. CPU is that of all our
-processes in the same seconds, by what they do; `others` is what the rest of the machine took meanwhile.
+The bench compares the tokens of the engine in the steady state with those of an engine that is always full. The steady state starts
+when twice as many pages have ended as the engine has slots, and ends when the last pages are in the engine. `filled` is the mean
+share of occupied slots. `starved` is the fleet's metric: the share of seconds with a free slot while pages were being prepared.
+CPU is that of all fleet processes in the same time, by role; `others` is the CPU use of the rest of the machine.
 
-The answer is the largest number of GPUs that get 99 % of their speed. Exits 1 when that is under 16.
+The result is the largest number of GPUs that reach 99 % of their speed. Exits with 1 if it is below 16.
 """
 
 from __future__ import annotations
@@ -48,16 +48,16 @@ PROFILE = find("deepseek-ocr").model_copy(
     update={"name": "simulated", "engine": "simulated_engine:SimulatedA100", "canary": Canary()}
 )
 PAGES_PER_DOCUMENT = 50
-#: GPUs, and the share of their speed, that the issue asks for.
+#: Targets: number of GPUs, and share of their speed.
 TARGET, FULL = 16, 0.99
-#: Steady is what lies between so many times the pages with the engine, from the beginning and before the end: until the pages
-#: with it are of every age, and from when none waits behind them.
+#: Limits of the steady state, as multiples of the pages in the engine: after the start, until the pages have different progress;
+#: and before the end, when no more pages wait.
 RAMP, TAIL = 2.0, 1.3
 ROLES = ("render", "worker", "producer", "valkey")
 
 
 def write_scans(folder: Path, documents: int) -> None:
-    """Write PDFs of 50 scans. The same scans in another order, each shifted by some pixels: no file has two of the same bytes."""
+    """Write PDFs of 50 scans: the same scans in another order, each shifted by some pixels, so that no two are identical."""
     noise = np.random.default_rng(7)
     shuffle = random.Random(7)  # noqa: S311
     sheets = [np.asarray(scan(noise)) for _ in range(5)]
@@ -73,7 +73,7 @@ def write_scans(folder: Path, documents: int) -> None:
 
 
 def drive(inputs: Sequence[Path], output: Path, workers: int) -> None:
-    """`ocrfleet run`, as a process of its own."""
+    """Run `ocrfleet run` in a separate process."""
     order = Order(inputs=tuple(inputs), output=output, profile=PROFILE, workers=workers)
     order.state.mkdir(parents=True)
     report = Run(order, Settings()).run(lambda _: None)
@@ -82,7 +82,7 @@ def drive(inputs: Sequence[Path], output: Path, workers: int) -> None:
 
 @dataclass
 class Series:
-    """Numbers that only grow, by time."""
+    """Counters over time."""
 
     times: list[float] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
@@ -100,7 +100,7 @@ class Series:
 
 @dataclass
 class Watch:
-    """What is seen of a run from outside, twice a second."""
+    """Samples the processes of a run twice a second."""
 
     cpu: dict[str, Series] = field(default_factory=lambda: {role: Series() for role in ROLES})
     machine: Series = field(default_factory=Series)
@@ -115,7 +115,7 @@ class Watch:
             with suppress(psutil.Error):
                 role, times = _role(one.cmdline()), one.cpu_times()
                 spent[role] += times.user + times.system
-                # Of its children that have ended: a renderer is replaced now and then.
+                # Include ended children: renderers are replaced from time to time.
                 spent["render"] += times.children_user + times.children_system
                 memory += one.memory_info().rss - one.memory_info().shared
         for role, seconds in spent.items():
@@ -145,7 +145,7 @@ def _role(command: Sequence[str]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """One run. Shares are 0..1, CPU in ms a page."""
+    """Results of one run. Shares are 0 to 1; CPU in ms per page."""
 
     gpus: int
     seconds: float
@@ -154,7 +154,7 @@ class Measured:
     filled: float
     starved: float
     cpu: dict[str, float]
-    #: cores that the rest of the machine took
+    #: cores used by the rest of the machine
     others: float
     gigabytes: float
 
@@ -175,7 +175,7 @@ HEADER = (
 
 
 def measure(gpus: int, *, scans: Path, documents: int, workers: int, renderers: int) -> Measured:
-    """Have the fleet read so many documents with so many GPUs."""
+    """Run the fleet with these documents and this number of GPUs."""
     with tempfile.TemporaryDirectory(prefix="simulated-gpus-") as folder:
         journals, output = Path(folder, "journals"), Path(folder, "out")
         journals.mkdir()
@@ -186,7 +186,7 @@ def measure(gpus: int, *, scans: Path, documents: int, workers: int, renderers: 
             GPUS: str(each),
             JOURNALS: str(journals),
             "OCRFLEET_RENDERERS": str(renderers),
-            # A worker of one GPU holds so much; this one stands for several.
+            # Limit of a worker with one GPU, times the number of GPUs that this worker simulates.
             "OCRFLEET_PIXELS_IN_FLIGHT": str(round(600 * max(1, each))),
             "OCRFLEET_LOG_LEVEL": "warning",
         }
@@ -215,7 +215,7 @@ def _evaluate(gpus: int, total: int, watch: Watch, journals: Sequence[np.ndarray
     end = times[bisect.bisect_left(times, total - TAIL * slots, key=pages)]
     seconds = end - begin
     if seconds <= 0:
-        sys.exit(f"{total} pages are too few for {gpus} GPUs: nothing of the run is steady")
+        sys.exit(f"{total} pages are too few for {gpus} GPUs: the run has no steady state")
     read = pages(end) - pages(begin)
     cpu = {role: series.grown(begin, end) for role, series in watch.cpu.items()}
     return Measured(
@@ -232,13 +232,13 @@ def _evaluate(gpus: int, total: int, watch: Watch, journals: Sequence[np.ndarray
 
 
 def limit(rows: Sequence[Measured], processors: int) -> str:
-    """Say what keeps the machine from more."""
+    """Return a description of the CPU use at the highest throughput."""
     fastest = max(rows, key=lambda row: row.pages_per_second)
     used = fastest.pages_per_second * sum(fastest.cpu.values()) / 1000
     parts = ", ".join(f"{role} {fastest.cpu[role] / sum(fastest.cpu.values()):.0%}" for role in ROLES)
     return (
-        f"{fastest.pages_per_second:.1f} pages a second were the most, with {used:.2f} of {processors} cores ours "
-        f"and {fastest.others:.2f} others'; of ours: {parts}"
+        f"highest throughput {fastest.pages_per_second:.1f} pages per second, with {used:.2f} of {processors} cores for the fleet "
+        f"and {fastest.others:.2f} for other processes; shares of the fleet: {parts}"
     )
 
 
@@ -260,7 +260,7 @@ def main() -> int:
         write_scans(Path(folder), max(documents.values()))
         processors = len(os.sched_getaffinity(0))
         print(
-            f"{processors} processors, {chosen.workers} workers with {chosen.renderers} renderers each; CPU ms a page"
+            f"{processors} processors, {chosen.workers} workers with {chosen.renderers} renderers each; CPU ms per page"
         )
         print(HEADER, flush=True)
         for gpus in counts:
@@ -276,7 +276,9 @@ def main() -> int:
             print(rows[-1], flush=True)
     fed = max((row.gpus for row in rows if row.speed >= FULL), default=0)
     print(limit(rows, processors))
-    print(f"this machine feeds {fed} GPUs of {PAGES_PER_SECOND:.2f} pages a second at {FULL:.0%} (target: {TARGET})")
+    print(
+        f"this machine keeps {fed} GPUs of {PAGES_PER_SECOND:.2f} pages per second busy at {FULL:.0%} (target: {TARGET})"
+    )
     return 0 if fed >= TARGET else 1
 
 

@@ -1,4 +1,4 @@
-"""Drawn pages with one to five words, in 20 fonts, on A4: what a detector overlooks."""
+"""Drawn A4 pages with one to five words in 20 fonts: detectors tend to miss such words."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _FOLDER = Path("/usr/share/fonts")
-#: Print, then typewriters. None has old-style figures, whose 1 is drawn like a small capital I in some.
+#: Print fonts, then typewriter fonts. None has old-style figures, in which 1 may look like a small capital I.
 FONTS = (
     "truetype/dejavu/DejaVuSans.ttf",
     "truetype/dejavu/DejaVuSerif.ttf",
@@ -38,10 +38,10 @@ FONTS = (
     "truetype/gnutypewriter/GNUTypewriter.ttf",
     "opentype/urw-base35/NimbusMonoPS-Regular.otf",
 )
-#: Debian's packages of these fonts.
+#: Debian packages of these fonts.
 PACKAGES = "fonts-dejavu fonts-liberation fonts-urw-base35 fonts-oldstandard fonts-goudybookletter fonts-courier-prime fonts-gnutypewriter"
 _POINTS = (7, 8, 9, 10, 11, 12, 14, 18, 24, 36, 48)
-#: Smaller letters than this at 150 dpi are no bitmap of letters.
+#: Minimum size for 150 dpi: smaller letters are illegible.
 _SMALLEST_AT_150 = 9
 _WORDS = (  # noqa: SIM905 - a list of eighty
     "Preface Contents Index FINIS Chapter Plate Appendix Notes Errata Dedication Epilogue Frontispiece Volume Part Book "
@@ -59,12 +59,12 @@ class SparsePage:
     pixels: NDArray[np.uint8]
     words: tuple[str, ...]
     dpi: int
-    #: how it was drawn, for a person
+    #: description of the drawing
     note: str
 
 
 def sparse_page(seed: int) -> SparsePage:
-    """Draw the page of a number: one to five words by it, and a font for each five numbers."""
+    """Draw the page of this number, which determines the words and the font."""
     chance = random.Random(seed)  # noqa: S311 - a drawing
     font_name = FONTS[seed // 5 % len(FONTS)]
     words = tuple(_number(chance) if chance.random() < 0.35 else chance.choice(_WORDS) for _ in range(1 + seed % 5))
@@ -93,7 +93,7 @@ def _number(chance: random.Random) -> str:
 def _write(
     sheet: Image.Image, words: tuple[str, ...], *, font_file: str, size: float, ink: int, chance: random.Random
 ) -> None:
-    """Write the words on one or more lines, each anywhere on the sheet and apart from the others."""
+    """Write the words on one or more lines at random places without overlap."""
     draw = ImageDraw.Draw(sheet)
     margin = _MARGIN / _INCH_WIDE * sheet.width
     placed: list[tuple[float, float, float, float]] = []

@@ -1,11 +1,11 @@
-"""Drawn pages with one to five words: whether every word is found, and whether any page is empty and done.
+"""Recall on drawn pages with one to five words: share of complete pages, and pages that are done without text.
 
     python -m bench.sparse_pages [--pages 300] [--first 0]
 
 Words in 20 fonts, print and typewriter, of 7 to 48 points, anywhere on an A4 page, grey or bilevel, with noise, specks and a
-skew of up to 3 degrees (bench/sparse_drawn.py; seeds are the pages' numbers). Each goes through the renderer, the default
-engine and the verdict, as in a worker. Exits with 1 when fewer than 99 % have all their words, or one is empty and done.
-The fonts are in Debian's packages that `make system-deps` installs.
+skew of up to 3 degrees (bench/sparse_drawn.py; the seed is the page number). Each page is rendered, read by the default
+engine and judged, as in a worker. Exits with 1 if fewer than 99 % of the pages have all words, or if a page is done without text.
+`make system-deps` installs the fonts.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ LEAST = 0.99
 
 
 async def measure(first: int, pages: int) -> bool:
-    """Print the pages that lost a word, and the totals; return whether both targets are met."""
+    """Print the pages with a missing word, and the totals; return whether both targets are met."""
     engine = engines.create(RAPIDOCR, Settings())
     await engine.start()
     whole = empty = 0
@@ -56,7 +56,7 @@ async def measure(first: int, pages: int) -> bool:
                     f"{seed}: {' '.join(page.words)!r} was read as {text!r}, {'done' if done else 'failed'}; {page.note}"
                 )
     await engine.stop()
-    print(f"{whole} of {pages} pages have all their words, target {LEAST:.0%}; {empty} empty and done, target none")
+    print(f"{whole} of {pages} pages have all their words, target {LEAST:.0%}; {empty} done without text, target 0")
     print(f"{seconds / pages:.2f} CPU seconds a page; {len(FONTS)} fonts")
     return whole >= LEAST * pages and not empty
 
@@ -82,7 +82,7 @@ async def read(page: SparsePage, engine: Engine, pool: RenderPool) -> tuple[str,
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pages", type=int, default=300)
-    parser.add_argument("--first", type=int, default=0, help="the first page's number")
+    parser.add_argument("--first", type=int, default=0, help="number of the first page")
     arguments = parser.parse_args()
     return 0 if asyncio.run(measure(arguments.first, arguments.pages)) else 1
 

@@ -2,10 +2,10 @@
 
     python -m bench.submit_prefix [--objects 10000 100000]
 
-For each number of objects, in a bucket of its own, the command runs twice with its store in a local folder; the second time
-nothing is new. The peak of the process's resident memory is compared between the two numbers: it may grow by 16 bytes an
-object for the seen-objects index, or three times that while its parts are merged, and by nothing else. SeaweedFS and the
-command share the machine's cores, so the rates include both.
+For each number of objects, in a separate bucket, the command runs twice with its store in a local folder; in the second run no
+object is new. The bench compares the peak resident memory for the two numbers: the seen-objects index may take 16 bytes per
+object, or three times that while its parts are merged. SeaweedFS and the command share the cores of the machine, so the rates
+include both.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from bench.peaks import Peaks
 from tests.support.servers import SeaweedFS
 
 OCRFLEET = str(Path(sys.executable).with_name("ocrfleet"))
-#: MiB that the peak may grow by from the first number to the second, beside what the roll needs.
+#: Maximum growth of the peak in MiB from the first number to the second, in addition to the seen-objects index.
 LIMIT = 10
 
 
 def fill(seaweed: SeaweedFS, count: int) -> str:
-    """Return a bucket with so many objects, in folders of a thousand."""
+    """Return a bucket with this number of objects, in folders of 1,000."""
     bucket = seaweed.bucket()
 
     def put(number: int) -> None:
@@ -43,7 +43,7 @@ def fill(seaweed: SeaweedFS, count: int) -> str:
 
 
 def submit(seaweed: SeaweedFS, bucket: str, store: Path) -> tuple[dict[str, int], float, float]:
-    """Return what the command said, its peak memory in MiB, and its seconds."""
+    """Return the output of the command, its peak memory in MiB, and its seconds."""
     begun = time.monotonic()
     process = subprocess.Popen(
         [OCRFLEET, "submit", f"s3://{bucket}/in/", "--collection", "bench", "--json"],
@@ -85,7 +85,7 @@ def main() -> int:
         seaweed.close()
     roll = 3 * 16 * (chosen.objects[1] - chosen.objects[0]) / (1 << 20)
     grown = max(peaks[2:]) - max(peaks[:2])
-    print(f"the peak grows by {grown:.1f} MiB; allowed are {LIMIT} and {roll:.1f} for the roll")
+    print(f"the peak grows by {grown:.1f} MiB; the limit is {LIMIT} plus {roll:.1f} for the seen-objects index")
     return 0 if grown <= LIMIT + roll else 1
 
 

@@ -1,12 +1,12 @@
-"""Text layers: which of the corpus's layers are trusted, and how many spoilt ones are rejected.
+"""Text layers: share of trusted layers in the corpus, and share of rejected damaged layers.
 
     python -m bench.text_layers --corpus ../shared/corpus
 
 For the first pages of each PDF (more of the long one): whether there is a layer, whether it is trusted or why not, and the
-cost. Then each trusted layer is spoilt in memory, beside the same page image: all letters shifted by some places, or those of
-the second half only; the layer of another document; moved by half a page; reduced to its first line, as on a stamped scan;
-random letters; one letter in six or ten wrong, as from a poor OCR engine. For pages with a known text: CER and word F1 of the
-layer in MuPDF's order and in that of worker/engines/layout/reading_order.py. Most of these truths are the file's own text, in
+cost. Then each trusted layer is damaged in memory, with the same page image: all letters shifted in the alphabet, or only those
+of the second half; the layer of another document; moved by half a page; reduced to its first line, as on a stamped scan; random
+letters; one letter in six or ten wrong, as from a poor OCR engine. For pages with a known text: CER and word F1 of the layer in
+the order of MuPDF and in that of worker/engines/layout/reading_order.py. Most of these ground truths are the text of the file in
 drawing order.
 """
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from worker.imaging.page_image import PageImage
 
 FIRST = 4
-#: Of documents with more pages every so many are looked at, too.
+#: Step between further pages of long documents.
 EVERY = 9
 DEADLINE = 60
 
@@ -112,7 +112,7 @@ def moved(layer: TextLayerWords) -> TextLayerWords:
 
 
 def first_line(layer: TextLayerWords) -> TextLayerWords:
-    """Return a whole line that has common words: the text alone must not give it away."""
+    """Return a full line with common words, so that the text alone does not reveal the damage."""
     line = layer.words[0].block, layer.words[0].line
     stamp = "this file was downloaded from that library and may not be sold or passed on by those who have read it"
     words = [word for word in layer.words if (word.block, word.line) == line]
@@ -128,7 +128,7 @@ def garbled(text: str, share: float, rng: random.Random) -> str:
 
 
 def spoilt(page: Page, others: list[Page]) -> Iterator[tuple[str, TextLayerWords]]:
-    rng = random.Random(page.name)  # noqa: S311 - the same page, the same garbage
+    rng = random.Random(page.name)  # noqa: S311 - reproducible damage
     layer = page.layer
     for places in range(1, 26):
         wrong = respelt(layer, lambda text, places=places: shifted(text, places))  # type: ignore[misc]
@@ -148,7 +148,7 @@ def spoilt(page: Page, others: list[Page]) -> Iterator[tuple[str, TextLayerWords
 
 
 def within(layer: TextLayerWords) -> TextLayerWords:
-    """Return the layer with its boxes on its page, where it came from a larger one."""
+    """Return the layer with its boxes clipped to the page, if it comes from a larger page."""
     words = tuple(word for word in layer.words if word.box[2] <= layer.width_pt and word.box[3] <= layer.height_pt)
     return replace(layer, words=words)
 
@@ -161,11 +161,11 @@ def report_spoilt(good: list[Page]) -> None:
             made[what] += 1
             if distrust(within(layer), page.image) is None:
                 missed[what].append(page.name)
-    print(f"\n{'spoilt layers':<36}{'made':>6}{'missed':>8}")
+    print(f"\n{'damaged layers':<36}{'number':>6}{'missed':>8}")
     for what, count in made.items():
         print(f"{what:<36}{count:>6}{len(missed[what]):>8}  {' '.join(sorted(set(missed[what])))}")
     scans = [page.name for page in good if distrust(as_scan(page.layer), page.image) is not None]
-    print(f"\nright layers, if their pages were scans: {len(good)}, not trusted: {len(scans)}  {' '.join(scans)}")
+    print(f"\ncorrect layers, treated as layers of scans: {len(good)}, not trusted: {len(scans)}  {' '.join(scans)}")
 
 
 async def report_truths(corpus: Path, pool: RenderPool) -> None:
@@ -215,7 +215,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     here = Path(__file__).resolve().parent.parent
     parser.add_argument("--corpus", type=Path, default=here.parent / "shared" / "corpus", help="holds manifest.csv")
-    parser.add_argument("--long-side", type=int, default=2500, help="of the page images, in pixels")
+    parser.add_argument("--long-side", type=int, default=2500, help="long side of the page images in pixels")
     arguments = parser.parse_args()
     asyncio.run(measure(arguments.corpus, arguments.long_side))
     return 0

@@ -1,4 +1,4 @@
-"""An engine for OCRmyPDF that reads nothing: it answers the words in the file that OCRFLEET_BENCH_TRUTH names (bench/searchable_pdf.py)."""
+"""An engine for OCRmyPDF without OCR: returns the words of the file in OCRFLEET_BENCH_TRUTH (bench/searchable_pdf.py)."""
 
 from __future__ import annotations
 

@@ -1,19 +1,19 @@
-"""Verdicts on honest texts and on spoilt ones, over the corpus' pages at the long sides that profiles have.
+"""Verdicts on correct and on wrong texts, over the pages of the corpus at the long sides of the profiles.
 
     python -m bench.verdicts --corpus ../shared/corpus [--without-engine]
 
-Honest: each page whose text is known with that text (truths; the text layers that a worker trusts, and some that it does not
-and that are right all the same); a dozen scans with what RapidOCR reads of them; the hard texts of tests/unit/worker/engines/test_repetition.py on
-a full page, or on a ruled one where they are little but rules; nothing at all on pages that have nothing to read: a picture of
-the corpus, and drawn ones (gradient, noise, grain, stain, shadow, hatching, halftone, curves, dotted and ruled lines); pictures
-only where a model may call a page one. Any doubt of these is a false alarm.
+Correct texts: each page with its known text (ground truths; trusted text layers; some correct text layers that a worker does not
+trust); a dozen scans with the text of RapidOCR; the hard texts of tests/unit/worker/engines/test_repetition.py on a full page, or
+on a ruled page if they consist mostly of rules; no text on pages without text: a picture of the corpus, and drawn pages (gradient,
+noise, grain, stain, shadow, hatching, halftone, curves, dotted and ruled lines), pictures only for models that may classify a page
+as a picture. A rejection of these is a false alarm.
 
-Spoilt: a page of text that belongs to another page, on nearly blank ones (a page number, a stamp, a stain, …); nothing, and a
-page number, for full pages; texts that were cut off, that loop, in another script, of mixed alphabets, of garbage, damaged.
-Any other verdict than the right one is a miss, and so is none.
+Wrong texts: the text of another page on nearly blank pages (a page number, a stamp, a stain, …); no text, or a page number, on
+full pages; truncated texts, loops, another script, mixed alphabets, garbage, damaged texts. A missing or different verdict is a
+miss.
 
-Then the extremes of what is compared with thresholds (`Judgement`), and what it costs. Exits with 1 on a false alarm or a miss
-that is not stated in `STATED`, and on one that is stated and does not occur.
+Then the extreme values that are compared with thresholds (`Judgement`), and the cost. Exits with 1 on a false alarm or a miss that
+is not listed in `STATED`, and on a listed one that does not occur.
 """
 
 from __future__ import annotations
@@ -52,16 +52,16 @@ if TYPE_CHECKING:
     pass
 
 WITHOUT_TEXT = "jpx.pdf"
-#: A page whose text is given to others, and texts with few words.
+#: A page whose text is used on other pages, and texts with few words.
 LONG_TEXT, NOT_OF_WORDS = "gt-fraktur-1879.tif:1", ("born-117p-maths", "table")
-#: The shortest text of a page that has too much on it for nothing to be right, in letters and digits.
+#: Minimum number of letters and digits of a page for which an empty text is wrong.
 FULL = 300
-#: A document whose pages have three words each.
+#: A document with three words per page.
 THREE_WORDS = "rotations-arabic.pdf"
-#: What is judged wrongly, and at which long sides. Joined handwriting has few rows of letters or none; a table of figures that
-#: are 4 pixels high has few when it is rendered small, and a short page of formulas just too few, as others for three words. A
-#: stain has ink enough for a paragraph, and a stamp where squares are coarse. Fine dots that run into each other are dashes of
-#: any length: a form of nothing else is taken for print.
+#: Known wrong verdicts, with their long sides. Causes: joined handwriting has few rows of letters; a table of figures rendered at a
+#: height of 4 pixels has few rows; a short page of formulas has slightly too few, as have pages with three words. A stain has as
+#: much ink as a paragraph, and so does a stamp at a coarse grid. Fine dots that merge become dashes of any length, so a dotted form
+#: is classified as print.
 STATED = {
     ("empty", "handwriting.pdf:1"): (1024, 1280, 1684, 2500),
     ("empty", "born-117p-maths.pdf:46"): (1024, 1684),
@@ -152,7 +152,7 @@ def spoilt(
     full = found[LONG_TEXT][1280]
     for looping in LOOPS:
         transcript = Transcript()
-        for begin in range(0, len(looping.text), 4):  # characters of a token, about
+        for begin in range(0, len(looping.text), 4):  # about four characters per token
             transcript.add(looping.text[begin : begin + 4])
             if transcript.loop is not None:
                 break
@@ -160,7 +160,7 @@ def spoilt(
         yield Reason.REPETITION, Case("repetition", looping.name, full, said(transcript.text), recognition=ended)
     for name, text in GARBAGE.items():
         yield Reason.UNPARSABLE, Case("unparsable", name, full, said(text))
-    chance = random.Random(2)  # noqa: S311 - a fault
+    chance = random.Random(2)  # noqa: S311 - reproducible damage
     for name, text in known.items():
         mixed_in = "".join("\N{REPLACEMENT CHARACTER}" if chance.random() < 0.1 else sign for sign in text)
         yield Reason.UNPARSABLE, Case("unparsable", name, found[name][1280], said(mixed_in))
@@ -195,11 +195,11 @@ def in_another_script(found: dict[str, dict[int, PageImage]], known: dict[str, s
             yield Case("mixed alphabets", name, image, said(known[name].translate(alike)))
 
 
-# --- what is told ---
+# --- the results ---
 
 
 def stated_as(case: Case) -> tuple[str, str, int] | None:
-    """Return what of `STATED` the case is; None when it is nothing of it."""
+    """Return the entry of `STATED` that applies to the case, or None."""
     name, _, side = re.sub(r",.*", "", case.name).partition(" at ")
     known = side.isdecimal() and int(side) in STATED.get((case.kind, name), ())
     return (case.kind, name, int(side)) if known else None
@@ -209,14 +209,14 @@ def stated_as(case: Case) -> tuple[str, str, int] | None:
 class Count:
     number: int = 0
     wrong: int = 0
-    #: wrong as well, as `STATED` says
+    #: wrong verdicts that `STATED` lists
     stated: int = 0
     false_alarms: int = 0
     stated_alarms: int = 0
 
 
 def table(cases: list[tuple[Reason | None, Case]]) -> bool:
-    """Print false alarms and misses by kind and by verdict; say whether they are the stated ones."""
+    """Print false alarms and misses by kind and by verdict; return whether they are those in `STATED`."""
     kinds: defaultdict[str, Count] = defaultdict(Count)
     verdicts: defaultdict[Reason | None, Count] = defaultdict(Count)
     wrong, seen = [], set()
@@ -235,12 +235,12 @@ def table(cases: list[tuple[Reason | None, Case]]) -> bool:
             seen.add(stated)
         elif found != expected:
             wrong.append(f"{expected or 'none'} expected, {case.kind}, {case.name}: {doubt}")
-    print(f"{'texts':34} {'number':>7} {'judged wrongly':>15} {'as stated':>10}")
+    print(f"{'texts':34} {'number':>7} {'wrong verdict':>15} {'as stated':>10}")
     for name, count in kinds.items():
         print(f"{name:34} {count.number:7,} {count.wrong:15} {count.stated or '':>10}")
     honest_texts = verdicts.pop(None).number
-    print(f"\n{'verdict':14} {'spoilt texts':>13} {'misses':>7} {'as stated':>10}", end=" ")
-    print(f"{f'false alarms in {honest_texts} honest texts':>37} {'as stated':>10}")
+    print(f"\n{'verdict':14} {'wrong texts':>13} {'misses':>7} {'as stated':>10}", end=" ")
+    print(f"{f'false alarms in {honest_texts} correct texts':>37} {'as stated':>10}")
     for reason, count in verdicts.items():
         print(f"{reason:14} {count.number:13} {count.wrong:7} {count.stated or '':>10}", end=" ")
         print(f"{count.false_alarms:37} {count.stated_alarms or '':>10}")
@@ -248,12 +248,12 @@ def table(cases: list[tuple[Reason | None, Case]]) -> bool:
     for line in wrong:
         print("wrong:", line)
     for line in sorted(every - seen):  # type: ignore[assignment]
-        print("stated, and judged rightly:", *line)
+        print("in STATED, but judged correctly:", *line)
     return not wrong and seen == every
 
 
 def in_rows(image: PageImage) -> tuple[int, float]:
-    """Return how many marks stand in rows, and their share of the letters that all marks can be."""
+    """Return the number of marks in rows, and their share of all marks of the size of letters."""
     seen = printed(image.pixels)
     marks = sum(row.marks for row in seen.rows) - seen.across
     return marks, marks / max(seen.letters, 1)
@@ -291,7 +291,7 @@ def extremes(found: dict[str, dict[int, PageImage]], known: dict[str, str], read
         largest = max(((share, name) for name, (marks, share) in none.items() if marks >= 10), default=(0.0, ""))
         print(f"{side:8} {fewest[0]:7} {fewest[1]:>25} {least[0]:8.3f} {least[1]:>25}", end=" ")
         print(f"{most[0]:8} {most[1]:>20} {largest[0]:8.3f} {largest[1]:>18}")  # type: ignore[index]
-    print("\nhonest texts: share of")
+    print("\ncorrect texts: share of")
     texts = known | read | PAGES
     for told, measure in SHARES.items():
         share, name = max((measure(text), name) for name, text in texts.items())
@@ -300,7 +300,7 @@ def extremes(found: dict[str, dict[int, PageImage]], known: dict[str, str], read
 
 def _unreadable(text: str) -> float:
     signs = [sign for sign in text if not sign.isspace()]
-    return sum(map(judge._is_unreadable, signs)) / max(len(signs), 1)  # noqa: SLF001 - what is measured is what is judged
+    return sum(map(judge._is_unreadable, signs)) / max(len(signs), 1)  # noqa: SLF001 - the function of the verdict
 
 
 def _noise(text: str) -> float:

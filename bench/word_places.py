@@ -1,12 +1,12 @@
-"""Words of a model's text, placed on the page image: the share within half a line height of their place, and the CPU time.
+"""Placing the words of a model's text on the page image: share of words within half a line height of their place, and CPU time.
 
     python -m bench.word_places CORPUS [--truth FOLDER] [--cache FOLDER] [--seeds 3]
 
-The model is played by the truth, with realistic errors: 5 % of the characters wrong, two lines missing, one line twice, and a
-block in another place. Pages with truths are those of the corpus with a text layer (each word's box is known), those whose
-PAGE or ALTO file lies in FOLDER under the name of the corpus's file (each line's box is known: a word's middle has to be in
-its line, half a line height more or less), and drawn ones (each word's box). CORPUS holds `manifest.csv` and `files/`. With
---cache, what the detector and the recogniser saw is kept for the next run. Exits with 1 when the total is below 95 %.
+The model's text is simulated: the ground truth with 5 % wrong characters, two missing lines, one repeated line, and one block in
+another place. Pages: those of the corpus with a text layer (known word boxes), those with a PAGE or ALTO file in FOLDER under the
+name of the corpus file (known line boxes: the middle of a word must be within half a line height of its line), and drawn pages
+(known word boxes). CORPUS holds `manifest.csv` and `files/`. --cache keeps the words of detector and recogniser for the next run.
+Exits with 1 if the total is below 95 %.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ from worker.words.placing import ModelWord, place
 
 TARGET = 0.95
 WRONG, MISSING, TWICE = 0.05, 2, 1
-#: Pages of one document.
+#: Maximum number of pages per document.
 MOST = 4
 
 
 class TrueWord(NamedTuple):
     text: str
     box: Box
-    #: only the line's box is known
+    #: whether only the box of the line is known
     of_line: bool
     height: float
 
@@ -64,7 +64,7 @@ class TruePage:
 
 
 def with_errors(blocks: list[list[list[TrueWord]]], chance: random.Random) -> list[tuple[str, int, TrueWord]]:
-    """Return what a model makes of a page: words as it writes them, with their rows and their truths."""
+    """Return the simulated text of a model: words with their rows and their true words."""
     rows = [row for block in blocks for row in block]
     order = list(range(len(rows)))
     if len(order) > 8:
@@ -72,7 +72,7 @@ def with_errors(blocks: list[list[list[TrueWord]]], chance: random.Random) -> li
             order.remove(number)
         again = chance.choice(order)
         order.insert(order.index(again) + 1, again)
-        # A fifth of the page, moved elsewhere.
+        # Move a fifth of the page to another place.
         size = len(order) // 5
         begin = chance.randrange(len(order) - size)
         moved, order = order[begin : begin + size], order[:begin] + order[begin + size :]
@@ -90,7 +90,7 @@ def misread(text: str, chance: random.Random) -> str:
 
 
 def is_right(word: Word, truth: TrueWord) -> bool:
-    """Say whether a word stands within half a line height of its place."""
+    """Return whether a word is within half a line height of its place."""
     x, y = (word.box[0] + word.box[2]) / 2, (word.box[1] + word.box[3]) / 2
     x0, y0, x1, y1 = truth.box
     near = truth.height / 2
@@ -100,7 +100,7 @@ def is_right(word: Word, truth: TrueWord) -> bool:
 
 
 def of_text_layer(layer: TextLayerWords, image: PageImage) -> list[list[list[TrueWord]]]:
-    """Return a text layer's words; none where it isn't to be trusted."""
+    """Return the words of a text layer; none if it is not trusted."""
     if distrust(layer, image) is not None:
         return []
     blocks = []
@@ -179,7 +179,7 @@ def drawn(seed: int) -> TruePage:
 
 
 async def true_pages(corpus: Path, truth: Path | None) -> list[TruePage]:
-    """Return the pages of the corpus that have a truth, as a worker renders them."""
+    """Return the rendered pages of the corpus with a ground truth."""
     found = []
     with closing(RenderPool(1, memory=1 << 30, max_pixels=40_000_000)) as pool:
         for row in csv.DictReader((corpus / "manifest.csv").read_text(encoding="utf-8").splitlines()):
@@ -205,7 +205,7 @@ async def true_pages(corpus: Path, truth: Path | None) -> list[TruePage]:
 
 
 def seen_words(pages: list[TruePage], cache: Path | None) -> dict[str, tuple[list[Word], float]]:
-    """Return what was seen on each page, and the CPU seconds that it took, as in the processes of a worker."""
+    """Return the words found on each page, and the CPU seconds, as in the processes of a worker."""
     models = rapidocr.load(RAPIDOCR)
     found = {}
     for page in pages:
@@ -223,7 +223,7 @@ def seen_words(pages: list[TruePage], cache: Path | None) -> dict[str, tuple[lis
 
 
 def measure(pages: list[TruePage], seen: dict[str, tuple[list[Word], float]], seeds: int) -> float:
-    """Print the table; return the share of all words that are in their places."""
+    """Print the table; return the share of correctly placed words."""
     print(
         f"{'page':28} {'words':>6} {'right':>7} {'detected':>9} {'interp.':>8} {'block':>6} {'see ms':>7} {'place ms':>8}"
     )
