@@ -1,4 +1,4 @@
-"""What tests share."""
+"""Fixtures and options of all tests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from xdist.scheduler import LoadScopeScheduling
 from tests.support.servers import ROOT, TOLD, SeaweedFS, Valkey, lacking
 from tests.support.waiting import TEST_SECONDS, scaled, set_scale
 
-#: Files that one process runs: unit tests are short, and of the others these share what took long to read.
+#: Files that one process runs as a whole: short unit tests, and tests that share slow fixtures.
 WHOLE = ("tests/unit/", "tests/acceptance/test_corpus.py", "tests/acceptance/test_shared_cases.py")
 
 
@@ -25,7 +25,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give each test its time, in this machine's seconds."""
+    """Set the timeout of each test by the time scale of this machine."""
     for item in items:
         if item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(scaled(TEST_SECONDS)))
@@ -45,7 +45,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Schedul
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say what tests counted or measured, wherever they ran."""
+    """Print counts and measurements of tests, from all processes."""
     for report in terminalreporter.getreports("passed"):
         for name, value in report.user_properties:
             if name == TOLD and report.when == "call":
@@ -54,7 +54,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session")
 def corpus() -> Path:
-    """The folder of real documents, beside the repository or where OCRFLEET_CORPUS says."""
+    """The folder of real documents: OCRFLEET_CORPUS, or beside the repository."""
     folder = Path(os.environ.get("OCRFLEET_CORPUS", ROOT.parent / "shared" / "corpus"))
     if not (folder / "manifest.csv").is_file():
         lacking("the corpus of real documents")
@@ -63,7 +63,7 @@ def corpus() -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def aws_models() -> Iterator[None]:
-    """Read each of botocore's descriptions of a service once: every client of every test reads half a second of them."""
+    """Load each service description of botocore once: loading takes half a second per client."""
     load = functools.cache(JSONFileLoader().load_file)
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(JSONFileLoader, "load_file", lambda _, path: load(path))
@@ -79,7 +79,7 @@ def valkey() -> Iterator[Valkey]:
 
 @pytest.fixture(scope="session")
 def seaweed() -> Iterator[SeaweedFS]:
-    """An S3 server for all tests, each in a bucket of its own; whoever kills it starts it again."""
+    """An S3 server for all tests, each with its own bucket. A test that kills it must restart it."""
     server = SeaweedFS()
     with pytest.MonkeyPatch.context() as monkeypatch:
         for name, value in server.environment.items():

@@ -1,4 +1,4 @@
-"""docker-compose.yml as processes: a PDF is put into the bucket, its text appears, Prometheus sees all, and nothing alerts."""
+"""docker-compose.yml as processes: a PDF is uploaded and its text delivered, Prometheus scrapes all services, no alert fires."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.servers import lacking
 
 OURS = ("serve", "watch", "worker")
 THEIRS = ("redis", "s3", "prometheus", "alertmanager")
-#: What Prometheus is told to look at.
+#: Scrape configuration of Prometheus.
 JOBS = {"ocrfleet-serve", "ocrfleet-watch", "ocrfleet-worker", "prometheus", "alertmanager"}
 KEY = "letters/fox.pdf"
 SECRETS = {
@@ -47,7 +47,7 @@ def fleet(tmp_path: Path) -> Iterator[Composed]:
 
 @pytest.fixture
 def s3(fleet: Composed) -> Iterator[Any]:
-    """What a person's own client sees of the S3 server."""
+    """A client of the S3 server, from outside of the fleet."""
     session = boto3.session.Session(
         SECRETS["S3_ACCESS_KEY_ID"], SECRETS["S3_SECRET_ACCESS_KEY"], region_name="us-east-1"
     )
@@ -75,30 +75,30 @@ def scan_of(words: str) -> bytes:
 
 @pytest.mark.timeout(900)  # each of its steps may take minutes on a busy machine
 def test_compose_up_and_a_pdf_in_the_bucket_give_text(fleet: Composed, s3: Any) -> None:
-    # Given all that `docker compose up` starts, each once those are well that it depends on
+    # Given the services of `docker compose up`, each started after its dependencies are healthy
     fleet.up(*OURS, "alertmanager", "prometheus")
-    # When somebody puts a PDF into the bucket
+    # When a PDF is uploaded to the bucket
     s3.put_object(Bucket="inbox", Key=KEY, Body=scan_of("The quick brown fox is sleeping"))
-    # Then its text is where its key says
+    # Then its text has the key derived from the key of the upload
     fleet.until(lambda: f"{KEY}.status.json" in names(s3), "the text is there")
     status = json.loads(s3.get_object(Bucket="texts", Key=f"{KEY}.status.json")["Body"].read())
     assert (status["status"], status["done"]) == ("completed", 1)
     assert "quick brown fox" in s3.get_object(Bucket="texts", Key=f"{KEY}.md")["Body"].read().decode()
-    # And the API knows of it, for who has the token
+    # And the API returns the document, with the token
     api = f"http://{fleet.address('serve')}/v1/documents/{status['document']}"
     assert httpx.get(api).status_code == 401
     told = httpx.get(api, headers={"Authorization": f"Bearer {SECRETS['OCRFLEET_API_TOKENS']}"})
     assert told.json()["state"] == "completed"
-    # And every service is well, by its own health check
+    # And every service is healthy
     for name in (*THEIRS, *OURS):
         fleet.until(partial(fleet.healthy, name), f"{name} is healthy")
-    # And Prometheus sees all of them, and has nothing to tell anybody
+    # And Prometheus scrapes all of them, and no alert fires
     see_all_and_alert_nobody(fleet)
-    # And no secret stands in a log or in a list of processes
+    # And no secret is in a log or in the process list
     for name in (*THEIRS, *OURS):
         assert not secrets_in(fleet.log(name), but=["S3_ACCESS_KEY_ID"]), name  # a name rather than a secret
         assert not secrets_in(fleet.shown(name)), name
-    # And each ends by itself, in the time that it has for it
+    # And each exits on SIGTERM, within its grace period
     assert {name: fleet.stop(name) for name in (*OURS, *THEIRS)} == dict.fromkeys((*OURS, *THEIRS), 0)
 
 
@@ -106,7 +106,7 @@ def see_all_and_alert_nobody(fleet: Composed) -> None:
     fleet.until(lambda: {metric["job"] for metric, value in ask(fleet, "up") if value == 1} >= JOBS, "all are up")
     assert [metric for metric, value in ask(fleet, "up") if value != 1] == []
     fleet.until(lambda: ask(fleet, 'sum(ocrfleet_pages_total{status="done"}) >= 1'), "the page is counted")
-    # Every rule is looked at without an error, and none is about to alert: most would only do so after minutes.
+    # Every rule is evaluated without an error, and none is pending: most would only fire after minutes.
     fleet.until(lambda: {rule["health"] for rule in rules(fleet)} == {"ok"}, "all rules are looked at")
     assert [rule for rule in rules(fleet) if rule["type"] == "alerting"]
     fleet.until(lambda: not ask(fleet, "ALERTS"), "nothing is about to alert")

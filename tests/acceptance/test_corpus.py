@@ -15,7 +15,7 @@ from tests.support.desk import Desk
 #: It takes a minute or two, and several on a busy machine.
 pytestmark = pytest.mark.timeout(900)
 
-#: What becomes of each broken or unusual file of the corpus; all others complete.
+#: Expected outcome of each broken or unusual file of the corpus; all others complete.
 PROBLEMS = {
     "corrupt-unrecoverable.pdf": "no_pages",
     "encrypted-user.pdf": "needs_password",
@@ -23,7 +23,7 @@ PROBLEMS = {
     "zero-bytes.pdf": "empty_file",
     "zero-pages.pdf": "no_pages",
 }
-#: Words that a page must hold to have been read the right way up, by a picture's orientation or a page's /Rotate.
+#: Words that prove the right orientation of a page, by the orientation tag of an image or /Rotate of a page.
 WORDS = {
     "born-single.pdf": "Beautiful is better than ugly",
     "corrupt-repairable.pdf": "Beautiful is better than ugly",

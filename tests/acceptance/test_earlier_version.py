@@ -1,6 +1,6 @@
 """A store, a queue and a settings file that commit a45bcc8 left behind: this version finishes the work.
 
-version_a45bcc8/README.md says how they were made, and what each document waits for.
+version_a45bcc8/README.md describes how they were made, and the state of each document.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ENDED = {
     ("quarantined", "quarantined/crashes.tif"): ("partial", 1, {"worker_died": 1}),
     ("paused", "paused/cancelled.tif"): ("cancelled", 0, {}),
 }
-#: Documents that had not, with the numbers on their pages.
+#: Documents that had not ended, with the numbers on their pages.
 UNENDED = {
     ("middle", "middle/middle.tif"): range(100, 120),
     ("routed", "routed/routed.tif"): range(50, 52),
@@ -49,12 +49,12 @@ UNENDED = {
     ("arrived", "arrived/arrived.tif"): range(80, 82),
     ("submitted", "submitted/submitted.tif"): range(85, 86),
 }
-#: Pages of these whose results are stored: they are not read again.
+#: Pages of these with stored results: they are not read again.
 STORED = {*range(100, 106), 107, 50, 40}
 
 
 class Inherited(Service):
-    """A service on what the earlier version left: its store, its Redis, its buckets."""
+    """A service with the state of the earlier version: store, Redis, buckets."""
 
     def __init__(self, desk: Desk, valkey: Valkey, seaweed: SeaweedFS) -> None:
         super().__init__(desk, valkey, seaweed)
@@ -81,7 +81,7 @@ class Inherited(Service):
         self.begin("worker", "--profile", LEFT / "profile_other.json")
 
     def status(self, collection: str, name: str) -> dict[str, Any] | None:
-        """Return how a document ended, as its newest generation says; None while it has not."""
+        """Return the status of the latest generation of a document; None before its end."""
         for key in self.objects.list(keys.submissions(collection)):
             if json.loads(self.objects.get(key))["name"] == name:
                 status = keys.status(keys.document_in(key), 2 if collection == "retried" else 1)
@@ -93,7 +93,7 @@ class Inherited(Service):
 
 
 def left(name: str) -> Any:
-    """Return what a file of the earlier version's says, with its bytes."""
+    """Return the parsed content of a file of the earlier version, and its bytes."""
     return _bytes(json.loads((LEFT / f"{name}.json").read_text()))
 
 
@@ -109,7 +109,7 @@ def _bytes(value: Any) -> Any:
 
 
 def fill(valkey: Valkey) -> None:
-    """Put into Redis what was there, with the time that was left to each key."""
+    """Restore the keys of Redis with their remaining times to live."""
     for key, entry in json.loads((LEFT / "redis.json").read_text()).items():
         value = _bytes(entry["value"])
         match entry["type"]:
@@ -140,11 +140,11 @@ def inherited(desk: Desk, valkey: Valkey) -> Iterator[Inherited]:
 
 
 def test_documents_of_the_earlier_version_are_finished(inherited: Inherited, desk: Desk) -> None:
-    # Given what ended, was refused, cancelled or deleted under the earlier version
+    # Given documents that were completed, refused, cancelled or deleted by the earlier version
     ended = {place: inherited.status(*place) for place in ENDED}
     assert None not in ended.values()
     before = inherited.results()
-    # When this version goes on with the rest, and what was paused is resumed
+    # When this version processes the rest, and paused collections are resumed
     inherited.start()
     inherited.ask("resume", "--collection", "paused")
     # Then each document ends with the text of each of its pages
@@ -158,7 +158,7 @@ def test_documents_of_the_earlier_version_are_finished(inherited: Inherited, des
     # And no page that was stored is read again, every other one is
     pages = {number for numbers in UNENDED.values() for number in numbers}
     assert set(desk.recognised()) == pages - STORED
-    # And what had ended stands as it was
+    # And ended documents are unchanged
     assert {place: inherited.status(*place) for place in ENDED} == ended
     for place, (state, done, reasons) in ENDED.items():
         stored = inherited.status(*place)
@@ -167,14 +167,14 @@ def test_documents_of_the_earlier_version_are_finished(inherited: Inherited, des
         counted = {reason: failed.count(reason) for reason in failed}
         assert (stored["status"], stored["done"], counted) == (state, done, reasons), place
         assert inherited.client.get(f"/v1/documents/{stored['document']}").json()["state"] == state
-    # And results are delivered: those of before are the same bytes
+    # And results are delivered: earlier ones have the same bytes
     wanted = {f"{name}.{part}" for (_, name) in UNENDED if "/" in name for part in ("md", "json", "status.json")}
     until(lambda: wanted <= inherited.results().keys())
     after = inherited.results()
     assert {name: after[name] for name in before if not name.startswith("retried/")} == {
         name: data for name, data in before.items() if not name.startswith("retried/")
     }
-    # And the lists of the sick and the dead are as they were
+    # And the quarantine is unchanged
     assert "quarantined/crashes.tif" in inherited.ask("quarantine")
 
 
@@ -185,7 +185,7 @@ def open_(inherited: Inherited) -> list[tuple[str, str]]:
 def test_records_of_the_earlier_version_are_readable(inherited: Inherited, desk: Desk) -> None:
     inherited.start()
     until(lambda: ready(inherited))
-    # An upload with a key that was answered gets that answer
+    # A repeated upload with an Idempotency-Key gets the stored response
     sent = inherited.objects.get("uploads/d9d8deb26133257e637d8ce64b352aac51899d04a14b172107ed5db562e00754")
     answer = inherited.client.post(
         "/v1/documents",
@@ -194,16 +194,16 @@ def test_records_of_the_earlier_version_are_readable(inherited: Inherited, desk:
         headers={"Idempotency-Key": "sent.tif"},
     )
     assert (answer.status_code, answer.headers["location"]) == (201, "/v1/documents/3ed6fa9b4b5dd531a4aa6cf8b905eba0")
-    # A prefix that was submitted holds nothing new
+    # A prefix that was submitted before has no new objects
     told = ("--results", "s3://frozen-texts/", "--profile", LEFT / "profile_frozen.json", "--json")
     again = json.loads(inherited.ask("submit", "s3://frozen-inbox/done/", "--collection", "done", *told))
     assert (again["submitted"], again["known"]) == (0, 1)
-    # A document of before is fetched, one that was deleted is not found
+    # An earlier document can be fetched, a deleted one is not found
     document = "3ed6fa9b4b5dd531a4aa6cf8b905eba0"
     fetched = inherited.client.get(f"/v1/documents/{document}/result", params={"format": "md"}, follow_redirects=True)
     assert [f"page number {number}\n" in fetched.text for number in (5, 6)] == [True, True]
     assert inherited.client.get("/v1/documents/1f7924d8da1e8cbf248cb799a3f6aea9").status_code == 404
-    # And a page that a worker died of may be tried again
+    # And a quarantined page can be retried
     crashed = "/v1/documents/8ae021656117388276b437950359ef74"
     assert inherited.client.post(f"{crashed}/retry").is_success
     until(lambda: inherited.client.get(crashed).json()["state"] == "completed")
@@ -230,7 +230,7 @@ def test_its_settings_file_means_the_same(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def _plain(settings: object, said: dict[str, Any], prefix: str = "") -> list[str]:
-    """Return the names of the settings that are not what the earlier version took them for."""
+    """Return the names of settings whose values differ from those in the earlier version."""
     wrong = []
     for name, value in said.items():
         now = getattr(settings, name)

@@ -35,7 +35,7 @@ def test_the_engine_reads_with_the_program_that_it_is_given(desk: Desk) -> None:
         *("run", "demo/notice.jpg", "-o", "out", "--engine", "command_engine:CommandEngine"),
         environment={"PYTHONPATH": str(EXAMPLES), "OCR_COMMAND": f"{sys.executable} {program}"},
     )
-    # Then the text is what the program printed, whether it is believed or not
+    # Then the text is the output of the program, accepted or not
     document = json.loads((desk.out / "notice.jpg.json").read_text())
     assert document["pages"][0]["text"] == "Harbour Ferry", result.stderr
     assert document["pages"][0]["engine_version"] == "command 1"
@@ -86,12 +86,12 @@ def test_the_example_receiver_accepts_only_our_signatures() -> None:
                 break
             except httpx.TransportError:
                 rest(0.1)
-        # Given two deliveries, one of which comes twice
+        # Given two deliveries, one of them repeated
         body = json.dumps({"type": "document.ended"}).encode()
         sender = WebhookClient(SecretStr(secret), private=True)
         for delivery in ("a" * 32, "a" * 32, "b" * 32):
             assert sender.send(url, delivery, body) == (DeliveryResult.DELIVERED, "")
-        # And one that somebody else signed
+        # And one with another signature
         assert (
             WebhookClient(SecretStr("another secret of theirs"), private=True).send(url, "c" * 32, body)[0]
             is DeliveryResult.FAILED

@@ -1,6 +1,6 @@
-"""Every expression of every panel and rule, asked of a real Prometheus that scraped a fleet at work and in trouble.
+"""Every expression of every panel and rule, evaluated by a real Prometheus that scraped a fleet at work and with faults.
 
-One that is wrong, names what nobody exposes, or returns nothing although there was something to tell fails here.
+The test fails for an invalid expression, an unknown metric, and an empty result where data must exist.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.support.waiting import rest, scaled
 
 TOKEN = "a-token-of-the-tests"  # noqa: S105 - of no use elsewhere
 
-#: Metrics that nobody exposes here, and why not. That vLLM has them, tests/engine/test_metric_names.py looks up.
+#: Metrics that no process exposes here, with the reason. tests/engine/test_metric_names.py checks those of vLLM.
 ELSEWHERE = {
     "vllm:kv_cache_usage_perc": "exposed by vLLM",
     "vllm:num_requests_running": "exposed by vLLM",
@@ -35,7 +35,7 @@ LATER = {"ocrfleet:page_failures:ratio_rate1w": "has a value after an hour"}
 
 
 class Fleet:
-    """Serve, watch and a worker with a GPU that is none, each with its metrics scraped."""
+    """Serve, watch and a worker with a fake GPU, each scraped by Prometheus."""
 
     def __init__(self, desk: Desk, valkey: Valkey, seaweed: SeaweedFS) -> None:
         self.desk, self.seaweed = desk, seaweed
@@ -75,7 +75,7 @@ class Fleet:
         self.seaweed.client.upload_file(str(write_prints(self.desk.folder / key, numbers)), self.inbox, key)
 
     def tell(self, message: bytes) -> int:
-        """Tell of an upload by HTTP; return the status of the answer."""
+        """Send an upload event by HTTP; return the status code."""
         headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
         return httpx.post(f"{self._api}/v1/events/s3", content=message, headers=headers, timeout=scaled(60)).status_code
 
@@ -89,7 +89,7 @@ class Fleet:
 
 
 def judging() -> Profile:
-    """Return a profile that tries a page once more whose text was cut off."""
+    """Return a profile with one retry of truncated pages."""
     changes = {
         "prompt": "<image>\nRead.",
         "sampling": Sampling(max_tokens=LIMIT),
@@ -116,14 +116,14 @@ def test_every_expression_tells_something(fleet: Fleet, record_property: Callabl
     fleet.until("ocrfleet_engine_slots > 0")
     fleet.put("a.tif", [1, 2, 3, 4])
     fleet.until("sum(ocrfleet_documents_ended_total) == 1")
-    # When a page fails, another one kills its workers, a text is cut off, and a message is no event
+    # When a page fails, another one kills its workers, a text is truncated, and a message is not an event
     fleet.put("b.tif", [5, 6])
     fleet.put("c.tif", [7])
     fleet.put("d.tif", [11, 12, 13, 14])
     assert fleet.tell(b'{"no": "event"}') == 400
     fleet.until("sum(ocrfleet_documents_ended_total) == 4")
     fleet.until("ocrfleet:quarantined_pages > 0")
-    # Then each expression is answered, and tells something
+    # Then each expression returns data
     known = prometheus.names()
     wrong: list[str] = []
     panels = 0
@@ -135,12 +135,12 @@ def test_every_expression_tells_something(fleet: Fleet, record_property: Callabl
             wrong += [f"{uid}: {problem}" for problem in unknown_labels(prometheus, with_values(expression), legend)]
     for rule in rules():
         name = rule.get("record") or rule["alert"]
-        # An alert tells nothing as long as all is well: what it looks at must be there. So must what is recorded later on.
+        # An alert without a fault returns nothing, but its metrics must exist. So must the metrics of recording rules.
         parts = [rule["expr"]] if "record" in rule and name not in LATER else selectors(rule["expr"])
         prometheus.ask(rule["expr"])  # fails where Prometheus does not understand it
         wrong += [f"{name}: {problem}" for part in parts for problem in problems(prometheus, part, known)]
     assert not wrong, "\n".join(wrong)
-    # And what went wrong is told of
+    # And the alerts for the injected faults return data
     fleet.until('ALERTS{alertname="OcrfleetEventsDeadLettered", alertstate="firing"}')
     fleet.until('ALERTS{alertname="OcrfleetQuarantineGrowing", alertstate="firing"}')
     held = sum(rule.get("record") not in LATER for rule in rules())
@@ -148,7 +148,7 @@ def test_every_expression_tells_something(fleet: Fleet, record_property: Callabl
 
 
 def excused(panel: dict[str, Any]) -> bool:
-    """Tell whether a panel asks for something that is not there, and need not be."""
+    """Return whether an expression uses a metric that may be missing here."""
     return any(metrics(target["expr"]) & (ELSEWHERE.keys() | LATER.keys()) for target in panel["targets"])
 
 
@@ -167,5 +167,5 @@ def unknown_labels(prometheus: Prometheus, expression: str, legend: str) -> Iter
 
 
 def with_values(expression: str) -> str:
-    """Put in what Grafana puts in for its variables when all is chosen."""
+    """Replace the variables of Grafana as for the selection of all."""
     return re.sub(r"\$(queue|profile|instance)\b", ".*", expression.replace("$__rate_interval", "1m"))

@@ -47,7 +47,7 @@ def test_documents_are_written_in_the_formats_that_are_asked_for_and_later_in_ot
 
 
 def test_what_cannot_be_written_is_said_and_harms_nothing_else(books: Desk) -> None:
-    # Given a file that is no image, of which there are no pages to show
+    # Given a file that is not an image, so it has no pages
     (books.scans / "c.tif").write_bytes(b"II*\0 broken")
     result = books.run("run", "in", "-o", "out", "--formats", "iiif,txt", *NUMBERED)
 

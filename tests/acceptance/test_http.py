@@ -1,6 +1,6 @@
 """The HTTP API from outside: upload a file or name a source, follow the document, download its text.
 
-SeaweedFS, Valkey, `serve` and a worker, each as a process of its own.
+SeaweedFS, Valkey, `serve` and a worker, each as a separate process.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105 - a test's
 
 
 class Served(Service):
-    """One that is asked over HTTP, reads sources below letters/ of its first bucket, and tells a receiver."""
+    """A fleet with the HTTP API that reads sources below letters/ of its first bucket, and sends webhooks to a receiver."""
 
     def __init__(self, desk: Desk, valkey: Valkey, seaweed: SeaweedFS, receiver: IntakeScheduler) -> None:
         super().__init__(
@@ -58,18 +58,18 @@ class Served(Service):
         return write_book(self.desk.folder / "sent.tif", list(numbers)).read_bytes()
 
     def go_on(self) -> None:
-        """Have page 3 read, which waits for this."""
+        """Release page 3, which waits for this."""
         (self.desk.folder / "go on").touch()
 
     def ended(self, place: str) -> dict[str, Any]:
-        """Follow a document to its end; return what is known of it then."""
+        """Follow a document to its end; return its view."""
         with self.client.stream("GET", f"{place}/events") as stream:
             *_, (last, _) = events(stream)
         assert last == "ended"
         return self.client.get(place).json()  # type: ignore[no-any-return]
 
     def fetched(self, place: str, extension: str) -> httpx.Response:
-        """Fetch a result as somebody does who has no token, from where one with a token is sent to."""
+        """Fetch a result without a token, from the redirect target of a request with a token."""
         redirect = self.client.get(f"{place}/result", params={"format": extension})
         assert (redirect.status_code, redirect.headers["cache-control"]) == (307, "no-store")
         assert redirect.headers["location"].startswith(self.seaweed.endpoint)
@@ -78,7 +78,7 @@ class Served(Service):
         return answer
 
     def told(self, document: str) -> dict[str, Any]:
-        """Return what the receiver was told of a document, verified by the standard's own library."""
+        """Return the webhooks of a document, verified by the library of Standard Webhooks."""
 
         def those() -> list[dict[str, Any]]:
             found = [Webhook(SECRET).verify(body, headers) for headers, body in list(self.receiver.got)]
@@ -95,7 +95,7 @@ class Served(Service):
 
 
 def events(stream: httpx.Response) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield what a stream of server-sent events says."""
+    """Yield the data of a stream of server-sent events."""
     kind = ""
     for line in stream.iter_lines():
         if line.startswith("event: "):
@@ -125,12 +125,12 @@ def test_a_file_is_uploaded_followed_and_its_text_downloaded(served: Served) -> 
     answer = client.post("/v1/documents", **sent)
     assert (answer.status_code, answer.json()["total"]) == (201, 3), answer.text
     place, document = answer.headers["location"], answer.json()["id"]
-    # When it is sent again for want of an answer, the answer is the same one; the key is no other request's
+    # When the request is repeated with its key, the response is the same; another request may not use the key
     again = client.post("/v1/documents", **sent)
     assert (again.status_code, again.json(), again.headers["location"]) == (201, answer.json(), place)
     other = client.post("/v1/documents", **(sent | {"data": {"collection": "others"}}))
     assert (other.status_code, other.headers["content-type"]) == (422, "application/problem+json")
-    # And nobody without a token is told of it
+    # And a request without a token is rejected
     assert httpx.get(f"{client.base_url}{place}").status_code == 401
 
     # When it is followed
@@ -139,13 +139,13 @@ def test_a_file_is_uploaded_followed_and_its_text_downloaded(served: Served) -> 
         kind, numbers = next(progress)
         while numbers["done"] < 2:
             kind, numbers = next(progress)
-        # Then it is seen on its way, and what needs its end has to wait
+        # Then its progress is visible, and its results are not available yet
         assert (kind, numbers["state"], numbers["total"]) == ("progress", "active", 3)
         assert client.get(place).json()["done"] == 2
         assert [item["state"] for item in client.get(f"{place}/pages").json()["items"]] == ["done", "done", "open"]
         assert client.get(f"{place}/result").status_code == 409
         assert client.post(f"{place}/retry").status_code == 409
-        # And when its last page is read, its end
+        # And after its last page, its end is visible
         served.go_on()
         *_, (kind, numbers) = progress
         assert (kind, numbers["state"], numbers["done"]) == ("ended", "completed", 3)
@@ -163,7 +163,7 @@ def test_a_file_is_uploaded_followed_and_its_text_downloaded(served: Served) -> 
     # And page by page
     assert client.get(f"{place}/pages/2").json()["text"] == "page number 2"
     assert client.get(f"{place}/pages/4").status_code == 404
-    # And the receiver is told, once, by us
+    # And the receiver gets one signed webhook
     message = served.told(document)
     assert (message["type"], message["data"]["status"], message["data"]["done"]) == ("document.ended", "completed", 3)
     assert (message["data"]["name"], message["data"]["collection"]) == ("Brief an Köln.tif", "letters")
@@ -172,10 +172,10 @@ def test_a_file_is_uploaded_followed_and_its_text_downloaded(served: Served) -> 
     (listed,) = until(lambda: client.get("/v1/documents", params=listing).json()["items"])
     assert listed["id"] == document
 
-    # When it is asked for once more, there is nothing to be tried again
+    # When a retry is requested, there are no failed pages
     assert client.post(f"{place}/retry").status_code == 409
     assert sorted(served.desk.recognised()) == [1, 2, 3]
-    # When it is deleted, nobody finds it any more
+    # When it is deleted, it is not found any more
     assert client.delete(place).status_code == 204
     for path in (place, f"{place}/pages", f"{place}/result", f"{place}/events"):
         assert client.get(path).status_code == 404
@@ -186,13 +186,13 @@ def test_a_file_is_uploaded_followed_and_its_text_downloaded(served: Served) -> 
 def test_a_source_that_lies_in_a_bucket_is_read_where_it_lies(served: Served) -> None:
     client = served.client
     served.go_on()
-    # Given a source in a bucket, whose key means what it says
+    # Given a source in a bucket with special characters in its key
     key = "letters/Brief an Köln+1 %41.tif"
     served.put(key, [4, 5])
     asked = {"source": f"s3://{served.inbox}/{key}", "callback": served.receiver.url, "collection": "letters"}
     # When it is named, with time to wait
     answer = client.post("/v1/documents?wait=60", json=asked, headers={"Idempotency-Key": "k1"})
-    # Then it is a document, the same one to whoever asks again
+    # Then it is a document, the same one for a repeated submission
     assert (answer.status_code, answer.json()["total"]) == (201, 2), answer.text
     place, document = answer.headers["location"], answer.json()["id"]
     again = client.post("/v1/documents", json=asked, headers={"Idempotency-Key": "k1"})
@@ -211,7 +211,7 @@ def test_a_source_that_lies_in_a_bucket_is_read_where_it_lies(served: Served) ->
     assert served.told(becomes.rpartition("/")[2])["data"]["source"].endswith("/letters/b.tif")
     assert sorted(served.desk.recognised()) == [4, 5, 6]
 
-    # When one is named that is no image, it ends as a document that says why
+    # When a source that is not an image is submitted, its document ends with the reason
     served.seaweed.client.put_object(Bucket=served.inbox, Key="letters/c.pdf", Body=b"no pdf")
     broken = client.post("/v1/documents?wait=60", json=asked | {"source": f"s3://{served.inbox}/letters/c.pdf"})
     assert broken.status_code == 201, broken.text
@@ -219,7 +219,7 @@ def test_a_source_that_lies_in_a_bucket_is_read_where_it_lies(served: Served) ->
     assert (view["state"], view["problem"]["reason"]) == ("failed", "unsupported")
     assert served.told(view["id"])["data"]["problem"]["reason"] == "unsupported"
 
-    # And what is not there, or not for everybody, is refused
+    # And missing or forbidden sources are rejected
     for source, status in (("letters/none.tif", 404), ("others/a.tif", 403), ("letters/", 400)):
         refused = client.post("/v1/documents", json={"source": f"s3://{served.inbox}/{source}"})
         assert (refused.status_code, refused.headers["content-type"]) == (status, "application/problem+json")

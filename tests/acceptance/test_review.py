@@ -1,4 +1,4 @@
-"""Pages that a person should look at: doubted ones, and those whose text a second engine does not find on them."""
+"""Pages for review: those with low confidence, and those with a text that a second engine does not confirm."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_scribble_is_for_review_and_print_is_not(desk: Desk) -> None:
     # When the default engine reads both
     result = desk.run("run", "in", "-o", "out", "--json")
 
-    # Then the print is sure, and the scribble is for review, if anything was read of it
+    # Then the print is not for review, and the scribble is, if any text was recognised
     told = {item["name"]: item for item in json.loads(result.stdout)["results"]}
     assert told["print.tif"]["review"] == []
     (page,) = pages_of(desk, "print.tif")

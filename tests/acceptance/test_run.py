@@ -27,18 +27,18 @@ def books(desk: Desk) -> Desk:
 
 
 def test_a_folder_becomes_text(books: Desk) -> None:
-    # Given a folder with books and a file that is none
+    # Given a folder with books and another file
     (books.scans / "notes.txt").write_text("not a scan")
     # When it is run
     result = books.run("run", "in", "-o", "out", *NUMBERED)
-    # Then the outputs mirror the input tree and the pages stand in order
+    # Then the outputs mirror the input tree and the pages are in order
     assert result.returncode == 0, result.stderr
     assert sorted(books.outputs()) == sorted(f"{name}.{kind}" for name in BOOKS for kind in ("md", "json"))
     text = books.outputs()["sub/b.tif.md"].decode()
     assert [line for line in text.split("\n") if line.startswith("page number")] == [
         f"page number {n}" for n in BOOKS["sub/b.tif"]
     ]
-    # And it says what was done, what was skipped and where to look
+    # And the report lists done and skipped files, and the folder of the outputs
     assert "40 pages done, 0 failed" in result.stdout
     assert "notes.txt: neither a PDF nor an image" in result.stdout
     assert "out/sub/b.tif.md" in result.stdout
@@ -61,7 +61,7 @@ def test_the_json_has_all_of_a_page_and_nothing_of_the_run(books: Desk) -> None:
     assert (done["width_px"], done["height_px"], done["width_pt"], done["height_pt"]) == (256, 256, 256.0, 256.0)
     assert done["lines"] == [{"text": "page number 100", "box": [64, 128, 192, 144], "confidence": 1.0}]
     assert (failed["status"], failed["reason"], failed["text"]) == ("failed", "engine_failed", "")
-    # A placeholder stands where the page would
+    # A placeholder replaces the page
     text = books.outputs()["b.tif.md"].decode()
     assert "> **Page 6 is missing:**" in text
     assert text.index("page number 104") < text.index("Page 6 is missing") < text.index("page number 106")
@@ -79,11 +79,11 @@ def test_failures_are_listed_and_stay_until_they_are_asked_for_again(books: Desk
     assert result.returncode == 1
     assert "a.tif page 4: engine_failed: it said no" in result.stdout
     assert "b.tif page 6: engine_failed: it said no" in result.stdout
-    # A second run of the same command redoes nothing and says the same
+    # A second run of the same command reads no page and prints the same
     attempts = len(books.recognised())
     assert books.run("run", "in", "-o", "out", *NUMBERED).returncode == 1
     assert len(books.recognised()) == attempts
-    # Until the pages are asked for
+    # Until a retry of the pages is requested
     books.plan["fail"] = []
     assert books.run("run", "in", "-o", "out", *NUMBERED, "--retry-failed").returncode == 0
     assert sorted(books.recognised()[attempts:]) == [3, 105]
@@ -151,7 +151,7 @@ def test_the_images_of_a_folder_are_one_book_in_natural_order(desk: Desk) -> Non
     (desk.scans / "book" / "page-3.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
     write_book(desk.scans / "apart.tif", [99])
     result = desk.run("run", "in/book", "-o", "out", *NUMBERED, "--group", "folder")
-    # The broken image fails in its place: no page shifts
+    # The broken image fails at its place: page numbers do not shift
     assert result.returncode == 1, result.stdout
     text = desk.outputs()["book.md"].decode()
     marks = ["page number 1\n", "page number 2\n", "Page 3 is missing", "page number 10\n"]
@@ -175,7 +175,7 @@ def test_a_file_name_of_any_bytes(desk: Desk) -> None:
     result = desk.run("run", "in", "-o", "out", *NUMBERED)
     assert result.returncode == 0, result.stderr
     assert "page number 5" in (desk.out / (name + ".md")).read_text()
-    # It is shown so that no terminal obeys it
+    # Control characters are escaped in the output
     assert r"caf\udce9 <b>[x]\n.tif" in result.stdout
 
 
@@ -194,7 +194,7 @@ def undisturbed(desk: Desk) -> dict[str, bytes]:
 def test_a_killed_run_resumes_and_writes_the_same_bytes(books: Desk, victim: str) -> None:
     expected = undisturbed(books)
     books.plan["seconds"] = 0.15
-    # Given a run that was killed in the middle
+    # Given a run that was killed
     process = books.start("run", "in", "-o", "out", *NUMBERED)
     books.until(lambda: books.stored_pages() >= 8)
     family = books.family(process)
@@ -211,7 +211,7 @@ def test_a_killed_run_resumes_and_writes_the_same_bytes(books: Desk, victim: str
     process = books.start("run", "in", "-o", "out", *NUMBERED, "--json")
     books.until(lambda: len(books.recognised()) > before, seconds=15)
     out, err = process.communicate(timeout=scaled(120))
-    # Then it goes on, reads no page whose result was stored, and the outputs are those of a calm run
+    # Then it continues, reads no page with a stored result, and the outputs equal those of an uninterrupted run
     assert process.returncode == 0, err
     assert json.loads(out)["pages_reused"] == stored
     assert len(books.recognised()) - before == 40 - stored
@@ -241,7 +241,7 @@ def test_an_interrupted_run_stops_cleanly_and_resumes(books: Desk, number: signa
     assert process.returncode == 128 + number, err
     assert "Run the same command again" in out
     assert books.gone(seconds=2)
-    # What was begun was finished and stored: nothing is read twice
+    # Pages in flight were finished and stored: no page is read twice
     assert len(books.recognised()) == books.stored_pages()
     assert books.run("run", "in", "-o", "out", *NUMBERED).returncode == 0
     assert len(books.recognised()) == 40
@@ -270,13 +270,13 @@ def test_a_closed_terminal_leaves_no_process(books: Desk) -> None:
 
 
 def test_two_runs_on_one_output_folder_do_not_mix(books: Desk) -> None:
-    # Given a run that is kept from reading one of its pages
+    # Given a run that is blocked at one of its pages
     books.plan |= {"wait": [BOOKS["a.tif"][-1]], "until": str(books.folder / "never")}
     process = books.start("run", "in", "-o", "out", *NUMBERED)
     books.until(lambda: books.stored_pages() >= 1)
     # When another one is started
     result = books.run("run", "in", "-o", "out", *NUMBERED)
-    # Then it leaves the folder to the first
+    # Then it exits, because the first one uses the folder
     assert result.returncode == 2
     assert f"another run (process {process.pid})" in result.stderr
     process.send_signal(signal.SIGINT)
@@ -355,7 +355,7 @@ def test_a_page_that_exhausts_its_renderer_or_is_truncated_fails_alone_after_lim
     # When it is read with little memory for a renderer
     environment = {"OCRFLEET_RENDER_MEMORY_MB": "128"}
     result = desk.run("run", "in", "-o", "out", *NUMBERED, "--group", "folder", "--json", environment=environment)
-    # Then those two pages fail with what was seen, and the others are done
+    # Then those two pages fail with their reasons, and the others are done
     assert result.returncode == 1, result.stderr
     (item,) = json.loads(result.stdout)["results"]
     assert {(failure["page"], failure["reason"]) for failure in item["failures"]} == {
@@ -363,7 +363,7 @@ def test_a_page_that_exhausts_its_renderer_or_is_truncated_fails_alone_after_lim
         (5, "unreadable"),
     }
     assert sorted(desk.recognised()) == [1, 2, 3, 6]
-    # And what would be the same again was not tried again, what might not be was
+    # And deterministic failures were not retried, others were
     runs = desk.out / ".ocrfleet" / "store" / "documents" / item["document"] / "runs"
     attempts = {
         page: [
@@ -384,13 +384,13 @@ def test_a_renderer_beyond_its_deadline_is_killed_and_reported(desk: Desk) -> No
 
 
 def test_an_interrupted_run_resumes_with_more_inputs(books: Desk) -> None:
-    # Given a run that was interrupted in the middle of a document
+    # Given a run that was interrupted during a document
     books.plan["seconds"] = 0.2
     process = books.start("run", "in/sub", "-o", "out", *NUMBERED)
     books.until(lambda: books.stored_pages() >= 4)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=scaled(120))
-    # When another command wants the same documents and more
+    # When another command has the same documents and more
     write_book(books.folder / "more.tif", [300])
     result = books.run("run", "in/sub", "more.tif", "-o", "out", *NUMBERED, timeout=120)
     # Then all of them are read, and no page twice

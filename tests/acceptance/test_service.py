@@ -1,6 +1,6 @@
 """The fleet as a service: a file uploaded to a bucket becomes text in another bucket.
 
-SeaweedFS, Valkey, `dispatch`, `watch` and a worker, each as a process of its own.
+SeaweedFS, Valkey, `dispatch`, `watch` and a worker, each as a separate process.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.support.waiting import rest, scaled
 
 
 class Watched(Service):
-    """One that watches its first bucket, and delivers into the second."""
+    """A fleet that watches its first bucket and delivers to the second."""
 
     def start(self) -> None:
         self.dispatch = self.begin("dispatch")
@@ -39,17 +39,17 @@ def service(desk: Desk, valkey: Valkey, seaweed: SeaweedFS) -> Iterator[Watched]
 
 
 def test_a_file_in_a_bucket_becomes_text_in_another_one(service: Watched, desk: Desk, tmp_path: Path) -> None:
-    # Given a file that somebody puts into a bucket
+    # Given a file that is uploaded to a bucket
     key = "letters/Brief an Köln+1 %41.tif"
     service.put(key, [1, 2, 3])
     # When some seconds have passed
     pointer = json.loads(until(lambda: service.results().get(f"{key}.status.json")))
-    # Then its text is where its key says
+    # Then its text has the key derived from the key of the upload
     results = service.results()
     assert set(results) == {f"{key}.md", f"{key}.json", f"{key}.status.json"}
     assert [f"page number {number}" in results[f"{key}.md"].decode() for number in (1, 2, 3)] == [True] * 3
     assert (pointer["status"], pointer["total"], pointer["done"]) == ("completed", 3, 3)
-    # And the commands know of it
+    # And the commands list the document
     document = pointer["document"]
     assert "1 completed" in service.ask("status", "--collection", "inbox")
     assert json.loads(service.ask("status", document, "--json"))["state"] == "completed"
@@ -63,7 +63,7 @@ def test_a_file_in_a_bucket_becomes_text_in_another_one(service: Watched, desk: 
     until(lambda: "other.tif.status.json" in service.results())
     assert sorted(desk.recognised()) == [1, 2, 3, 4, 7]
 
-    # When a document is deleted, nobody finds it any more; its results are somebody else's
+    # When a document is deleted, it is not found any more; its delivered results stay
     service.ask("delete", document, "--yes")
     service.ask("status", document, code=2)
     assert f"{key}.md" in service.results()
@@ -74,10 +74,10 @@ def test_another_process_takes_over_from_a_killed_leader(service: Watched, desk:
     service.begin("dispatch")
     service.put("a.tif", [1])
     until(lambda: "a.tif.status.json" in service.results())
-    # When the first one is killed without a word
+    # When the first one is killed
     service.kill(service.dispatch)
     service.put("b.tif", [2])
-    # Then what comes next is read all the same, once
+    # Then the next uploads are read, once
     until(lambda: "b.tif.status.json" in service.results(), seconds=90)
     assert desk.recognised() == [1, 2]
 
@@ -101,7 +101,7 @@ def test_a_store_that_is_killed_amid_two_hundred_documents_costs_none_of_them(
         service.put(f"{number:03}.tif", [number])
     service.start()
     until(lambda: len(desk.recognised()) >= 60, seconds=90)
-    # When the store is killed, is away for a while, and comes back
+    # When the store is killed and restarted after a while
     seaweed.kill()
     rest(3)
     seaweed.start()
@@ -130,7 +130,7 @@ def test_results_among_the_sources_are_refused(desk: Desk, valkey: Valkey, seawe
 
 
 def test_folders_and_prefixes_are_submitted_once(service: Watched, desk: Desk) -> None:
-    # Given files on this machine, which the fleet can't see, and others in a bucket that nobody watches
+    # Given files on this machine, which the fleet can't access, and others in a bucket that is not watched
     (desk.scans / "box").mkdir()
     write_book(desk.scans / "box" / "a.tif", [1, 2])
     (desk.scans / "notes.txt").write_text("no document")
@@ -148,7 +148,7 @@ def test_folders_and_prefixes_are_submitted_once(service: Watched, desk: Desk) -
     until(lambda: wanted <= service.results().keys())
     assert sorted(desk.recognised()) == [1, 2, 3, 4]
     assert b"page number 2" in service.results()["box/a.tif.md"]
-    # When they are submitted again, what lies in the bucket is known, and nothing is read twice
+    # When they are submitted again, objects in the bucket are known, and no page is read twice
     service.put("deep/d.tif", [5])
     again = json.loads(service.ask("submit", f"s3://{service.inbox}/deep/", "--collection", "remote", *told))
     assert (again["submitted"], again["known"]) == (1, 2)
@@ -156,14 +156,14 @@ def test_folders_and_prefixes_are_submitted_once(service: Watched, desk: Desk) -
     until(lambda: "deep/d.tif.status.json" in service.results())
     until(lambda: "1 sources (1 completed)" in service.ask("status", "--collection", "local"))
     assert sorted(desk.recognised()) == [1, 2, 3, 4, 5]
-    # And what makes no sense is told
+    # And invalid submissions are rejected
     service.ask("submit", f"s3://{service.inbox}/", "--results", f"s3://{service.inbox}/x/", *NUMBERED, code=2)
     service.ask("submit", "nowhere.pdf", code=2)
     service.ask("submit", desk.scans, "--callback", "https://127.0.0.1/hook", *NUMBERED, code=2)
 
 
 def test_whoever_submits_may_wait_stop_waiting_and_wait_again(desk: Desk, valkey: Valkey, seaweed: SeaweedFS) -> None:
-    # Given a fleet that is kept from reading page 3 for a while, and fails page 9
+    # Given a fleet that is blocked at page 3 for a while, and fails page 9
     go_on = desk.folder / "go on"
     desk.plan |= {"wait": [3], "until": str(go_on), "fail": [9]}
     service = Service(desk, valkey, seaweed)
@@ -172,21 +172,21 @@ def test_whoever_submits_may_wait_stop_waiting_and_wait_again(desk: Desk, valkey
     service.put("deep/a.tif", [1, 2])
     service.put("deep/b.tif", [3])
     submit = "submit", f"s3://{service.inbox}/deep/", "--results", f"s3://{service.texts}/", "--wait", *NUMBERED
-    # When somebody submits sources and waits
+    # When `submit --wait` runs
     waiting = desk.start(*submit, environment=service.environment)
     until(lambda: "deep/a.tif.status.json" in service.names() and 3 in desk.recognised())
-    # Then the command goes on as long as there is something to be read, or until it is stopped
+    # Then the command runs until all pages are read, or until it is stopped
     assert waiting.poll() is None
     waiting.send_signal(signal.SIGINT)
     _, said = waiting.communicate(timeout=scaled(120))
     assert (waiting.returncode, "the fleet goes on" in said) == (130, True), said
-    # And when it is given again, it submits nothing anew, and ends when all was read and delivered
+    # And when it runs again, it submits no new document, and ends when all are read and delivered
     go_on.touch()
     told = json.loads(service.ask(*submit, "--json"))
     assert (told["submitted"], told["known"], told["sources"]) == (0, 2, {"completed": 2})
     assert (told["pages"], told["pages_done"], told["pages_failed"]) == (3, 3, 0)
     assert service.names() == {f"deep/{name}.tif.{part}" for name in "ab" for part in ("md", "json", "status.json")}
-    # And when something fails, it says what, and ends with 1
+    # And when a document fails, the command prints the reason and exits with 1
     service.put("deep/c.tif", [9])
     said = service.ask(*submit, code=1)
     assert "failed deep/c.tif (0 of 1 pages): engine_failed 1" in said

@@ -1,4 +1,4 @@
-"""Small files that failed once: each is read, or refused with its true reason."""
+"""Small files that failed in the past: each is read, or refused with the correct reason."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.desk import Desk
 from tests.support.servers import ROOT
 
 CASES = Path(os.environ.get("OCRFLEET_CASES", ROOT.parent / "shared" / "cases"))
-#: What the files hold; words of four letters and more are looked for.
+#: Texts of the files; only words of at least four letters are compared.
 TEXT = (
     "The harbour master wrote in the ledger that seven barges had left before dawn, carrying timber, salt and winter apples. "
     "Nobody on the northern quay remembered a colder November than that of 1874, when the river froze below the bridge and "
@@ -27,7 +27,7 @@ TEXT = (
 )
 WORDS = [word for word in re.findall(r"\w+", TEXT) if len(word) >= 4]
 
-#: The files that are read, and what is said of them.
+#: The files to read, and their expected results.
 READ: dict[str, set[str]] = {
     "alpha-all-zero.png": {"transparency"},
     "alpha-white-on-transparent.png": {"transparency"},
@@ -68,7 +68,7 @@ def test_there_are_cases() -> None:
 
 
 def ran(names: list[str], *options: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what is said of each document, and its one page."""
+    """Return the status of each document, and its only page."""
     with tempfile.TemporaryDirectory() as folder:
         desk = Desk(Path(folder))
         for name in names:

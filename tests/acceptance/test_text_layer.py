@@ -12,9 +12,9 @@ from producer.samples.files import expected_words
 from tests.support.desk import Desk
 from tests.support.fakes.misbehaving import PRINT
 
-#: Of the project's samples: one that was born digital and one of images alone, of two pages each.
+#: Two samples of two pages each: one born-digital, one of images only.
 BORN, SCAN = "letter.pdf", "scan.pdf"
-#: An engine that reads the same on every page: what it says is told from what is there.
+#: An engine that returns the same text on every page, which differs from the text layer.
 SAME = ["--engine", "misbehaving:PrintEngine"]
 
 CYRILLIC = "\n".join(
@@ -41,7 +41,7 @@ def samples(desk: Desk) -> Desk:
 
 
 def results(stdout: str) -> dict[str, Any]:
-    """What is said of each document, by its name."""
+    """The status of each document, by its name."""
     return {item["name"]: item for item in json.loads(stdout)["results"]}
 
 
@@ -53,17 +53,17 @@ def pages(desk: Desk, name: str) -> list[dict[str, Any]]:
 def test_where_it_is_preferred_a_text_that_is_there_is_taken_and_a_scan_is_read(samples: Desk) -> None:
     result = samples.run("run", "in", "-o", "out", "--text-layer", "prefer", "--json")
     assert result.returncode == 0, result.stderr
-    # Then it is said how many pages have their text from the PDF
+    # Then the report counts the pages with text from the PDF
     told = results(result.stdout)
     assert {name: (item["pages_done"], item["pages_from_text_layer"]) for name, item in told.items()} == {
         BORN: (2, 2),
         SCAN: (2, 0),
     }
     assert [page["text_layer"] for name in (BORN, SCAN) for page in pages(samples, name)] == [True, True, False, False]
-    # And that text has not one word that is wrong, missing, or out of order
+    # And that text has no wrong, missing or misplaced word
     assert [words(page["text"]) for page in pages(samples, BORN)] == expected(BORN)
     assert all(page["lines"] for page in pages(samples, BORN))
-    # And the scan was read as well as an engine reads
+    # And the scan has at most 4 % wrong words
     for page, wanted in zip(pages(samples, SCAN), expected(SCAN), strict=True):
         assert len(set(wanted) - set(words(page["text"]))) <= len(set(wanted)) * 0.04
 
@@ -87,7 +87,7 @@ def test_where_it_is_all_that_is_wanted_a_scan_fails_and_is_not_read(samples: De
     assert {name: item["status"] for name, item in told.items()} == {BORN: "completed", SCAN: "failed"}
     assert {name: item["pages_from_text_layer"] for name, item in told.items()} == {BORN: 2, SCAN: 0}
     assert [words(page["text"]) for page in pages(samples, BORN)] == expected(BORN)
-    # Then each page of the scan says why, and what may be done
+    # Then each page of the scan has the reason and a remedy
     failures = told[SCAN]["failures"]
     assert [(failure["page"], failure["reason"]) for failure in failures] == [
         (1, "no_text_layer"),
@@ -101,23 +101,23 @@ def test_where_it_is_all_that_is_wanted_a_scan_fails_and_is_not_read(samples: De
 
 def test_pages_that_failed_for_want_of_a_text_are_read_when_that_is_asked_for(samples: Desk) -> None:
     assert samples.run("run", "in", "-o", "out", "--text-layer", "only", *SAME).returncode == 1
-    # It is another way of reading: nothing has to be forgotten first
+    # Another --text-layer makes another document: no state must be removed first
     assert samples.run("run", "in", "-o", "out", "--text-layer", "prefer", *SAME).returncode == 0
     assert [page["text"] for page in pages(samples, SCAN)] == [PRINT] * 2
     assert [page["text_layer"] for page in pages(samples, BORN)] == [True, True]
 
 
 def test_a_text_in_another_script_than_was_said_is_no_pages_text(samples: Desk) -> None:
-    # Given an English letter, of which it is said that it is in Cyrillic letters
+    # Given an English letter with the option of a Cyrillic script
     wanted = ["--text-layer", "only", "--script", "cyrillic"]
     result = samples.run("run", f"in/{BORN}", "-o", "out", *wanted, "--json", *SAME)
-    # Then no page is done by a text that can't be its own
+    # Then no page is done with a text in a wrong script
     item = results(result.stdout)[BORN]
     assert (result.returncode, item["status"], item["pages_done"]) == (1, "failed", 0)
     assert [failure["page"] for failure in item["failures"]] == [1, 2]
     assert {failure["reason"] for failure in item["failures"]} <= {"wrong_script", "no_text_layer"}
     assert [page["status"] for page in pages(samples, BORN)] == ["failed", "failed"]
-    # And none is said to have been
+    # And the report counts none
     assert item["pages_from_text_layer"] == 0
 
 
@@ -126,7 +126,7 @@ def test_a_page_with_a_text_layer_in_another_script_is_recognised(samples: Desk)
     samples.plan["print"] = CYRILLIC
     wanted = ["--text-layer", "prefer", "--script", "cyrillic"]
     result = samples.run("run", "in", "-o", "out", *wanted, "--json", *SAME)
-    # Then each page is read, as if it had no text
+    # Then each page is recognised, as without a text layer
     assert {name: item["failures"] for name, item in results(result.stdout).items()} == {BORN: [], SCAN: []}
     assert result.returncode == 0
     assert [page["text"] for name in (BORN, SCAN) for page in pages(samples, name)] == [CYRILLIC] * 4

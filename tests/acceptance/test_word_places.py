@@ -18,13 +18,13 @@ def test_words_that_a_model_writes_stand_where_they_are_printed(desk: Desk) -> N
     Image.fromarray(printed().pixels).save(desk.scans / "a.png")
     text = "\n\n".join(" ".join(lines) for lines in PARAGRAPHS)
     with ChatServer(script=[says("the ferry left at nine"), says(text)]) as server:
-        # When it is read while the words are looked for
+        # When it is read with word finders
         settings = {"OCRFLEET_OPENAI_BASE_URL": server.url, "OCRFLEET_WORD_FINDERS": "1"}
         arguments = ("--engine", "openai", "--workers", "1", "--formats", "alto")
         result = desk.run("run", "in", "-o", "out", *arguments, environment=settings)
     assert result.returncode == 0, result.stderr
 
-    # Then each word of the text has a place of its own
+    # Then each word of the text has its own place
     with zipfile.ZipFile(io.BytesIO(desk.outputs()["a.png.alto.zip"])) as archive:
         root = etree.fromstring(archive.read("000001.xml"))
     words = list(root.iter("{*}String"))

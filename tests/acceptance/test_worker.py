@@ -25,7 +25,7 @@ from tests.support.waiting import rest, scaled
 
 @pytest.fixture
 def stage(tmp_path: Path, valkey: Valkey) -> Iterator[Stage]:
-    """The producer's side; the workers are a command's."""
+    """The producer side of a fleet; a command starts the workers."""
     made = Stage(tmp_path, valkey)
     yield made
     made.close()
@@ -33,7 +33,7 @@ def stage(tmp_path: Path, valkey: Valkey) -> Iterator[Stage]:
 
 @pytest.fixture
 def shared(stage: Stage) -> dict[str, str]:
-    """The environment of a command that works for the stage."""
+    """The environment of a command for the stage."""
     return {
         "OCRFLEET_REDIS_URL": stage.valkey.url,
         "OCRFLEET_STORE": str(stage.settings.store),
@@ -70,7 +70,7 @@ def test_workers_register_and_a_killed_one_is_restarted(desk: Desk, stage: Stage
     book = stage.register("a", list(range(6)))
     (status,) = stage.finish(book)
     assert status.status is DocumentStatus.COMPLETED
-    # And they leave when the supervisor is told to
+    # And they exit when the supervisor gets SIGTERM
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=scaled(120))
     assert process.returncode == 0, said
@@ -82,19 +82,19 @@ def test_workers_register_and_a_killed_one_is_restarted(desk: Desk, stage: Stage
 
 @pytest.mark.parametrize("how", ["SIGTERM to the supervisor", "SIGINT to the group"])
 def test_workers_finish_begun_pages_on_sigterm(desk: Desk, stage: Stage, shared: dict[str, str], how: str) -> None:
-    # Given a worker with a page in hand, in a group of its own as in a terminal
+    # Given a worker with a page in flight, in its own process group as in a terminal
     desk.plan["seconds"] = 1.5
     process = desk.start("worker", *NUMBERED, environment=shared, start_new_session=True)
     book = stage.register("a", [1, 2, 3], pages_per_job=1)
     stage.await_(stage.recognised)
     desk.family(process)
-    # When it is told to stop, as an orchestrator does, or as Ctrl-C in a terminal does
+    # When it gets SIGTERM from an orchestrator, or SIGINT from Ctrl-C in a terminal
     if how.startswith("SIGINT"):
         os.killpg(process.pid, signal.SIGINT)
     else:
         process.send_signal(signal.Signals[how.split(maxsplit=1)[0]])
     _, said = process.communicate(timeout=scaled(120))
-    # Then it ends well, the page is stored, and no process is left
+    # Then it exits with code 0, the page is stored, and no process is left
     assert process.returncode == 0, said
     assert desk.gone(seconds=2)
     begun = stage.recognised()
@@ -138,7 +138,7 @@ def test_workers_that_cannot_start_end_the_command_with_one_line(
 
 
 def test_a_worker_at_its_limit_leaves_the_others_to_work_on(desk: Desk, stage: Stage, shared: dict[str, str]) -> None:
-    # Given a limit of spending that one worker reaches while another reads a page
+    # Given a spending limit that one worker reaches while another reads a page
     desk.plan |= {"limit": 2, "wait": [1], "until": str(desk.folder / "until")}
     process = desk.start("worker", *NUMBERED, "--processes", "2", environment=shared)
     stage.await_(lambda: len(stage.ledger.workers()) == 2)
@@ -148,7 +148,7 @@ def test_a_worker_at_its_limit_leaves_the_others_to_work_on(desk: Desk, stage: S
     stage.await_(lambda: len(workers_of(desk, process)) == 1)
     (desk.folder / "until").touch()
     _, said = process.communicate(timeout=scaled(120))
-    # Then that page is stored all the same; the other goes on to its own limit, and it says what happened
+    # Then that page is still stored; the other runs to its own limit, and the log has the reason
     assert process.returncode == 3
     assert "it may read no more" in said
     assert "Traceback" not in said
@@ -179,7 +179,7 @@ def test_workers_wait_for_a_redis_that_is_away(desk: Desk, stage: Stage, shared:
     rest(2)
     (worker,) = workers_of(desk, process)
     stage.valkey.start()
-    # Then they are there when it is, and were not started again
+    # Then they are ready when Redis is, without a restart
     stage.await_(lambda: len(stage.ledger.workers()) == 1)
     assert workers_of(desk, process) == [worker]
     process.send_signal(signal.SIGTERM)
@@ -224,7 +224,7 @@ def test_bench_measures_pages_and_tokens(desk: Desk) -> None:
     result = desk.run("bench", "in/", *NUMBERED, "--workers", "2", "--json")
     assert result.returncode == 0, result.stderr
     facts = json.loads(result.stdout)
-    # Then the numbers are of one piece
+    # Then the numbers are consistent
     assert facts["pages_read"] == len(desk.recognised()) == 20
     assert facts["pages_failed"] == 0
     assert facts["workers"] == 2

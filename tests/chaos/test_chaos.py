@@ -1,6 +1,7 @@
-"""Chaos: parts are killed, stopped, cut off and wiped; every page has an outcome, and the outputs are those of an undisturbed run.
+"""Chaos: processes and servers are killed, stopped, disconnected and wiped. Every page has an outcome, and the outputs equal those
+of an undisturbed run.
 
-By default a short one, always of the same seed. The long one is `make chaos`; OCRFLEET_CHAOS_* say how long, and with which seed.
+The default is a short run with a fixed seed. `make chaos` is the long run; OCRFLEET_CHAOS_* set its length and seed.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ _MISSING = object()
 
 @dataclass(frozen=True)
 class Plan:
-    """How much of it."""
+    """Size of a run."""
 
     seed: int
     books: int
     faults: int
     #: seconds from one fault to the next on average
     pause: float
-    #: seconds that the whole may take
+    #: maximum seconds of the run
     most: float
 
     @classmethod
@@ -50,7 +51,7 @@ class Plan:
         )
 
     def poison(self) -> Poison:
-        """About one page of a hundred does harm; the same ones whatever the seed."""
+        """About 1 % of the pages are harmful; the same ones for every seed."""
         pages = self.books * PAGES_EACH
         few = max(1, pages // 4000)
         spread = [number * 37 % pages for number in range(4 * few)]
@@ -65,7 +66,7 @@ class Plan:
 
 @dataclass
 class Story:
-    """What happened in a run."""
+    """Results of a run."""
 
     seconds: float = 0.0
     results: dict[str, bytes] = field(default_factory=dict)
@@ -74,12 +75,12 @@ class Story:
     struck: list[Fault] = field(default_factory=list)
 
     def again(self, poison: Poison) -> int:
-        """How often pages that do no harm were recognised once more."""
+        """How often harmless pages were recognised again."""
         return sum(count - 1 for number, count in self.recognised.items() if poison.reason(number) is None)
 
 
 def play(folder: Path, flavour: str, plan: Plan, poison: Poison, faults: Iterator[Fault]) -> Story:
-    """Let a fleet read the books while these faults happen, until every document has ended and the fleet has been stopped."""
+    """Run a fleet on the books with these faults, until every document has ended and the fleet has stopped."""
     folder.mkdir()
     scene = Scene(folder, flavour=flavour, books=plan.books, poison=poison, seconds_a_page=0.05)
     story = Story()
@@ -106,7 +107,7 @@ def play(folder: Path, flavour: str, plan: Plan, poison: Poison, faults: Iterato
 
 
 def harm(scene: Scene, story: Story, faults: Iterator[Fault], *, until_: float) -> None:
-    """Do the faults one after the other while there are pages to read."""
+    """Inject the faults one after the other while there are pages to read."""
     pages = scene.books * PAGES_EACH
     for fault in faults:
         if len(set(scene.recognised())) == pages:
@@ -135,7 +136,7 @@ def busy(scene: Scene) -> str:
 
 
 def problems(scene_names: list[str], plan: Plan, story: Story, calm: Story) -> list[str]:
-    """Return what is not as it should be, after a run and one without faults."""
+    """Return the differences between a run with faults and one without."""
     poison = plan.poison()
     found = []
     for name in scene_names:
@@ -180,12 +181,12 @@ def test_no_page_is_lost_under_any_sequence_of_faults(
     plan = Plan.told()
     told: dict[str, Any] = {"seed": plan.seed, "pages": plan.books * PAGES_EACH}
     print(json.dumps(told))  # noqa: T201 - a failure shows its seed
-    # Given a calm run
+    # Given a run without faults
     calm = play(tmp_path / "calm", flavour, plan, plan.poison(), iter(()))
-    # When the same books are read while all goes wrong
+    # When the same books are read with faults
     faults = schedule(plan.seed, pause=plan.pause)
     story = play(tmp_path / "chaos", flavour, plan, plan.poison(), (next(faults) for _ in range(plan.faults)))
-    # Then the pages that failed are those that do harm, and every output is as it was
+    # Then only harmful pages failed, and every output is the same
     names = [f"{number:05}.tif" for number in range(plan.books)] + ["bomb-0000.png"]
     assert problems(names, plan, story, calm) == []
     told |= {

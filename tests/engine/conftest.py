@@ -1,4 +1,4 @@
-"""What the tests of the real vLLM share: tiny checkpoints, profiles for them, and one engine that runs for many tests."""
+"""Fixtures of the tests with vLLM: tiny checkpoints, their profiles, and one engine for many tests."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def tiny(checkpoints: dict[str, Path]) -> Callable[..., Profile]:
         profile = choose(engine="vllm", model=str(checkpoints[model]), mode=mode, prompt="ocr")
         assert profile.sampling is not None
         sampling: Sampling = profile.sampling.model_copy(update={"max_tokens": max_tokens})
-        # Random weights write noise until they are cut off: nothing to be judged, unless a test wants it.
+        # Random weights generate noise up to the limit: no verdict, unless a test enables it.
         unjudged = Judgement(ignored=REJECTIONS)
         changes = {"sampling": sampling, "canary": Canary(twice=True), "judgement": unjudged, **more}
         return profile.model_copy(update=changes)

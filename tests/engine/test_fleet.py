@@ -43,7 +43,7 @@ def finish(stage: Stage, *documents: object, workers: int = 1) -> list[DocumentS
 def test_a_killed_engine_and_one_that_hangs_cost_no_page(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OCRFLEET_VLLM_SILENCE_SECONDS", "8")
     book = stage.register("book", list(range(60)), pages_per_job=4)
-    # Given an engine in the middle of a document
+    # Given an engine with pages of a document in flight
     stage.keep_workers(1)
     stage.await_(lambda: len(stage.stored(book)) >= 5, seconds=PATIENCE)
     before = set(stage.stored(book))
@@ -51,7 +51,7 @@ def test_a_killed_engine_and_one_that_hangs_cost_no_page(stage: Stage, monkeypat
     core = engine_process(stage, "EngineCor")
     assert core is not None
     core.kill()
-    # Then its worker notices, ends as one that should be started again, and so it goes on
+    # Then its worker exits with EXIT_BROKEN, and the supervisor restarts it
     stage.await_(lambda: stage.workers[0].poll() is not None, seconds=30)
     assert stage.workers[0].returncode == 70
     stage.keep_workers(1)
@@ -63,7 +63,7 @@ def test_a_killed_engine_and_one_that_hangs_cost_no_page(stage: Stage, monkeypat
     stage.await_(lambda: stage.workers[1].poll() is not None, seconds=60)
     assert stage.workers[1].returncode == 70
     assert gone([computing.pid], within=5)  # killed, stopped as it was
-    # Then the document completes, and no page was ever at fault
+    # Then the document completes, and no page has a fault
     assert finish(stage, book) == [DocumentStatus.COMPLETED]
     assert len(stage.stored(book)) == 60
     assert before <= set(stage.stored(book))
@@ -107,7 +107,7 @@ def test_a_page_that_kills_its_engine_ends_alone(
     try:
         book = stage.register("book", list(range(100)), pages_per_job=10)
         (status,) = stage.finish(book, workers=1, seconds=600)
-        # Then it is quarantined, and says of what, and the other 99 are done
+        # Then it is quarantined with the cause, and the other 99 are done
         assert status.status is DocumentStatus.PARTIAL
         assert [(failure.page, failure.reason) for failure in status.failures] == [(43, Reason.WORKER_DIED)]
         assert status.done == 99
@@ -131,9 +131,9 @@ def test_a_signal_to_the_whole_group_drains(
         stage.await_(lambda: len(stage.stored(book)) >= 2, seconds=PATIENCE)
         worker = stage.workers[0]
         engines = psutil.Process(worker.pid).children(recursive=True)
-        # When its process group gets what a terminal or a service manager sends
+        # When its process group gets the signal of a terminal or a service manager
         os.killpg(worker.pid, signal.SIGTERM)
-        # Then it ends well, nothing of it is left, and what it had begun is stored
+        # Then it exits with code 0, no process is left, and its pages in flight are stored
         assert worker.wait(timeout=scaled(60)) == 0
         assert gone([engine.pid for engine in engines], within=10)
         log = stage.logs()
@@ -144,7 +144,7 @@ def test_a_signal_to_the_whole_group_drains(
         assert left == {False}, "a page is still in the hand of a worker that has gone"
         stored = len(stage.stored(book))
         assert stored < 40
-        # And another goes on
+        # And another worker takes over
         assert finish(stage, book) == [DocumentStatus.COMPLETED]
     finally:
         stage.close()

@@ -89,7 +89,7 @@ def test_the_ladder_is_climbed_from_end_to_end(stage: Stage, tiny: Callable[...,
     stage.start_worker(OTHER)
     stage.start_worker()
     (status,) = stage.finish(book, seconds=PATIENCE)
-    # Then each page was tried in each way that is a remedy, with the tokens of each counted, until one was believed
+    # Then each page was retried with each applicable step, with the tokens of each attempt counted, until one was accepted
     assert status.status is DocumentStatus.COMPLETED
     for page in (1, 2, 3):
         made = attempts(stage, book, page)

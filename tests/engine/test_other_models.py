@@ -21,7 +21,7 @@ from tests.support.vllm.running import Running
 from worker.engines.base import Engine, Recognition
 from worker.engines.picture import written_out
 
-#: model, and the token that stands for the image in its chat
+#: model, and the image token of its chat template
 IMAGE = {
     "olmocr-2": "<|image_pad|>",
     "glm-ocr": "<|image|>",

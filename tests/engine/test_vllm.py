@@ -59,7 +59,7 @@ class TestVllm(EngineContract):
 
 
 def test_a_mode_is_set_in_every_module_that_has_bound_another() -> None:
-    # Given vllm's modules as they are after another engine of this process: each has constants of its own
+    # Given the state of vllm's modules after another engine in this process: each has its own constants
     from vllm.model_executor.models import deepseek_ocr, deepseek_ocr2
     from vllm.transformers_utils.processors import deepseek_ocr as processor
 
@@ -150,7 +150,7 @@ def test_the_guard_keeps_runs_from_coming_twice(use: Use, profile: Profile) -> N
 
 
 def test_engine_processes_have_their_own_group_and_end_with_the_worker(profile: Profile, tmp_path: Path) -> None:
-    # Given an engine in a process of its own
+    # Given an engine in a separate process
     script = tmp_path / "holder.py"
     script.write_text(_HOLDER)
     holder = subprocess.Popen(
@@ -194,7 +194,7 @@ if __name__ == "__main__":
 
 
 class TestStart:
-    """How an engine starts, and how it says that it can't."""
+    """Start of an engine, and its errors."""
 
     @pytest.fixture(autouse=True)
     def _alone(self, running: Callable[[Profile], Running]) -> None:

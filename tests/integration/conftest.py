@@ -25,7 +25,7 @@ def moto_server() -> Iterator[Moto]:
 
 @pytest.fixture
 def moto(moto_server: Moto, monkeypatch: pytest.MonkeyPatch) -> Moto:
-    """AWS as moto has it, with its credentials where boto3 looks for some."""
+    """AWS simulated by moto, with credentials in the environment of boto3."""
     for name, value in moto_server.environment.items():
         monkeypatch.setenv(name, value)
     return moto_server

@@ -1,4 +1,4 @@
-"""A fleet of real Celery workers on a real Valkey: nothing is lost, nothing is done twice, a bad page affects no other."""
+"""A fleet of real Celery workers on a real Valkey: no page is lost or read twice, and a bad page affects no other page."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_documents_are_read_once_and_in_order(stage: Stage) -> None:
     assert [status.status for status in statuses] == [DocumentStatus.COMPLETED] * 2
     assert sorted(stage.recognised()) == numbers(0, 20) + numbers(100, 20)
     assert [stage.text(books[1], page) for page in (1, 20)] == ["page number 100", "page number 119"]
-    # And nothing is left: no marker, no message, no ledger
+    # And no marker, message or ledger is left
     stage.await_(lambda: not list(stage.store.list(keys.ACTIVE)))
     assert not list(stage.store.list(keys.WAITING))
     stage.await_(lambda: stage.valkey.client.hlen(keys.UNACKED) == 0)
@@ -46,15 +46,15 @@ def test_documents_are_read_once_and_in_order(stage: Stage) -> None:
 def test_never_more_than_the_backlog_limit_is_queued(tmp_path: Path, valkey: Valkey) -> None:
     stage = Stage(tmp_path, valkey, backlog_pages=10)
     try:
-        # Given one document larger than the limit and some small ones, and nobody who works
+        # Given one document larger than the limit and some small ones, without workers
         stage.register("large", numbers(0, 30))
         for number in range(5):
             stage.register(f"small-{number}", [number])
         queue = keys.queue_pages("bulk", stage.profile.name)
-        # When the dispatcher does what it can
+        # When the dispatcher runs
         for _ in range(5):
             stage.dispatcher.tick()
-        # Then the queue holds what one class may have of the limit, and the rest waits in the store
+        # Then the queue has the share of one priority, and the rest waits in the store
         assert valkey.client.llen(queue) == 7
         assert len(list(stage.store.list(keys.WAITING))) >= 4
     finally:
@@ -68,9 +68,9 @@ def test_collections_take_turns_and_interactive_documents_come_first(tmp_path: P
         huge = [stage.register(f"huge-{number}", [number], collection="huge") for number in range(10)]
         small = [stage.register(f"small-{number}", [100 + number], collection="small") for number in range(2)]
         fast = stage.register("fast", [200], queue=Priority.INTERACTIVE, collection="small")
-        # When there is room for seven
+        # When there are seven free places
         stage.dispatcher.tick()
-        # Then the interactive one is there, both of the small collection, and the huge one has what is left to bulk
+        # Then the interactive document and both of the small collection are published, and the huge one gets the rest of bulk
         active = set(stage.dispatcher.active)
         assert fast.document in active
         assert {item.document for item in small} <= active
@@ -88,7 +88,7 @@ def test_a_wiped_redis_under_working_workers_costs_nothing(stage: Stage) -> None
     stored = len(stage.stored(book))
     stage.valkey.client.flushall()
     (status,) = stage.finish(book, workers=2)
-    # Then all is done, and no page that was stored was read again
+    # Then all pages are done, and no stored page was read again
     assert status.status is DocumentStatus.COMPLETED
     again = len(stage.recognised()) - 40
     assert again <= 8, "only pages that were in somebody's hands may be read twice"
@@ -101,11 +101,11 @@ def test_redis_restarted_under_a_working_worker(stage: Stage) -> None:
     book = stage.register("a", numbers(0, 40))
     worker = stage.start_worker()
     stage.await_(lambda: len(stage.stored(book)) >= 5)
-    # When the server is killed and comes back without its memory
+    # When the server is killed and restarted without its data
     stage.valkey.kill()
     stage.valkey.start()
     (status,) = stage.finish(book)
-    # Then the same worker process goes on
+    # Then the same worker process continues
     assert status.status is DocumentStatus.COMPLETED
     assert worker.poll() is None
 
@@ -128,7 +128,7 @@ def test_the_sweep_does_not_publish_queued_or_leased_jobs_again(stage: Stage) ->
 
 
 def test_an_assembly_that_was_lost_is_asked_for_again(stage: Stage) -> None:
-    # Given a document whose pages are all stored, and whose worker died before it asked for assembly
+    # Given a document with all pages stored, and a worker that died before it published the assembly job
     book = stage.register("a", numbers(0, 2))
     stage.finish(book, workers=1)
     stage.workers[0].kill()
@@ -137,9 +137,9 @@ def test_an_assembly_that_was_lost_is_asked_for_again(stage: Stage) -> None:
     again = stage.register("a", [])
     stage.valkey.client.flushall()
     assert again.generation == 1
-    # When somebody looks
+    # When `status` is read
     (status,) = stage.finish(again, workers=1)
-    # Then it is assembled and nothing is read again
+    # Then it is assembled, and no page is read again
     assert status.status is DocumentStatus.COMPLETED
     assert len(stage.recognised()) == 2
 
@@ -167,7 +167,7 @@ def test_a_page_that_fails_by_itself_fails_alone(stage: Stage, how: str, reason:
     (status,) = stage.finish(book, workers=1)
     assert status.status is DocumentStatus.PARTIAL
     assert [(failure.page, failure.reason) for failure in status.failures] == [(5, reason)]
-    # It was tried as often as the settings say, the others once
+    # It was tried as often as the settings allow, the others once
     assert stage.recognised().count(4) == 2
     assert len(stage.recognised()) == 9
 
@@ -185,16 +185,16 @@ def test_a_page_that_was_quarantined_is_tried_again_on_demand_in_a_new_generatio
     stage.plan["fail"] = [1]
     book = stage.register("a", numbers(0, 3))
     stage.finish(book, workers=1)
-    # Given that the cause is gone
+    # Given that the cause is removed
     stage.workers[0].terminate()
     stage.workers[0].wait()
     stage.plan["fail"] = []
     assert stage.register("a", []).ended
     again = stage.register("a", [], retry_failed=True)
     assert (again.generation, again.ended) == (2, False)
-    # When it is tried again
+    # When it is retried
     (status,) = stage.finish(again, workers=1)
-    # Then that page alone is read, and the first outcome stays as it was
+    # Then only that page is read, and the first outcome is unchanged
     assert status.status is DocumentStatus.COMPLETED
     assert stage.recognised().count(0) == stage.recognised().count(2) == 1
     assert stage.store.exists(keys.status(book.document, 1))
@@ -209,7 +209,7 @@ def test_a_killed_workers_jobs_are_taken_over(stage: Stage) -> None:
     first.kill()
     first.wait()
     stage.start_worker()
-    # Then its pages are done elsewhere within thirty seconds beyond the lease
+    # Then another worker finishes its pages within thirty seconds after the lease
     stage.await_(
         lambda: in_hand <= {int(key[:6]) for key in stage.stored(book)},
         seconds=stage.settings.lease_seconds + 30,
@@ -236,7 +236,7 @@ def test_a_job_ten_times_as_long_as_its_lease_is_delivered_once(tmp_path: Path, 
         )
         status = Status.from_bytes(stage.store.get(keys.status(book.document, 1)))
         assert status.status is DocumentStatus.COMPLETED
-        # Then nobody else ever got it: each delivery has a tag of its own, and the second one is the assembly
+        # Then it was not delivered again: each delivery has its own tag, and the second one is the assembly
         assert stage.recognised() == [7]
         assert len(deliveries) <= 2
     finally:
@@ -248,7 +248,7 @@ def test_leases_are_renewed_where_kombu_keeps_them(stage: Stage) -> None:
     stage.register("a", [7])
     stage.start_worker()
     stage.await_(lambda: stage.recognised() == [7])
-    # kombu's names and bookkeeping: one leased message, with a time that moves
+    # keys of kombu: one leased message, with a renewed time
     (tag,) = stage.valkey.client.hkeys(keys.UNACKED)
     before = stage.valkey.client.zscore(keys.UNACKED_INDEX, tag)
     assert before is not None
@@ -261,14 +261,14 @@ def test_a_drained_worker_returns_pages_that_it_has_not_begun(stage: Stage) -> N
     book = stage.register("a", numbers(0, 12), pages_per_job=6)
     worker = stage.start_worker()
     stage.await_(lambda: len(stage.stored(book)) >= 1)
-    # When it is told to leave
+    # When it gets SIGTERM
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(timeout=scaled(15)) == 0
-    # Then it ends well within its jobs' time, and holds nothing
+    # Then it ends well before its jobs would, and has no page in flight
     begun = len(stage.recognised())
     assert begun < 12
     assert stage.valkey.client.hlen(keys.UNACKED) == 0
-    # And somebody else reads the rest, each page once
+    # And another worker reads the rest, each page once
     stage.finish(book, workers=1)
     assert sorted(stage.recognised()) == numbers(0, 12)
 
@@ -308,10 +308,10 @@ def test_a_page_that_hangs_in_the_engine_fails_and_its_neighbours_do_not(
         stage.plan["hang"] = [3]
         book = stage.register("a", numbers(0, 8), pages_per_job=8)
         (status,) = stage.finish(book, workers=1)
-        # Then that page fails by its deadline, after as many attempts as the settings say
+        # Then that page fails by its deadline, after the configured number of attempts
         assert [(failure.page, failure.reason) for failure in status.failures] == [(4, Reason.ENGINE_DEADLINE)]
         assert stage.recognised().count(3) == 2
-        # And no other page was blamed, or seen by the engine at the same time
+        # And no other page got a fault, or was in the engine at the same time
         assert sorted(set(stage.recognised())) == numbers(0, 8)
         assert stage.overlaps() == 0
     finally:
@@ -339,7 +339,7 @@ def test_a_worker_reads_a_source_where_it_is_now(stage: Stage) -> None:
     path.rename(stage.folder / "elsewhere.tif")
     (status,) = stage.finish(book, workers=1)
     assert {failure.reason for failure in status.failures} == {Reason.SOURCE_MISSING}
-    # When it is registered again from where it is, and the same worker gets it
+    # When it is registered again from its new place, and the same worker gets it
     (stage.folder / "elsewhere.tif").rename(stage.folder / "b.tif")
     again = stage.register("b", [])
     assert (again.document, again.generation) == (book.document, 2)
@@ -350,18 +350,18 @@ def test_a_worker_reads_a_source_where_it_is_now(stage: Stage) -> None:
 def test_a_profile_without_workers_delays_no_other(tmp_path: Path, valkey: Valkey) -> None:
     stage = Stage(tmp_path, valkey, backlog_pages=8)
     try:
-        # Given the whole backlog taken by a profile for which there is no worker, while there was none at all
+        # Given a backlog limit used up by a profile without a worker, while there was no worker at all
         served = stage.profile
         stage.profile = resolve("numbered:OtherEngine")
         stage.register("other", numbers(0, 40), collection="other")
         stage.dispatcher.tick()
         stage.profile = served
-        # When somebody wants pages that a worker can read
+        # When pages are submitted that a worker can read
         book = stage.register("a", [50], collection="small")
         stage.start_worker()
         (status,) = stage.finish(book)
         assert status.status is DocumentStatus.COMPLETED
-        # Then what no worker serves waits for its workers, and is not published further
+        # Then pages without a worker wait, and no more of them are published
         assert int(valkey.client.llen(keys.queue_pages("bulk", "numbered-otherengine"))) <= 8
     finally:
         stage.close()
@@ -375,7 +375,7 @@ def test_documents_without_pages_count_towards_the_backlog(tmp_path: Path, valke
             stage.register(str(number), [])
         for _ in range(3):
             stage.dispatcher.tick()
-        assert len(stage.dispatcher.active) == 3  # what bulk may have of five
+        assert len(stage.dispatcher.active) == 3  # the share of bulk of five
     finally:
         stage.close()
 
@@ -396,10 +396,10 @@ def test_a_damaged_marker_harms_no_other_document(stage: Stage) -> None:
     stage.dispatcher.tick()
     stage.store.put(keys.active(torn.document), b"{")
     again = stage.new_dispatcher()
-    # When another takes over and is asked for both
+    # When another takes over and both are requested
     again.adopt()
     again.want(torn.document)
-    # Then the whole one is looked after, and the torn one is registered anew
+    # Then the intact one continues, and the damaged one is registered again
     assert list(again.active) == [whole.document]
     stage.dispatcher = again
     stage.sweep = Sweep(again, stage.store, stage.ledger, stage.app)
@@ -408,7 +408,7 @@ def test_a_damaged_marker_harms_no_other_document(stage: Stage) -> None:
 
 
 def test_a_retry_while_the_last_end_is_still_being_delivered_is_not_lost(stage: Stage) -> None:
-    # Given a document that failed in part, and that somebody else wants delivered, too
+    # Given a partly failed document with a second submission that requests delivery
     stage.plan["fail"] = [2]
     book = stage.register("a", [1, 2])
     (status,) = stage.finish(book, workers=1)
@@ -430,7 +430,7 @@ def test_a_retry_while_the_last_end_is_still_being_delivered_is_not_lost(stage: 
     )
     for _ in range(3):
         dispatcher.tick()
-    # When it is to be tried again before that is done
+    # When a retry is requested before the delivery
     again = marker.model_copy(update={"generation": 2})
     stage.store.put(keys.waiting("bulk", "all", manifest.created, book.document, 2), again.to_bytes())
     for _ in range(3):
@@ -439,7 +439,7 @@ def test_a_retry_while_the_last_end_is_still_being_delivered_is_not_lost(stage: 
     delivered.append(True)
     for _ in range(3):
         dispatcher.tick()
-    # Then its turn comes when it is
+    # Then the retry starts after the delivery
     assert dispatcher.active[book.document].generation == 2
     assert list(stage.store.list(keys.WAITING)) == []
 

@@ -34,7 +34,7 @@ _COMMAND = str(Path(sys.executable).with_name("ocrfleet"))
 
 
 class Role:
-    """A command of ours that runs, with its metrics at a port."""
+    """A running command of ocrfleet with its metrics port."""
 
     def __init__(self, stage: Stage, *command: str, port: int, **environ: str) -> None:
         plan = stage.folder / "plan.json"
@@ -111,7 +111,7 @@ def test_a_supervisor_sums_the_metrics_of_its_living_and_dead_workers(stage: Sta
     stage.finish(stage.register("second", list(range(30, 41)), queue=Priority.INTERACTIVE))
     page = scraped(worker.port, lambda page: done(page) >= 30)
 
-    # Then the sums are those of all that was read, by whomever
+    # Then the sums include the pages of all processes
     assert before.sum("ocrfleet_engine_restarts_total") == 0
     assert done(page) == 30
     assert page.sum("ocrfleet_pages_total", queue="interactive", verdict="believed", engine=ENGINE) == 11
@@ -120,22 +120,22 @@ def test_a_supervisor_sums_the_metrics_of_its_living_and_dead_workers(stage: Sta
     for name in ("fetch", "render", "recognise"):
         assert page.sum("ocrfleet_stage_seconds_count", stage=name) == 32
     assert page.sum("ocrfleet_stage_seconds_count", stage="store") == 31
-    # Two pages that are both the last may each ask for it
+    # Two concurrent last pages may each publish an assembly job
     assert page.sum("ocrfleet_stage_seconds_count", stage="assemble") >= 2
-    # And nothing is in anybody's hand
+    # And no page is in flight
     assert page.values("ocrfleet_engine_requests", state="running") == [0]
     assert page.values("ocrfleet_engine_slots") == [2]
     assert page.values("ocrfleet_price_per_gpu_hour") == [2.5]
     assert page.values("ocrfleet_build_info") == [1]
     assert page.sum("process_resident_memory_bytes") > 0
     scraped(worker.port, lambda page: page.sum("ocrfleet_engine_busy_seconds_total") > 0)
-    # What only a leader knows, a worker doesn't tell
+    # A worker does not export the gauges of the leader
     assert page.values("ocrfleet_leader") == []
     assert worker.end() == 0
 
 
 def test_a_leader_tells_of_the_whole_fleet(stage: Stage, roles: list[Role]) -> None:
-    # Given a server that leads, documents that nobody reads yet, and an arrival for its clerk
+    # Given a leader, documents without a worker, and an intake batch for its consumer
     token = "t" * 32
     (port,) = free_ports(1)
     save_profile(stage.store, stage.profile)
@@ -154,7 +154,7 @@ def test_a_leader_tells_of_the_whole_fleet(stage: Stage, roles: list[Role]) -> N
     assert waiting.values("ocrfleet_leader") == [1]
     assert waiting.values("ocrfleet_intake_seconds_count") == [1]
     assert waiting.values("ocrfleet_documents", state="active") == [1]
-    # What one worker is assumed to read: there is none
+    # The assumed speed of one worker: there is none
     assert waiting.values("ocrfleet_backlog_seconds", queue="bulk") == [3 / stage.settings.pages_per_second]
     assert waiting.values("ocrfleet_fleet_pages_per_second") == [0]
     assert waiting.sum("ocrfleet_oldest_waiting_seconds", queue="bulk") > 0
@@ -164,16 +164,16 @@ def test_a_leader_tells_of_the_whole_fleet(stage: Stage, roles: list[Role]) -> N
     # When they are read
     start(roles, stage, "worker", "--engine", ENGINE)
     ended = scraped(port, lambda page: page.sum("ocrfleet_documents_ended_total", status="completed") == 1)
-    # Then their end is counted, and how long it took
+    # Then their end and their turnaround are counted
     assert ended.values("ocrfleet_turnaround_seconds_count", queue="bulk") == [1]
     assert 0 < ended.sum("ocrfleet_turnaround_seconds_sum", queue="bulk") < time.time() - begun
     after = scraped(port, lambda page: page.sum("ocrfleet_backlog_pages") == 0)
     assert after.values("ocrfleet_workers", profile=stage.profile.name) == [1]
-    # And an upload that is told of is counted by who told of it
+    # And an upload event is counted by its source
     headers = {"Authorization": f"Bearer {token}"}
     httpx.post(f"http://127.0.0.1:{port}/v1/events/s3", content=b"{}", headers=headers, timeout=scaled(30))
     assert scrape(port).values("ocrfleet_events_total", source="webhook", outcome="unparsable") == [1]
-    # `serve` has its own /metrics, and leaves the other port to those that have none
+    # `serve` has its own /metrics, and does not use the metrics port
     with pytest.raises(httpx.ConnectError):
         scrape(serving.port)
 
@@ -184,7 +184,7 @@ def test_a_process_that_does_not_lead_exposes_no_fleet_metrics(stage: Stage, rol
         scraped(role.port, lambda page: page.values("ocrfleet_leader"))
 
     def leader_of_both() -> Role | None:
-        """Return the one that leads, once it tells of the fleet and the other one does not."""
+        """Return the leader, once it exports the fleet gauges and the other process does not."""
         pages = {role: scrape(role.port) for role in (leading, other)}
         telling = [role for role, page in pages.items() if page.values("ocrfleet_backlog_pages")]
         leads = [role for role, page in pages.items() if page.values("ocrfleet_leader") == [1]]
@@ -195,7 +195,7 @@ def test_a_process_that_does_not_lead_exposes_no_fleet_metrics(stage: Stage, rol
         assert time.monotonic() < deadline
         time.sleep(0.05)
     follower = other if leader is leading else leading
-    # When the leader goes, the other one knows what it knew
+    # When the leader exits, the other one exports the same values
     assert leader.end() == 0
     page = scraped(follower.port, lambda page: page.values("ocrfleet_backlog_pages"))
     assert page.values("ocrfleet_leader") == [1]
@@ -204,7 +204,7 @@ def test_a_process_that_does_not_lead_exposes_no_fleet_metrics(stage: Stage, rol
 def test_a_lease_that_runs_out_and_a_redis_that_is_away_are_counted(
     tmp_path: Path, valkey: Valkey, roles: list[Role]
 ) -> None:
-    # Given a lease so long that the leader looks, every five seconds, before it runs out
+    # Given a lease longer than the five seconds between two checks of the leader
     stage = Stage(tmp_path, valkey, lease_seconds=14)
     try:
         lease_and_redis(stage, roles)
@@ -213,21 +213,21 @@ def test_a_lease_that_runs_out_and_a_redis_that_is_away_are_counted(
 
 
 def lease_and_redis(stage: Stage, roles: list[Role]) -> None:
-    # And a worker that dies with a page in its hand
+    # And a worker that dies with a page in flight
     stage.plan |= {"wait": [5], "until": str(stage.folder / "never")}
     leader = start(roles, stage, "dispatch", "--clerks", "0")
     stage.register("one", [5])
     dying = stage.start_worker()
     scraped(leader.port, lambda page: page.sum("ocrfleet_backlog_pages", state="running") == 1)
     dying.kill()
-    # When somebody else is there to take it
+    # When another worker takes over
     stage.plan = {}
     stage.start_worker()
     page = scraped(leader.port, lambda page: page.sum("ocrfleet_documents_ended_total") == 1)
     page = scraped(leader.port, lambda page: page.sum("ocrfleet_leases_expired_total") >= 1)
     assert page.values("ocrfleet_leases_expired_total") == [1]
     assert page.values("ocrfleet_redis_errors_total") == [0]
-    # And a Redis that dies shows, while what was seen of the fleet is no longer told
+    # And a Redis outage is visible, while the fleet gauges disappear
     stage.valkey.kill()
     page = scraped(
         leader.port,
@@ -237,7 +237,7 @@ def lease_and_redis(stage: Stage, roles: list[Role]) -> None:
 
 
 def test_republished_jobs_are_counted_by_kind(stage: Stage) -> None:
-    # Given two pages, an assembly and an intake that were published, and a broker that lost them
+    # Given two page jobs, an assembly job and an intake job that the broker lost
     def published_again() -> list[float]:
         kinds = ("page", "assembly", "intake")
         return [REGISTRY.get_sample_value("ocrfleet_republished_total", {"kind": kind}) or 0.0 for kind in kinds]
@@ -257,12 +257,12 @@ def test_republished_jobs_are_counted_by_kind(stage: Stage) -> None:
     stage.ledger.mark(whole.document, 1, [1])
     stage.valkey.client.delete("intake", *queue_names(stage.profile.name))
     assert published_again() == before
-    # When it is looked for
+    # When the sweep runs
     for _ in range(3):
         stage.sweep.run()
         receiver.tick()
         now[0] += 10
-    # Then all of it is published once more, and counted
+    # Then all of them are published again, and counted
     assert [now - then for now, then in zip(published_again(), before, strict=True)] == [2, 1, 1]
     assert pages.total == 2
 

@@ -1,4 +1,4 @@
-"""Races, each forced: every order of events has the same outcome, and nothing is undone."""
+"""Forced races: every order of events has the same outcome, and no result is overwritten."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def result(page: int, text: str | None, *, stage: Stage) -> PageResult:
 
 
 def idle(stage: Stage) -> bool:
-    """Nothing is on the queue, nothing is leased."""
+    """The queue has no message, and there is no lease."""
     queue = keys.queue_pages("bulk", stage.profile.name)
     return not stage.valkey.client.llen(queue) and not stage.valkey.client.hlen(keys.UNACKED)
 
@@ -63,7 +63,7 @@ def test_a_job_that_two_workers_get_at_once_is_read_by_one(stage: Stage) -> None
     stage.keep_workers(2)
     stage.await_(lambda: len(stage.ledger.workers()) == 2)
     stage.dispatcher.tick()
-    # When each job comes twice, while the first copy is being worked on
+    # When each job is delivered twice, while the first copy is in progress
     stage.await_(lambda: len(stage.recognised()) == 2)
     publish_pages(stage.app, stage.profile.name, [job_of(book, 1, 1), job_of(book, 2, 2)])
     (status,) = stage.finish(book)
@@ -89,7 +89,7 @@ def test_a_failure_that_comes_after_a_success_changes_nothing(stage: Stage) -> N
     book = stage.register("a", [1, 2])
     stage.dispatcher.tick()
     manifest = Manifest.from_bytes(stage.store.get(keys.manifest(book.document)))
-    # Given a page that is done, and a stale worker that says it failed
+    # Given a done page, and a stale worker that reports it as failed
     for text in ("text", None):
         record_pages(stage.store, stage.ledger, job_of(book, 1, 1), manifest, result(1, text, stage=stage))
     # When the other page is read
@@ -103,11 +103,11 @@ def test_a_page_whose_worker_died_after_its_last_fault_fails_with_the_same_detai
     stage.plan["fail"] = [1, 2]
     calm, struck = stage.register("calm", [1]), stage.register("struck", [2])
     stage.dispatcher.tick()
-    # When of one a worker has died between the count of its last fault and the note of that
+    # When for one of them a worker died between counting the last fault and storing the failure
     for _ in range(stage.settings.page_attempts):
         stage.ledger.fault(struck.document, 1, 1, Reason.ENGINE_FAILED, "it said no")
     first, second = stage.finish(calm, struck, workers=1)
-    # Then both are told alike
+    # Then both get the same result
     assert [failure.detail for failure in first.failures] == ["it said no"]
     assert first.failures == second.failures
     assert stage.recognised().count(2) == 0
@@ -118,18 +118,18 @@ def test_a_late_assembly_does_not_change_a_newer_generation(stage: Stage) -> Non
     book = stage.register("a", [1, 2])
     stage.finish(book, workers=1)
     first = stage.store.get(keys.status(book.document, 1))
-    # Given a new generation that waits for a worker which reads all
+    # Given a new generation that waits for a worker without failures
     stage.workers[0].kill()
     stage.workers[0].wait()
     stage.plan["fail"] = []
     registry = registry_of(stage)
     assert registry.retry(book.document).generation == 2
     stage.dispatcher.tick()
-    # When the first generation is assembled once more, in the middle of it
+    # When the first generation is assembled again at the same time
     publish_assembly(stage.app, book.document, 1)
     (status,) = stage.finish(replace(book, generation=2), workers=1)
     stage.await_(lambda: not stage.valkey.client.llen(keys.QUEUE_ASSEMBLY))
-    # Then each generation has its own end
+    # Then each generation has its own status
     assert status.status is DocumentStatus.COMPLETED
     assert stage.store.get(keys.status(book.document, 1)) == first
     registry.close()
@@ -137,7 +137,7 @@ def test_a_late_assembly_does_not_change_a_newer_generation(stage: Stage) -> Non
 
 @pytest.mark.parametrize("how", ["cancel", "delete"])
 def test_pages_in_flight_of_a_cancelled_document_store_nothing(stage: Stage, how: str) -> None:
-    # Given a page that is being read, some that are made ready, and others behind them
+    # Given a page in the engine, some being prepared, and others waiting
     until = stage.folder / "go"
     stage.plan |= {"wait": [1], "until": str(until)}
     book = stage.register("a", [1, 2, 3, 4, 5, 6, 7, 8])
@@ -150,7 +150,7 @@ def test_pages_in_flight_of_a_cancelled_document_store_nothing(stage: Stage, how
     until.touch()
     (status,) = stage.finish(other)
     stage.await_(lambda: idle(stage))
-    # Then no more of it is read than what had begun, others are, and nothing of it is on its way or in Redis
+    # Then only pages in flight of it are read, other documents are read, and no jobs or keys of it remain in Redis
     assert status.status is DocumentStatus.COMPLETED
     assert {1, 11} <= set(stage.recognised())
     assert len(set(stage.recognised()) - {1, 11}) <= 3
@@ -170,7 +170,7 @@ def test_pages_in_flight_of_a_cancelled_document_store_nothing(stage: Stage, how
 def test_a_document_that_is_given_up_while_its_ledger_is_rebuilt_stays_so(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    # Given a leader that finds the ledger unknown, and lists the store while somebody cancels or deletes
+    # Given a leader that finds the ledger unknown, and lists the store during a cancellation or deletion
     book = stage.register("a", [1, 2, 3])
     stage.dispatcher.tick()
     registry = registry_of(stage)
@@ -184,12 +184,12 @@ def test_a_document_that_is_given_up_while_its_ledger_is_rebuilt_stays_so(
         return found
 
     monkeypatch.setattr(results, "stored_pages", meanwhile)
-    # When it looks again, and a worker gets what was queued
+    # When it runs again, and a worker gets the queued jobs
     for _ in range(3):
         stage.dispatcher.tick()
     stage.start_worker()
     stage.await_(lambda: idle(stage))
-    # Then nothing of it is read, and the leader has done with it
+    # Then no page of it is read, and it is not active any more
     assert stage.recognised() == []
     assert stage.dispatcher.active == {}
     assert list(stage.store.list(keys.ACTIVE)) == []
@@ -197,7 +197,7 @@ def test_a_document_that_is_given_up_while_its_ledger_is_rebuilt_stays_so(
 
 
 def test_a_worker_skips_pages_of_a_document_whose_objects_are_gone(stage: Stage) -> None:
-    # Given a worker that knows a document, which is deleted with all its objects
+    # Given a worker with a cached document, which is deleted with all its objects
     until = stage.folder / "go"
     stage.plan |= {"wait": [1], "until": str(until)}
     book = stage.register("a", [1, 2, 3, 4, 5, 6, 7, 8, 9])
@@ -206,17 +206,17 @@ def test_a_worker_skips_pages_of_a_document_whose_objects_are_gone(stage: Stage)
     registry = registry_of(stage)
     registry.delete(book.document)
     registry.remove_deleted()
-    # When it goes on
+    # When it continues
     until.touch()
     stage.await_(lambda: idle(stage))
-    # Then no more of it is read than what had begun, and Redis knows nothing of it
+    # Then only pages in flight are read, and Redis has no keys of the document
     assert len(set(stage.recognised())) <= 4
     stage.await_(lambda: stage.valkey.client.keys(f"ocrfleet:ledger:{book.document}:*") == [])
     registry.close()
 
 
 def test_a_document_activated_by_a_former_leader_is_found_by_the_next(stage: Stage) -> None:
-    # Given a leader that has taken over, and an old one that begins a document in the same moment
+    # Given a new leader, and an old one that dispatches a document at the same time
     finished: list[str] = []
     after = Dispatcher(
         stage.store,
@@ -229,10 +229,10 @@ def test_a_document_activated_by_a_former_leader_is_found_by_the_next(stage: Sta
     book = stage.register("a", [1, 2])
     stage.dispatcher.tick()
     stage.start_worker()
-    # When it looks for what is active, as before each sweep
+    # When it lists active documents, as before each sweep
     after.adopt()
     stage.await_(lambda: after.tick() is not None and finished == [book.document])
-    # Then the document is finished, and its marker gone
+    # Then the document ends, and its marker is removed
     assert list(stage.store.list(keys.ACTIVE)) == []
 
 
@@ -249,31 +249,31 @@ def test_a_leader_that_was_late_leaves_the_marker_of_a_newer_generation(stage: S
     stage.register("a", [], retry_failed=True)
     stage.dispatcher.tick()
     assert list(stage.store.list(keys.ACTIVE)) == [keys.active(book.document)]
-    # When a leader that slept since finds the first generation's end
+    # When a suspended leader finds the end of the first generation
     late.tick()
     # Then the marker of the second one stays
     assert list(stage.store.list(keys.ACTIVE)) == [keys.active(book.document)]
 
 
 def test_a_record_that_can_not_be_read_costs_its_document_no_more_than_a_look_now_and_then(stage: Stage) -> None:
-    # Given a page's record that a newer version wrote
+    # Given a page record of a newer version
     stage.plan["seconds"] = 0.5
     book = stage.register("a", [1, 2])
     stage.dispatcher.tick()
     stage.store.create(keys.page_done(book.document, 1), b'{"schema_version":9}')
     other = stage.register("b", [3])
-    # When the document is to be assembled
+    # When an assembly job of the document is processed
     stage.start_worker()
     stage.finish(other)
     stage.await_(lambda: "job.record_damaged" in stage.logs())
-    # Then its message is not given back again and again, and the record is kept
+    # Then its message is not requeued repeatedly, and the record is kept
     assert "job.given_back" not in stage.logs()
     assert stage.store.get(keys.page_done(book.document, 1)) == b'{"schema_version":9}'
     assert not stage.store.exists(keys.status(book.document, 1))
 
 
 def test_the_sweep_does_not_repeat_jobs_that_are_being_published(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given a sweep that looks twice between the messages and the note that they were published, and twice after it
+    # Given a sweep that runs twice between the publishing of messages and its record in the ledger, and twice after it
     book = stage.register("a", [1, 2, 3])
     sweeps: list[int] = []
 
@@ -289,7 +289,7 @@ def test_the_sweep_does_not_repeat_jobs_that_are_being_published(stage: Stage, m
 
     monkeypatch.setattr(stage.ledger, "published", slowly)
     stage.dispatcher.tick()
-    # Then it publishes nothing again
+    # Then it publishes no job again
     assert sweeps == [0] * 4
     assert stage.valkey.client.llen(keys.queue_pages("bulk", stage.profile.name)) == 3
     stage.finish(book, workers=1)
@@ -299,7 +299,7 @@ def test_the_sweep_does_not_repeat_jobs_that_are_being_published(stage: Stage, m
 def test_a_publish_that_was_cut_short_is_done_again_and_read_once(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Given a dispatcher that loses Redis between the messages and the note that they were published
+    # Given a dispatcher that loses Redis between the publishing of messages and its record in the ledger
     book = stage.register("a", [1, 2, 3])
     with monkeypatch.context() as patch:
 
@@ -309,7 +309,7 @@ def test_a_publish_that_was_cut_short_is_done_again_and_read_once(
         patch.setattr(stage.ledger, "published", away)
         with pytest.raises(TransientError):
             stage.dispatcher.tick()
-    # When it goes on, everything is on the queue twice
+    # When it continues, each job is on the queue twice
     stage.dispatcher.tick()
     assert stage.valkey.client.llen(keys.queue_pages("bulk", stage.profile.name)) == 6
     # Then two workers read each page once
@@ -319,7 +319,7 @@ def test_a_publish_that_was_cut_short_is_done_again_and_read_once(
 
 
 def test_several_sweeps_publish_lost_jobs_once(stage: Stage) -> None:
-    # Given pages whose messages are lost, and two sweeps that have both missed them once
+    # Given pages with lost messages, and two sweeps that have both missed them once
     stage.register("a", [1, 2, 3])
     stage.dispatcher.tick()
     stage.valkey.client.delete(keys.queue_pages("bulk", stage.profile.name))
@@ -342,15 +342,15 @@ def test_no_page_is_read_twice_after_redis_lost_its_last_second(stage: Stage) ->
     stage.valkey.client.flushall()
     for name, value in before.items():
         stage.valkey.client.restore(name, 0, value)  # type: ignore[arg-type]
-    # When the sweep and a worker go on
+    # When the sweep and a worker continue
     (status,) = stage.finish(book, workers=1)
-    # Then only the page that has no record is read
+    # Then only the page without a record is read
     assert status.status is DocumentStatus.COMPLETED
     assert stage.recognised() == [3]
 
 
 def test_bits_of_an_older_generation_do_not_touch_a_newer_one(stage: Stage) -> None:
-    # Given a document whose second page failed, and what Redis said of it then
+    # Given a document with a failed second page, and the data of Redis at that time
     stage.plan["fail"] = [2]
     book = stage.register("a", [1, 2])
     stage.dispatcher.tick()
@@ -362,20 +362,20 @@ def test_bits_of_an_older_generation_do_not_touch_a_newer_one(stage: Stage) -> N
     stage.plan["fail"] = []
     stage.start_worker()
     stage.await_(lambda: stage.store.exists(keys.status(book.document, 1)))
-    # When it is tried again, and Redis comes back with an old file
+    # When it is retried, and Redis restarts with an old file
     again = stage.register("a", [], retry_failed=True)
     stage.dispatcher.tick()
     for name, value in before.items():
         stage.valkey.client.restore(name, 0, value, replace=True)  # type: ignore[arg-type]
     assert stage.ledger.mark(book.document, 1, ()) is Mark.LAST
-    # Then the page is read all the same
+    # Then the page is still read
     (status,) = stage.finish(again)
     assert (status.generation, status.status) == (2, DocumentStatus.COMPLETED)
     assert stage.recognised() == [2]
 
 
 def test_a_reader_has_one_generation_while_the_next_one_is_written(stage: Stage, tmp_path: Path) -> None:
-    # Given somebody who has begun to read an output
+    # Given a client that reads an output
     stage.plan["fail"] = [2]
     book = stage.register("a", [1, 2])
     (status,) = stage.finish(book, workers=1)
@@ -388,7 +388,7 @@ def test_a_reader_has_one_generation_while_the_next_one_is_written(stage: Stage,
         stage.plan["fail"] = []
         again = stage.register("a", [], retry_failed=True)
         (later,) = stage.finish(again, workers=1)
-        # Then what is read is the old one to its end, and the old one stays
+        # Then the client reads the old output to its end, and the old output is kept
         whole = begun + stream.read()
     assert hashlib.sha256(whole).hexdigest() == output.sha256
     assert stage.store.get(output.key) == whole

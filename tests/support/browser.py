@@ -14,11 +14,11 @@ from tests.support.servers import lacking
 
 @dataclass
 class Seen:
-    """What a page did that nobody may see."""
+    """Errors and requests of a page, none of which are allowed."""
 
     #: errors, and what the script or the policy wrote to the console
     errors: list[str] = field(default_factory=list)
-    #: URLs that were asked for
+    #: requested URLs
     requests: list[str] = field(default_factory=list)
 
 
@@ -36,7 +36,7 @@ def browser() -> Iterator[Browser]:
 
 
 def watched(started: Browser) -> tuple[Page, Seen]:
-    """Open an empty page; note its errors and requests."""
+    """Open an empty page; record its errors and requests."""
     page, seen = started.new_page(), Seen()
     page.on("pageerror", lambda error: seen.errors.append(str(error)))
     page.on("console", lambda message: seen.errors.append(message.text))

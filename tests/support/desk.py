@@ -66,7 +66,7 @@ class Desk:
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def recognised(self) -> list[int]:
-        """The numbers that engines of the tests were given, in order."""
+        """The page numbers that test engines received, in order."""
         return [int(line) for line in self.log.read_text().split()] if self.log.exists() else []
 
     def family(self, process: subprocess.Popen[str]) -> list[psutil.Process]:
@@ -85,12 +85,12 @@ class Desk:
         raise AssertionError(f"no process {words} among {[one.cmdline() for one in self.family(process)]}")
 
     def gone(self, seconds: float = 10) -> bool:
-        """Say whether every process that was ever seen has ended."""
+        """Return whether all recorded processes have ended."""
         _, alive = psutil.wait_procs(list(self._seen.values()), timeout=scaled(seconds))
         return not [one for one in alive if one.status() != psutil.STATUS_ZOMBIE]
 
     def outputs(self, out: Path | None = None) -> dict[str, bytes]:
-        """What was delivered, by its name."""
+        """Delivered outputs, by name."""
         root = out or self.out
         return {
             str(path.relative_to(root)): path.read_bytes()

@@ -1,4 +1,4 @@
-"""What every engine promises: one suite, which each engine's tests inherit.
+"""Contract of engines: one suite, which the tests of each engine inherit.
 
 A subclass has the fixtures `profile` and `use`: `use(function)` starts an engine of that profile (or takes one that runs),
 awaits the function with it on the engine's event loop, and returns what it returns.
@@ -47,7 +47,7 @@ def blank() -> PageImage:
 
 
 def crowded() -> PageImage:
-    """Return a page that any engine needs more than a moment for."""
+    """Return a page that takes any engine some time."""
     image = Image.new("RGB", (2000, 1000), "white")
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(26)
     for row in range(25):
@@ -56,7 +56,7 @@ def crowded() -> PageImage:
 
 
 class EngineContract:
-    #: share of the time of a page for which an engine may hold up the event loop without a break
+    #: maximum share of the time of a page for which an engine may block the event loop continuously
     longest_hold = 0.5
 
     def test_the_same_page_gives_the_same_text(self, use: Use, profile: Profile) -> None:
@@ -68,11 +68,11 @@ class EngineContract:
         assert first.text.strip()
 
     def test_pages_that_are_read_at_once_are_not_mixed_up(self, use: Use, profile: Profile) -> None:
-        # Given what two pages read as, each by itself
+        # Given the texts of two pages, each read alone
         async def alone_and_together(engine: Engine) -> tuple[list[str], list[str]]:
             pages = [printed(), printed((("Entirely other words",),))]
             alone = [(await engine.recognise(page, profile)).text for page in pages]
-            # When the engine has as many at once as it takes, and then some
+            # When the engine gets more pages at once than it has slots
             many = [pages[number % 2] for number in range(min(engine.concurrency + 2, 16))]
             together = await asyncio.gather(*(engine.recognise(page, profile) for page in many))
             return alone, [recognition.text for recognition in together]
@@ -94,7 +94,7 @@ class EngineContract:
             await reading
             return longest / (last - begun)
 
-        # The best of three: a busy machine holds it up, too
+        # The best of three: a busy machine also blocks it
         assert any(use(held_up) < self.longest_hold for _ in range(3))
 
     def test_a_cancelled_call_leaves_it_usable(self, use: Use, profile: Profile) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-#: Below so many seconds of a core a measurement is mostly noise.
+#: Shorter measurements in CPU seconds are mostly noise.
 _NOISE = 0.005
 
 
 def assert_grows_linearly(work: Callable[[int], object], size: int) -> None:
-    """Assert that eight times the input takes nothing like 64 times the work.
+    """Assert that eight times the input takes far less than 64 times the work.
 
     `work` is called with a size, an eighth of `size` and then all of it. The best of up to three attempts counts, as a
     garbage collection or a neighbour on the same core falls into some.

@@ -52,7 +52,7 @@ class Prometheus:
         self._await()
 
     def ask(self, expression: str) -> list[dict[str, Any]]:
-        """Return what an expression is now: series with `metric` (labels) and `value`. Fails when it is none."""
+        """Return the current series of an expression, with `metric` (labels) and `value`. Fails for an invalid expression."""
         return self._get("query", query=expression)  # type: ignore[no-any-return]
 
     def ever(self, expression: str) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ RULES = ROOT / "deploy" / "prometheus" / "rules" / "ocrfleet.yml"
 _BOARDS = ROOT / "deploy" / "grafana" / "dashboards"
 _LABEL_VALUES = re.compile(r"label_values\((.+), ([a-z]+)\)")
 _MATCHERS = r"\{[^}]*\}"
-#: What has names in it that are no metrics': labels, ranges, offsets.
+#: Parts with names that are not metrics: labels, ranges, offsets.
 _BESIDES = re.compile(
     rf"{_MATCHERS}|\[[^\]]*\]|\b(?:by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)|\boffset\s+\w+"
 )

@@ -1,4 +1,4 @@
-"""What a Prometheus would see of a process."""
+"""Scrapes the metrics of a process, as Prometheus does."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Scrape:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        #: each sample once, as Prometheus wants it
+        #: each sample once, as Prometheus requires
         self.samples: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
         #: by name, without what a type adds to it
         self.families: dict[str, str] = {}

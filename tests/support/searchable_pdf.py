@@ -37,7 +37,7 @@ SIZE = (600, 800)
 
 
 def picture(lines: Sequence[Sequence[tuple[str, Box]]] = LINES, size: tuple[int, int] = SIZE, mode: str = "L") -> Any:
-    """Return an image with a dark box for each word, and a mark that tells how it lies."""
+    """Return an image with a dark box for each word, and a mark that shows its orientation."""
     image = Image.new(mode, size, 255 if mode in ("1", "L") else (255, 250, 240))
     draw = ImageDraw.Draw(image)
     for line in lines:

@@ -40,7 +40,7 @@ TOLD = "told"
 
 
 def lacking(part: str) -> NoReturn:
-    """Skip the test for want of a part; in CI, where every part must be there, fail."""
+    """Skip the test because a part is missing; fail in CI, where every part must exist."""
     if os.environ.get("CI") == "true":
         pytest.fail(f"{part} is missing, and CI must have it")
     pytest.skip(f"{part} is missing")
@@ -82,7 +82,7 @@ class Valkey:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports of 127.0.0.1 that nobody listens on, below those that outgoing connections are given."""
+    """Return free ports of 127.0.0.1, below the range of ephemeral ports."""
     found: list[int] = []
     with ExitStack() as taken:
         while len(found) < count:
@@ -128,7 +128,7 @@ class SeaweedFS:
             *("-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false", "-s3.iam=false"),
             *("-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.config={self.folder}/identities.json"),
             *(f"-s3.localSocket={self.folder}/s3.sock", f"-filer.localSocket={self.folder}/filer.sock"),
-            # Many small volumes: each bucket is a collection with some of its own.
+            # Many small volumes: each bucket is a collection with its own volumes.
             *("-master.volumeSizeLimitMB=64", "-volume.max=0", "-volume.preStopSeconds=0"),
             # After a restart the master elects itself in a second, not in ten.
             *("-master.electionTimeout=1s", "-master.heartbeatInterval=100ms", "-master.resumeState=false"),
@@ -139,7 +139,7 @@ class SeaweedFS:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a process needs to reach it: boto3's own variables."""
+        """Environment variables of boto3 for this server."""
         return {
             "AWS_ACCESS_KEY_ID": self.key,
             "AWS_SECRET_ACCESS_KEY": self.secret,
@@ -149,7 +149,7 @@ class SeaweedFS:
 
     @functools.cached_property
     def client(self) -> S3Client:
-        """A client that knows nothing of us."""
+        """An independent client."""
         return boto3.session.Session(self.key, self.secret, region_name="us-east-1").client(
             "s3", endpoint_url=self.endpoint
         )
@@ -164,7 +164,7 @@ class SeaweedFS:
         return name
 
     def start(self) -> None:
-        """Start the server, and wait until it has taken and given an object."""
+        """Start the server, and wait until an object can be written and read."""
         log = (self.folder / "log").open("ab")
         self.process = subprocess.Popen(self._command, stdout=log, stderr=log, cwd=self.folder)
         log.close()
@@ -206,7 +206,7 @@ class SeaweedFS:
                 path.unlink(missing_ok=True)
 
     def _is_ready(self, client: S3Client) -> bool:
-        """Say whether it takes and gives objects: for some seconds it listens and does neither."""
+        """Return whether objects can be written and read; neither works in its first seconds."""
         try:
             if not self._begun:
                 with suppress(client.exceptions.BucketAlreadyExists, client.exceptions.BucketAlreadyOwnedByYou):
@@ -236,7 +236,7 @@ class SeaweedFS:
 
 
 class Moto:
-    """AWS's S3, SNS and SQS as moto plays them, in memory: notifications that SeaweedFS doesn't send.
+    """S3, SNS and SQS of AWS, simulated in memory by moto: for notifications that SeaweedFS does not send.
 
     It takes any key pair: that of `environment` only has to be there.
     """

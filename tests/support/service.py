@@ -15,7 +15,7 @@ from tests.support.waiting import scaled
 
 
 class Service:
-    """A fleet on two buckets of its own, and a third one for its store: whatever processes a test begins."""
+    """A fleet with two buckets and a third one for its store; the test starts its processes."""
 
     def __init__(self, desk: Desk, valkey: Valkey, seaweed: SeaweedFS, **environment: str) -> None:
         self.desk, self.valkey, self.seaweed = desk, valkey, seaweed
@@ -43,7 +43,7 @@ class Service:
         process.communicate()
 
     def stop(self) -> None:
-        """End what was begun, the last one first; each must end well."""
+        """Stop the processes, the last one first; each must exit with 0."""
         processes = self._processes[::-1]
         for process in processes:
             process.send_signal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""A store with documents in every state, for tests of what is said of them and asked of them."""
+"""A store with documents in every state, for tests of views and services."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ocrfleet.settings import Settings
 from ocrfleet.storage.store import FolderStore
 from producer.documents.service import DocumentService
 
-#: A Redis that nobody can reach.
+#: An unreachable Redis.
 AWAY = "redis://127.0.0.1:1/0"
 
 

@@ -118,7 +118,7 @@ class Stage:
         return worker
 
     def keep_workers(self, number: int) -> None:
-        """Be the supervisor: start as many workers as there should be."""
+        """Supervise: start workers up to the given number."""
         for _ in range(number - sum(worker.poll() is None for worker in self.workers)):
             self.start_worker()
 
@@ -149,12 +149,12 @@ class Stage:
             time.sleep(0.02)
 
     def recognised(self) -> list[int]:
-        """The numbers that the engines were given, in order."""
+        """The page numbers that the engines received, in order."""
         log = self.folder / "recognised.log"
         return [int(line) for line in log.read_text().split()] if log.exists() else []
 
     def overlaps(self) -> int:
-        """How often an engine was given a page while it was still at another."""
+        """How often an engine got a page while another was in progress."""
         log = self.folder / "overlaps.log"
         return len(log.read_text().split()) if log.exists() else 0
 
@@ -168,7 +168,7 @@ class Stage:
         return self.result(item, page).text
 
     def faults(self, item: Registered) -> dict[int, Faults]:
-        """What the ledger has against each page, as a worker that gets it now would learn."""
+        """Faults of each page, as a worker that takes it now would get them."""
         return {
             page: self.ledger.inspect(item.document, item.generation, page, worker="nobody")
             for page in range(1, item.total + 1)

@@ -15,20 +15,20 @@ from typing import TypeVar
 VARIABLE = "OCRFLEET_TEST_TIME_SCALE"
 #: Seconds that a test may take, before they are scaled.
 TEST_SECONDS = 300.0
-#: Seconds that are longer than any test may take, whatever the scale.
+#: Seconds, longer than any test may take at any scale.
 FOREVER = 1_000_000.0
 
 _T = TypeVar("_T")
 
 
 def measured(tests_at_once: int = 1) -> float:
-    """Return how much slower this machine is than an idle one: processes that want a core, for each core; 1 at least."""
+    """Return the load factor of this machine: runnable processes per core, at least 1."""
     cores = len(os.sched_getaffinity(0))
     return max(1.0, (os.getloadavg()[0] + tests_at_once) / cores)
 
 
 def set_scale(environment: MutableMapping[str, str], tests_at_once: int) -> None:
-    """Fix the scale for a whole run and its processes, unless somebody has."""
+    """Set the scale for a whole run and its processes, if it is not set."""
     environment.setdefault(VARIABLE, f"{measured(tests_at_once):.2f}")
 
 
@@ -40,7 +40,7 @@ def scaled(seconds: float) -> float:
 def until(
     condition: Callable[[], _T], *, seconds: float = 60, pause: float = 0.05, otherwise: Callable[[], object] = str
 ) -> _T:
-    """Wait until a condition is true, at most for so many scaled seconds; return what it returned.
+    """Wait until a condition is true, for at most the scaled seconds; return its result.
 
     Raises AssertionError with what `otherwise` says.
     """
@@ -52,5 +52,5 @@ def until(
 
 
 def rest(seconds: float) -> None:
-    """Give something that must not happen so many scaled seconds to happen."""
+    """Wait for the scaled seconds, to check that something does not happen."""
     time.sleep(scaled(seconds))

@@ -26,7 +26,7 @@ from tests.support.stage import Stage
 from tests.support.waiting import rest, scaled
 
 OTHER = resolve("numbered:OtherEngine")
-#: What a WideEngine's worker has in hand at most: four pages at once, two more that the engine wants, one for a renderer.
+#: Maximum number of pages in flight of a worker with WideEngine: four slots, two prefetched by the engine, one for a renderer.
 CAPACITY = 4 + 2 + 1
 
 
@@ -67,7 +67,7 @@ def test_pages_are_read_by_the_profile_that_a_rule_sends_them_to(stage: Stage, r
     stage.await_(lambda: stage.recognised() and stage.dispatcher.active)
     stage.await_(lambda: MessageInspector(stage.valkey.client).waiting([stage.profile.name]) == {stage.profile.name: 0})
     stage.await_(lambda: len(waiting_or_leased(stage)) == 10 and all(job.routed for job in jobs(stage, queues)))
-    # Then its pages wait for the other, once, whoever sweeps
+    # Then its pages are published for the other once, by any sweep
     assert [stage.sweep.run() for _ in range(3)] == [0, 0, 0]
     assert len(waiting_or_leased(stage)) == len(set(waiting_or_leased(stage))) == 10
     (stage.folder / "until").touch()
@@ -180,18 +180,18 @@ def test_a_drained_worker_returns_a_hanging_page_without_counting_a_fault(wide: 
     book = wide.register("a", numbers(0, 30), pages_per_job=6)
     first = wide.start_worker(OCRFLEET_DRAIN_SECONDS="1")
     wide.await_(lambda: len(wide.stored(book)) >= 3 and 3 in wide.recognised())  # two jobs' pages come in any order
-    # When the worker is told to leave
+    # When the worker gets SIGTERM
     first.send_signal(signal.SIGTERM)
     # Then it does so soon after its time to drain, although the page never ends
     assert first.wait(timeout=scaled(20)) == 0, wide.logs()
-    # And what it had begun is stored, but for the page that hangs; that is given back, and nobody is to blame
+    # And its pages in flight are stored, except for the hanging page: it is requeued without a fault
     begun = set(wide.recognised())
     assert {f"{number + 1:06d}.json" for number in begun} - set(wide.stored(book)) == {"000004.json"}
     assert wide.valkey.client.hlen(keys.UNACKED) == 0
     assert wide.valkey.client.hlen(keys.redis_inflight(book.document, 1)) == 0
     assert set(wide.faults(book).values()) == {Faults()}
     assert wide.ledger.workers() == []
-    # And somebody else reads it, and the rest
+    # And another worker reads it, and the rest
     wide.plan["hang"] = []
     (status,) = wide.finish(book, workers=1)
     assert status.status is DocumentStatus.COMPLETED
@@ -205,7 +205,7 @@ def test_a_broken_engine_counts_against_the_pages_that_it_had_and_no_other(wide:
     first = wide.start_worker()
     wide.await_(lambda: wide.dispatcher.active)
     assert first.wait(timeout=scaled(30)) == EXIT_BROKEN, wide.logs()
-    # Then those that it had in hand are suspected, once, and what was not begun is not
+    # Then each page in flight gets one death, and pages that were not started get none
     unread = {number + 1 for number in wide.recognised()} - {int(name[:6]) for name in wide.stored(book)}
     faults = wide.faults(book)
     assert {page for page, known in faults.items() if known.deaths} == unread
@@ -248,7 +248,7 @@ def test_a_worker_at_its_limit_finishes_its_begun_pages(wide: Stage) -> None:
     first = wide.start_worker()
     wide.await_(lambda: "it may read no more" in wide.logs())
     rest(1.5)
-    # Then the worker is not given up for dead, and takes nothing more
+    # Then the worker does not count as dead, and takes no more jobs
     assert len(wide.ledger.workers()) == 1
     assert set(wide.faults(book).values()) == {Faults()}
     assert len(wide.leased()) <= CAPACITY
@@ -296,7 +296,7 @@ def test_status_lists_workers_and_jobs_without_a_worker(stage: Stage) -> None:
     assert f"No worker serves {numbered.name}: 3 jobs wait." in told
     assert f"--profile {numbered.name}" not in told
     assert "No worker is registered" in told
-    # And that nobody takes in, sends out and delivers
+    # And that no process registers, dispatches and delivers
     assert "No process leads: start ocrfleet serve or dispatch" in told
     stage.valkey.client.set(keys.REDIS_DISPATCHER, "somebody")
     assert "No process leads" not in status()

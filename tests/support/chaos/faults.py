@@ -1,4 +1,4 @@
-"""What goes wrong, when, and with whom: a schedule that a seed decides."""
+"""Schedule of faults (kind, time, target) from a seed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Kind(StrEnum):
     FULL = "full"
 
 
-#: How often each kind and target comes, in proportion.
+#: Weights of kinds and targets.
 WEIGHTS: Mapping[tuple[Kind, str], int] = {
     (Kind.KILL, "engine"): 24,
     (Kind.KILL, "worker"): 8,

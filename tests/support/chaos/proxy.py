@@ -1,4 +1,4 @@
-"""A TCP proxy that a test may have drop, delay and half-close what goes through it."""
+"""A TCP proxy that can drop, delay and half-close connections."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _T = TypeVar("_T")
 
 
 class Proxy:
-    """Forwards a port of 127.0.0.1 to another one, in an event loop of its own. Methods may be called from any thread."""
+    """Forwards a port of 127.0.0.1 to another one, in its own event loop. Thread-safe."""
 
     def __init__(self, target: int) -> None:
         self._target = target
@@ -33,11 +33,11 @@ class Proxy:
         self._each(lambda writer: writer.transport.abort())
 
     def half_close(self) -> None:
-        """End one direction of every connection: each side still hears the other, or so it thinks."""
+        """Half-close every connection."""
         self._each(lambda writer: writer.write_eof() if writer.can_write_eof() else None)
 
     def delay(self, seconds: float) -> None:
-        """Hold back whatever is sent for so long, until `mend`."""
+        """Delay all data by `seconds`, until `mend`."""
         self._delay = seconds
 
     def mend(self) -> None:

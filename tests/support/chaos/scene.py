@@ -1,4 +1,4 @@
-"""A whole fleet as real processes, behind proxies, kept running by somebody who starts again what died."""
+"""A whole fleet as real processes behind proxies, with a watchdog that restarts dead processes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from tests.support.waiting import rest, scaled
 
 COMMAND = str(Path(sys.executable).with_name("ocrfleet"))
 NUMBERED = ["--engine", "numbered:NumberedEngine"]
-#: What a worker's child, and a dispatcher's, is called on its command line.
+#: Parts of the command lines of children of a worker and of a dispatcher.
 _CHILDREN = {"engine": ("worker", "worker"), "clerk": ("dispatch", "producer.intake.consumer")}
 PAGES_EACH = 20
 WORKERS = 3
@@ -80,7 +80,7 @@ class RedisServer:
 
 @dataclass
 class Poison:
-    """Pages that do harm, by number, and what their failure is called."""
+    """Harmful pages by number, with the reasons of their failures."""
 
     crash: tuple[int, ...] = ()
     hang: tuple[int, ...] = ()
@@ -102,7 +102,7 @@ class Poison:
 
 @dataclass
 class Process:
-    """One of our commands, started again whenever it has ended."""
+    """A command of ocrfleet that is restarted whenever it has ended."""
 
     role: str
     arguments: Sequence[str]
@@ -130,7 +130,7 @@ class Process:
 
 
 class Scene:
-    """Servers, proxies and the processes of a fleet. Close it, whatever happens."""
+    """Servers, proxies and the processes of a fleet. Always close it."""
 
     def __init__(self, folder: Path, *, flavour: str, books: int, poison: Poison, seconds_a_page: float = 0.0) -> None:
         self.folder, self.books, self.poison = folder, books, poison
@@ -158,7 +158,7 @@ class Scene:
             "OCRFLEET_DRAIN_SECONDS": str(scaled(5)),
             "OCRFLEET_PAGE_DEADLINE": str(scaled(4)),
             "OCRFLEET_RENDER_MEMORY_MB": "128",
-            # Killed at random while it runs alone: three times running that is nobody's luck but a poison's.
+            # A random kill while the page is alone in flight: three in a row are too unlikely, so the page is poisonous.
             "OCRFLEET_QUARANTINE_DEATHS": "3",
             "OCRFLEET_LOG_LEVEL": "info",
         }
@@ -173,7 +173,7 @@ class Scene:
         self._lock = threading.Lock()
         self._keeping = threading.Event()
         self._keeper: threading.Thread | None = None
-        #: what ends by itself: when, and how
+        #: temporary faults: end time, and the call that ends each
         self._due: list[tuple[float, Callable[[], None]]] = []
         self._seen: dict[tuple[int, float], psutil.Process] = {}
 
@@ -183,7 +183,7 @@ class Scene:
     # ---- work
 
     def upload(self) -> None:
-        """Put the books into the inbox, as somebody does who knows nothing of us."""
+        """Upload the books to the inbox as an independent client."""
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(self._upload, range(self.books)))
         bomb = self.folder / "bomb.png"
@@ -206,7 +206,7 @@ class Scene:
         ]
 
     def ended(self) -> int:
-        """How many documents have their pointer in the results."""
+        """Number of documents with a pointer in the results."""
         return sum(1 for key in self._keys("texts") if key.endswith(".status.json"))
 
     def results(self) -> dict[str, bytes]:
@@ -217,7 +217,7 @@ class Scene:
             return dict(pool.map(fetch, self._keys("texts")))
 
     def kept(self, prefix: str) -> list[str]:
-        """What the fleet keeps in its store below a prefix."""
+        """Objects in the store of the fleet below a prefix."""
         return [key.removeprefix("store/") for key in self._keys("fleet", f"store/{prefix}")]
 
     def _keys(self, bucket: str, prefix: str = "") -> list[str]:
@@ -228,12 +228,12 @@ class Scene:
         return [int(line) for line in self.log.read_text().split()] if self.log.exists() else []
 
     def leased(self) -> set[tuple[str, int]]:
-        """The pages, by document, of the messages that workers have."""
+        """The pages, by document, of leased messages."""
         jobs, _ = MessageInspector(self.redis.client).jobs([])
         return {(job.document, page) for job in jobs for page in range(job.first, job.last + 1)}
 
     def recorded(self, pages: set[tuple[str, int]]) -> bool:
-        """Say whether each of these pages is stored; a store that is down says no."""
+        """Return whether each of these pages is stored; False if the store is down."""
         try:
             for document, page in pages:
                 self.store.client.head_object(
@@ -269,7 +269,7 @@ class Scene:
                     }
 
     def strike(self, fault: Fault) -> bool:
-        """Do a fault; say whether there was somebody to do it to."""
+        """Inject a fault; return whether there was a target."""
         if fault.target in self.proxies:
             self._strike_server(fault)
             return True
@@ -326,7 +326,7 @@ class Scene:
                 self._later(fault.lasts, self._empty)
 
     def _empty(self) -> None:
-        """Let the store take something again; it may be down just now."""
+        """Make the store writable again; it may be down at this moment."""
         if not self.store.fill(self.buckets["fleet"], full=False):
             self._later(1.0, self._empty)
 
@@ -350,7 +350,7 @@ class Scene:
     # ---- the end
 
     def idle(self) -> bool:
-        """Nothing waits, nothing is active, nothing is leased."""
+        """There are no waiting or active documents, and no leases."""
         queues = [keys.QUEUE_INTAKE, *queue_names("numbered-numberedengine")]
         client = self.redis.client
         return (
@@ -362,7 +362,7 @@ class Scene:
         )
 
     def stop(self) -> dict[str, int]:
-        """Ask every process to end; return the exit codes of those that did not end well."""
+        """Stop every process; return the exit codes that are not 0."""
         if self._keeper is not None:
             self._keeping.set()
             self._keeper.join()
@@ -379,7 +379,7 @@ class Scene:
         return codes
 
     def left_over(self) -> list[str]:
-        """Processes that any of ours ever started and that have not ended."""
+        """Running descendants of all processes."""
         _, alive = psutil.wait_procs(list(self._seen.values()), timeout=scaled(10))
         found = []
         for one in alive:
@@ -389,7 +389,7 @@ class Scene:
         return found
 
     def temporary_files(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-        """What is left in the temporary folder when the next process has begun, a minute after the last kill."""
+        """Files in the temporary folder after the start of the next process, a minute after the last kill."""
         monkeypatch.setattr(tempfile, "tempdir", str(self.temporary))
         for path in self.temporary.iterdir():
             os.utime(path, (0, 0))

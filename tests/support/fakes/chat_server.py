@@ -1,4 +1,4 @@
-"""A server of OpenAI's chat completions that does what a test tells it, over real sockets.
+"""A server of OpenAI chat completions with behaviour set by the test, over real sockets.
 
 What it does with each request to write stands in `script`, one behaviour after another, the last one for ever. All that
 it was asked is in `asked`.
@@ -31,7 +31,7 @@ class Asked:
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    # Longer than any test: a connection that nobody closes doesn't outlive them.
+    # Longer than any test: an unclosed connection does not outlive them.
     timeout = 20
     # Headers and body are two writes, and the second would wait 40 ms for the first's acknowledgement.
     disable_nagle_algorithm = True
@@ -108,7 +108,7 @@ Behaviour = Callable[[Handler, dict[str, Any]], None]
 
 @dataclass
 class ChatServer:
-    """vLLM with DeepSeek-OCR, unless told otherwise."""
+    """Defaults: vLLM with DeepSeek-OCR."""
 
     script: list[Behaviour] = field(default_factory=lambda: [says("hello")])
     models: Any = field(default_factory=lambda: [model(DEEPSEEK)])
@@ -175,7 +175,7 @@ def whole(text: str, finish: str = "stop") -> dict[str, Any]:
 
 
 def says(*pieces: str, finish: str = "stop", pause: float = 0.0) -> Behaviour:
-    """Answer in pieces with a pause before each, or in one piece to who doesn't ask for a stream."""
+    """Stream pieces with a pause before each, or send one response without streaming."""
 
     def behave(handler: Handler, body: dict[str, Any]) -> None:
         if not body.get("stream"):
@@ -195,7 +195,7 @@ def says(*pieces: str, finish: str = "stop", pause: float = 0.0) -> Behaviour:
 
 
 def events(*given: Any) -> Behaviour:
-    """Stream what is given as it is, and end in good order."""
+    """Stream the given data unchanged, and close normally."""
 
     def behave(handler: Handler, body: dict[str, Any]) -> None:
         handler.begin_stream()
@@ -207,7 +207,7 @@ def events(*given: Any) -> Behaviour:
 
 
 def replies(body: Any, headers: dict[str, str] | None = None) -> Behaviour:
-    """Answer in one piece, whatever was asked."""
+    """Respond without streaming, for any request."""
     return lambda handler, _: handler.reply(200, body, headers)
 
 
@@ -230,7 +230,7 @@ def fussy(field_name: str, then: Behaviour, *, status: int = 400) -> Behaviour:
 
 
 def limits_tokens(most: int, message: str, then: Behaviour) -> Behaviour:
-    """Refuse a request that wants more tokens; {sent} in the message is what it wants."""
+    """Reject requests for more tokens; {sent} in the message is the requested number."""
 
     def behave(handler: Handler, body: dict[str, Any]) -> None:
         if body["max_tokens"] > most:
@@ -242,7 +242,7 @@ def limits_tokens(most: int, message: str, then: Behaviour) -> Behaviour:
 
 
 def hangs(*pieces: str) -> Behaviour:
-    """Say something, or nothing at all, and then nothing more."""
+    """Send some pieces, or none, and then hang."""
 
     def behave(handler: Handler, body: dict[str, Any]) -> None:
         try:
@@ -250,7 +250,7 @@ def hangs(*pieces: str) -> Behaviour:
                 handler.begin_stream()
                 for piece in pieces:
                     handler.send_event(chunk(piece))
-        except OSError:  # the client left in the middle of it
+        except OSError:  # the client disconnected during the response
             handler.chats.left.set()
             handler.close_connection = True
             return
@@ -270,7 +270,7 @@ def later(seconds: float, then: Behaviour) -> Behaviour:
 
 
 def floods(megabytes: int) -> Behaviour:
-    """Begin an event that has no end: one line of a stream, as long as that."""
+    """Start an event without an end: one line of this length."""
 
     def behave(handler: Handler, body: dict[str, Any]) -> None:
         handler.begin_stream()
@@ -282,7 +282,7 @@ def floods(megabytes: int) -> Behaviour:
 
 
 def breaks_off(*pieces: str) -> Behaviour:
-    """Close the connection in the middle of an answer, or before it when there are no pieces."""
+    """Close the connection during a response, or before it if there are no pieces."""
 
     def behave(handler: Handler, body: dict[str, Any]) -> None:
         if pieces:

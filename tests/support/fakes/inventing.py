@@ -187,7 +187,7 @@ def write_proses(path: Path, numbers: list[int]) -> Path:
 
 
 class InventingEngine:
-    """What it answers for which page stands in the plan."""
+    """The plan has the answer for each page."""
 
     version = "inventing 1"
     concurrency = 1

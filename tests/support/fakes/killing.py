@@ -26,11 +26,11 @@ class KillingVllmEngine(VllmEngine):
     async def recognise(self, image: PageImage, profile: Profile) -> Recognition:
         plan = json.loads(Path(os.environ["OCRFLEET_TEST_PLAN"]).read_text())
         number = numbered.read(image) if image.width == image.height else None
-        if number is not None:  # the canary is no page
+        if number is not None:  # the self-test has no number
             with Path(plan["log"]).open("a") as out:
                 out.write(f"{number}\n")
         if number in plan["kill"]:
-            await asyncio.sleep(1)  # the others of this moment are with the engine by then
+            await asyncio.sleep(1)  # by then, the other current pages are in the engine
             self._kill()
         return await super().recognise(image, profile)
 

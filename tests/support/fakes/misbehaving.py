@@ -90,7 +90,7 @@ def write_pdf(path: Path, texts: dict[int, str | None]) -> Path:
 
 
 class MisbehavingEngine(NumberedEngine):
-    """What it does with which page stands in the plan."""
+    """The plan has the behaviour for each page."""
 
     async def recognise(self, image: PageImage, profile: object) -> Recognition:
         self._profile = profile
@@ -128,7 +128,7 @@ class OtherMisbehavingEngine(MisbehavingEngine):
 
 
 class StubbornMisbehavingEngine(MisbehavingEngine):
-    """One that hangs in a thread of its own, where nothing can interrupt it."""
+    """An engine that hangs in its own thread, which can't be interrupted."""
 
     interruptible = False
 
@@ -158,7 +158,7 @@ def draw_plate(number: int) -> Image.Image:
 
 
 class FigureEngine(NumberedEngine):
-    """One that sees a picture with a caption on every page, and writes what DeepSeek-OCR writes of such pages."""
+    """An engine that returns the output of DeepSeek-OCR for a picture with a caption on every page."""
 
     async def _recognise(self, number: int) -> Recognition:
         await super()._recognise(number)
@@ -166,7 +166,7 @@ class FigureEngine(NumberedEngine):
 
 
 class PrintEngine(NumberedEngine):
-    """One that reads the same on every page: the plan's "print", or some of ours."""
+    """An engine that returns the same text for every page: "print" of the plan, or a default."""
 
     async def recognise(self, image: PageImage, profile: object) -> Recognition:
         return Recognition(text=self._plan.get("print", PRINT))

@@ -51,7 +51,7 @@ def write_book(path: Path, numbers: list[int]) -> Path:
 
 
 class NumberedEngine:
-    """What it does on which page stands in the plan."""
+    """The plan has the behaviour for each page."""
 
     version = "numbered 1"
     concurrency = 1
@@ -125,7 +125,7 @@ def _loop(number: int) -> Recognition:
 
 
 class StubbornEngine(NumberedEngine):
-    """One that hangs in a thread of its own, where nothing can interrupt it."""
+    """An engine that hangs in its own thread, which can't be interrupted."""
 
     interruptible = False
 
@@ -135,14 +135,14 @@ class OtherEngine(NumberedEngine):
 
 
 class WideEngine(NumberedEngine):
-    """One that takes several pages at once, and wants two more to make them ready by itself."""
+    """An engine with several slots that prefetches two more pages."""
 
     concurrency = 4
     ahead = 2
 
 
 class BrokenEngine(NumberedEngine):
-    """One that starts, and then fails every page at once."""
+    """An engine that starts, and then fails each page immediately."""
 
     async def recognise(self, image: PageImage, profile: object) -> Recognition:
         raise FatalError("no memory on the device")

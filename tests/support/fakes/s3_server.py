@@ -1,6 +1,6 @@
-"""A server that gives S3's clients the answers that a test tells it, one after another, the last one for ever.
+"""A server that sends S3 clients the responses of a test, one after the other, and repeats the last one.
 
-For what a real server doesn't do when it is asked to: throttle, break off, redirect. What it was asked is in `asked`.
+For behaviour that a real server can't be made to show: throttling, broken connections, redirects. `asked` has the requests.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A child program for the sandbox's tests: does to itself what broken decoders do."""
+"""A child program for tests of the sandbox that behaves like broken decoders."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 
 class IntakeScheduler(ThreadingHTTPServer):
-    """Keeps what it is sent, and answers as it is told; runs within a `with` block."""
+    """Records requests and sends the configured responses. Runs within a `with` block."""
 
     daemon_threads = True
 

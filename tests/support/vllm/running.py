@@ -16,7 +16,7 @@ from worker import engines
 
 
 class Running:
-    """An engine on an event loop in a thread of its own, as a worker has it."""
+    """An engine on an event loop in a separate thread, as in a worker."""
 
     def __init__(self, profile: Profile, settings: Settings | None = None) -> None:
         self.profile = profile
@@ -47,7 +47,7 @@ class Running:
 
 
 def gone(pids: list[int], *, within: float) -> bool:
-    """Say whether all of these processes end within so many seconds; one that nobody has buried has ended, too."""
+    """Return whether all these processes end within the given seconds; a zombie counts as ended."""
     processes = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
     return not [
         one for one in psutil.wait_procs(processes, timeout=scaled(within))[1] if one.status() != psutil.STATUS_ZOMBIE

@@ -236,7 +236,7 @@ def test_pods_are_counted_by_the_seconds_of_work_that_wait(chart: helm_python.Ch
         (trigger,) = one["spec"]["triggers"]
         assert trigger["metricType"] == "Value"
         assert trigger["metadata"]["ignoreNullValues"] == "false"
-        # No pod is taken away sooner than a drain takes
+        # No pod is removed before its drain can finish
         down = one["spec"]["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]["scaleDown"]
         assert down["policies"] == [{"type": "Pods", "value": 1, "periodSeconds": 120}]
         query = trigger["metadata"]["query"]
@@ -286,7 +286,7 @@ def test_external_servers_take_the_place_of_the_bundled_ones(chart: helm_python.
     assert set(of_kind(objects, "StatefulSet", "Job", "NetworkPolicy")) == set()
     env = {one["name"]: one for one in pods(objects)["ocrfleet-serve"]["containers"][0]["env"]}
     assert env["OCRFLEET_REDIS_URL"]["valueFrom"] == {"secretKeyRef": {"name": "redis-secret", "key": "url"}}
-    # boto3 finds the service account's role by itself
+    # boto3 finds the role of the service account without settings
     assert not {"AWS_ACCESS_KEY_ID", "OCRFLEET_S3_ENDPOINT_URL"} & env.keys()
 
 

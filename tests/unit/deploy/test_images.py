@@ -101,7 +101,7 @@ def test_ports_are_published_to_this_machine_only(services: dict[str, Any], tmp_
     }
     assert set(published.values()) == {"127.0.0.1"}
     assert not [name for name, _ in published if name in {"redis", "watch", "worker", "worker-gpu"}]
-    # And the API on another address, where somebody says so
+    # And the API on another address, if configured
     given = environment_file(tmp_path, **dict.fromkeys(REQUIRED, "given"), API_BIND="192.0.2.1")
     (port,) = compose_config(given)["services"]["serve"]["ports"]
     assert port["host_ip"] == "192.0.2.1"

@@ -32,7 +32,7 @@ DOCUMENT = "0123456789abcdef" * 2
 
 
 class Notes:
-    """What assembly tells a ledger; the real one is tested against a real server."""
+    """Fake ledger that records the calls of assembly; the real one is tested against a real server."""
 
     def __init__(self) -> None:
         self.forgotten: list[tuple[str, int]] = []
@@ -127,7 +127,7 @@ def test_a_document_whose_pages_are_all_done_is_completed(archive: Archive) -> N
     # When they are assembled
     status = archive.ended()
 
-    # Then the status says so, and names outputs with the text of all in order
+    # Then the status is completed, and lists outputs with the text of all pages in order
     assert (status.status, status.total, status.done, status.blank) == (DocumentStatus.COMPLETED, 3, 3, 1)
     assert (status.failures, status.problem, status.generation) == ((), None, 1)
     text = archive.output(status, "md")
@@ -173,7 +173,7 @@ def test_a_document_that_could_not_be_taken_in_is_failed_with_outputs_that_say_s
 
 
 def test_only_the_pages_that_were_asked_for_count(archive: Archive) -> None:
-    # Given a document of which some pages were asked for, and a record of another
+    # Given a document with some requested pages, and a record of another page
     archive.register(pages=9, selection=((2, 3), (7, 7)))
     archive.done(2, 3, 5, 7)
 
@@ -209,7 +209,7 @@ def test_every_page_ends_accounted_for(tmp_path_factory: pytest.TempPathFactory,
 
 
 def test_a_page_without_a_record_is_never_papered_over(archive: Archive) -> None:
-    # Given a document that a ledger wrongly said to be complete
+    # Given a document that a ledger wrongly reported as complete
     archive.register(pages=4)
     archive.done(1)
     archive.failed(3)
@@ -267,7 +267,7 @@ def test_a_failure_of_another_generation_does_not_count(archive: Archive) -> Non
     # Then the second can't end with it
     assert archive.assemble(2) is None
 
-    # And when it fails there, too, then it is what was seen there that counts
+    # And when it fails there too, then that result counts
     archive.failed(2, generation=2)
     status = archive.ended(2)
     assert [failure.detail for failure in status.failures] == ["crash in 2"]
@@ -314,10 +314,10 @@ def test_late_results_change_no_output(archive: Archive) -> None:
     archive.failed(2)
     first = archive.ended()
 
-    # When a worker that was stopped for a while stores its page after all, and asks for assembly
+    # When a worker that was stopped for a while stores its page, and publishes the assembly job
     archive.done(2)
 
-    # Then what readers have seen stands
+    # Then the outputs that readers may have read are unchanged
     assert archive.ended() == first
 
 
@@ -335,7 +335,7 @@ def test_the_same_pages_give_the_same_bytes_in_another_store(tmp_path: Path) -> 
 
 def test_two_that_assemble_at_once_agree(tmp_path: Path) -> None:
     for attempt in range(10):
-        # Given a document that is complete, and two workers that were told so
+        # Given a complete document, and two workers with an assembly job
         archive = Archive(tmp_path / str(attempt))
         archive.register(pages=5)
         archive.done(1, 2, 3, 4)
@@ -509,7 +509,7 @@ def test_a_format_that_cannot_be_written_leaves_the_others_alone(
 
 
 def test_a_document_is_converted_later_to_the_bytes_that_assembly_would_have_written(tmp_path: Path) -> None:
-    # Given the same pages twice: one document was asked for as text before it ended, one afterwards
+    # Given the same pages twice: one document with text requested before its end, one afterwards
     early, late = Archive(tmp_path / "early"), Archive(tmp_path / "late")
     for archive in (early, late):
         archive.register(pages=3)

@@ -83,7 +83,7 @@ def test_every_key_of_a_document_expires(ledger: Ledger) -> None:
 def test_pages_held_by_a_worker_without_heartbeat_count_a_death(ledger: Ledger) -> None:
     ledger.hold(DOCUMENT, 1, 5, worker="a", alone=False)
     assert ledger.inspect(DOCUMENT, 1, 5, worker="b") == Faults(deaths=1)
-    # Counted once, however often somebody looks.
+    # Counted once, however often `inspect` is called.
     assert ledger.inspect(DOCUMENT, 1, 5, worker="b") == Faults(deaths=1)
     ledger.hold(DOCUMENT, 1, 5, worker="b", alone=True)
     assert ledger.inspect(DOCUMENT, 1, 5, worker="c") == Faults(deaths=1, deaths_alone=1)
@@ -113,7 +113,7 @@ def test_a_page_is_held_by_at_most_one_living_worker(ledger: Ledger) -> None:
     ledger.seed(DOCUMENT, 1, total=9, done=[], failed=[])
     for worker in "ab":
         ledger.heartbeat(WorkerState(worker=worker, profile="p", profile_digest=DIGEST), 30)
-    # Given a page in one worker's hand: another one does not get it, whoever has it may have it again
+    # Given a page in flight at one worker: another worker does not get it, the same worker may take it again
     assert ledger.hold(DOCUMENT, 1, 5, worker="a", alone=False) is Hold.HELD
     assert ledger.hold(DOCUMENT, 1, 5, worker="b", alone=False) is Hold.TAKEN
     assert ledger.hold(DOCUMENT, 1, 5, worker="a", alone=False) is Hold.HELD
@@ -121,10 +121,10 @@ def test_a_page_is_held_by_at_most_one_living_worker(ledger: Ledger) -> None:
     ledger.leave("a")
     assert ledger.hold(DOCUMENT, 1, 5, worker="b", alone=False) is Hold.HELD
     assert ledger.inspect(DOCUMENT, 1, 5, worker="b") == Faults(deaths=1)
-    # And nobody gets what is terminal
+    # And no worker gets a terminal page
     ledger.mark(DOCUMENT, 1, [5])
     assert ledger.hold(DOCUMENT, 1, 5, worker="b", alone=False) is Hold.TAKEN
-    # Of a document that nothing is known of, the worker is told so
+    # For an unknown document, the result is UNKNOWN
     assert ledger.hold(DOCUMENT, 2, 5, worker="b", alone=False) is Hold.UNKNOWN
 
 
@@ -160,7 +160,7 @@ def test_marking_a_page_releases_it_and_no_other(ledger: Ledger, *, known: bool)
 
 
 def test_the_pages_of_a_job_are_inspected_at_once(ledger: Ledger) -> None:
-    # Given one page that a worker died with, one that a living worker holds, one with a fault of its own, and one more
+    # Given a page with which a worker died, one in flight at a running worker, one with a fault, and another one
     ledger.heartbeat(WorkerState(worker="alive", profile="p", profile_digest=DIGEST), 30)
     ledger.hold(DOCUMENT, 1, 1, worker="dead", alone=True)
     ledger.hold(DOCUMENT, 1, 2, worker="alive", alone=False)

@@ -46,7 +46,7 @@ def image(grey: int = 255) -> bytes:
 
 
 class Desk:
-    """A bucket with sources, and who takes them in and reads them."""
+    """A bucket with sources, with their intake and their reader."""
 
     def __init__(self, seaweed: SeaweedFS, folder: Path) -> None:
         self.seaweed = seaweed
@@ -60,7 +60,7 @@ class Desk:
         self.intake = Intake(self.settings, self.store, self.sources)
 
     def put(self, data: bytes, key: str = KEY, **more: Any) -> SourceReference:
-        """Put an object, as somebody who knows nothing of us; return the wish that its event makes."""
+        """Put an object as an independent client; return the source reference of its event."""
         answer = self.client.put_object(Bucket=self.bucket, Key=key, Body=data, **more)
         return SourceReference(
             name=key,
@@ -96,7 +96,7 @@ class Desk:
 
     @contextmanager
     def asked(self, operation: str = "GetObject") -> Iterator[list[str]]:
-        """Count what is asked of the server by this process."""
+        """Count the requests of this process to the server."""
         events = s3.client(self.settings.s3).meta.events
         seen: list[str] = []
         note: Callable[..., None] = lambda request, **_: seen.append(request.url)  # noqa: E731
@@ -162,7 +162,7 @@ def test_a_source_that_is_in_the_cache_is_read_whatever_became_of_it(desk: Desk)
 
 
 def test_bytes_that_are_not_those_registered_are_refused_and_not_kept(desk: Desk) -> None:
-    # Given an ETag that does not tell, as those of some servers don't
+    # Given an ETag that does not depend on the content, as on some servers
     source = desk.registered(image(1))
     other = source.model_copy(update={"sha256": "0" * 64})
 
@@ -230,7 +230,7 @@ def test_a_version_is_read_when_there_are_newer_ones(desk: Desk) -> None:
 def test_a_refused_key_pair_is_no_error_of_the_source(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     source = desk.registered(image())
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
-    settings = desk.settings.s3.model_copy(update={"connections": 7})  # a client of its own
+    settings = desk.settings.s3.model_copy(update={"connections": 7})  # a separate client
     sources = Sources(desk.settings.model_copy(update={"s3": settings}), None)
 
     with pytest.raises(ConfigurationError, match="AWS_ACCESS_KEY_ID"):
@@ -240,7 +240,7 @@ def test_a_refused_key_pair_is_no_error_of_the_source(desk: Desk, monkeypatch: p
 
 
 class Cutting(socketserver.ThreadingTCPServer):
-    """A way to the server that breaks after so many bytes of an answer, as often as it is told."""
+    """A proxy that breaks the connection after a number of bytes of a response, a given number of times."""
 
     daemon_threads = True
     allow_reuse_address = True
@@ -377,7 +377,7 @@ def test_an_incomplete_source_reference_is_completed_from_s3(desk: Desk) -> None
 
 
 def test_an_object_replaced_after_its_submission_is_used_in_its_present_version(desk: Desk) -> None:
-    # Given two events of one key, the first of which is looked at when the second object is there
+    # Given two events of one key, the first of which is processed after the second object was written
     first, second = desk.put(image(1)), desk.put(image(2))
 
     # Then both are the same document
@@ -458,7 +458,7 @@ def test_workers_read_sources_from_s3_and_each_is_fetched_once(
         assert stage.text(registered, 12) == "page number 11"
         cached = [path for path in stage.settings.cache.iterdir() if path.name != "total"]
         assert [path.stat().st_size for path in cached] == [(tmp_path / "book.tif").stat().st_size]
-        # And one that changes before it is read fails for that, not for us
+        # And a source that changes before it is read fails with source_changed
         write_book(tmp_path / "other.tif", [20, 21])
         seaweed.client.upload_file(str(tmp_path / "other.tif"), bucket, "other.tif")
         other = registrar.register_reference(

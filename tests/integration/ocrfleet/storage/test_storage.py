@@ -104,7 +104,7 @@ def store(make: Making) -> Iterator[ObjectStore]:
 
 
 class TestContract:
-    """What ObjectStore promises, whichever it is."""
+    """Contract of ObjectStore, for each implementation."""
 
     def test_a_stored_object_can_be_read(self, store: ObjectStore) -> None:
         data = bytes(range(256)) * 10
@@ -157,7 +157,7 @@ class TestContract:
             with ThreadPoolExecutor(32) as threads:
                 won = list(threads.map(create, range(32)))
 
-            # Then one is told that it won, and it is its object that is there
+            # Then one call returns True, and its object is stored
             assert won.count(True) == 1
             assert store.get("a/b") == b"%d" % won.index(True), attempt
             store.delete("a/b")
@@ -218,14 +218,14 @@ class TestContract:
         first = store.create_from("out/file.md", path)
         again = store.create_from("out/file.md", path)
 
-        # Then it was, once, and the file stays as it was
+        # Then it was created once, and the file is unchanged
         assert (first, again) == (True, False)
         assert store.get("out/file.md") == path.read_bytes()
         path.write_bytes(b"changed later")
         assert len(store.get("out/file.md")) == 2 * PART + 1
 
     def test_one_of_many_simultaneous_uploads_of_a_file_wins(self, store: ObjectStore, tmp_path: Path) -> None:
-        # Given files of several parts, each with content of its own
+        # Given files of several parts with different content
         paths = [tmp_path / str(number) for number in range(4)]
         for number, path in enumerate(paths):
             path.write_bytes(b"%d" % number * (PART + 1))
@@ -284,7 +284,7 @@ class TestContract:
         finally:
             tracemalloc.stop()
 
-        # Then all of it came, and never was in memory at once
+        # Then it is complete, and was never in memory as a whole
         assert size == 64_000_000
         assert most < 40_000_000
 
@@ -342,7 +342,7 @@ class TestContract:
             listed = list(store.list("p/"))
             assert listed in (sorted(wanted), sorted(wanted, key=lambda key: key.split("/")))
 
-            # And after a key that was listed comes what came after it
+            # And a listing after a key continues behind it
             for number, key in enumerate(listed):
                 assert list(store.list("p/", after=key)) == listed[number + 1 :]
 
@@ -367,7 +367,7 @@ class TestContract:
         store.put("waiting/bulk/b/1", b".")
         store.delete("waiting/bulk/a/1")
 
-        # Then it is not looked at again, or for nothing: SeaweedFS keeps an empty folder for a while
+        # Then it is not listed again, or with an empty result: SeaweedFS keeps an empty folder for a while
         folders = list(store.folders("waiting/bulk/"))
         assert folders == ["b"] if isinstance(store, FolderStore) else "b" in folders
         assert list(store.list("waiting/bulk/a/")) == []
@@ -388,7 +388,7 @@ class TestContract:
 
 
 class TestS3Store:
-    """What is S3's own, on a real server."""
+    """Behaviour specific to S3, on a real server."""
 
     def test_its_objects_lie_below_its_prefix(self, seaweed: SeaweedFS, bucket: str) -> None:
         store = S3Store(seaweed.settings(), bucket, "/some/place/")
@@ -414,7 +414,7 @@ class TestS3Store:
         store.put("a/b", b"text")
         url = store.presigned("a/b", seconds=60, filename='très "grand".md', content_type="text/markdown")
 
-        # When somebody without credentials opens it
+        # When a client without credentials opens it
         assert url is not None
         with urlopen(url) as answer:  # noqa: S310 - of our own server
             # Then it is a file of the name that was given
@@ -435,7 +435,7 @@ class TestS3Store:
                 store.put(key, b"first")
                 return False
 
-        # Then the file is no object, and nobody pays for its parts
+        # Then the file is not stored, and its parts are removed
         assert Late(seaweed.settings(), bucket, "lost", part=PART).create_from("a/b", path) is False
         assert store.get("a/b") == b"first"
         assert "Uploads" not in seaweed.client.list_multipart_uploads(Bucket=bucket, Prefix="lost/")
@@ -455,7 +455,7 @@ class TestS3Store:
             while self._size(seaweed, bucket, f"torn/{key}") != 0:
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
-        # Then nobody sees an object
+        # Then there is no object
         assert not store.exists("a/b")
         assert list(store.list("a/")) == []
         with pytest.raises(NotFoundError, match="nothing is in it"):
@@ -500,12 +500,12 @@ class TestS3Store:
     def test_a_missing_permission_is_reported(
         self, seaweed: SeaweedFS, bucket: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        # Given somebody who may only read
+        # Given a client with read permission only
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", seaweed.reader[0])
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", seaweed.reader[1])
         store = open_store(Settings(store=f"s3://{bucket}/p", s3=seaweed.settings()))
 
-        # When they write, then they are told what they need
+        # When it writes, then the error names the missing permission
         for write in (store.put, store.create):
             with pytest.raises(TransientError, match="s3:PutObject"):
                 write("a/b", b".")
@@ -519,7 +519,7 @@ class TestS3Store:
         stream = store.open("a/b")
         head = stream.read(100)
 
-        # When the server is killed, then whatever is asked may be asked again
+        # When the server is killed, then each request raises TransientError
         seaweed.kill()
         try:
             calls: list[Callable[[], object]] = [
@@ -539,7 +539,7 @@ class TestS3Store:
         finally:
             seaweed.start()
 
-        # And when it is back, so is all that it had, and the stream goes on where it was
+        # And after its restart, the objects are there, and the stream continues
         assert head + stream.read() == data
         stream.close()
         assert list(store.list("a/")) == ["a/b"]
@@ -548,7 +548,7 @@ class TestS3Store:
 
 @pytest.fixture
 def new_clients() -> Iterator[None]:
-    """No client of before, with other credentials, and none after."""
+    """Remove cached clients with other credentials, before and after."""
     s3.client.cache_clear()
     yield
     s3.client.cache_clear()

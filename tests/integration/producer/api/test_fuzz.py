@@ -85,12 +85,12 @@ _CHECKS = [
 
 
 def test_no_request_breaks_it(running: Running) -> None:
-    # Given what it says of itself
+    # Given its OpenAPI description
     described = schemathesis.openapi.from_url(f"{running.url}/openapi.json")
     operations = [result.ok() for result in described.get_all_operations()]  # type: ignore[union-attr]
     operations.sort(key=lambda operation: operation.method == "delete")
     assert len(operations) >= 15
-    # When each operation is asked for what the description allows, and for what it does not
+    # When each operation gets valid and invalid requests
     for operation, mode in itertools.product(operations, GenerationMode):
         answers: Counter[int] = Counter()
 
@@ -104,9 +104,9 @@ def test_no_request_breaks_it(running: Running) -> None:
         )
         def ask(case: schemathesis.Case) -> None:  # type: ignore[type-arg]
             if "document" in (case.path_parameters or {}):
-                # By itself it would hardly ever guess the id of one.
+                # Random generation would hardly ever find an existing id.
                 case.path_parameters["document"] = next(running.documents)
-            # Then the answer is one that the description knows, and no error of ours
+            # Then the response is in the description, and is no server error
             answer = case.call_and_validate(
                 headers={"Authorization": f"Bearer {TOKEN}"}, checks=_CHECKS, timeout=scaled(20)
             )
@@ -122,12 +122,12 @@ def test_it_is_ready_as_long_as_redis_and_the_store_are(running: Running) -> Non
 
 
 def test_a_body_that_does_not_come_is_given_up(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given a client that sends half of what it promised, and patience for a moment
+    # Given a client that sends half of its body, and a short timeout
     monkeypatch.setattr(bodies, "_CHUNK_TIMEOUT", 0.3)
     head = (
         f"POST /v1/documents HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Type: application/pdf\r\n"
     )
     with closing(socket.create_connection(("127.0.0.1", running.port))) as client:
         client.sendall(f"{head}Content-Length: 1000\r\n\r\n%PDF-".encode())
-        # Then it is told, and sent away
+        # Then the server responds with an error and closes the connection
         assert client.recv(1 << 16).startswith(b"HTTP/1.1 408 ")

@@ -77,7 +77,7 @@ def serving(tmp_path: Path, valkey: Valkey) -> Iterator[Serving]:
 
 @pytest.mark.parametrize("as_form", [False, True])
 def test_a_large_upload_takes_no_memory(serving: Serving, tmp_path: Path, *, as_form: bool) -> None:
-    # Given a small image that its sender has made a large file of
+    # Given a small image in a large file
     path = write_book(tmp_path / "large.tif", [1, 2])
     os.truncate(path, _LARGE)
     serving.client.post("/v1/documents", content=b"warm", headers={"Content-Type": "image/tiff"})
@@ -108,16 +108,16 @@ def test_a_large_upload_takes_no_memory(serving: Serving, tmp_path: Path, *, as_
 
 
 def test_serve_ends_at_once_while_a_client_follows_a_document(serving: Serving, tmp_path: Path) -> None:
-    # Given a document that nobody reads, and somebody who waits for its end
+    # Given a document without a worker, and a client that waits for its end
     image = write_book(tmp_path / "a.tif", [1]).read_bytes()
     place = serving.client.post("/v1/documents", files={"file": ("a.tif", image)}).headers["location"]
     children = psutil.Process(serving.process.pid).children(recursive=True)
     with serving.client.stream("GET", f"{place}/events") as stream:
         lines = stream.iter_lines()
         assert next(lines) == "event: progress"
-        # When the server is told to end
+        # When the server gets SIGTERM
         serving.process.send_signal(signal.SIGTERM)
-        # Then the stream ends, the server does, and so does what it has started
+        # Then the stream ends, and the server and its child processes exit
         assert "event: ended" not in list(lines)
     assert serving.process.wait(scaled(30)) == 0, serving.said()
     _, alive = psutil.wait_procs(children, timeout=scaled(5))

@@ -40,7 +40,7 @@ def run(stage: Stage, *options: str, **more: str) -> subprocess.CompletedProcess
 
 @pytest.fixture
 def busy(stage: Stage) -> Stage:
-    """A fleet with a worker that holds one page of three, whichever was rendered first."""
+    """A fleet with a worker that has one of three pages in flight, the first one rendered."""
     stage.plan |= {"wait": [5, 6, 7], "until": str(stage.folder / "never")}
     stage.register("one", [5, 6, 7])
     stage.start_worker()
@@ -99,7 +99,7 @@ def test_top_updates_on_a_terminal_until_ctrl_c(busy: Stage) -> None:
             break
     assert process.wait(scaled(60)) == 0
     os.close(ours)
-    # And the terminal is what it was: the other screen was left
+    # And the terminal is restored: the alternate screen was left
     assert b"\x1b[?1049l" in shown
 
 

@@ -19,7 +19,7 @@ from tests.support.servers import Valkey
 def test_a_misconfigured_intake_consumer_ends_its_owner_with_an_error(
     tmp_path: Path, valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Given intake consumers that say that they can't start as they are configured
+    # Given intake consumers that exit with 78 (misconfigured)
     starts = tmp_path / "starts"
     monkeypatch.setattr(consumer, "COMMAND", ["/bin/sh", "-c", f'echo >> "{starts}"; exit 78'])
     settings = Settings(store=str(tmp_path / "store"), redis_url=valkey.url)
@@ -31,7 +31,7 @@ def test_a_misconfigured_intake_consumer_ends_its_owner_with_an_error(
             settings, open_store(settings), consumers=1, exposition=Exposition(settings), on_failure=failed.set
         ),
     ):
-        # Then it asks its owner to end
+        # Then it requests the end of its owner
         assert failed.wait(60)
     # And it did not start it again
     assert starts.read_text() == "\n"

@@ -95,7 +95,7 @@ def test_markdown_is_delivered_in_the_style_that_the_submission_chose(bucket: Bu
     assert objects["a.pdf.md"] == STYLED
     assert objects["a.pdf.json"] == b"{}"
     assert objects[figure_path(DOCUMENT, FIGURE)] == b"figure"
-    # And the pointer has the hashes of what was delivered, and says in which style that is
+    # And the pointer has the hashes and the style of the delivered outputs
     pointer = bucket.pointer()
     assert pointer["outputs"]["texts/box/a.pdf.md"] == hashlib.sha256(STYLED).hexdigest()
     assert (pointer["tables"], pointer["join_hyphens"]) == ("markdown", True)
@@ -122,7 +122,7 @@ def test_the_later_submission_of_two_styles_wins_in_any_order_of_delivery(bucket
         for submission in order:
             bucket.delivery.deliver(ended, submission)
 
-        # Then the Markdown is the later one's, and the other format is there, too
+        # Then the Markdown is from the later one, and the other format is there too
         objects = bucket.objects()
         assert (objects["a.pdf.md"], objects["a.pdf.json"]) == (STYLED, b"{}")
         assert set(bucket.pointer()["outputs"]) == {"texts/box/a.pdf.md", "texts/box/a.pdf.json"}
@@ -178,7 +178,7 @@ def test_further_formats_are_made_when_they_are_missing_and_what_was_refused_is_
     for _ in range(2):
         delivery.deliver(ended, bucket.submission(1, formats=("docx", "html", "md")))
 
-    # Then what could be made is there, with its media type, and the pointer says what could not
+    # Then the converted outputs exist, with their media types, and the pointer lists failed formats
     assert asked[0] == ["md", "html", "docx"]
     assert bucket.objects()["a.pdf.html"] == b"<p>text</p>"
     head = bucket.client.head_object(Bucket=bucket.name, Key="texts/box/a.pdf.html")
@@ -186,7 +186,7 @@ def test_further_formats_are_made_when_they_are_missing_and_what_was_refused_is_
     assert bucket.pointer()["refused"] == {"docx": "it is encrypted: ask for another"}
     assert set(bucket.pointer()["outputs"]) == {"texts/box/a.pdf.md", "texts/box/a.pdf.html"}
 
-    # And a later submission of the usual formats adds to that, and forgets nothing
+    # And a later submission with the default formats adds to them, and removes none
     bucket.delivery.deliver(ended, bucket.submission(2))
     assert set(bucket.pointer()["outputs"]) == {f"texts/box/a.pdf.{end}" for end in ("md", "html", "json")}
     assert bucket.pointer()["refused"] == {"docx": "it is encrypted: ask for another"}

@@ -90,7 +90,7 @@ def test_a_stopped_intake_consumer_returns_its_batch_to_the_next_one(stage: Stag
 def test_a_source_that_can_not_be_taken_in_now_keeps_no_other_waiting(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Given three sources, the second of which lies where nobody answers
+    # Given three sources, the second on a server that does not respond
     wishes = [wish(stage, "a.tif", 1), wish(stage, "b.tif", 2), wish(stage, "c.tif", 3)]
     key = IntakeBatches(stage.store).add(terms(stage), wishes)
     away, inspect, asked = [True], stage.intake.inspect, []
@@ -106,11 +106,11 @@ def test_a_source_that_can_not_be_taken_in_now_keeps_no_other_waiting(
     for _ in range(2):
         with pytest.raises(TransientError, match=r"1 of \d sources are left: its server is away"):
             clerk.process(key)
-    # Then the others are documents, and what is left is the one
+    # Then the others are documents, and only that source is left
     assert len(manifests(stage)) == 2
     assert [one.name for one in IntakeBatch.from_bytes(stage.store.get(key)).wishes] == ["b.tif"]
     assert asked == ["a.tif", "b.tif", "c.tif", "b.tif"]
-    # Until it can be had
+    # Until it is reachable
     away.clear()
     clerk.process(key)
     assert len(manifests(stage)) == 3
@@ -130,7 +130,7 @@ def test_arrivals_are_published_interactive_ones_first_and_collections_in_turn(s
     published = MessageInspector(stage.ledger.redis)
     assert count == len(published.intakes()) < 30
     assert {small, fast} <= published.intakes()
-    # Then what is on its way is not published again, and what was lost is, after a while
+    # Then published jobs are not published again, and lost ones are, after a while
     assert receiver.tick() == receiver.tick() == 0
     stage.valkey.client.flushall()
     receiver.tick()
@@ -143,7 +143,7 @@ def test_arrivals_are_published_interactive_ones_first_and_collections_in_turn(s
 
 
 def test_a_postponed_batch_waits_longer_each_time_and_delays_no_other(stage: Stage) -> None:
-    # Given more arrivals than are ever on their way, whose server does not answer
+    # Given more intake batches than the limit of published jobs, on a server that does not respond
     arrivals = IntakeBatches(stage.store)
     gone = {arrivals.add(terms(stage), [wish(stage, f"{number}.tif", number)]) for number in range(20)}
     now = [0.0]
@@ -151,7 +151,7 @@ def test_a_postponed_batch_waits_longer_each_time_and_delays_no_other(stage: Sta
     published = MessageInspector(stage.ledger.redis)
 
     def come_back() -> set[str]:
-        """What a clerk does that can do nothing now."""
+        """A job of an intake consumer that can't finish now."""
         back = published.intakes()
         stage.valkey.client.delete(keys.QUEUE_INTAKE)
         receiver.tick()  # it may have been on its way
@@ -165,7 +165,7 @@ def test_a_postponed_batch_waits_longer_each_time_and_delays_no_other(stage: Sta
     receiver.tick()
     assert published.intakes() == (gone - first) | {other}
     come_back()
-    # And one that came back goes again, after a rest that grows
+    # And a returned batch is published again, with backoff
     tried, *others = sorted(first)
     for key in (*others, *(gone - first), other):
         stage.store.delete(key)
@@ -180,12 +180,12 @@ def test_a_postponed_batch_waits_longer_each_time_and_delays_no_other(stage: Sta
         receiver.tick()
     assert rests[:4] == [2, 4, 8, 16]
     assert rests[-1] == 300
-    # And nobody who begins anew waits for that
+    # And a new scheduler does not wait for that
     assert IntakeScheduler(stage.store, stage.ledger, stage.app).tick() == 1
 
 
 def test_a_batch_with_unreachable_sources_is_postponed(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given twelve sources, ten of which lie where nobody answers for long
+    # Given twelve sources, ten of them on a server that does not respond for long
     wishes = [wish(stage, f"{number:02}.tif", number) for number in range(12)]
     key = IntakeBatches(stage.store).add(terms(stage), wishes)
     inspect, asked = stage.intake.inspect, []
@@ -198,7 +198,7 @@ def test_a_batch_with_unreachable_sources_is_postponed(stage: Stage, monkeypatch
 
     monkeypatch.setattr(stage.intake, "inspect", asked_for)
     clerk = IntakeConsumer(stage.store, stage.ledger, stage.intake)
-    # When it is taken in, the clerk has patience for some of them
+    # When the batch is registered, the intake consumer stops after some unreachable sources
     with pytest.raises(TransientError, match="12 of 12 sources are left"):
         clerk.process(key)
     assert len(asked) == 5

@@ -110,7 +110,7 @@ def test_the_report_opens_sorts_filters_and_links_to_its_pages(tmp_path: Path) -
         assert opened.value.url.endswith("/letter.pdf.html#page-2")
         assert "the second page" in opened.value.content()
 
-        # Nothing of the documents was executed, and nothing was asked of any other place
+        # No content of documents was executed, and there were no requests to other hosts
         assert page.title() == "Report on quality: out"
         assert seen.errors == []
         assert {url for url in seen.requests if not url.startswith("data:")} == {(out / "report.html").as_uri()}

@@ -14,7 +14,7 @@ from tests.support.stage import Stage
 def test_the_backlog_count_follows_added_and_removed_documents(tmp_path: Path, valkey: Valkey) -> None:
     stage = Stage(tmp_path, valkey, backlog_pages=4)
     try:
-        # Given a fleet that nobody has counted yet: what comes is not taken for all there is
+        # Given a fleet without a full count yet: a partial count is not used
         stage.register("before", [1, 2])
         assert stage.ledger.waiting() is None
         # When it is counted, and more comes
@@ -22,7 +22,7 @@ def test_the_backlog_count_follows_added_and_removed_documents(tmp_path: Path, v
         stage.register("a", [3, 4, 5], collection="letters")
         stage.register("a", [3, 4, 5], collection="letters")  # once more: it waits already
         assert stage.ledger.waiting() == {("bulk", "all"): 2, ("bulk", "letters"): 3}
-        # Then what is handed to the queue waits no more
+        # Then published pages do not count as waiting
         stage.dispatcher.tick()
         waiting = stage.ledger.waiting()
         assert waiting is not None
@@ -61,14 +61,14 @@ def test_cancelled_deleted_and_repeated_documents_leave_the_backlog(tmp_path: Pa
         begun = stage.register("a", list(range(10)))
         cancelled, deleted = stage.register("b", [20, 21, 22]), stage.register("c", [30, 31])
         stage.dispatcher.tick()
-        # When one is cancelled, one deleted, and the one that was begun is wanted by another collection, too
+        # When one is cancelled, one deleted, and the active one is submitted to another collection too
         registry.cancel(cancelled.document)
         registry.delete(deleted.document)
         stage.register("a", [], collection="two")
         registry.cancel(begun.document)
         for _ in range(6):
             stage.dispatcher.tick()
-        # Then what is counted is what waits
+        # Then only waiting pages are counted
         assert not list(stage.store.list(keys.WAITING))
         assert stage.ledger.waiting() == {}
     finally:

@@ -16,7 +16,7 @@ from tests.support.waiting import scaled
 
 
 class Hook(ThreadingHTTPServer):
-    """Keeps what is posted to it."""
+    """Records POST requests."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -66,7 +66,7 @@ def server(hook: Hook) -> Iterator[SeaweedFS]:
 
 
 def events_of(hook: Hook, bucket: str, wanted: set[tuple[str, str | None, bool]]) -> list[ObjectEvent]:
-    """Return a bucket's events once those that are wanted (key, ETag or version, created) have come, in whatever order."""
+    """Return the events of a bucket once the expected ones (key, ETag or version, created) have arrived, in any order."""
     deadline = time.monotonic() + scaled(20)
     while time.monotonic() < deadline:
         events = [event for body in list(hook.bodies) for event in parse(body) if event.bucket == bucket]

@@ -36,7 +36,7 @@ TERMS = SubmissionOptions(profile_digest="0" * 64, queue=Priority.BULK, collecti
 
 
 class Desk:
-    """A bucket that notifies a queue, and what was registered of it."""
+    """A bucket that notifies a queue, and the registered references."""
 
     def __init__(self, moto: Moto, folder: Path) -> None:
         self.moto = moto
@@ -84,7 +84,7 @@ class Desk:
             self.moto.sqs.send_message(QueueUrl=self.queue, MessageBody=body)
 
     def waiting(self) -> int:
-        """Return the number of messages on the queue, those that somebody holds among them."""
+        """Return the number of messages on the queue, including received ones."""
         names: Any = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
         answer = self.moto.sqs.get_queue_attributes(QueueUrl=self.queue, AttributeNames=names)
         return sum(int(answer["Attributes"][name]) for name in names)
@@ -142,7 +142,7 @@ def taken_from(moto: Moto, queue: str) -> list[str]:
 def test_each_write_of_an_object_is_submitted_once_with_repeated_and_shuffled_events(
     desk: Desk, moto: Moto, through: str
 ) -> None:
-    # Given a bucket that notifies a queue of its own,
+    # Given a bucket that notifies its own queue,
     notified = moto.queue()
     if through == "SQS":
         desk.notify(QueueArn=moto.arn(notified))
@@ -150,7 +150,7 @@ def test_each_write_of_an_object_is_submitted_once_with_repeated_and_shuffled_ev
         topic = moto.sns.create_topic(Name=desk.bucket)["TopicArn"]
         moto.sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=moto.arn(notified))
         desk.notify(TopicArn=topic)
-    # and somebody who writes to it in each way that there is,
+    # and a client that writes to it by each S3 operation,
     desk.put("1890s/ä + b%41.pdf")
     desk.put_in_parts("large.pdf")
     desk.copy("large.pdf", "copies/large.PDF")
@@ -165,7 +165,7 @@ def test_each_write_of_an_object_is_submitted_once_with_repeated_and_shuffled_ev
     with desk.registering():
         until(lambda: desk.waiting() == 0)
 
-    # then there is one wish for each document, with the ETag that the store tells.
+    # then there is one source reference per document, with the ETag of the store.
     distinct = set(desk.wishes())
     assert {wish.name for wish in distinct} == {"1890s/ä + b%41.pdf", "large.pdf", "copies/large.PDF"}
     assert len(distinct) == 3
@@ -263,7 +263,7 @@ def test_own_outputs_trigger_no_submission(desk: Desk) -> None:
 
 
 def test_results_in_a_watched_bucket_are_recognised_by_their_metadata(desk: Desk, moto: Moto) -> None:
-    # Given a document with a picture and a searchable PDF, whose results somebody wants in the very bucket that is watched
+    # Given a document with a picture and a searchable PDF, with results in the watched bucket
     document, picture = "0" * 32, "000001-01-0123456789ab.jpg"
     texts = {"md": f"![]({figure_path(document, picture)})\n".encode(), "pdf": b"%PDF-1.7 searchable"}
     desk.store.put(keys.figure(document, picture), b"\xff\xd8\xff picture")
@@ -289,7 +289,7 @@ def test_results_in_a_watched_bucket_are_recognised_by_their_metadata(desk: Desk
         terms=TERMS.model_copy(update={"results": f"s3://{desk.bucket}/", "formats": ("md", "pdf")}),
     )
     desk.notify(QueueArn=moto.arn(desk.queue))
-    # When they are delivered beside their source, and something is uploaded, and a watcher is told that knows of no results
+    # When they are delivered beside their source, and an object is uploaded, with a watcher that does not know the results prefix
     S3Delivery(desk.store, moto.settings()).deliver(ended, submission)
     desk.put("in/b.pdf")
     delivered = {entry["Key"] for entry in moto.s3.list_objects_v2(Bucket=desk.bucket)["Contents"]}
@@ -302,7 +302,7 @@ def test_results_in_a_watched_bucket_are_recognised_by_their_metadata(desk: Desk
 
 
 def test_a_message_that_cannot_be_registered_is_not_deleted_and_is_delivered_again(desk: Desk) -> None:
-    # Given a store that is away at first,
+    # Given a store that is unreachable at first,
     calls: list[Sequence[ObjectEvent]] = []
 
     def register(events: Sequence[ObjectEvent]) -> None:

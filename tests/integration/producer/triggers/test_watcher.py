@@ -78,7 +78,7 @@ def test_each_listing_submits_new_objects_once(moto: Moto, bucket: str, store: F
     assert watcher.reconcile(place) == 0
     put(moto, bucket, "in/0.tif", "in/z.pdf")
     assert watcher.reconcile(place) == 2
-    # Another watcher, or this one after a restart, knows what is noted.
+    # Another watcher, or this one after a restart, has the same index.
     with Watcher(store, TERMS, Filter(), moto.settings()) as other:
         assert other.reconcile(place) == 0
 
@@ -165,7 +165,7 @@ def test_a_bucket_that_is_not_there_ends_the_watch(moto: Moto, watcher: Watcher)
 
 @contextmanager
 def command(arguments: dict[str, object], store: Path, moto: Moto) -> Iterator[subprocess.Popen[bytes]]:
-    """Run `ocrfleet watch` as a process of its own."""
+    """Run `ocrfleet watch` as a separate process."""
     process = subprocess.Popen(
         [sys.executable, "-c", f"from producer.cli.watch import watch; watch(**{arguments!r})"],
         env={
@@ -184,7 +184,7 @@ def command(arguments: dict[str, object], store: Path, moto: Moto) -> Iterator[s
 
 
 def obeys(process: subprocess.Popen[bytes]) -> bool:
-    """Say whether a process has a handler for SIGTERM yet."""
+    """Return whether a process has a handler for SIGTERM."""
     status = Path(f"/proc/{process.pid}/status").read_text()
     caught = int(status.partition("SigCgt:")[2].split()[0], 16)
     return bool(caught >> (signal.SIGTERM - 1) & 1)
@@ -203,13 +203,13 @@ def test_the_command_submits_objects_with_and_without_events(moto: Moto, bucket:
 
     # Given two watchers with the same task,
     with command(arguments, tmp_path / "store", moto) as one, command(arguments, tmp_path / "store", moto) as two:  # type: ignore[arg-type]
-        # when an event comes, and none for another object,
+        # when an event for one object arrives, and none for another,
         moto.sqs.send_message(QueueUrl=queue, MessageBody=json.dumps({"Records": [event]}))
         until(lambda: {wish.name for wish in wishes(store)} == {"told.pdf", "quiet/a.pdf"})
         until(lambda: all(map(obeys, (one, two))))
         for process in (one, two):
             process.send_signal(signal.SIGTERM)
-        # Sooner than a long poll of the queue ends by itself
+        # Before a long poll of the queue ends
         codes = [process.wait(timeout=scaled(15)) for process in (one, two)]
 
     # then both are registered, under terms whose profile can be found, and SIGTERM is a clean end.

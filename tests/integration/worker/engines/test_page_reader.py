@@ -78,7 +78,7 @@ def numbers(text: str) -> list[str]:
     return re.findall(r"\b\d{3}\b", text)
 
 
-# ---- hardly anything on a page
+# ---- sparse pages
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_small_print_on_a_poster_is_read(read: Read, tmp_path: Path) -> None:
     assert text.count("HARBOUR") == 1
 
 
-# ---- parts of a page that lie sideways
+# ---- rotated parts of a page
 
 
 def test_a_table_that_lies_sideways_on_an_upright_page(read: Read) -> None:
@@ -185,7 +185,7 @@ def test_sideways_text_is_read_in_both_rotations(read: Read, tmp_path: Path, qua
     assert box[0] > 60
     assert box[2] < 250
     assert box[3] - box[1] > 2 * (box[2] - box[0])
-    # And its words stand below each other, in the direction in which they are read
+    # And its words are below each other, in reading direction
     words = [word for word in recognition.words if recognition.lines[word.line].box == box]
     assert [word.text for word in words] == ["Received", "in", "the", "harbour", "office"]
     for before, word in pairwise(words):

@@ -1,4 +1,4 @@
-"""Pages in scripts that the default engine lacks are named, or read by Tesseract; pages that it can read are left alone."""
+"""Pages in scripts that the default engine lacks fail with the script, or are read by Tesseract; other pages are unaffected."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_paragraph_among_others_is_found(alone: Read) -> None:
     recognition = alone(LACKING["Hebrew"], "mixed")
     assert recognition.lacking is not None
     assert "in Hebrew" in recognition.lacking
-    assert "human beings are born free" in " ".join(recognition.text.split())  # what could be read is kept
+    assert "human beings are born free" in " ".join(recognition.text.split())  # readable lines are kept
 
 
 @pytest.mark.parametrize("language", ["Polish", "Turkish"])

@@ -64,14 +64,14 @@ def staged(tmp_path: Path, valkey: Valkey) -> Iterator[Callable[..., Stage]]:
 
 
 def registered(stage: Stage, acts: dict[int, list[str]], *, pages_per_job: int = 1) -> Registered:
-    """Register a document with a page of print for each number, and plan what becomes of it."""
+    """Register a document with a page of print for each number, and plan the outcomes."""
     stage.plan["acts"] = {str(number): ways for number, ways in acts.items()}
     write_prints(stage.folder / "a.tif", sorted(acts))
     return stage.register("a", sorted(acts), pages_per_job=pages_per_job)
 
 
 def registered_pdf(stage: Stage, texts: dict[int, str | None]) -> Registered:
-    """Register a PDF with a page for each number, and the text that it has of its own. A name says nothing of the kind."""
+    """Register a PDF with a page for each number and a text layer. The kind does not depend on the name."""
     write_pdf(stage.folder / "a.tif", texts)
     return stage.register("a", sorted(texts))
 
@@ -105,25 +105,25 @@ def output(stage: Stage, status: Status, kind: str) -> str:
 
 
 def test_a_page_that_no_attempt_reads_is_done_from_its_text_layer(staged: Callable[..., Stage]) -> None:
-    # Given a PDF whose first page has a text layer, its second has none, and an engine that sees neither
+    # Given a PDF with a text layer on its first page only, and an engine that returns empty texts
     ladder = RetryStep(temperature=0.2, after=(Reason.TRUNCATED,)), RetryStep(text_layer=True, after=(Reason.EMPTY,))
     stage = staged(asking("misbehaving:MisbehavingEngine", *ladder))
     stage.plan["acts"] = {"5": ["stay silent"], "6": ["stay silent"], "7": ["well"]}
     book = registered_pdf(stage, {5: TEXT_LAYER, 6: None, 7: TEXT_LAYER})
     # When it is read
     (status,) = stage.finish(book, workers=1)
-    # Then the page that has one is done by it, at the retry step that says so
+    # Then the first page is done with its text layer, at the retry step for it
     own = stage.result(book, 1)
     assert (own.text_layer, own.rung, own.reason, own.blank) == (True, 2, None, False)
     assert own.text.split() == TEXT_LAYER.split()
     assert {line.text for line in own.lines} == set(own.text.split("\n"))
     assert attempts(stage, book, 1) == [(0, "empty"), (2, "done")]
-    # And the other is not, and no page is done by it that was read
+    # And the second page is not, and no recognised page uses its text layer
     assert failed(stage, book, 2).reason is Reason.EMPTY
     assert attempts(stage, book, 2) == [(0, "empty"), (2, "skipped")]
     assert (stage.result(book, 3).text_layer, stage.result(book, 3).rung) == (False, 0)
     assert sorted(stage.recognised()) == [5, 6, 7]
-    # And the document tells of it; nothing was saved, as the engine had read the page first
+    # And the document lists it; nothing was saved, because the engine had read the page first
     assert (status.status, status.done, status.text_layer) == (DocumentStatus.PARTIAL, 2, 0)
     assert [(failure.page, failure.reason) for failure in status.failures] == [(2, Reason.EMPTY)]
     assert TEXT_LAYER in " ".join(output(stage, status, "md").split())
@@ -139,12 +139,12 @@ def test_a_page_that_hangs_in_every_attempt_is_done_from_its_text_layer(
     stage = staged(asking(engine, *ladder), page_deadline=scaled(1))
     stage.plan |= {"hang": [5, 6], "acts": {}}
     book = registered_pdf(stage, {4: None, 5: TEXT_LAYER, 6: None})
-    # When it is read, by as many workers as it takes, one after the other
+    # When it is read by as many consecutive workers as necessary
     (status,) = stage.finish(book, workers=1)
-    # Then the one is done by it, though there were as many attempts as the settings allow, and the other fails
+    # Then the page with a text layer is done after the maximum number of attempts, and the other fails
     assert stage.settings.page_attempts == 2
     hung = [(0, "engine_deadline"), (1, "engine_deadline")]
-    ends = {*Reason, "done", "skipped"}  # others were given back, as the engine hung in the page before
+    ends = {*Reason, "done", "skipped"}  # other jobs were requeued, because the engine hung on the page before
     assert {page: [one for one in attempts(stage, book, page) if one[1] in ends] for page in (2, 3)} == {
         2: [*hung, (2, "done")],
         3: [*hung, (2, "skipped")],
@@ -154,7 +154,7 @@ def test_a_page_that_hangs_in_every_attempt_is_done_from_its_text_layer(
     assert own.text.split() == TEXT_LAYER.split()
     assert [(failure.page, failure.reason) for failure in status.failures] == [(3, Reason.ENGINE_DEADLINE)]
     assert [stage.recognised().count(number) for number in (4, 5, 6)] == [1, 2, 2]
-    # And nothing is wrong with their neighbour
+    # And the other page is done
     assert (stage.text(book, 1), stage.result(book, 1).rung) == (f"page number 4\n\n{PRINT}", 0)
     assert status.done == 2
 
@@ -170,7 +170,7 @@ def test_an_attempt_takes_no_longer_than_its_retry_step_allows(staged: Callable[
     book = registered(stage, {1: ["truncate", "take long", "well"], 2: ["take long"]})
     # When they are read
     (status,) = stage.finish(book, workers=1)
-    # Then only the attempt at that step was cut short, and was the page's fault
+    # Then only the attempt at that step exceeded its deadline, and counts as a fault of the page
     assert status.status is DocumentStatus.COMPLETED
     assert attempts(stage, book, 1) == [(0, "truncated"), (1, "engine_deadline"), (1, "done")]
     assert attempts(stage, book, 2) == [(0, "done")]
@@ -183,7 +183,7 @@ def test_an_attempt_takes_no_longer_than_its_retry_step_allows(staged: Callable[
 def test_another_profile_takes_no_longer_than_the_retry_step_allows_that_sent_it_the_page(
     staged: Callable[..., Stage],
 ) -> None:
-    # Given another profile that allows far more than the retry step does, and has no retry steps of its own
+    # Given another profile with far higher limits than the retry step, and without retry steps
     other_profile = asking("misbehaving:OtherMisbehavingEngine")
     deadline = round(scaled(0.5), 1)
     stage = staged(asking("misbehaving:MisbehavingEngine", RetryStep(profile=OTHER.name, deadline=deadline)))
@@ -194,7 +194,7 @@ def test_another_profile_takes_no_longer_than_the_retry_step_allows_that_sent_it
     (status,) = stage.finish(book, workers=2)
     assert attempts(stage, book, 1)[:3] == [(0, "truncated"), sent(1), (1, "engine_deadline")]
     assert tries(stage, book, 1)[2].detail == f"the engine did not answer within {deadline:g} seconds"
-    # And it may have passed: the page is tried once more, by the other profile
+    # And the fault may be temporary: the other profile tries the page again
     assert status.status is DocumentStatus.COMPLETED
     assert (stage.result(book, 1).profile, stage.result(book, 1).rung) == (OTHER.name, 1)
 
@@ -205,7 +205,7 @@ def test_another_profile_takes_no_longer_than_the_retry_step_allows_that_sent_it
 def test_the_pictures_of_a_page_lie_beside_its_text_where_the_text_shows_them(
     staged: Callable[..., Stage], tmp_path: Path
 ) -> None:
-    # Given two plates, and an engine that says where on them a picture is
+    # Given two plates, and an engine that returns the box of a picture
     stage = staged(asking("misbehaving:FigureEngine", parser=Parser.GROUNDING))
     plates = [draw_plate(number) for number in (1, 2)]
     plates[0].save(stage.folder / "a.tif", save_all=True, append_images=plates[1:], dpi=(72, 72))
@@ -220,7 +220,7 @@ def test_the_pictures_of_a_page_lie_beside_its_text_where_the_text_shows_them(
     assert blocks == [[(Role.TITLE, False), (Role.FIGURE, True), (Role.CAPTION, False), (Role.TEXT, False)]] * 2
     names = [block.figure for result in results for block in result.blocks if block.figure is not None]
     assert len(set(names)) == 2
-    # And it is a JPEG of what is seen there
+    # And it is a JPEG of that part of the page
     for name, plate in zip(names, plates, strict=True):
         with Image.open(io.BytesIO(stage.store.get(keys.figure(book.document, name)))) as picture:
             seen = plate.crop(FIGURE_BOX)
@@ -234,7 +234,7 @@ def test_the_pictures_of_a_page_lie_beside_its_text_where_the_text_shows_them(
     marks = ["# Plate 1", links[0][1], "No ship", "# Plate 2", links[1][1]]
     assert sorted(marks, key=text.index) == marks
     assert "<|" not in text
-    # And where its link leads, from the text, the same bytes lie, and nothing else
+    # And its link in the text leads to the same bytes, and no other file is there
     delivered = [written.parent / path for _, path in links]
     assert [path.read_bytes() for path in delivered] == [
         stage.store.get(keys.figure(book.document, name)) for name in names
@@ -292,7 +292,7 @@ def test_a_routed_page_stays_where_it_lands(sent_away: tuple[Stage, Registered])
     # When the other profile's worker comes, accepts one text, and rejects the other
     stage.start_worker(OTHER)
     (status,) = stage.finish(book)
-    # Then it tries that page again, by its own retry steps, and nobody else does
+    # Then it retries that page by its own retry steps, and no other worker does
     assert status.status is DocumentStatus.COMPLETED
     assert {page: attempts(stage, book, page) for page in (1, 2)} == {
         1: [(0, "empty"), sent(1), (1, "done")],
@@ -347,7 +347,7 @@ def test_pages_returned_by_an_earlier_version_continue_on_their_own_profile(stag
 
 
 def test_a_page_is_not_routed_back_to_a_profile_that_routed_it(staged: Callable[..., Stage]) -> None:
-    # Given two profiles whose retry steps name each other, and an engine that sees nothing
+    # Given two profiles with retry steps to each other, and an engine that returns empty texts
     back = asking(
         "misbehaving:OtherMisbehavingEngine", RetryStep(profile=resolve("misbehaving:MisbehavingEngine").name)
     )
@@ -364,7 +364,7 @@ def test_a_page_is_not_routed_back_to_a_profile_that_routed_it(staged: Callable[
 
 
 def test_a_page_returned_to_its_own_profile_continues_after_the_routing_step(staged: Callable[..., Stage]) -> None:
-    # Given a page that another profile's worker dies with, after a first attempt that saw nothing
+    # Given a page with which a worker of another profile dies, after a first attempt with an empty text
     other_profile = asking("misbehaving:OtherMisbehavingEngine", RetryStep(temperature=0.2))
     stage = staged(asking("misbehaving:MisbehavingEngine", RetryStep(profile=other_profile.name), OTHER_PROMPT))
     stage.plan["crash_at"] = {"1": 3}
@@ -383,7 +383,7 @@ def test_a_page_returned_to_its_own_profile_continues_after_the_routing_step(sta
 
 
 def test_pages_that_are_routed_together_end_each_in_its_way(staged: Callable[..., Stage]) -> None:
-    # Given pages of one job that go to another profile together, which reads one, and doubts, sees nothing of, or fails at the others
+    # Given pages of one job that are routed together to another profile: it reads one, and rejects, finds no text on, or fails on the others
     stage = staged(asking("misbehaving:MisbehavingEngine", RetryStep(profile=OTHER.name)))
     book = registered(
         stage,
@@ -409,7 +409,7 @@ def test_pages_that_are_routed_together_end_each_in_its_way(staged: Callable[...
         4: [*away, (1, "engine_failed"), (2, "done")],
         5: [(0, "done")],
     }
-    # And is told with what it ended by
+    # And each record names the profile and the step of its last attempt
     assert (status.status, status.done) == (DocumentStatus.PARTIAL, 4)
     assert [(failure.page, failure.reason) for failure in status.failures] == [(3, Reason.EMPTY)]
     results = {page: stage.result(book, page) for page in (1, 2, 4, 5)}

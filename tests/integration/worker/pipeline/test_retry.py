@@ -162,7 +162,7 @@ def test_the_best_text_is_kept_when_none_is_accepted(stage: Stage) -> None:
         },
     )
     (status,) = stage.finish(book, workers=1)
-    # Then each is told with what is best of it, and whose attempt that was
+    # Then each record has the best text, and the step of that attempt
     assert status.status is DocumentStatus.FAILED
     best = [failed(stage, book, page) for page in (1, 2, 3)]
     assert [(result.reason, result.rung) for result in best] == [
@@ -255,7 +255,7 @@ def test_routed_pages_return_to_their_own_profile_when_no_worker_serves_the_othe
     stage.await_(lambda: any(job.routed for job in MessageInspector(stage.valkey.client).jobs(queues)[0]))
     stage.ledger.leave(other.worker)
     (status,) = stage.finish(book)
-    # Then it ends, with nobody served to go to
+    # Then it ends, because no worker serves the other profile
     assert [failure.reason for failure in status.failures] == [Reason.EMPTY]
 
 

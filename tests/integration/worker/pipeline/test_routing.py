@@ -37,7 +37,7 @@ DOCUMENT = "0" * 32
 
 
 class Fleet:
-    """Workers of some profiles, in this process, whose engines see nothing on any page."""
+    """Workers of some profiles in this process, with engines that return empty texts."""
 
     def __init__(self, folder: Path, valkey: Valkey, profiles: list[Profile]) -> None:
         self.settings = Settings(redis_url=valkey.url, store=str(folder / "store"))

@@ -1,4 +1,4 @@
-"""A machine with GPUs, for who asks NVML: each is used to three quarters. Its folder on PYTHONPATH is all it takes."""
+"""Fake NVML: a machine with GPUs at 75 % utilisation. Put its folder on PYTHONPATH to use it."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def test_there_are_no_more_ranges_than_needed(pages: list[int], size: int) -> No
 
 
 def test_ranges_reads_no_further_than_it_must() -> None:
-    # Given pages of which only some are wanted now
+    # Given pages of which only some are requested
     read: list[int] = []
 
     def pages() -> Iterator[int]:

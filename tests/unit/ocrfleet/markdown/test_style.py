@@ -214,7 +214,7 @@ def test_in_any_style_a_text_keeps_its_pages_and_does_nothing(pages: list[str], 
 
 
 def words(markdown: str) -> str:
-    """What a text says, of tables with their tags away."""
+    """The content of a text: tables without their tags."""
     said = []
     for token in READER.parse(markdown):
         if token.type == "html_block":
@@ -234,7 +234,7 @@ def test_a_text_is_restyled_page_by_page() -> None:
             taken += 1
             yield from ("<!-- page 1 -->", "", "some text", "")
 
-    # When its first lines are asked for, then few are read
+    # When its first lines are requested, then few are read
     found = restyled(lines(), Style(tables=Tables.MARKDOWN, join_hyphens=True))
     assert [next(found) for _ in range(4)] == ["<!-- page 1 -->", "", "some text", ""]
     assert taken <= 2

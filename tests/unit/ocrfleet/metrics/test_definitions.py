@@ -86,7 +86,7 @@ class TestEach:
         assert len(one.labels) == len(set(one.labels))
 
     def test_is_set_by_some_code(self, one: Declared) -> None:
-        # A name that nobody counts would be a panel that is empty for ever.
+        # A metric that is never set would be a panel that is always empty.
         used = re.compile(rf"\b(metrics|definitions)\.{one.constant}\b")
         sources = [path for room in ("ocrfleet", "producer", "worker") for path in (ROOT / room).rglob("*.py")]
         assert any(used.search(path.read_text()) for path in sources)
@@ -117,6 +117,6 @@ def test_histogram_buckets_ascend_and_are_few() -> None:
 
 @pytest.mark.parametrize("module", ["worker.rendering.rasterise", "producer.intake.probe"])
 def test_a_sandboxed_process_does_not_import_metrics(module: str) -> None:
-    # What opens strangers' files has no file of its own to write to, and starts fast.
+    # Processes that open untrusted files have no writable file, and start fast.
     code = f"import sys, {module}; sys.exit('prometheus_client' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=scaled(60)).returncode == 0

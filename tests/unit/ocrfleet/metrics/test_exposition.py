@@ -24,7 +24,7 @@ from tests.support.scrape import Scrape, scrape, scraped
 from tests.support.servers import free_ports
 from tests.support.waiting import scaled
 
-#: A child: counts two pages, or as many as it is told, and has three in its engine.
+#: A child: counts two pages, or a given number, and has three in its engine.
 CHILD = """
 import sys
 from prometheus_client import Counter, Gauge
@@ -96,7 +96,7 @@ def test_counters_of_a_dead_child_are_kept_and_its_gauges_dropped(
 
     seen = page_of(exposition)
 
-    # Then nothing it counted is lost, only its gauges are; and what it left behind is no more than it was
+    # Then its counters are kept, its gauges and files are removed
     assert seen.values("ocrfleet_pages_total", profile="p") == [8]
     assert seen.values("ocrfleet_stage_seconds_count", stage="fetch", profile="p") == [8]
     assert seen.sum("ocrfleet_engine_requests", state="running", profile="p") == 3
@@ -127,7 +127,7 @@ def test_counters_of_parent_and_child_are_one_series(children: ChildMetrics, exp
 def test_the_exposition_is_complete_while_children_start_and_end(
     children: ChildMetrics, exposition: Exposition
 ) -> None:
-    # A counter that went back for a moment would be taken for a burst
+    # Prometheus would take a temporarily decreased counter for a burst
     over = threading.Event()
     seen: list[float] = []
 
@@ -184,10 +184,10 @@ def test_silent_connections_are_limited_and_closed(exposition: Exposition, monke
     monkeypatch.setattr(exposition_module._Handler, "timeout", 1)
     (port,) = free_ports(1)
     with served(exposition, Settings(metrics_port=port)), ExitStack() as silent:
-        # Given more who hold a connection than there is room for
+        # Given more open connections than the limit
         for _ in range(exposition_module._AT_ONCE + 4):
             silent.enter_context(socket.create_connection(("127.0.0.1", port), timeout=scaled(30)))
-        # Then there is an answer once the first of them were given up
+        # Then there is a response after the first of them timed out
         assert scraped(port, lambda _: True).values("ocrfleet_build_info") == [1]
 
 

@@ -114,7 +114,7 @@ def test_every_route_leads_to_a_profile_with_the_same_prompt_and_no_further() ->
 def test_every_route_leads_to_a_known_profile(profile: Profile) -> None:
     for name in profile.destinations:
         assert find(name).name == name != profile.name
-    # A page that was routed climbs the ladder of where it is: the sweep must know those queues by the document's profile
+    # A routed page is retried by the profile it is routed to: the sweep must find those queues by the profile of the document
     for route in profile.routes:
         assert set(find(route.to).destinations) <= {*profile.destinations, profile.name}
 
@@ -231,7 +231,7 @@ def test_a_retry_step_changes_only_its_fields() -> None:
 
 
 def ways(profile: Profile) -> list[str]:
-    """Return what each rung of a profile's ladder does, in a word."""
+    """Return the kind of each retry step of a profile."""
     return [
         rung.profile
         or ("text layer" if rung.text_layer else "")
@@ -246,7 +246,7 @@ def ways(profile: Profile) -> list[str]:
         ("deepseek-ocr", ["0.2", "free", "deepseek-ocr-large", "text layer", "rapidocr"]),
         ("deepseek-ocr-auto", ["0.2", "free", "deepseek-ocr-large", "text layer", "rapidocr"]),
         ("deepseek-ocr-tiny", ["0.2", "free", "deepseek-ocr-large", "text layer", "rapidocr"]),
-        # What is that already is left out, and a text stays a text
+        # Steps without an effect are omitted, and a text profile stays a text profile
         ("deepseek-ocr-large", ["0.2", "free", "text layer", "rapidocr"]),
         ("deepseek-ocr-ocr", ["0.2", "deepseek-ocr-large-ocr", "text layer", "rapidocr"]),
         ("deepseek-ocr-2", ["0.2", "free", "text layer", "rapidocr"]),
@@ -483,7 +483,7 @@ def test_a_file_describes_all_of_a_profile(tmp_path: Path) -> None:
 
 
 def test_a_profile_file_has_the_differences_to_the_profile_it_extends(tmp_path: Path) -> None:
-    # Given a file with routes and a model that lies beside it
+    # Given a file with routes, and a model beside it
     facts = {
         "extends": "deepseek-ocr",
         "name": "mine",
@@ -523,7 +523,7 @@ def test_a_file_that_reads_in_the_same_way_may_keep_the_name(tmp_path: Path) -> 
         ({"extends": 7, "name": "x"}, "extends is the name of a profile"),
         ({"extends": "{}", "name": "x"}, "extends is the name of a profile"),
         ({"extends": "x.json", "name": "x"}, "extends is the name of a profile"),
-        # Its queue is that of workers that read in another way
+        # Its queue would be that of workers with another prompt
         ({"extends": "deepseek-ocr", "prompt": "<image>"}, "deepseek-ocr is another profile's name"),
         ({"name": "x", "mode": "gundam"}, "engine: Field required"),
         ({"extends": "rapidocr", "name": "x", "typical_seconds": float("nan")}, "typical_seconds"),

@@ -71,13 +71,13 @@ def test_a_class_whose_name_gives_no_slug_is_refused() -> None:
 
 @pytest.mark.parametrize("language", ["deu", "deu+fra", "script/Fraktur", "chi_sim+eng", "Fraktur"])
 def test_a_language_makes_a_profile_with_queues_of_its_own(language: str) -> None:
-    # When an engine that must be told is told another language
+    # When the language of an engine that requires one is changed
     told = resolve("tesseract", language=language)
 
-    # Then nothing else changes, and its jobs do not go to workers that read English
+    # Then nothing else changes, and workers for English do not get its jobs
     assert told.language == language
     assert told.name != TESSERACT.name
-    # … but for the words of the canary page, which is in English
+    # … except for the words of the self-test page, which is in English
     told_in_english = {"name": TESSERACT.name, "language": TESSERACT.language, "canary": TESSERACT.canary}
     assert told.model_copy(update=told_in_english) == TESSERACT
     assert Profile.model_validate(told.model_dump()) == told
@@ -164,7 +164,7 @@ def test_a_language_has_a_digest_of_its_own_also_when_the_first_digest_was_asked
     # Given a process that has used the default profile
     before = TESSERACT.digest
 
-    # When it is asked for another language
+    # When another language is requested
     told = resolve("tesseract", language="deu")
 
     # Then the two are not the same documents

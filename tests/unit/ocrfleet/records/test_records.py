@@ -20,7 +20,7 @@ from ocrfleet.records.priority import Priority
 from ocrfleet.records.submissions import IntakeBatch, Submission, SubmissionOptions
 
 EXAMPLES = Path(__file__).parent / "examples"
-#: What each stored example is. They were written once and are never written again: old archives hold such bytes.
+#: Stored examples. Do not regenerate them: existing archives contain such bytes.
 RECORDS: dict[str, type[Record]] = {
     "manifest.json": Manifest,
     "page-done.json": PageResult,
@@ -74,7 +74,7 @@ def document_id(**changes: Any) -> str:
 
 
 def test_the_id_of_a_document_is_stable_across_versions() -> None:
-    # A change here orphans every archive: its documents would be read again under other ids.
+    # A change here makes every archive obsolete: its documents would be read again under other ids.
     assert document_id() == "aa7b2e2ee6c0d0383d5e439a18b488e5"
 
 
@@ -188,7 +188,7 @@ def test_a_page_job_without_routes_is_read_unchanged(routed: Any) -> None:
     job = PageJob.from_message(MESSAGE | {"routed": routed, "climbing": None})
 
     assert job.routed == (None if routed is None else Routed.model_validate(routed))
-    # And what a route sends has no field that the version before does not know
+    # And a routed job has no field that the previous version does not have
     assert job.model_dump(mode="json", exclude_none=True) == MESSAGE | ({} if routed is None else {"routed": routed})
 
 
@@ -314,7 +314,7 @@ def test_a_stored_example_is_read(name: str) -> None:
     # When they are read
     record = RECORDS[name].from_bytes(data)
 
-    # Then nothing of them was lost: they are written with all that stood there, and what came later has a default
+    # Then no field is lost, and newer fields have their defaults
     written = record.to_bytes()
     assert RECORDS[name].from_bytes(written) == record
     assert kept(json.loads(data), json.loads(written))

@@ -18,13 +18,13 @@ from ocrfleet.storage.open import open_store
 from ocrfleet.storage.s3_store import S3Store
 from tests.support.fakes.s3_server import Answer, FakeS3, refusal
 
-SECRET = "wJalrXUtnFEMI0123456789"  # noqa: S105 - nobody's
+SECRET = "wJalrXUtnFEMI0123456789"  # noqa: S105 - not a real secret
 PART = 5 << 20
 
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """Credentials that no server checks, and no files of whoever runs the tests."""
+    """Credentials that no server checks, without the AWS configuration of the user."""
     for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_DEFAULT_REGION"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
@@ -156,7 +156,7 @@ class TestErrors:
             S3Store(fake.settings(attempts=1), "a-bucket").check()
 
     def test_a_timeout_is_transient(self) -> None:
-        answer = Answer(200, b"", {"Content-Length": "10"})  # it promises what it never sends
+        answer = Answer(200, b"", {"Content-Length": "10"})  # more than it sends
         with FakeS3(answer) as fake, pytest.raises(TransientError, match="a-bucket"):
             S3Store(fake.settings(attempts=1, read_timeout=0.1), "a-bucket").check()
 
@@ -205,7 +205,7 @@ class TestRetries:
             return Answer(headers={"x-amz-meta-ocrfleet-create": token, "Content-Length": "4"})
 
         with FakeS3(refusal(500, "InternalError"), refusal(412, "PreconditionFailed"), found) as fake:
-            # When an object is created, then its writer knows it from another's
+            # When an object is created, then its writer distinguishes it from another writer's
             assert S3Store(fake.settings(), "a-bucket").create("a/b", b"data") is ours
 
         assert [asked.method for asked in fake.asked] == ["PUT", "PUT", "HEAD"]
@@ -251,7 +251,7 @@ class TestWriting:
         for asked in (put, create, initiate):
             assert WRITING_HEADERS.items() <= asked.headers.items()
 
-        # And whoever creates writes over nothing
+        # And a create does not overwrite an object
         assert create.headers["if-none-match"] == complete.headers["if-none-match"] == "*"
         assert "if-none-match" not in put.headers
         assert head.method == "HEAD"
@@ -274,7 +274,7 @@ class TestWriting:
         with FakeS3(Answer(404), Answer(body=UPLOAD), part, failed) as fake, pytest.raises(TransientError):
             S3Store(fake.settings(attempts=1), "a-bucket", part=PART).create_from("a/b", path)
 
-        # Then the parts are given up
+        # Then the upload of the parts is aborted
         assert (fake.asked[-1].method, fake.asked[-1].path) == ("DELETE", "/a-bucket/a/b?uploadId=u")
 
 
@@ -295,7 +295,7 @@ class TestReading:
                 shutil.copyfileobj(stream, copy)
 
         assert copy.getvalue() == self.DATA
-        # And what was there already is not asked for again, nor is another object taken for it
+        # And received bytes are not requested again, and another object is not mixed in
         first, *others = fake.asked
         assert "range" not in first.headers
         for asked in others:

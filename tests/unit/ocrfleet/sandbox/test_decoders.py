@@ -84,7 +84,7 @@ def test_a_pdf_gives_its_pages(tmp_path: Path) -> None:
     path = write_pdf(tmp_path / "three.pdf", 3)
     with path.open("rb") as file:
         document = open_document(file.fileno(), Kind.PDF)
-    # The descriptor may be closed: the document has one of its own.
+    # The descriptor may be closed: the document has its own.
     with closing(document):
         assert isinstance(document, PdfDocument)
         assert document.pages == 3

@@ -43,7 +43,7 @@ def echo(sandbox: Sandbox) -> int:
 
 
 def gone(pid: int, *, within: float) -> bool:
-    """Wait until a process has ended; a zombie whom nobody waits for has."""
+    """Wait until a process has ended; a zombie counts as ended."""
     until = time.monotonic() + scaled(within)
     while time.monotonic() < until:
         try:

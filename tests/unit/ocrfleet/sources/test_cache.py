@@ -99,7 +99,7 @@ def test_sixteen_threads_and_two_processes_that_want_the_same_fetch_it_once(fold
     # Given a process that has begun to fetch
     with process(folder, "a", seconds=0.5) as first:
         assert said(first) == "begun"
-        # When another process and sixteen threads of this one want it meanwhile
+        # When another process and sixteen threads of this one request it meanwhile
         with process(folder, "a", seconds=0) as second, ThreadPoolExecutor(16) as threads:
             cache = SourceCache(folder, MIB)
 
@@ -107,7 +107,7 @@ def test_sixteen_threads_and_two_processes_that_want_the_same_fetch_it_once(fold
                 with cache.held(name("a"), never) as fd:
                     return os.pread(fd, 100, 0)
 
-            # Then all get the same, and nobody else has fetched
+            # Then all get the same file, and there was one fetch
             assert set(threads.map(read, range(16))) == {b"part rest"}
             assert said(second) == said(first) == "part rest"
     assert content(folder) == [name("a")]
@@ -144,7 +144,7 @@ def test_a_descriptor_can_not_be_written_to(folder: Path) -> None:
 
 
 def test_a_failed_fetch_leaves_nothing_and_is_repeated_by_the_next(folder: Path) -> None:
-    # Given many that want what can't be fetched the first two times
+    # Given many requests for a source of which the first two fetches fail
     cache = SourceCache(folder, MIB)
     tries: list[int] = []
 
@@ -166,7 +166,7 @@ def test_a_failed_fetch_leaves_nothing_and_is_repeated_by_the_next(folder: Path)
     with ThreadPoolExecutor(8) as threads:
         found = list(threads.map(read, range(8)))
 
-    # Then two of them are told why not, and the others get the third one's
+    # Then two of them get the error, and the others get the third result
     assert (found.count(None), found.count(b"half"), len(tries)) == (2, 6, 3)
     assert content(folder) == [name("a")]
 
@@ -186,14 +186,14 @@ def test_the_error_of_a_fetch_is_raised_and_leaves_nothing(folder: Path) -> None
 
 
 def test_a_partial_file_of_a_killed_process_is_ignored_and_removed(folder: Path) -> None:
-    # Given processes that were killed in the middle of a fetch
+    # Given processes that were killed during a fetch
     cache = SourceCache(folder, MIB)
     with process(folder, "a", seconds=60) as one, process(folder, "b", seconds=60) as other:
         assert [said(one), said(other)] == ["begun", "begun"]
         for child in (one, other):
             child.send_signal(signal.SIGKILL)
     assert content(folder) == sorted([name("a") + ".part", name("b") + ".part"])
-    # When the same is wanted, then it is fetched anew and whole
+    # When the same source is requested, then it is fetched again completely
     with cache.held(name("a"), zeros(2)) as fd:
         assert os.pread(fd, 100, 0) == bytes(2)
     # And the next process to start removes the rest
@@ -291,7 +291,7 @@ def test_an_unknown_total_is_counted(folder: Path) -> None:
 
 
 def test_a_disk_that_is_full_may_be_freed(folder: Path) -> None:
-    # Given a file that nobody uses
+    # Given an unused file
     cache = SourceCache(folder, 100 * MIB)
     use(cache, "old", MIB)
 

@@ -79,7 +79,7 @@ def test_temporary_errors_are_transient(tmp_path: Path, status: int, code: str) 
     ],
 )
 def test_why_head_is_refused_is_asked_of_get(tmp_path: Path, told: Answer, error: type[Exception]) -> None:
-    # HEAD has no body: expired credentials would look like millions of sources that nobody may read.
+    # HEAD has no body: expired credentials would look like millions of unreadable sources.
     with FakeS3(BARE, told) as fake:
         sources = Sources(Settings(cache=tmp_path / "cache", s3=fake.settings(attempts=1)), None)
         with pytest.raises(error):

@@ -12,7 +12,7 @@ from ocrfleet.storage.store import FolderStore
 
 
 class TestFolderStore:
-    """What is a folder's own; what every store promises is in tests/integration/ocrfleet/storage/test_storage.py."""
+    """Behaviour specific to FolderStore; the contract of all stores is in tests/integration/ocrfleet/storage/test_storage.py."""
 
     def test_a_partly_written_object_is_never_listed(self, tmp_path: Path) -> None:
         # Given a writer that was killed half-way
@@ -21,7 +21,7 @@ class TestFolderStore:
         temporary = tmp_path / ".tmp" / "0123"
         temporary.write_bytes(b"hal")
 
-        # Then nobody sees it
+        # Then it is not visible
         assert list(store.list("a/")) == ["a/b"]
         assert list(store.folders("a/")) == []
 
@@ -107,7 +107,7 @@ class TestFolderStore:
         ],
     )
     def test_an_unreachable_share_is_transient(self, tmp_path: Path, call: str) -> None:
-        # Given a store that was there, and whose folder then gives errors: a link to itself stands for EIO and ESTALE
+        # Given a store whose folder then returns errors: a link to itself simulates EIO and ESTALE
         store = FolderStore(tmp_path / "store")
         store.put("a/b", b".")
         (tmp_path / "store").rename(tmp_path / "elsewhere")
@@ -132,7 +132,7 @@ class TestFolderStore:
         store.put("a/b", b".")
         (tmp_path / "store").rename(tmp_path / "elsewhere")
 
-        # Then nobody is told that its objects do not exist
+        # Then the error is not that its objects do not exist
         with pytest.raises(TransientError):
             store.get("a/b")
 

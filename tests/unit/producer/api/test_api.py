@@ -71,7 +71,7 @@ class Front:
         self._stack.close()
 
     def take_in(self) -> None:
-        """What a clerk does."""
+        """The job of an intake consumer."""
         intake = Intake(self.settings, self.shelf.store, Sources(self.settings, self.shelf.store))
         for key in list(self.shelf.store.list("arrivals/")):
             IntakeConsumer(self.shelf.store, self.shelf.ledger, intake).process(key)
@@ -321,7 +321,7 @@ def test_a_source_is_stored_for_intake_and_followed_until_it_is_a_document(bucke
     (key,) = front.store.list("arrivals/")
     (wish,) = IntakeBatch.from_bytes(front.store.get(key)).wishes
     assert (wish.name, wish.uri, wish.size) == ("in/a b.pdf", f"s3://{bucket}/in/a%20b.pdf", len(pdf(2)))
-    # And whoever asks again gets the same answer, and nothing is noted twice
+    # And a repeated request gets the same response, and no record is written twice
     again = front.client.post("/v1/documents", json=source, params={"wait": 0}, headers={"Idempotency-Key": "k"})
     assert (again.content, len(list(front.store.list("arrivals/")))) == (answer.content, 1)
     # And when it was taken in, it leads to the document
@@ -358,7 +358,7 @@ def test_every_source_leads_to_its_document_or_its_reason(bucketed: tuple[Front,
         places.append(front.client.post("/v1/documents", json=torn, params={"wait": 0}).headers["location"])
         front.take_in()
 
-    # Then both lead to the one document, which says why
+    # Then both refer to the same document, which has the reason
     one, other = [front.client.get(place).headers["location"] for place in places]
     assert one == other
     assert front.client.get(one).json()["problem"]["reason"] in {"unreadable", "no_pages"}
@@ -528,7 +528,7 @@ def test_a_format_that_is_not_there_yet_is_made_when_it_is_asked_for(front: Fron
     document = front.shelf.ended("box/a.pdf")
     place = f"/v1/documents/{document}/result"
 
-    # When somebody who won't wait asks for its text
+    # When a client requests its text without waiting
     early = front.client.get(place, params={"format": "txt", "wait": 0})
 
     # Then it is being made, and there soon
@@ -538,7 +538,7 @@ def test_a_format_that_is_not_there_yet_is_made_when_it_is_asked_for(front: Fron
     assert (answer.status_code, answer.text) == (200, "text of 1\n\ftext of 2\n\ftext of 3\n")
     assert answer.headers["content-disposition"] == "attachment; filename*=UTF-8''a.pdf.txt"
 
-    # And nobody makes it again, also when its pages are gone; what was not made then can't be
+    # And it is not converted again, also after its pages are purged; other formats can't be converted then
     for key in list(front.store.list(keys.pages(document))):
         front.store.delete(key)
     assert front.client.get(place, params={"format": "txt"}).text == answer.text
@@ -641,7 +641,7 @@ def test_streams_end_with_the_document_with_the_server_and_are_bounded(
 
     deleting = threading.Timer(0.2, lambda: front.shelf.registry.delete(document))
     deleting.start()
-    # It is cancelled first, and then gone: whichever was seen
+    # It is cancelled first, and then removed: either may be observed
     (name, data) = events(front.client.get(place).text)[-1]
     assert name == "ended"
     assert data["state"] in {State.CANCELLED, State.DELETED}

@@ -71,7 +71,7 @@ def test_a_formatted_page_selection_is_parsed_back(ranges: list[tuple[int, int |
 
 @given(st.text("0123456789-, ", max_size=12))
 def test_any_other_text_is_refused_in_one_way(text: str) -> None:
-    # Whatever is typed, it is a selection or a UsageError, never another exception.
+    # Any input gives a selection or a UsageError, never another exception.
     try:
         ranges = parse_pages(text)
     except UsageError:

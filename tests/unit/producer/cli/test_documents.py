@@ -24,7 +24,7 @@ from tests.support.shelf import Shelf
 
 
 class Desk(Shelf):
-    """Documents in a store, and somebody who types commands."""
+    """Documents in a store, and a command line."""
 
     def __init__(self, folder: Path, redis_url: str) -> None:
         super().__init__(folder, redis_url)
@@ -36,7 +36,7 @@ class Desk(Shelf):
         return CliRunner().invoke(self._app, words, env={"COLUMNS": "200"})  # type: ignore[return-value]
 
     def refused(self, *words: str) -> str:
-        """What the command line says of a command that can't be carried out as it was given; it then ends with 2."""
+        """The error of an invalid command, which exits with 2."""
         error = self.run(*words).exception
         assert isinstance(error, UsageError)
         return str(error)

@@ -20,7 +20,7 @@ LEASE = 60.0
 
 
 class Leased:
-    """What kombu notes of leased messages, by a clock that the test turns."""
+    """Leases as kombu stores them, by a clock that the test controls."""
 
     def __init__(self, valkey: Valkey) -> None:
         self.redis = valkey.client

@@ -26,7 +26,7 @@ DAY = "20261122"
 
 
 class Results:
-    """Stand for S3Delivery: a bucket that may be away, or gone."""
+    """Fake of S3Delivery: its bucket may be unreachable or deleted."""
 
     def __init__(self) -> None:
         self.delivered: list[str] = []
@@ -53,7 +53,7 @@ class Desk:
         )
 
     def ended(self, *names: str, **terms: Any) -> str:
-        """Return a document that has ended and is wanted under these names, with results and a callback."""
+        """Return an ended document with submissions of these names, with results and a callback."""
         document = self.shelf.ended(names[0])
         (key,) = self.store.list(keys.wanted_by(document))
         self.first = Submission.from_bytes(self.store.get(key))
@@ -98,14 +98,14 @@ def test_every_submission_gets_its_results_and_one_webhook(desk: Desk) -> None:
 
 
 def test_a_webhook_is_sent_for_a_submission_of_a_delivered_document(desk: Desk) -> None:
-    # Given a document that was delivered for somebody who did not want to be told
+    # Given a document that was delivered for a submission without a callback
     document = desk.ended("a.pdf", callback=None)
     assert desk.finish(document)
     assert desk.outbox() == []
-    # When it is wanted under the same name by somebody who does
+    # When it is submitted under the same name with a callback
     desk.want(document, "a.pdf")
     assert desk.finish(document)
-    # Then they are told, although there is nothing left to deliver
+    # Then the webhook is sent, although there is nothing left to deliver
     assert desk.results.delivered == ["a.pdf"]
     assert len(desk.outbox()) == 1
 
@@ -140,9 +140,9 @@ def test_an_unusable_bucket_delays_no_other_delivery(desk: Desk) -> None:
     assert desk.results.delivered == ["b.pdf"]
     assert len(desk.outbox()) == 1
     assert desk.store.exists(keys.ended(DocumentStatus.COMPLETED, DAY, document))
-    # Whoever looks at the document learns what is to be mended
+    # The document shows the error to correct
     assert Lookup(desk.store, None).view(document).undelivered == "the bucket doesn't exist"
-    # When that has been done, it is delivered after all, and whoever waits for it is told
+    # When it is corrected, the document is delivered, and waiting clients are notified
     desk.finisher._try_undelivered()
     assert desk.results.delivered == ["b.pdf", "a.pdf"]
     assert len(desk.outbox()) == 2
@@ -166,7 +166,7 @@ def test_an_end_is_counted_with_the_time_since_its_latest_submission(desk: Desk)
         )
         return ended or 0.0, count or 0.0, total or 0.0
 
-    # Given one that was asked for long ago, and by somebody else ten seconds ago
+    # Given a document with an old submission, and another one ten seconds ago
     document = desk.ended("a.pdf", callback=None)
     lately = datetime.now(UTC) - timedelta(seconds=10)
     late = desk.first.model_copy(

@@ -67,7 +67,7 @@ def test_a_file_that_is_the_same_is_left_alone(store: FolderStore, tmp_path: Pat
 
 
 def test_a_file_of_the_same_size_that_differs_is_replaced(store: FolderStore, tmp_path: Path) -> None:
-    # Given an output that somebody changed without changing its size
+    # Given an output that was changed without changing its size
     (path,) = deliver(store, status(store, md=b"text"), name="a", folder=tmp_path / "out")
     path.write_bytes(b"TEXT")
 
@@ -78,7 +78,7 @@ def test_a_file_of_the_same_size_that_differs_is_replaced(store: FolderStore, tm
 
 
 def test_a_reader_who_has_the_old_file_open_keeps_it(store: FolderStore, tmp_path: Path) -> None:
-    # Given a reader in the middle of the old text
+    # Given a reader that has read a part of the old text
     (path,) = deliver(store, status(store, md=b"the old text"), name="a", folder=tmp_path / "out")
     with path.open("rb") as reader:
         begun = reader.read(4)
@@ -135,7 +135,7 @@ def test_a_document_with_the_longest_name_is_delivered(store: FolderStore, tmp_p
     name = "n" * 251 + ".pdf"
     (tmp_path / name).write_bytes(b"")
 
-    # Then its text can be written, under whatever name
+    # Then its text can be written under any name
     (path,) = deliver(store, status(store, md=b"x"), name=name, folder=tmp_path / "out")
     assert path.read_bytes() == b"x"
 

@@ -139,7 +139,7 @@ def test_the_address_that_was_checked_is_the_one_connected_to(
     asked = resolving(monkeypatch, ["127.0.0.1"], ["127.0.0.2"])
     url = f"http://rebind.example:{receiver.server_port}/hook"
     assert WebhookClient(None, private=True).send(url, ID, b"{}") == (DeliveryResult.DELIVERED, "")
-    # Then it was asked for once, and the receiver was called by its name
+    # Then it was resolved once, and the receiver was called by its name
     assert [host for host in asked if host == "rebind.example"] == ["rebind.example"]
     assert receiver.got[0][0]["host"] == f"rebind.example:{receiver.server_port}"
 

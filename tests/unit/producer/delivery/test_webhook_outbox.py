@@ -31,7 +31,7 @@ class Clock:
 
 
 class Receivers:
-    """Stand for WebhookClient: each host answers as it is told, or blocks."""
+    """Fake of WebhookClient: each host gives its configured response, or blocks."""
 
     def __init__(self) -> None:
         self.answers: dict[str, DeliveryResult] = {}
@@ -128,7 +128,7 @@ def test_a_failing_receiver_is_tried_for_a_day_with_growing_pauses_and_then_give
     assert 8 <= len(tries) <= 20
     assert all(longer > shorter for shorter, longer in itertools.pairwise(pauses[:5]))
     assert timedelta(days=1) <= tries[-1] < timedelta(days=1, hours=5)
-    # Every try had the same id, and what was given up is kept
+    # Every attempt had the same id, and the failed delivery is kept
     assert len({delivery for _, delivery in receivers.told}) == 1
     given_up = WebhookDelivery.from_bytes(store.get(keys.given_up(receivers.told[0][1])))
     assert given_up.attempts == len(tries)

@@ -76,7 +76,7 @@ def test_an_unknown_document_is_not_found_with_a_reason(shelf: Shelf, document: 
 
 
 def test_without_redis_progress_is_counted_in_the_store(shelf: Shelf) -> None:
-    # Given an active document with a page that is done and one that failed, and a Redis that is away
+    # Given an active document with a done and a failed page, and an unreachable Redis
     document = shelf.active()
     shelf.store.put(keys.page_done(document, 1), page_result(1).to_bytes())
     shelf.store.put(keys.page_failed(document, 2, 1), page_result(2, Reason.EMPTY).to_bytes())
@@ -137,7 +137,7 @@ def test_a_page_is_its_success_else_its_latest_failure(shelf: Shelf) -> None:
 
 
 def test_a_collection_is_listed_by_portions_each_document_once(shelf: Shelf) -> None:
-    # Given a collection, one document of which is wanted under two names
+    # Given a collection with one document under two names
     documents = [shelf.ended(), shelf.waiting("b.pdf"), shelf.active("c.pdf")]
     twice = Manifest.from_bytes(shelf.store.get(keys.manifest(documents[1])))
     shelf.want(twice, "again.pdf")
@@ -276,7 +276,7 @@ def test_cancel_ends_a_document_with_its_done_pages(served: Shelf) -> None:
 
     served.registry.cancel(document)
 
-    # Then it has ended, its page counts, the ledger knows it no more, and its marker is left to the dispatcher
+    # Then it has ended, its page counts, its ledger is removed, and the dispatcher removes its marker
     status = Status.from_bytes(served.store.get(keys.status(document, 1)))
     assert (status.status, status.done, status.total, status.outputs) == (DocumentStatus.CANCELLED, 1, 3, {})
     assert served.ledger.progress([(document, 1)]) == [None]
@@ -456,7 +456,7 @@ def test_a_damaged_record_costs_its_row_only(shelf: Shelf) -> None:
 
 
 def test_a_report_holds_few_of_its_rows(shelf: Shelf) -> None:
-    # Given a collection that is many times as long as what is looked at at once
+    # Given a collection many times as long as one batch
     manifest = shelf.manifest()
     for number in range(1500):
         shelf.want(manifest, f"{number}.pdf")
@@ -520,10 +520,10 @@ def test_the_time_left_is_unknown_without_a_leader(
     served: Shelf, valkey: Valkey, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     valkey.client.delete(keys.REDIS_DISPATCHER)
-    # What has nothing open needs nobody
+    # A collection without open documents needs no leader
     ended = served.ended()
     assert served.registry.when_done("c").seconds == 0
-    # What waits to be delivered, or to be taken in, does
+    # Documents that wait for delivery, and batches that wait for intake, need one
     served.store.put(keys.active(ended), marker(1).to_bytes())
     show_collection("c", served.registry.collection_report("c"), served.registry.when_done("c"), paused=False)
     assert (
@@ -532,7 +532,7 @@ def test_the_time_left_is_unknown_without_a_leader(
     served.arrive("new.pdf")
     show_collection("c", served.registry.collection_report("c"), served.registry.when_done("c"), paused=False)
     assert "unknown: no process leads: start ocrfleet serve or dispatch" in capsys.readouterr().out
-    # And whoever waits for it is told, until somebody leads
+    # And a waiting command shows that there is no leader, until there is one
     told: list[str] = []
 
     def show(text: str, _ended: int, _total: int | None) -> None:
@@ -549,7 +549,7 @@ def test_the_time_left_is_unknown_without_a_leader(
 
 
 def test_an_ended_document_counts_as_left_until_its_delivery(served: Shelf) -> None:
-    # Given a document that has ended and still has its marker, and one that somebody wants once more
+    # Given an ended document that still has its marker, and one that is submitted again
     document, other = served.ended("a.pdf"), served.ended("b.pdf")
     served.store.put(keys.active(document), marker(1).to_bytes())
     served.store.put(keys.waiting(Priority.BULK, "c", "20261122T000002.000000Z", other, 1), marker(1).to_bytes())

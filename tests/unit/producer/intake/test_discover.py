@@ -52,7 +52,7 @@ def skipped(items: Iterable[Candidate | Skipped]) -> dict[str, str]:
 
 @pytest.mark.parametrize(("form", "kind"), KINDS.items())
 def test_an_image_is_recognised_by_its_bytes(tmp_path: Path, form: str, kind: Kind) -> None:
-    # Given an image whose name says nothing
+    # Given an image named without an extension
     path = image(tmp_path / "scan", form)
 
     # Then it is found, and is what it is
@@ -105,7 +105,7 @@ def test_a_file_that_is_named_is_never_just_skipped(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("not a scan")
     os.mkfifo(tmp_path / "pipe")
 
-    # Then the one is a broken document, and of the other it is said that somebody gave it
+    # Then the first is a broken document, and the second is skipped and marked as named by the user
     assert names(found(tmp_path / "notes.txt")) == ["notes.txt"]
     assert found(tmp_path / "pipe") == [Skipped("pipe", "not a regular file", named=True)]
 
@@ -255,7 +255,7 @@ def test_a_file_given_by_itself_is_no_book(tmp_path: Path) -> None:
     assert found(path, group_folders=True) == [Candidate("1.png", (path,))]
 
 
-# ---- what can't be told apart, or isn't there
+# ---- ambiguous and missing inputs
 
 
 def test_two_files_of_one_name_are_refused_and_both_named(tmp_path: Path) -> None:
@@ -312,7 +312,7 @@ def test_an_input_that_is_not_there_is_refused_before_anything_is_read(tmp_path:
     # Given a good input before one with a typing error
     pdf(tmp_path / "a.pdf")
 
-    # When the first document is asked for, then it is too late for none
+    # When the first document is requested, then the error is raised before any document
     with pytest.raises(UsageError, match=r"there is no .*missing"):
         next(discover([tmp_path / "a.pdf", tmp_path / "missing"], group_folders=False, leave_out=Path("out")))
 

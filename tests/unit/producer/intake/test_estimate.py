@@ -67,7 +67,7 @@ def test_the_pages_of_files_are_estimated_from_a_sample_without_submitting(store
     assert (facts["documents"], facts["known"], facts["skipped"], facts["bytes"]) == (13, 0, 1, size)
     # Ten of the twelve PDFs were counted, and an image has one page
     assert (facts["pages"], facts["pages_exact"]) == (37, False)
-    # Without a worker, the speed is what the setting says of one
+    # Without a worker, the speed is that of the setting
     assert (facts["workers"], facts["pages_per_second"], facts["hours"]) == (0, 2.5, round(37 / 2.5 / 3600, 3))
     assert "cost" not in facts
     said = run(str(scans), "--dry-run")

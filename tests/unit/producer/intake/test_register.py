@@ -31,7 +31,7 @@ from producer.intake.register import Registered, Registration
 from producer.state.statuses import latest_status
 
 COLLECTION = "run-0"
-#: Seconds: so old that nobody takes a file for one that is still being written
+#: Age in seconds at which a file does not count as still being written
 OLD = 100
 
 
@@ -62,7 +62,7 @@ def book(*files: Path) -> Candidate:
 
 
 class Desk:
-    """Where documents are registered, in a store of its own."""
+    """Registration of documents in a separate store."""
 
     def __init__(self, folder: Path, *, intake: Intake, index: FolderStore) -> None:
         self.folder = folder
@@ -148,7 +148,7 @@ def test_a_document_has_a_manifest_a_submission_and_a_marker(desk: Desk) -> None
     # When it is registered
     registered = desk.register(path)
 
-    # Then the manifest says all that a worker must know
+    # Then the manifest has all data for a worker
     manifest = desk.manifest(registered)
     assert (manifest.document, manifest.profile, manifest.profile_digest) == (
         registered.document,
@@ -160,7 +160,7 @@ def test_a_document_has_a_manifest_a_submission_and_a_marker(desk: Desk) -> None
     assert (path_of(source.uri), source.kind, source.pages) == (path, Kind.PDF, 3)
     assert (source.size, source.mtime_ns) == (path.stat().st_size, path.stat().st_mtime_ns)
 
-    # And somebody's name for it is kept
+    # And the submitted name is kept
     (submission,) = desk.submissions()
     assert (submission.name, submission.document) == ("letter.pdf", registered.document)
 
@@ -305,7 +305,7 @@ def test_a_file_that_moved_is_found_where_it_is_now(desk: Desk) -> None:
 
 
 def test_a_copy_does_not_move_a_document_whose_file_is_still_there(desk: Desk) -> None:
-    # Given a registered file, and a copy of it that somebody will delete
+    # Given a registered file, and a copy of it that will be deleted
     path = pdf(desk.folder / "letter.pdf")
     registered = desk.register(path)
     copy = desk.folder / "copy.pdf"
@@ -353,7 +353,7 @@ def test_a_broken_image_has_its_page_in_the_book(desk: Desk, data: bytes) -> Non
     files = [image(desk.folder / f"{number}.png", grey=number) for number in (1, 2, 3)]
     files[1].write_bytes(data)
 
-    # When it is registered, then no page shifts, and the broken one will fail by itself
+    # When it is registered, then page numbers do not shift, and only the broken page will fail
     registered = desk.register(book(*files))
     manifest = desk.manifest(registered)
     assert (registered.total, manifest.problem) == (3, None)
@@ -408,14 +408,14 @@ def test_a_file_that_can_not_be_read_has_a_problem_and_no_pages(
 
 
 def test_a_locked_file_needs_a_password_and_then_is_read(desk: Desk) -> None:
-    # Given a locked PDF, and nobody who knows the password
+    # Given an encrypted PDF without its password
     path = pdf(desk.folder / "locked.pdf", 2, password="geheim")  # noqa: S106
     refused = desk.register(path)
     problem = desk.manifest(refused).problem
     assert problem is not None
     assert problem.reason is Reason.NEEDS_PASSWORD
 
-    # When somebody does
+    # When the password is known
     (desk.folder / "passwords").write_text("wrong\ngeheim\n")
     desk.intake = Intake(Settings(password_file=desk.folder / "passwords"), desk.store)
     age(path)
@@ -480,12 +480,12 @@ def test_a_completed_document_is_not_done_again(desk: Desk) -> None:
 
 @pytest.mark.parametrize("reason", [Reason.SOURCE_MISSING, Reason.SOURCE_CHANGED, Reason.NEEDS_PASSWORD])
 def test_a_document_that_failed_for_an_external_reason_is_retried(desk: Desk, reason: Reason) -> None:
-    # Given a document some of whose pages could not be read because the file was away
+    # Given a document with pages that failed because the file was missing
     path = pdf(desk.folder / "a.pdf", 3)
     first = desk.register(path)
     desk.end(first, DocumentStatus.PARTIAL, Reason.RENDER_CRASHED, reason)
 
-    # When it is asked for again, then its next generation waits, and is opened once
+    # When a retry is requested, then its next generation waits, and is opened once
     for _ in range(2):
         again = desk.register(path)
         assert (again.document, again.generation, again.ended) == (first.document, 2, False)
@@ -547,7 +547,7 @@ def test_the_latest_status_is_that_of_the_last_generation(desk: Desk) -> None:
     assert latest.generation == 10
 
 
-# ---- what a file was when it was last seen
+# ---- the source index
 
 
 def test_an_old_file_that_has_not_changed_is_not_read_again(desk: Desk) -> None:
@@ -556,7 +556,7 @@ def test_an_old_file_that_has_not_changed_is_not_read_again(desk: Desk) -> None:
     first = desk.intake.source(path)
     assert len(desk.remembered()) == 1
 
-    # When other bytes stand in its place, with its size and its time, which nobody could know without reading them
+    # When other bytes replace it with the same size and time, which can't be detected without reading them
     before = path.stat()
     path.write_bytes(bytes(before.st_size))
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
@@ -576,7 +576,7 @@ def test_a_fresh_file_is_read_again(desk: Desk, seconds: float) -> None:
     os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
     assert path.stat().st_size == facts.st_size
 
-    # When it is taken in again, then the change is seen
+    # When it is registered again, then the change is detected
     second = desk.intake.source(path)
     assert (second.size, second.mtime_ns) == (first.size, first.mtime_ns)
     assert second.sha256 != first.sha256
@@ -659,7 +659,7 @@ ranges = st.lists(
 @example([(1, 10), (2, 3)], 50)
 @example([(60, None)], 50)
 def test_the_pages_selected_are_those_asked_for(selection: list[tuple[int, int | None]], total: int) -> None:
-    # Given the pages that a document has, and those of them that are asked for
+    # Given the pages of a document, and the requested ones
     there = range(1, total + 1)
     wanted = [
         page for page in there if not selection or any(first <= page <= (last or total) for first, last in selection)

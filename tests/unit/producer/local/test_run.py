@@ -13,7 +13,7 @@ from producer.local.run import Order, Run
 
 
 def test_a_document_that_is_said_to_have_ended_once_more_after_its_delivery_is_no_error(tmp_path: Path) -> None:
-    # Given that the intake thread sees the status of a document that the main loop has just delivered
+    # Given an intake thread that reads the status of a document that the main loop has just delivered
     run = Run(Order((tmp_path,), tmp_path / "out", RAPIDOCR), Settings())
     run._ended.add("0" * 32)
 

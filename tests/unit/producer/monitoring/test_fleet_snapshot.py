@@ -86,7 +86,7 @@ class TestInventory:
 
         found = waiting(shelf.store, Priority.BULK, frozenset({"paused"}))
 
-        # But the first of each collection is looked at: it may be the oldest
+        # But the first of each collection is read: it may be the oldest
         assert (found.documents, found.paused) == (4, 3)
         assert datetime.fromtimestamp(found.oldest, UTC).year == 2020
 
@@ -132,7 +132,7 @@ class TestLook:
 
         bulk = FleetMonitor(shelf.settings, shelf.store, shelf.ledger).snapshot([active]).backlog[Priority.BULK]
 
-        # What was handed over is read all the same
+        # Published pages are still read
         assert (bulk.waiting, bulk.queued) == (0, 6)
 
     def test_the_stored_count_of_waiting_pages_is_used(self, shelf: Shelf) -> None:
@@ -209,14 +209,14 @@ class TestTop:
             shelf.ledger.heartbeat(busy, 60)
         shelf.ledger.redis.set(keys.REDIS_DISPATCHER, b"leader")
 
-        # When `status --collection`, `top`, the leader's gauges and the backlog limit are asked for them
+        # When `status --collection`, `top`, the leader's gauges and the backlog limit are computed
         forecast = shelf.registry.when_done("c")
         top = Top(shelf.settings, shelf.store, shelf.ledger)
         snapshot = top.look().fleet
         top.close()
         gauges = gauges_of(snapshot)
 
-        # Then all of them say that 8 pages take 4 seconds, at 2 pages a second
+        # Then all of them give 4 seconds for 8 pages, at 2 pages per second
         assert snapshot.speed == gauges[metrics.FLEET_SPEED][()] == 2
         assert forecast.seconds == snapshot.seconds_left(Priority.BULK) == gauges[metrics.BACKLOG_SECONDS]["bulk",] == 4
         assert not forecast.assumed

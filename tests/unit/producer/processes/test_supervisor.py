@@ -19,7 +19,7 @@ _LONGEST = 60
 
 
 class Children:
-    """Children that note each start in a file, and what the supervisor says of their exits."""
+    """Children that record each start in a file, and the errors of the supervisor on their exits."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -96,7 +96,7 @@ def test_every_page_is_counted_once_with_what_became_of_it(shelf: Shelf, tmp_pat
     assert (summary["reasons"], summary["warnings"]) == ({"truncated": 1}, {"data_ended_early": 1})
     assert (summary["blank"], summary["review"], summary["warned"], summary["pages"]) == (1, 1, 1, 6)
     assert (summary["confidence"][6], summary["confidence"][-1]) == (1, 1)
-    # Throughput: three pages ended in two minutes with work, whatever the pause between them
+    # Throughput: three pages ended in two minutes with work; the pause between them does not count
     assert (summary["ended_by_workers"], summary["working_seconds"]) == (3, 120.0)
     assert (summary["tokens"], summary["attempts"], summary["recognise_seconds"]) == (970, 3, 5.0)
     assert data["excluded"] == [["new.pdf", "s3://archive/new.pdf", "it waits for intake: its pages are not known yet"]]

@@ -67,7 +67,7 @@ def test_the_text_layer_of_a_born_digital_sample_is_the_truth(folder: Path, name
 
 
 def test_reading_two_columns_straight_across_gives_another_text(folder: Path) -> None:
-    # When words are read by height alone, as a reader does that knows no columns
+    # When words are read by height only, without columns
     with pymupdf.open(folder / "two-columns.pdf") as document:
         words = [word[4] for word in document[0].get_text("words", sort=True)]
 
@@ -94,7 +94,7 @@ def test_the_ledger_is_a_bilevel_fax(folder: Path) -> None:
 
 
 def test_the_ledger_adds_up() -> None:
-    # Whoever checks the sample will add up the pence.
+    # The amounts in the sample must add up.
     for page in truth("ledger.tif"):
         *entries, total = [
             int(row.split("\t")[-1]) for row in page.splitlines() if row[-1:].isdecimal() and "\t" in row

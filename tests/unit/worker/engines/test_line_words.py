@@ -16,7 +16,7 @@ HEIGHT, LETTER, SPACE = 40, 10, 24
 
 @dataclass
 class WordInfo:
-    """What RapidOCR says of a line: columns of the characters that are no spaces, of so many in all."""
+    """RapidOCR's result for a line: columns of the characters without spaces, and the number of columns."""
 
     word_cols: list[list[int]]
     line_txt_len: float

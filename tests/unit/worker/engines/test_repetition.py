@@ -205,7 +205,7 @@ PAGES = {
 
 
 def watch(text: str, *, size: int = 64) -> tuple[Loop | None, int]:
-    """Return the loop, and how many characters had been fed."""
+    """Return the loop, and the number of characters fed until its detection."""
     watched = LoopWatch()
     for begin in range(0, len(text), size):
         loop = watched.feed(text[begin : begin + size])
@@ -219,7 +219,7 @@ class TestLoops:
     def test_a_loop_as_users_met_it_is_seen_within_its_bound(self, looping: Looping) -> None:
         loop, fed = watch(looping.text)
 
-        # Then it is seen in time, and what is cut off begins with the loop
+        # Then it is detected in time, and the removed text starts with the loop
         assert loop is not None
         assert fed - len(BEFORE) <= looping.bound
         assert abs(loop.start - len(BEFORE)) <= loop.period + 1
@@ -232,7 +232,7 @@ class TestLoops:
         assert (BEFORE + "The tide came in.\n" * 200)[
             : loop.start + loop.period
         ].rstrip() == f"{BEFORE}The tide came in."
-        assert (loop.period, loop.times) == (18, 62)  # two more are written until it is looked at
+        assert (loop.period, loop.times) == (18, 62)  # two more are written until the check
 
     def test_a_detected_repetition_stays_detected(self) -> None:
         watched = LoopWatch()
@@ -309,7 +309,7 @@ class TestProperties:
         text = before + unit * (12_000 // len(unit))
         loop, fed = watch(text)
 
-        # Then it is seen, and begins where the text begins to repeat: no later than one copy after the true beginning
+        # Then it is detected, and starts where the text starts to repeat: at most one copy after the true start
         assert loop is not None
         assert loop.start <= len(before) + len(unit)
         assert fed - len(before) <= 10_500
@@ -317,7 +317,7 @@ class TestProperties:
     @given(data=st.data())
     @settings(max_examples=100, deadline=None)
     def test_up_to_three_repetitions_are_no_loop(self, data: st.DataObject) -> None:
-        # Given blocks that come up to three times in a row, each beginning with a word of its own
+        # Given blocks that repeat up to three times in a row, each with its own first word
         blocks = data.draw(st.lists(st.tuples(st.text("ab .|\n", max_size=300), st.integers(1, 3)), max_size=30))
         words = ("".join(chr(97 + ord(c) - 48) for c in f"{number:05}") for number in range(7, 10_000, 13))
         text = "".join(
@@ -328,5 +328,5 @@ class TestProperties:
 
 
 def _without_runs(text: str) -> str:
-    """Leave away what makes a run: a letter stands between any two signs."""
+    """Remove runs: put a letter between any two characters."""
     return "".join(f"{sign}{chr(99 + at * at % 20)}{chr(99 + at // 7 % 20)}" for at, sign in enumerate(text))

@@ -97,7 +97,7 @@ def test_a_reader_sees_that_a_page_is_missing() -> None:
     # When a document with a failed page between two others is shown
     shown = COMMONMARK.render(write("md", [result(1, "before"), failed(2), result(3, "after")]))
 
-    # Then the reader sees which one, and why
+    # Then the output names the page and the reason
     assert "<p>before</p>" in shown
     assert "<strong>Page 2 is missing:</strong> it said no</p>\n</blockquote>" in shown
     assert shown.index("before") < shown.index("Page 2 is missing") < shown.index("after")
@@ -119,7 +119,7 @@ def test_a_document_that_could_not_be_read_shows_the_reason() -> None:
 
 @pytest.mark.parametrize("detail", ["no\n\n# Chapter 9", "no\n\n<!-- page 9 -->\n\nforged", "a\rb\r\r- c"])
 def test_a_detail_of_several_lines_stays_in_its_place(detail: str) -> None:
-    # Given an engine of somebody else's, whose error has several lines
+    # Given a third-party engine with an error of several lines
     tokens = COMMONMARK.parse(write("md", [failed(1, detail)]))
 
     # Then it is one paragraph of the placeholder, as any other
@@ -180,7 +180,7 @@ texts = st.one_of(
 
 
 def paragraphs(text: str) -> list[list[str]]:
-    """What a text says: lines in paragraphs, without the white space at their ends, which Markdown has not."""
+    """The content of a text: lines in paragraphs, without trailing white space, which Markdown does not keep."""
     found: list[list[str]] = [[]]
     for line in text.split("\n"):
         if line.strip():
@@ -191,7 +191,7 @@ def paragraphs(text: str) -> list[list[str]]:
 
 
 def understood(reader: MarkdownIt, markdown: str) -> list[list[str]]:
-    """What a reader makes of a Markdown text; a failure if it finds more in it than lines and paragraphs."""
+    """The content of a Markdown text as parsed; fails if it has other elements than lines and paragraphs."""
     found = []
     for token in reader.parse(markdown):
         assert token.type in {"paragraph_open", "inline", "paragraph_close"}, token.type
@@ -546,7 +546,7 @@ def test_any_blocks_become_safe_markdown(parts: list[tuple[Role, str, bool]]) ->
 @settings(max_examples=500, deadline=None)
 @example(["```", "\n", "<table>", "<tr>"])
 def test_no_word_of_a_model_is_lost(pieces: list[str]) -> None:
-    # Given words, each with a letter that is in no tag and in no name of a language, between whatever parts them
+    # Given words, each with a letter that is in no tag and in no name of a language, with any separators
     words = [f"wört{number}ß" for number in range(len(pieces) + 1)]
     text = "".join(word + piece for word, piece in zip(words, [*pieces, ""], strict=True))
 
@@ -569,7 +569,7 @@ def test_repetitive_text_takes_linear_time(unit: str) -> None:
     assert_grows_linearly(lambda size: clean(unit * (size // len(unit))), 160_000)
 
 
-# ---- Markdown: blocks, pictures, pages that are not believed
+# ---- Markdown: blocks, pictures, pages that are not accepted
 
 NAME = "000002-01-0123456789ab.jpg"
 LINK = f"figures/{'0' * 32}/{NAME}"

@@ -1,4 +1,4 @@
-"""Each format, of the same few pages: valid by its standard, complete, and inert whatever the pages say."""
+"""Each format, of the same few pages: valid by its standard, complete, and inert for any content."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def test_a_document_that_could_not_be_read_says_why(name: FormatName, materials:
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.text(max_size=60), min_size=1, max_size=3))
 def test_no_text_breaks_out_of_a_format(materials: Materials, texts: list[str]) -> None:
-    # Given pages that say anything at all, as text and as Markdown
+    # Given pages with any content, as text and as Markdown
     pages = [
         page(number, text=text, markdown=bool(number % 2), lines=(Line(text=text, box=(1, 1, 9, 9)),))
         for number, text in enumerate(texts, 1)

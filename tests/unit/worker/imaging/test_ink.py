@@ -50,7 +50,7 @@ def test_one_small_letter_is_not_blank(letter: str) -> None:
     # Given a page with one letter of 10 points, on the noise of a scanner
     pixels = written(letter, points=10) + noise(4)
 
-    # Then an engine shall see it
+    # Then the page is not blank
     assert not is_blank(page(pixels))
 
 
@@ -63,7 +63,7 @@ def test_one_narrow_letter_of_8_points_is_not_blank() -> None:
         for right in range(4)
     }
 
-    # Then an engine shall see them all
+    # Then none of the pages is blank
     assert [place for place, pixels in pages.items() if is_blank(pixels)] == []
 
 
@@ -134,7 +134,7 @@ def test_ink_is_the_share_of_squares_that_differ_from_the_paper(colour: tuple[in
     pixels = paper(height=400, width=400)
     pixels[:200, :200] = colour
 
-    # Then it is a quarter, in whatever channel it is seen
+    # Then it is a quarter, in any channel
     assert share(page(pixels)) == pytest.approx(0.25)
 
 
@@ -175,7 +175,7 @@ def test_where_the_ink_is_and_how_much_agree(colour: tuple[int, int, int]) -> No
     pixels[:200, :200] = colour
     image = page(pixels)
 
-    # Then the squares there are inked and no others, in whatever channel it is seen
+    # Then only the squares there are inked, in any channel
     where = inked(image)
     assert where.shape == (100, 100)
     assert where[:50, :50].all()

@@ -31,7 +31,7 @@ def test_the_letters_of_print_stand_in_rows(long_side: int) -> None:
     # Given ten lines of 35 letters
     seen = printed(page("\n".join([LINE] * 10), long_side))
 
-    # Then most of them are seen, in rows within the lines
+    # Then most of them are detected, in rows within the lines
     assert 100 <= in_rows(seen) <= 400
     assert 100 <= seen.letters <= 800
     y0, y1 = 90 * long_side / 842, (90 + 10 * 20) * long_side / 842
@@ -43,7 +43,7 @@ def test_upright_lines_have_their_rows_where_they_are() -> None:
     pixels = page("\n".join([LINE] * 10), 1280)
     lying, upright = printed(pixels), printed(np.ascontiguousarray(np.rot90(pixels, -1)))
 
-    # Then as much is seen of both, and on the right side of the turned one
+    # Then the same share is detected on both, and on the right side of the rotated one
     assert in_rows(upright) == pytest.approx(in_rows(lying), rel=0.2)
     assert all(row.box[0] > 905 * 0.7 for row in upright.rows)
 

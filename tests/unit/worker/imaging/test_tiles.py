@@ -36,7 +36,7 @@ def line(x0: float, y0: float, x1: float, y1: float, angle: float = 0.0) -> NDAr
 
 
 def seen_in(tile: Box, quads: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """What a detector sees of upright lines in a tile: the parts of them within it."""
+    """Detections of upright lines in a tile: their parts within it."""
     x0, y0, x1, y1 = tile
     parts = [np.clip(quad, (x0, y0), (x1, y1)) for quad in quads]
     seen = [part for part in parts if np.ptp(part[:, 0]) > 5 and np.ptp(part[:, 1]) > 5]

@@ -408,7 +408,7 @@ class TestRoles:
 
 
 class TestDoubt:
-    """What is said of a page whose layout can't be believed; its text is there all the same."""
+    """The warning of a page with an invalid layout; its text is kept."""
 
     @pytest.mark.parametrize("output", ["", END, block("text", "Words."), block("image"), "<|ref|>text<|/ref|>Words."])
     def test_none(self, output: str) -> None:

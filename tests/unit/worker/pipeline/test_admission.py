@@ -16,7 +16,7 @@ from worker.pipeline.admission import Admission, Place
 
 
 class Yard:
-    """Pages that come, stay until they are told to leave, and remember in which order they were let in."""
+    """Pages that are admitted, stay until released, and record the order of admission."""
 
     def __init__(self, *, pages: int = 3, pixels: int = 100) -> None:
         self.admission = Admission(pages=pages, pixels=pixels)
@@ -165,7 +165,7 @@ def test_a_cancelled_waiter_is_removed(alone: bool) -> None:  # noqa: FBT001
         await yard.come("gone", pixels=95, alone=alone)
         await yard.come("b")
         assert yard.entered == ["a"]
-        # When the first of those that wait gives up
+        # When the first waiting page is cancelled
         await yard.cancel("gone")
         # Then the one behind it is let in, at once
         assert yard.entered == ["a", "b"]
@@ -225,7 +225,7 @@ def test_whatever_happens_the_limits_hold_and_all_get_in_at_last(
             assert len(inside) <= pages
             assert len(inside) <= 1 or sum(place.pixels for place in inside.values()) <= 100
             assert len(inside) <= 1 or not any(wants_alone[name] for name in inside)
-            # Nobody waits before an empty yard
+            # If no page is admitted, no page waits
             assert inside or not yard.admission.waiting
 
         for number, (move, value, alone) in enumerate(moves):

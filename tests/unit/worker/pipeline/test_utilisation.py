@@ -46,7 +46,7 @@ def test_it_starves_while_pages_are_made_ready_and_the_engine_has_none() -> None
     clock, feed = fed()
     with feed.preparing():
         clock.passes(2)
-        # What is asked in between is told up to now
+        # A read in between includes the time up to now
         assert seconds(feed) == (2, 2, 2)
         clock.passes(1)
     clock.passes(10)

@@ -428,7 +428,7 @@ def pool() -> Iterator[RenderPool]:
 
 
 class TestCorpus:
-    """The truths of the corpus are believed, and nothing at all is not, but for joined handwriting."""
+    """Ground truths of the corpus are accepted, and empty texts are not, except for joined handwriting."""
 
     @staticmethod
     def first_page(pool: RenderPool, name: str) -> PageImage:

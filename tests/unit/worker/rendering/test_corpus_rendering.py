@@ -1,4 +1,4 @@
-"""Every file of the corpus is probed and rendered as its manifest says."""
+"""Every file of the corpus is probed and rendered as its manifest expects."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MANIFEST = CORPUS / "manifest.csv"
 ROWS = list(csv.DictReader(MANIFEST.read_text(encoding="utf-8").splitlines())) if MANIFEST.exists() else []
 RENDER = Render(long_side=1684, max_pixels=2_000_000)
 
-#: The manifest says how MuPDF fares; these are the reasons that we give.
+#: The manifest has the result of MuPDF; these are our reasons.
 PROBLEMS = {
     "corrupt-unrecoverable.pdf": Reason.NO_PAGES,
     "zero-pages.pdf": Reason.NO_PAGES,
@@ -61,7 +61,7 @@ def test_the_corpus(probe: Sandbox, pool: RenderPool, row: dict[str, str]) -> No
     path = CORPUS / row["file"]
     with path.open("rb") as file:
         fd = file.fileno()
-        # An empty file has no kind; any will do to be told so.
+        # An empty file has no kind; any kind gives the error.
         kind = sniff(file.read(SNIFF_BYTES)) or Kind.PDF
 
         def pages(*passwords: str) -> int:

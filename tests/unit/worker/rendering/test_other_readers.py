@@ -182,7 +182,7 @@ def test_a_tiff_of_pictures_of_another_format(
     LETTER.convert("RGB").save(
         piece, image_format, **({"no_jp2": True} if image_format == "JPEG2000" else {"lossless": True})
     )
-    # A count of three bits per sample would need room of its own: 8 is the default that readers take.
+    # A tag with three bits per sample would need its own value block: readers use the default of 8.
     tags = {258: (3, 8), 259: (3, compression), 262: (3, 2), 277: (3, 3)}
     assert likeness(draw(pool, tiff(tmp_path / "image.tif", tags, piece.getvalue()), Kind.TIFF)) > 0.95
 
@@ -438,7 +438,7 @@ def test_a_scan_that_went_through_a_text_transfer_is_refused(
     assert caught.value.reason is Reason.UNREADABLE
 
 
-# ---- PDFs that are not what they say
+# ---- PDFs with content outside of their pages
 
 
 def form(path: Path, *, fields: int = 0, rendered: bool = True, content: bytes = b"") -> Path:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from worker.imaging.page_image import PageImage
 
 MAX_PIXELS = 4_000_000
-#: pymupdf's own name for it, which type checkers don't see.
+#: internal name in pymupdf, unknown to type checkers.
 PDF_ENCRYPT_AES_256 = 5
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 KINDS = {
@@ -147,7 +147,7 @@ def test_annotations_are_drawn_and_what_is_cropped_is_not(pool: RenderPool, tmp_
 def test_an_image_is_rotated_upright_by_its_exif_orientation(
     pool: RenderPool, tmp_path: Path, image_format: str, orientation: int, turn: Image.Transpose | None
 ) -> None:
-    # Given an image stored turned, with the tag that says how to turn it back
+    # Given a rotated image with an orientation tag
     image = marked() if turn is None else marked().transpose(turn)
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -425,7 +425,7 @@ def profile() -> bytes:
         ("RGB", {"restart_marker_rows": 1}, None),
         ("L", {}, lambda pdf, _page, image: pdf.xref_set_key(image, "ColorSpace", "/DeviceGray")),
         ("RGB", {}, lambda pdf, _page, image: pdf.xref_set_key(image, "ColorSpace", "/DeviceRGB")),
-        # A camera's tag is not for a page: the PDF alone says how its image stands.
+        # Ignore the orientation tag of the camera: the PDF defines the orientation of its image.
         ("L", {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x03\0\0\0\0\0\0"}, None),
         ("L", {}, lambda _pdf, page, _image: page.set_cropbox(page.rect)),
     ],

@@ -123,7 +123,7 @@ def shifted(text: str, places: int) -> str:
 
 
 def mapped(pdf: Any, character: Callable[[int], str]) -> Any:
-    """Say in the page's font which character each code stands for, whatever it looks like."""
+    """Set the ToUnicode mapping of the page's font, independent of its glyphs."""
     font = pdf[0].get_fonts()[0][0]
     rows = [f"<{code:02x}> <{character(code).encode('utf-16-be').hex()}>" for code in range(33, 127)]
     cmap = f"""/CIDInit /ProcSet findresource begin 12 dict begin begincmap /CMapName /X def /CMapType 2 def
@@ -162,7 +162,7 @@ def test_a_born_digital_page_is_trusted(look: Look) -> None:
 
 @pytest.mark.parametrize("rotation", [90, 180, 270])
 def test_boxes_are_those_of_the_page_as_displayed(look: Look, rotation: int) -> None:
-    # Given a page whose text stands upright once it is turned, as a scanner's software leaves it
+    # Given a page with text that is upright after rotation, as written by scanner software
     pdf = pymupdf.open()
     sideways = rotation != 180
     page = pdf.new_page(width=A4.height if sideways else A4.width, height=A4.width if sideways else A4.height)
@@ -299,7 +299,7 @@ def test_cells_of_a_row_come_on_one_line(look: Look) -> None:
     assert "Oldham 96,555" in text.splitlines()
 
 
-# --- what is seen through
+# --- detected manipulations
 
 
 @pytest.mark.parametrize("places", [1, 3, 13, 25])
@@ -386,7 +386,7 @@ def test_garbage_of_a_poor_engine_is_seen_through(look: Look) -> None:
 
 
 def test_text_that_is_there_twice_is_seen_through(look: Look) -> None:
-    # Given a page that had text and was read by an OCR engine all the same
+    # Given a page with text that was also read by an OCR engine
     pdf = printed()
     write(pdf[0], render_mode=3)
     assert "twice" in str(distrust(*look(pdf)))
@@ -506,7 +506,7 @@ def test_a_layer_has_the_errors_of_rendering(pool: RenderPool, tmp_path: Path) -
         assert asyncio.run(pool.layer(*page, 0, passwords=["secret"], deadline=30)).words
 
 
-# --- nothing that the sandbox answers is believed
+# --- answers of the sandbox are not trusted
 
 ANSWER = {
     "width_pt": 100.0,

@@ -1,4 +1,4 @@
-"""Words of a model's text stand where the same words were seen, whatever is wrong with either text."""
+"""Words of a model's text get the places of the same recognised words, despite errors in either text."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_the_same_text_stands_where_it_was_seen() -> None:
     assert [word.box for word in found] == [word.box for word in seen()]
     assert {word.placed for word in found} == {Placed.DETECTED}
     assert [word.line for word in found] == [word.line for word in seen()]
-    assert {word.confidence for word in found} == {None}  # the recogniser's is of its own text
+    assert {word.confidence for word in found} == {None}  # the one of the recogniser applies to its own text
 
 
 def test_a_paragraph_on_one_line_stands_on_the_lines_of_the_page() -> None:

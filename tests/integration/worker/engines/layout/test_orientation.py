@@ -49,7 +49,7 @@ def test_a_page_is_read_in_order_whichever_way_it_lies(page: NDArray[np.uint8], 
     turned = np.rot90(page, quarters)
     recognition = read(turned)
     assert re.findall(r"\w+", recognition.text) == re.findall(r"\w+", TEXT)
-    # Boxes are those of the page as it lies: each covers ink, and together nearly all of it
+    # Boxes are in the coordinates of the original page: each covers ink, and together nearly all ink
     ink = turned[:, :, 1] < 128
     covered = np.zeros_like(ink)
     for line in recognition.lines:

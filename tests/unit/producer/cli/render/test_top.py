@@ -119,7 +119,7 @@ class TestAtEachWidth:
         text = "\n".join(shown)
         assert "start one: ocrfleet worker" in text
         assert "nothing" in text
-        # Nobody's speed tells when what waits will be done
+        # Without a speed there is no estimate of the remaining time
         assert "53.0 h" not in text
         assert all(cell_len(line) <= width for line in shown)
 

@@ -37,7 +37,7 @@ def line(text: str, x: float, y: float, *, height: float = LINE, width: float | 
 
 
 def prose(name: str, x: float, y: float, rows: int, *, letters: int = 60) -> list[Line]:
-    """Return a paragraph: lines as wide as a column, whose texts tell where they belong."""
+    """Return a paragraph: lines as wide as a column, with texts that name their place."""
     return [line(f"{name} {row} ".ljust(letters, "x"), x, y + PITCH * row) for row in range(rows)]
 
 
@@ -50,7 +50,7 @@ def sheet(*rules: tuple[int, int, int, int]) -> NDArray[np.uint8]:
 
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[Region]:
-    """Return what the model sees, to be filled: these pages have boxes in place of letters."""
+    """Return the input of the model, to be filled: these pages have boxes in place of letters."""
     found: list[Region] = []
     monkeypatch.setattr(regions, "find", lambda _: tuple(found))
     return found
@@ -164,7 +164,7 @@ class TestRunningHeads:
         text = prose("text", 100, 110, 30, letters=90)
         seen.append(Region("header", 0.9, (480, 30, 900, 80)))
         assert of(arrange([first, *text], sheet()), Role.HEADER) == [first.text]
-        # Given that the first lines of the text are seen as a head
+        # Given that the first lines of the text are detected as a heading
         seen[:] = [Region("header", 0.9, (90, 100, 1500, 145))]
         assert not of(arrange(text, sheet()), Role.HEADER)
 

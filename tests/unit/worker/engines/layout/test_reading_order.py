@@ -26,7 +26,7 @@ def column(name: str, x: float, y: float, rows: int, width: float = 600) -> list
 
 
 def words(lines: list[Line], *, angle: float = 0.0) -> list[str]:
-    """Read the lines, offered in an order that says nothing, and return their texts."""
+    """Order shuffled lines and return their texts."""
     shuffled = random.Random(7).sample(lines, len(lines))  # noqa: S311 - a fixed order, no secret
     return text_of(order(shuffled, angle=angle)).split()
 
@@ -36,7 +36,7 @@ def texts(*parts: list[Line]) -> list[str]:
 
 
 def skewed(lines: list[Line], degrees: float) -> list[Line]:
-    """Return the lines as a scanner sees them when the page lies askew: the boxes around them."""
+    """Return the lines of a skewed page: the boxes around them."""
     turn = math.radians(degrees)
     result = []
     for one in lines:

@@ -69,7 +69,7 @@ MAX_TOKENS, IMAGE_TOKENS = PROFILE.sampling.max_tokens, PROFILE.mode.image_token
 BASE = profile_of(models.DEEPSEEK_OCR, engine="openai", mode="base")
 KEY = "sk-very-secret-0123456789"
 
-#: What servers say when max_tokens is too large: vLLM 0.32, vLLM before it clamped, OpenAI.
+#: Errors of servers for a max_tokens that is too large: vLLM 0.32, older vLLM, OpenAI.
 VLLM = "max_tokens={sent} cannot be greater than max_model_len=4096. Please request fewer output tokens."
 VLLM_BEFORE = (
     "'max_tokens' or 'max_completion_tokens' is too large: {sent}. This model's maximum context length is 4096 tokens and "
@@ -376,12 +376,12 @@ class TestRequests:
 
 class TestLoops:
     def test_the_stream_of_a_repetitive_page_is_closed(self, server: ChatServer) -> None:
-        # Given a model that would go on for ever
+        # Given a model that never stops
         server.script = [hangs(*["and the sea was calm, "] * 200), says("hello")]
 
         async def both(engine: Engine) -> tuple[Recognition, Recognition]:
             looping = await read(engine)
-            # Then the server is told, so that its place is free for the next page
+            # Then the request is cancelled, so that its slot is free for the next page
             assert await asyncio.to_thread(server.left.wait, scaled(30))
             return looping, await read(engine)
 
@@ -621,7 +621,7 @@ class TestFaults:
 
     @pytest.mark.parametrize("dated", [False, True])
     def test_a_pause_that_is_too_long_for_a_retry_holds_for_all_pages(self, server: ChatServer, dated: bool) -> None:  # noqa: FBT001
-        # Given a server that asks for more than the two minutes that the SDK waits.
+        # Given a server with a Retry-After longer than the two minutes that the SDK waits.
         pause = email.utils.formatdate(time.time() + 1000, usegmt=True) if dated else "1000"
         server.script = [refuses(429, headers={"Retry-After": pause}), says("hello")]
 
@@ -651,7 +651,7 @@ class TestFaults:
     def test_retries_end_before_the_pages_deadline(self, server: ChatServer) -> None:
         server.script = [refuses(503, headers={"Retry-After": str(FOREVER)})]
 
-        # It does not wait for what the server asks for, which is longer than this test may take
+        # It does not wait for the Retry-After, which is longer than this test may take
         failure(server, TransientError, retries=6, page_deadline=0.5)
 
     def test_a_request_without_a_response_is_not_repeated(self, server: ChatServer) -> None:
@@ -807,7 +807,7 @@ class TestBlame:
             with_engine(server, ask)
 
     def test_of_a_server_that_dies_is_given_to_one_page_at_most(self, server: ChatServer) -> None:
-        # Given a server that answers one of six pages, and then dies with the others.
+        # Given a server that answers one of six requests, and then dies during the others.
         server.script = [later(0.5, breaks_off("once upon"))] * 5 + [says("hello")]
 
         async def ask(engine: Engine) -> list[type]:
