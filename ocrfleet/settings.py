@@ -20,7 +20,7 @@ IIIF_URL = "https://example.org/iiif"
 
 
 class VllmSettings(BaseSettings):
-    """OCRFLEET_VLLM_*: vLLM's own arguments, by vLLM's names. Those that are not set follow from the GPU's memory."""
+    """OCRFLEET_VLLM_*: arguments of vLLM, by vLLM's names. Those that are not set follow from the GPU's memory."""
 
     model_config = SettingsConfigDict(env_prefix="OCRFLEET_VLLM_", frozen=True, extra="ignore", allow_inf_nan=False)
 
@@ -265,7 +265,7 @@ class Settings(BaseSettings):
         ge=0,
         description="Processes of each worker that find the words on page images, so that the words of a vision-language "
         "model's text get their places: for ALTO, hOCR, PAGE and searchable PDF. A page takes 2 to 5 CPU seconds, beside the "
-        "GPU. 0: the words lie in their blocks. CPU engines tell the places themselves.",
+        "GPU. 0: the words lie in their blocks. CPU engines return the places themselves.",
     )
     pixels_in_flight: int = Field(
         default=600,

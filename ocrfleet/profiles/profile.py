@@ -182,13 +182,13 @@ class RetryStep(Record):
 
 
 class Canary(Record):
-    """Self-test: the expected text of the canary page (worker/pipeline/canary.py) before a worker is ready."""
+    """Self-test: the expected text of the self-test page (worker/pipeline/canary.py) before a worker is ready."""
 
     #: words that must be recognised, in lower case
     words: tuple[str, ...] = ()
     #: recognise it twice: the texts must be equal, and not empty
     twice: bool = False
-    #: prompt for the canary page, if the profile's own does not ask for the text
+    #: prompt for the self-test page, if the profile's own does not ask for the text
     prompt: str | None = None
 
 

@@ -81,7 +81,7 @@ class AssemblyJob(Message):
 
 
 class IntakeJob(Message):
-    """Ask for the intake of an arrival."""
+    """Ask for the intake of an intake batch."""
 
     schema_version: Literal[1] = 1
     arrival: str = Field(pattern=r"^arrivals/")

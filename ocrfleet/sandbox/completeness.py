@@ -41,7 +41,7 @@ _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4),
 
 
 @contextmanager
-def patience() -> Iterator[None]:
+def tolerate_truncation() -> Iterator[None]:
     """Let Pillow ignore wrong checksums, and decode as much of a truncated picture as there is."""
     from PIL import ImageFile  # noqa: PLC0415 - native code: under the limits
 
@@ -146,7 +146,7 @@ def short(held: int, expected: int) -> float:
 def _decoded(data: bytes) -> Image:
     import PIL.Image  # noqa: PLC0415 - native code: under the limits
 
-    with patience():
+    with tolerate_truncation():
         image: Image = PIL.Image.open(io.BytesIO(data), formats=["JPEG"])
         image.load()
     return image if image.mode in ("L", "RGB") else image.convert("RGB")

@@ -38,7 +38,7 @@ _WORDS = {
     WarningCode.CONTENT_SKIPPED: "part of the page's content was skipped",
 }
 #: The most messages in a warning, and the most characters of each.
-_MOST_TOLD, _LONGEST = 2, 120
+_MOST_SHOWN, _LONGEST = 2, 120
 
 
 def meanings(messages: str) -> tuple[PageWarning, ...]:
@@ -48,7 +48,7 @@ def meanings(messages: str) -> tuple[PageWarning, ...]:
         code = next((code for pattern, code in _MEANINGS if pattern.search(line)), None)
         if code is not None:
             found.setdefault(code, {})[line.strip()[:_LONGEST]] = None
-    return tuple(PageWarning(code=code, detail=f"{_WORDS[code]} ({_told(lines)})") for code, lines in found.items())
+    return tuple(PageWarning(code=code, detail=f"{_WORDS[code]} ({_joined(lines)})") for code, lines in found.items())
 
 
 def drew_on_after_errors(warnings: Iterable[PageWarning]) -> bool:
@@ -59,6 +59,5 @@ def drew_on_after_errors(warnings: Iterable[PageWarning]) -> bool:
 _LOSING = frozenset({WarningCode.DATA_ENDED_EARLY, WarningCode.DATA_DAMAGED, WarningCode.CONTENT_SKIPPED})
 
 
-def _told(lines: dict[str, None]) -> str:
-    told = list(lines)[:_MOST_TOLD]
-    return "; ".join(told)
+def _joined(lines: dict[str, None]) -> str:
+    return "; ".join(list(lines)[:_MOST_SHOWN])

@@ -71,14 +71,14 @@ class ImageDocument:
         return image
 
     @contextmanager
-    def patience(self) -> Iterator[None]:
+    def tolerate_truncation(self) -> Iterator[None]:
         """Decode frames inside this block as far as they are intact."""
         self._image = None
-        with completeness.patience():
+        with completeness.tolerate_truncation():
             yield
         self._image = None
 
-    def by_other_means(self, index: int) -> tuple[Image, tuple[PageWarning, ...]]:
+    def decode_with_other_library(self, index: int) -> tuple[Image, tuple[PageWarning, ...]]:
         """Return page `index` decoded by MuPDF, or by tiles for a TIFF, and its warnings. Raises PermanentError."""
         with self.errors():
             if self._kind is Kind.TIFF:
@@ -133,7 +133,7 @@ class ImageDocument:
                 return 0.0
 
     @property
-    def tells_what_is_missing(self) -> bool:
+    def measures_missing(self) -> bool:
         """Whether `missing` is measured by decoding, so that a picture of one colour may be complete."""
         return self._kind in (Kind.JPEG, Kind.PNG)
 
@@ -180,8 +180,8 @@ class ImageDocument:
         trouble: PermanentError | None = None
         ways: tuple[Callable[[], list[int]], ...] = (
             self._pages_by_pillow,
-            self._pages_by_patient_pillow,
-            self._pages_by_other_means,
+            self._pages_by_tolerant_pillow,
+            self._pages_by_other_library,
         )
         for find in ways:
             try:
@@ -192,8 +192,8 @@ class ImageDocument:
                 trouble = trouble or error
         raise trouble or AssertionError
 
-    def _pages_by_patient_pillow(self) -> list[int]:
-        with self.patience():
+    def _pages_by_tolerant_pillow(self) -> list[int]:
+        with self.tolerate_truncation():
             return self._pages_by_pillow()
 
     def _pages_by_pillow(self) -> list[int]:
@@ -206,7 +206,7 @@ class ImageDocument:
             self.left_out = (PageWarning(code=WarningCode.FRAMES_NOT_READ, detail=detail),)
         return [0]
 
-    def _pages_by_other_means(self) -> list[int]:
+    def _pages_by_other_library(self) -> list[int]:
         if self._kind is Kind.TIFF:
             self._offsets = tiff.page_offsets(self._data)
             if self._offsets:

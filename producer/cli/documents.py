@@ -68,24 +68,22 @@ def status(
     if document is None and collection is None:
         show_status(settings, as_json=as_json)
         return
-    with _asked(settings) as registry:
+    with _asked(settings) as service:
         if document is not None:
-            view = registry.view(document)
+            view = service.view(document)
             if as_json:
                 typer.echo(as_json_line(view))
             else:
                 show_document(view)
         elif collection is not None:
-            rows = registry.collection_report(collection)
+            rows = service.collection_report(collection)
             if as_csv:
                 write_csv(rows, sys.stdout.write)
             elif as_json:
                 for row in rows:
                     typer.echo(as_json_line(row))
             else:
-                show_collection(
-                    collection, rows, registry.when_done(collection), paused=collection in registry.paused()
-                )
+                show_collection(collection, rows, service.when_done(collection), paused=collection in service.paused())
 
 
 def results(
@@ -105,9 +103,9 @@ def results(
     settings = read_settings()
     style = Style(tables=tables, join_hyphens=join_hyphens)
     chosen = None if formats is None else read_formats(formats)
-    with _asked(settings) as registry:
-        ended = registry.ended(document)
-        names = registry.view(document).names
+    with _asked(settings) as service:
+        ended = service.ended(document)
+        names = service.view(document).names
         latest = max(names, key=lambda name: name.submitted, default=None)
         name = inside(latest.name if latest is not None else "") or document
         store = open_store(settings)
@@ -129,15 +127,15 @@ def retry(documents: IdsArgument = None, *, collection: CollectionOption = None)
     """
     if bool(documents) is (collection is not None):
         raise UsageError("name documents by their ids, or a --collection: one of the two")
-    with _asked(read_settings()) as registry:
+    with _asked(read_settings()) as service:
 
         def ask(document: str) -> str:
-            retried = registry.retry(document)
+            retried = service.retry(document)
             if not retried.opened:
                 raise ConflictError("every page is done already: nothing to try again")
             return f"its pages are tried again, as generation {retried.generation}"
 
-        _each(documents if collection is None else _unfinished(registry, collection or ""), ask)
+        _each(documents if collection is None else _unfinished(service, collection or ""), ask)
 
 
 def quarantine(
@@ -149,8 +147,8 @@ def quarantine(
     """
     console = Console(highlight=False, soft_wrap=True)
     count = 0
-    with _asked(read_settings()) as registry:
-        for page in registry.quarantined():
+    with _asked(read_settings()) as service:
+        for page in service.quarantined():
             count += 1
             if as_json:
                 typer.echo(as_json_line(page))
@@ -166,10 +164,10 @@ def cancel(documents: Annotated[list[str], typer.Argument(metavar="ID…", help=
 
     Exit code: 0 cancelled; 1 some of them had ended.
     """
-    with _asked(read_settings()) as registry:
+    with _asked(read_settings()) as service:
 
         def ask(document: str) -> str:
-            registry.cancel(document)
+            service.cancel(document)
             return "cancelled"
 
         _each(documents, ask)
@@ -185,10 +183,10 @@ def delete(
     Exit code: 0 deleted; 1 some of them are not there.
     """
     _confirm(f"Delete {len(documents)} documents and their texts?", yes=yes)
-    with _asked(read_settings()) as registry:
+    with _asked(read_settings()) as service:
 
         def ask(document: str) -> str:
-            registry.delete(document)
+            service.delete(document)
             return "deleted"
 
         _each(documents, ask)
@@ -196,15 +194,15 @@ def delete(
 
 def pause(*, collection: NamedCollectionOption) -> None:
     """Pause a collection: dispatch no more of its pages. Pages on the queue are still read."""
-    with _asked(read_settings()) as registry:
-        registry.pause(collection)
+    with _asked(read_settings()) as service:
+        service.pause(collection)
     typer.echo(f"{collection} is paused. To resume: ocrfleet resume --collection {collection}")
 
 
 def resume(*, collection: NamedCollectionOption) -> None:
     """Resume a paused collection."""
-    with _asked(read_settings()) as registry:
-        registry.resume(collection)
+    with _asked(read_settings()) as service:
+        service.resume(collection)
     typer.echo(f"{collection} is resumed")
 
 
@@ -230,8 +228,8 @@ def purge(
     age = read_age(older_than)
     if not dry_run:
         _confirm(f"Remove {what} of documents that ended and are older than {older_than}?", yes=yes)
-    with _asked(read_settings()) as registry:
-        removed = registry.purge(older_than=age, what=what, dry_run=dry_run)
+    with _asked(read_settings()) as service:
+        removed = service.purge(older_than=age, what=what, dry_run=dry_run)
     verb = "would be removed" if dry_run else "removed"
     objects = f", {removed.objects} objects" if what is not PurgeKind.DOCUMENTS else ""
     typer.echo(f"{what} {verb}: {removed.documents} documents{objects}")
@@ -256,13 +254,13 @@ def inside(name: str) -> str:
 @contextmanager
 def _asked(settings: Settings) -> Iterator[DocumentService]:
     """Yield the document service; errors about the request become UsageError."""
-    registry = DocumentService(open_store(settings), Ledger(settings.redis_url), settings)
+    service = DocumentService(open_store(settings), Ledger(settings.redis_url), settings)
     try:
-        yield registry
+        yield service
     except (NotFoundError, ConflictError, UnanswerableError) as error:
         raise UsageError(str(error)) from error
     finally:
-        registry.close()
+        service.close()
 
 
 def _each(documents: Iterable[str] | None, ask: Callable[[str], str]) -> None:
@@ -280,12 +278,12 @@ def _each(documents: Iterable[str] | None, ask: Callable[[str], str]) -> None:
         sys.exit(_EXIT_INCOMPLETE)
 
 
-def _unfinished(registry: DocumentService, collection: str) -> Iterator[str]:
+def _unfinished(service: DocumentService, collection: str) -> Iterator[str]:
     """Yield the incomplete documents of a collection that have ended."""
     for state in (State.PARTIAL, State.FAILED):
         after = None
         while True:
-            found = registry.documents(collection=collection, state=state, after=after, limit=100)
+            found = service.documents(collection=collection, state=state, after=after, limit=100)
             # One that could not be taken in has no pages to try: its source must be submitted again.
             yield from (summary.id for summary in found.items if summary.problem is None)
             if found.next is None:

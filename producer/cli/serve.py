@@ -65,14 +65,14 @@ def serve(
     logs.configure(settings.log_level)
     store = open_store(settings)
     ledger = Ledger(settings.redis_url)
-    registry = DocumentService(store, ledger, settings)
+    service = DocumentService(store, ledger, settings)
     stopping = threading.Event()
     exposition = Exposition(settings)
     app = create_app(
         settings,
         store,
         ledger,
-        registry,
+        service,
         IntakeBatches(store),
         profile=chosen,
         stopping=stopping,
@@ -88,7 +88,7 @@ def serve(
     try:
         run(app, settings, host, port, stopping, background=[fleet])
     finally:
-        registry.close()
+        service.close()
 
 
 def run(

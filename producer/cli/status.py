@@ -46,10 +46,10 @@ def show_status(settings: Settings, *, as_json: bool) -> None:
             more = " or more" if count == COLLECTION_LIMIT else ""
             console.print(f"{queue} collection {collection}: {count}{more} documents wait to be dispatched")
     if facts["workers"]:
-        table = Table("worker", "profile", "pages", "tokens", "starved s", box=None, padding=(0, 2))
+        table = Table("worker", "profile", "pages", "tokens", "idle s", box=None, padding=(0, 2))
         for state in facts["workers"]:
-            starved = f"{state['starved_seconds']:.0f} of {state['seconds']:.0f}"
-            table.add_row(state["worker"], state["profile"], str(state["pages"]), str(state["tokens"]), starved)
+            idle = f"{state['starved_seconds']:.0f} of {state['seconds']:.0f}"
+            table.add_row(state["worker"], state["profile"], str(state["pages"]), str(state["tokens"]), idle)
         console.print(table)
     else:
         console.print("No worker is registered at this Redis.")

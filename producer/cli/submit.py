@@ -199,11 +199,11 @@ def _dry_run(
 
 def _waited(settings: Settings, store: ObjectStore, collection: str) -> Outcome:
     """Wait for a collection; on Ctrl-C print that the fleet goes on."""
-    registry = DocumentService(store, Ledger(settings.redis_url), settings)
+    service = DocumentService(store, Ledger(settings.redis_url), settings)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
         with bar(console) as show:
-            return wait_for(registry, collection, show)
+            return wait_for(service, collection, show)
     except SystemExit:  # by Ctrl-C
         console.print(
             f"No longer waiting; the fleet goes on. See: ocrfleet status --collection {collection}, or wait again with the "
@@ -211,7 +211,7 @@ def _waited(settings: Settings, store: ObjectStore, collection: str) -> Outcome:
         )
         raise
     finally:
-        registry.close()
+        service.close()
 
 
 def _report(

@@ -45,10 +45,12 @@ def control_plane(
     failures: list[ConfigurationError] = []
     controller = Controller(settings, store)
     exposition.add(controller.gauges)
-    with scratch("ocrfleet-clerks-") as folder:
+    with scratch("ocrfleet-intake-consumers-") as folder:
         metrics = ChildMetrics(folder / "metrics")
         exposition.add(metrics)
-        processes = [_consumer(settings, folder / f"clerk-{number}.ready", metrics) for number in range(consumers)]
+        processes = [
+            _consumer(settings, folder / f"intake-consumer-{number}.ready", metrics) for number in range(consumers)
+        ]
 
         def run() -> None:
             try:

@@ -59,19 +59,19 @@ class Outcome:
         return not self.undelivered and self.sources.total() == self.sources[State.COMPLETED]
 
 
-def wait_for(registry: DocumentService, collection: str, show: Show) -> Outcome:
+def wait_for(service: DocumentService, collection: str, show: Show) -> Outcome:
     """Return the outcome of a collection once it has ended. Keeps waiting while the store or Redis is away."""
     while True:
         begun = time.monotonic()
         try:
-            left = registry.when_done(collection)
+            left = service.when_done(collection)
             if not _left(left):
-                outcome = Outcome.of(registry.collection_report(collection))
+                outcome = Outcome.of(service.collection_report(collection))
                 # After the report: a document's marker stays until its results are where they are wanted.
-                if not outcome.open and not _left(registry.when_done(collection)):
-                    outcome.undelivered = list(registry.undelivered(collection))
+                if not outcome.open and not _left(service.when_done(collection)):
+                    outcome.undelivered = list(service.undelivered(collection))
                     return outcome
-            total = registry.sources(collection)
+            total = service.sources(collection)
             ended = max(0, total - _left(left))
             show(f"{ended}/{total} sources · {_said(left)}", ended, total)
         except TransientError as error:

@@ -267,7 +267,7 @@ class Run:
     def _take_in(self) -> None:
         """Register the inputs, one after the other, while the first of them are being read."""
         intake = self._intake = Intake(self._settings, self._store)
-        registrar = Registration(
+        registration = Registration(
             self._store,
             intake,
             profile=self._order.profile,
@@ -287,7 +287,7 @@ class Run:
                 if isinstance(item, Skipped):
                     self.report.skipped.append(item)
                 else:
-                    self._register(registrar, item)
+                    self._register(registration, item)
         except BaseException as error:  # noqa: BLE001 - raised again by the main thread
             if self.report.interrupted is None:  # otherwise the error comes from closing the intake
                 self._failure = error
@@ -295,11 +295,11 @@ class Run:
             intake.close()
             self.report.tally.discovering = False
 
-    def _register(self, registrar: Registration, candidate: Candidate) -> None:
+    def _register(self, registration: Registration, candidate: Candidate) -> None:
         """Register a candidate, again and again while the store is full or away, until the run is interrupted."""
         while self.report.interrupted is None:
             try:
-                self._want(registrar.register(candidate))
+                self._want(registration.register(candidate))
             except TransientError as error:
                 log.warning("run.registration_waits", error=str(error))
                 self._intake_waits_for = str(error)

@@ -284,7 +284,7 @@ def test_a_run_whose_canary_is_misread_does_not_begin(desk: Desk) -> None:
     write_book(desk.scans / "a.tif", [1])
     result = desk.run("run", "in", "-o", "out", "--profile", "mine.json", "--workers", "1", timeout=120)
     assert result.returncode == 3
-    assert "misreads the canary page" in " ".join(result.stderr.split())
+    assert "misreads the self-test page" in " ".join(result.stderr.split())
     assert desk.recognised() == []
 
 

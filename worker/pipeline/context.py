@@ -39,7 +39,7 @@ class WorkerContext:
     store: ObjectStore
     sources: Sources
     ledger: Ledger
-    #: places the words of a model's text; None where the engine tells them itself, or nobody wants them
+    #: finds the boxes of the words of a model's text; None if the engine returns them itself, or OCRFLEET_WORD_FINDERS is 0
     words: WordFinder | None = None
     health: Health = field(default_factory=Health)
     store_retry: StoreRetry = field(default_factory=lambda: StoreRetry(_STORE_THREADS))

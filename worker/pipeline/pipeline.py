@@ -56,7 +56,7 @@ class Pipeline:
             async with asyncio.timeout(context.settings.page_deadline or context.profile.page_deadline):
                 await self_test(context.engine, context.profile)
         except TimeoutError as error:
-            raise FatalError("the engine hangs in the canary page") from error
+            raise FatalError("the engine hangs in the self-test page") from error
         # Only now: an engine may learn from its device how many pages it takes.
         self.jobs = JobRunner(context)
         await self.jobs.auditor.start()

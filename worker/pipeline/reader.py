@@ -107,7 +107,7 @@ class PageReader:
             await self._note_fault(page, step, error)
             return None
         except PageFaultError as fault:
-            log.warning("page.attempt_failed", rung=step.rung, reason=fault.reason, detail=fault.detail)
+            log.warning("page.attempt_failed", step=step.rung, reason=fault.reason, detail=fault.detail)
             await self._note_fault(page, step, fault)
             return None
         # A page that part of is missing from its file is not tried again: no other attempt finds it.
@@ -184,7 +184,7 @@ class PageReader:
 
     async def _note_rejection(self, page: Page, step: Step, result: PageResult, reason: Reason) -> None:
         """Keep the better text, and store the retry state of a page whose text was rejected."""
-        log.warning("page.text_rejected", rung=step.rung, reason=reason, detail=result.detail)
+        log.warning("page.text_rejected", step=step.rung, reason=reason, detail=result.detail)
         metrics.count_wasted_tokens(result, self._profile.name)
         await self._store_retry_state(page, step, reason, rejected=result)
 

@@ -56,18 +56,16 @@ def draw_image(document: ImageDocument, index: int, render: Render, into: mmap) 
     except PermanentError as error:
         if error.reason is not Reason.UNREADABLE:
             raise
-        raster = _drawn_all_the_same(document, index, render, into, error)
+        raster = _draw_damaged(document, index, render, into, error)
     if document.is_noise():
         raise NoiseError
     return replace(raster, warnings=(*warnings, *raster.warnings))
 
 
-def _drawn_all_the_same(
-    document: ImageDocument, index: int, render: Render, into: mmap, trouble: PermanentError
-) -> Raster:
+def _draw_damaged(document: ImageDocument, index: int, render: Render, into: mmap, trouble: PermanentError) -> Raster:
     """Decode an image that Pillow refuses: its intact part, or with another decoder. Raises `trouble` again if both fail."""
     try:
-        with document.patience():
+        with document.tolerate_truncation():
             raster = _drawn(document, index, document.frame(index), render, into)
     except PermanentError:
         pass
@@ -75,10 +73,10 @@ def _drawn_all_the_same(
         with document.errors():
             missing = document.missing(index)
         # The part that can't be decoded has one colour.
-        if missing < 1.0 and (document.tells_what_is_missing or not is_flat(into, raster)):
+        if missing < 1.0 and (document.measures_missing or not is_flat(into, raster)):
             return replace(raster, missing=missing, warnings=(*raster.warnings, _what_is_wrong(missing)))
     try:
-        image, warnings = document.by_other_means(index)
+        image, warnings = document.decode_with_other_library(index)
     except PermanentError as error:
         raise (error if error.reason is Reason.UNSUPPORTED else trouble) from error
     raster = _drawn(document, index, image, render, into)

@@ -132,9 +132,9 @@ class OpenAiEngine:
                 self._tokens += answer.spent
         self._proven = True
         self._suspects.answered(url)
-        if answer.spent_as_told is None and answer.stopped is None and self._settings.max_tokens is not None:
+        if answer.reported_usage is None and answer.stopped is None and self._settings.max_tokens is not None:
             raise ConfigurationError(
-                f"{self._server.host} doesn't tell how many tokens it takes, so that the limit OCRFLEET_OPENAI_MAX_TOKENS can't "
+                f"{self._server.host} doesn't report how many tokens it takes, so that the limit OCRFLEET_OPENAI_MAX_TOKENS can't "
                 "be kept; unset it and set OCRFLEET_OPENAI_MAX_PAGES"
             )
         return Recognition(
@@ -166,7 +166,7 @@ class OpenAiEngine:
             fault = self._fault(error, begun=False)
         except (openai.OpenAIError, *_MALFORMED) as error:
             fault = ConfigurationError(
-                f"what {self._server.host} answers is no list of models ({self._server.told(error)}); does --base-url end as "
+                f"what {self._server.host} answers is no list of models ({self._server.message(error)}); does --base-url end as "
                 "it should, mostly in /v1?"
             )
         raise fault if isinstance(fault, FatalError) else FatalError(f"the server isn't ready: {fault}")
@@ -192,10 +192,10 @@ class OpenAiEngine:
 
         asking = self._client.with_options(max_retries=0, timeout=_VERSION_TIMEOUT)
         try:
-            told = await asking.get(f"{self._server.root}/version", cast_to=object)
+            answer = await asking.get(f"{self._server.root}/version", cast_to=object)
         except (openai.OpenAIError, ValueError):
             return None
-        version = told.get("version") if isinstance(told, dict) else None
+        version = answer.get("version") if isinstance(answer, dict) else None
         return version if isinstance(version, str) and re.fullmatch(r"[\w.+-]{1,64}", version) else None
 
     async def _answered(self, url: str, profile: Profile, answer: ChatAnswer) -> None:
@@ -257,33 +257,35 @@ class OpenAiEngine:
         if isinstance(error, openai.APIConnectionError | httpx2.HTTPError):
             cause = error.__cause__ if isinstance(error, openai.APIError) else error
             if isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout | httpx2.ProxyError):
-                return TransientError(f"{self._server.host} can't be reached: {self._server.told(error)}")
+                return TransientError(f"{self._server.host} can't be reached: {self._server.message(error)}")
             if isinstance(cause, httpx2.TimeoutException):
                 what = f"{self._server.host} sent nothing for {self._settings.timeout:g} seconds"
                 return DoubtError(Reason.ENGINE_DEADLINE, what)
             how = "broke off in the middle of an answer" if begun else "broke off before an answer"
-            return DoubtError(Reason.ENGINE_FAILED, f"{self._server.host} {how}: {self._server.told(error)}")
+            return DoubtError(Reason.ENGINE_FAILED, f"{self._server.host} {how}: {self._server.message(error)}")
         if isinstance(error, openai.APIError):
             return self._refusal(error)
-        what = f"{self._server.host} answered what is no answer of OpenAI's protocol: {self._server.told(error)}"
+        what = f"{self._server.host} answered what is no answer of OpenAI's protocol: {self._server.message(error)}"
         return PageFaultError(Reason.ENGINE_FAILED, what)
 
     def _refusal(self, error: openai.APIError) -> OcrfleetError:
         """Return our error for an error response of the server."""
         broken = UnavailableError if self._proven else ConfigurationError
         status = status_of(error)
-        said = f"{self._server.host} answered {status or 'with an error'}: {self._server.told(error)}"
+        message = f"{self._server.host} answered {status or 'with an error'}: {self._server.message(error)}"
         if status in _REFUSED:
             remedy = "the account needs credit" if status == _PAYMENT_REQUIRED else "set OCRFLEET_OPENAI_API_KEY"
-            return broken(f"{said}; {remedy}")
+            return broken(f"{message}; {remedy}")
         if status == _NOT_FOUND:
             # Not the page's fault: the server lacks the model or the route.
-            return broken(f"{said}; does it serve {self._model}, and does --base-url end as it should, mostly in /v1?")
+            return broken(
+                f"{message}; does it serve {self._model}, and does --base-url end as it should, mostly in /v1?"
+            )
         if status is None or status >= _SERVER_ERROR or status in _TEMPORARY:
             pause = min(retry_after(error), _LONGEST_REST)
             self._rests_until = max(self._rests_until, asyncio.get_running_loop().time() + pause)
-            return TransientError(said) if status in _TEMPORARY else DoubtError(Reason.ENGINE_FAILED, said)
-        return PermanentError(Reason.ENGINE_FAILED, said)
+            return TransientError(message) if status in _TEMPORARY else DoubtError(Reason.ENGINE_FAILED, message)
+        return PermanentError(Reason.ENGINE_FAILED, message)
 
 
 def _data_url(image: PageImage, profile: Profile) -> str:

@@ -63,14 +63,15 @@ class ChatAnswer:
         return self._read
 
     @property
-    def spent_as_told(self) -> int | None:
+    def reported_usage(self) -> int | None:
+        """Input and output tokens, as the server counts them; None without its count."""
         return None if self.tokens is None else self.tokens + (self._read or 0)
 
     @property
     def spent(self) -> int:
         """Input and output tokens. Without the server's count, as when the answer broke off, a token for each piece."""
-        told = self.spent_as_told
-        return len(self._transcript) if told is None else told
+        usage = self.reported_usage
+        return len(self._transcript) if usage is None else usage
 
     def take(self, part: Any, holder: str) -> None:
         """Add a part of an answer. Its text is in the choice's attribute `holder`: "delta" or "message".
@@ -120,10 +121,10 @@ def status_of(error: openai.APIError) -> int | None:
 def retry_after(error: openai.APIError) -> float:
     """Return the pause in seconds that Retry-After asks for; 0 without that header."""
     response = getattr(error, "response", None)
-    told = response.headers.get("retry-after", "") if response is not None else ""
+    header = response.headers.get("retry-after", "") if response is not None else ""
     with suppress(ValueError):
-        seconds = float(told)
+        seconds = float(header)
         return seconds if seconds > 0 and math.isfinite(seconds) else 0.0
     with suppress(ValueError):
-        return max(email.utils.parsedate_to_datetime(told).timestamp() - time.time(), 0.0)
+        return max(email.utils.parsedate_to_datetime(header).timestamp() - time.time(), 0.0)
     return 0.0

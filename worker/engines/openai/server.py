@@ -45,7 +45,7 @@ class Server:
     #: strings to remove from every message that comes from outside
     secrets: tuple[str, ...]
 
-    def told(self, error: Exception) -> str:
+    def message(self, error: Exception) -> str:
         """Return an error's message for people: the server's, or that of the failed connection."""
         return self.shown(message_of(error))
 

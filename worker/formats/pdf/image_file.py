@@ -116,12 +116,12 @@ def take(document: ImageDocument, kind: Kind, index: int) -> Taken:
             raise
     # As in rendering of a damaged file: use the decodable part, or another decoder.
     try:
-        with document.patience():
+        with document.tolerate_truncation():
             image = document.frame(index)
             with document.errors(image.width * image.height):
                 return _decoded(document, index, image)
     except PermanentError:
-        image, _ = document.by_other_means(index)
+        image, _ = document.decode_with_other_library(index)
         with document.errors(image.width * image.height):
             return _decoded(document, index, image)
 
@@ -249,7 +249,7 @@ def _decoded(document: ImageDocument, index: int, image: Image) -> Taken:
     except MemoryError:
         raise
     except Exception:  # noqa: BLE001 - Pillow's errors are of many types
-        image, _ = document.by_other_means(index)
+        image, _ = document.decode_with_other_library(index)
         negative = False
     orientation = _orientation(image)
     image = _plain(image)

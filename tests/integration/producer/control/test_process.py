@@ -26,7 +26,7 @@ def test_a_misconfigured_intake_consumer_ends_its_owner_with_an_error(
     failed = threading.Event()
     # When a control plane runs with one of them
     with (
-        pytest.raises(ConfigurationError, match="clerk-0 can't start"),
+        pytest.raises(ConfigurationError, match="intake-consumer-0 can't start"),
         control_plane(
             settings, open_store(settings), consumers=1, exposition=Exposition(settings), on_failure=failed.set
         ),

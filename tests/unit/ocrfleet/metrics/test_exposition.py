@@ -117,7 +117,7 @@ def test_series_of_several_vllm_engines_are_distinct(children: ChildMetrics, exp
 
 def test_counters_of_parent_and_child_are_one_series(children: ChildMetrics, exposition: Exposition) -> None:
     code = "from ocrfleet.metrics import definitions as metrics; metrics.STORE_ERRORS.inc(5)"
-    environment = {**os.environ, **children.environment("clerk-0")}
+    environment = {**os.environ, **children.environment("intake-consumer-0")}
     before = page_of(exposition).sum("ocrfleet_store_errors_total")
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=scaled(60))
 
