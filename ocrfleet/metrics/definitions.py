@@ -165,7 +165,8 @@ BACKLOG_PAGES = ObservedGauge(
 )
 BACKLOG_SECONDS = ObservedGauge(
     "ocrfleet_backlog_seconds",
-    "Seconds that the fleet takes for these pages at its speed; without workers, that one takes at the assumed speed.",
+    "Seconds until the workers of the slowest profile have read its share of these pages; without workers, that one takes at the "
+    "assumed speed.",
     ("queue",),
 )
 OLDEST_WAITING = ObservedGauge(

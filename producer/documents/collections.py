@@ -16,7 +16,7 @@ from producer.delivery.finisher import Undelivered
 from producer.documents.lookup import DocumentFacts, Lookup, reasons_of
 from producer.documents.views import OPEN, Forecast, SourceRow, State
 from producer.state.leader import NO_LEADER, is_led
-from producer.state.speed import is_measured, seconds_for
+from producer.state.speed import is_measured, time_left
 
 if TYPE_CHECKING:
     from ocrfleet.broker.ledger import Ledger
@@ -206,16 +206,14 @@ class CollectionReader:
             workers = self._ledger.workers()
         except TransientError as error:
             return Forecast(reason=f"the workers are unknown: {error}")
-        seconds, assumed = 0.0, False
-        for (profile, digest), pages in left.items():
-            if not pages:
-                continue
-            serving = [worker for worker in workers if worker.profile_digest == digest]
-            if not serving:
+        pages = {digest: count for (_, digest), count in left.items() if count}
+        serving = [worker for worker in workers if worker.profile_digest in pages]
+        served = {worker.profile_digest for worker in serving}
+        for (profile, digest), count in left.items():
+            if count and digest not in served:
                 return Forecast(reason=f"no worker serves {profile}: start one")
-            seconds = max(seconds, seconds_for(pages, serving, assumed=self._assumed_speed))
-            assumed = assumed or not all(map(is_measured, serving))
-        return Forecast(seconds=seconds, assumed=assumed)
+        seconds = time_left(pages, serving, assumed=self._assumed_speed)
+        return Forecast(seconds=seconds, assumed=not all(map(is_measured, serving)))
 
 
 def _wanted_in(facts: DocumentFacts, collection: str) -> bool:

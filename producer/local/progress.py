@@ -58,7 +58,11 @@ class Tally:
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds until the last page at the present speed; None while it is unknown."""
+        """Seconds until the last page, at the speed of this run in its last minute by the clock; None while it is unknown.
+
+        `producer/state/speed.py` estimates the time of a fleet from what its workers report. A run is the only user of its
+        workers, so its clock says more: also the time that is lost between pages counts.
+        """
         return self.waiting / self.pages_per_second if self.pages_per_second else None
 
     def measure(self, seconds: float, recognised: int) -> None:

@@ -15,7 +15,7 @@ from ocrfleet.records.base import registered_at
 from ocrfleet.records.priority import Priority
 from producer.monitoring.inventory import Inventory, take_inventory
 from producer.state.leader import is_led
-from producer.state.speed import seconds_for, speed
+from producer.state.speed import speed, time_left
 
 if TYPE_CHECKING:
     from ocrfleet.broker.ledger import Ledger, RedisMemory
@@ -69,6 +69,8 @@ class FleetSnapshot:
     #: assumed pages per second of a worker whose speed is not measured yet
     assumed_speed: float
     backlog: Mapping[Priority, PriorityBacklog]
+    #: pages of active documents, by the digest of the profile that they are registered with
+    active_pages: Mapping[Priority, Mapping[str, int]]
     #: by name: those that workers serve, and those that active documents need or may be routed to
     profiles: Mapping[str, ProfileUse]
     #: active documents, and pages of them that have failed so far
@@ -83,8 +85,19 @@ class FleetSnapshot:
         return speed(self.workers, assumed=self.assumed_speed)
 
     def seconds_left(self, priority: Priority) -> float:
-        """Return the seconds in which all workers read the pages of a priority; without workers, those of one."""
-        return seconds_for(self.backlog[priority].pages, self.workers, assumed=self.assumed_speed)
+        """Return the seconds until the workers have read the pages of a priority: those of the slowest profile.
+
+        Profiles of waiting documents are not known without reading each. They are taken to be those of the active documents,
+        in the same proportion; without active documents, those of the workers, by their speeds.
+        """
+        shares: dict[str, float] = dict(self.active_pages[priority])
+        if not any(shares.values()):
+            for worker in self.workers:
+                own = speed([worker], assumed=self.assumed_speed)
+                shares[worker.profile_digest] = shares.get(worker.profile_digest, 0.0) + own
+        whole, pages = sum(shares.values()), self.backlog[priority].pages
+        left = {digest: pages * share / whole for digest, share in shares.items()} if whole else {"": float(pages)}
+        return time_left(left, self.workers, assumed=self.assumed_speed)
 
 
 class FleetMonitor:
@@ -117,6 +130,7 @@ class FleetMonitor:
             backlog={
                 priority: _priority_backlog(priority, active, in_hand, inventory, counted) for priority in Priority
             },
+            active_pages={priority: _pages_by_profile(priority, active, inventory) for priority in Priority},
             profiles=_profiles(workers, active),
             active=len(active),
             failed=sum(one.progress.failed for one in active if one.progress is not None),
@@ -146,14 +160,29 @@ def _priority_backlog(
             continue
         published = one.queued()
         read = min(held, published)
-        terminal = one.progress.terminal if one.progress is not None else 0
-        paused = one.marker.collection in inventory.paused
-        unpublished = 0 if paused else max(0, one.manifest.total - terminal - published)
+        unpublished = _unpublished(one, inventory)
         waiting, queued, running = waiting + unpublished, queued + published - read, running + read
         if unpublished + published > read and one.generation == 1:
             oldest = min(oldest, registered_at(one.manifest.created))
     age = 0.0 if math.isinf(oldest) else max(0.0, time.time() - oldest)
     return PriorityBacklog(waiting=waiting, queued=queued, running=running, oldest=age)
+
+
+def _pages_by_profile(priority: Priority, active: Sequence[ActiveDocument], inventory: Inventory) -> Mapping[str, int]:
+    """Count the pages of active documents of a priority by profile digest."""
+    pages: Counter[str] = Counter()
+    for one in active:
+        if one.marker.queue is priority:
+            pages[one.marker.profile_digest] += one.queued() + _unpublished(one, inventory)
+    return pages
+
+
+def _unpublished(one: ActiveDocument, inventory: Inventory) -> int:
+    """Return the pages of an active document that are left to publish; none while its collection is paused."""
+    if one.marker.collection in inventory.paused:
+        return 0
+    terminal = one.progress.terminal if one.progress is not None else 0
+    return max(0, one.manifest.total - terminal - one.queued())
 
 
 def _profiles(workers: Sequence[WorkerState], active: Sequence[ActiveDocument]) -> dict[str, ProfileUse]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from ocrfleet.records.workers import WorkerState
 
@@ -32,6 +32,16 @@ def speed(workers: Iterable[WorkerState], *, assumed: float) -> float:
     return sum(worker.pages / worker.busy_seconds if is_measured(worker) else assumed for worker in workers)
 
 
-def seconds_for(pages: float, workers: Iterable[WorkerState], *, assumed: float) -> float:
-    """Return the seconds that these workers take for so many pages, all of them busy; without workers, that one takes."""
-    return pages / (speed(workers, assumed=assumed) or assumed)
+def time_left(pages: Mapping[str, float], workers: Iterable[WorkerState], *, assumed: float) -> float:
+    """Return the seconds until the workers have read these pages: those of the slowest profile.
+
+    `pages` are numbers of pages by the digest of the profile that reads them: workers of other profiles leave them alone. A
+    profile without workers takes the time of one worker, at `assumed` pages per second.
+    """
+    workers = list(workers)
+
+    def seconds(digest: str, count: float) -> float:
+        serving = [worker for worker in workers if worker.profile_digest == digest]
+        return count / (speed(serving, assumed=assumed) or assumed)
+
+    return max((seconds(digest, count) for digest, count in pages.items()), default=0.0)

@@ -167,6 +167,25 @@ class TestLook:
         assert seen[metrics.BACKLOG_PAGES]["bulk", "queued"] == 9
         assert seen[metrics.REDIS_MEMORY_USED][()] > 0
 
+    def test_the_time_left_is_that_of_the_slowest_profile(self, shelf: Shelf) -> None:
+        # Given documents of two profiles: one with two workers, and one with a worker that takes ten seconds a page
+        slow = "5" * 64
+        active = [begun(shelf, pages=30, published=6), begun(shelf, pages=10, published=6)]
+        active[1].marker = active[1].marker.model_copy(update={"profile": "slow", "profile_digest": slow})
+        for name in ("a", "b"):
+            shelf.ledger.heartbeat(state(worker=name, pages=100, busy_seconds=100.0), 60)
+        shelf.ledger.heartbeat(state(worker="c", profile="slow", profile_digest=slow, pages=10, busy_seconds=100.0), 60)
+        shelf.ledger.counted({})
+        monitor = FleetMonitor(shelf.settings, shelf.store, shelf.ledger)
+
+        # Then the slow one's pages decide
+        assert monitor.snapshot(active).seconds_left(Priority.BULK) == pytest.approx(100)
+        # And waiting pages are taken to be of both profiles, as the active ones are
+        shelf.ledger.counted({("bulk", "c"): 40})
+        assert monitor.snapshot(active).seconds_left(Priority.BULK) == pytest.approx(200)
+        # Or, without active ones, to be of those that workers serve
+        assert monitor.snapshot([]).seconds_left(Priority.BULK) == pytest.approx(40 / 2.1)
+
     def test_the_store_is_not_listed_at_each_look(self, shelf: Shelf) -> None:
         monitor = FleetMonitor(shelf.settings, shelf.store, shelf.ledger, inventory_seconds=3600)
         assert monitor.snapshot([]).backlog[Priority.BULK].waiting == 0
