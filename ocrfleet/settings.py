@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ocrfleet.records.base import Collection
@@ -317,3 +317,11 @@ class Settings(BaseSettings):
             return ()
         lines = self.password_file.read_text(encoding="utf-8-sig").splitlines()
         return tuple(line for line in lines if line)
+
+
+def describe(error: ValidationError) -> str:
+    """Return one line with the variable of each setting that is not allowed, and why."""
+    kinds = (VllmSettings, OpenAiSettings, S3Settings, ApiSettings)
+    prefixes = {kind.__name__: kind.model_config["env_prefix"] for kind in kinds}
+    prefix = prefixes.get(error.title, Settings.model_config["env_prefix"])
+    return "; ".join(f"{prefix}{str(fault['loc'][0]).upper()}: {fault['msg']}" for fault in error.errors())

@@ -1,6 +1,6 @@
 """Writes documents that have ended in further formats, for the process that started this one: python -m worker.convert.
 
-Each line on stdin is a ConversionRequest, each line on stdout the ConversionAnswer to it.
+Each line on stdin is a ConversionRequest, each line on stdout the ConversionAnswer to it. Exit code 78: misconfigured.
 """
 
 from __future__ import annotations
@@ -10,20 +10,25 @@ import sys
 import structlog
 
 from ocrfleet import logs
-from ocrfleet.errors import NotFoundError, OcrfleetError
+from ocrfleet.errors import ConfigurationError, NotFoundError, OcrfleetError
 from ocrfleet.records.conversions import ConversionAnswer, ConversionRequest
 from ocrfleet.settings import Settings
 from ocrfleet.sources.sources import Sources
 from ocrfleet.storage.open import open_store
 from worker.assemble import convert
 from worker.formats.materials import Materials
+from worker.misconfiguration import exits_when_misconfigured
 
 log = structlog.get_logger(__name__)
 
 
 def main() -> None:
     """Answer requests until stdin ends."""
-    settings = Settings()
+    with exits_when_misconfigured():
+        _answer(Settings())
+
+
+def _answer(settings: Settings) -> None:
     logs.configure(settings.log_level)
     materials: Materials | None = None
     for line in sys.stdin.buffer:
@@ -34,6 +39,8 @@ def main() -> None:
                 materials = Materials.of(settings, store, Sources(settings, store))
             outputs = convert(materials, request.document, request.generation, request.formats)
             answer = ConversionAnswer(made=outputs.made, refused=outputs.refused)
+        except ConfigurationError:
+            raise
         except NotFoundError as error:
             answer = ConversionAnswer(gone=str(error))
         except OcrfleetError as error:

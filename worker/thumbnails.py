@@ -1,6 +1,7 @@
 """Renders small images of pages, for the process that started this one: python -m worker.thumbnails.
 
 Each line on stdin is a ThumbnailRequest, each line on stdout the ThumbnailAnswer to it. Pages are rendered in a sandbox.
+Exit code 78: misconfigured.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from ocrfleet.settings import Settings
 from ocrfleet.sources.sources import Sources
 from ocrfleet.storage.open import open_store
 from ocrfleet.storage.store import ObjectStore
+from worker.misconfiguration import exits_when_misconfigured
 from worker.rendering.pool import RenderPool
 
 log = structlog.get_logger(__name__)
@@ -68,7 +70,8 @@ class _Thumbnails:
 
 def main() -> None:
     """Answer requests until stdin ends."""
-    settings = Settings()
+    with exits_when_misconfigured():
+        settings = Settings()
     logs.configure(settings.log_level)
     pool = RenderPool(1, memory=settings.render_memory_mb << 20, max_pixels=_MOST_PIXELS)
     with closing(pool):
@@ -76,7 +79,9 @@ def main() -> None:
         for line in sys.stdin.buffer:
             request = ThumbnailRequest.from_bytes(line)
             try:
-                thumbnails = thumbnails or _Thumbnails(settings, open_store(settings), pool)
+                if thumbnails is None:
+                    with exits_when_misconfigured():
+                        thumbnails = _Thumbnails(settings, open_store(settings), pool)
                 answer = ThumbnailAnswer(jpeg=base64.b64encode(thumbnails.jpeg(request)).decode())
             except OcrfleetError as error:
                 answer = ThumbnailAnswer(why=str(error))

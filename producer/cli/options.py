@@ -19,7 +19,7 @@ from ocrfleet.profiles.models import MODELS
 from ocrfleet.profiles.profile import Profile, TextLayer, adapted
 from ocrfleet.profiles.select import choose
 from ocrfleet.records.submissions import SubmissionOptions
-from ocrfleet.settings import OpenAiSettings, Settings
+from ocrfleet.settings import OpenAiSettings, Settings, describe
 from producer.errors import UsageError
 from producer.triggers.filters import Prefix
 
@@ -141,9 +141,7 @@ def read_settings(password_file: Path | None = None, base_url: str | None = None
             given["audit"] = _share(audit)
         settings = Settings.model_validate(Settings(**given)) if given else Settings()  # type: ignore[arg-type]
     except ValidationError as error:
-        raise UsageError(
-            "; ".join(f"{_variable(e['loc'], error.title)}: {e['msg']}" for e in error.errors())
-        ) from error
+        raise UsageError(describe(error)) from error
     try:
         settings.passwords()
     except (OSError, UnicodeDecodeError) as error:
@@ -158,13 +156,6 @@ def _share(text: str) -> float:
     if not 0 <= share <= 1:
         raise UsageError(f"--audit {text!r}: write a share of the pages, as 1%, 0.5% or 100%")
     return share
-
-
-def _variable(location: tuple[int | str, ...], settings: str) -> str:
-    """Return the environment variable of a setting."""
-    prefixes = {"VllmSettings": "VLLM_", "OpenAiSettings": "OPENAI_", "S3Settings": "S3_", "ApiSettings": "API_"}
-    prefix = prefixes.get(settings, "")
-    return f"OCRFLEET_{prefix}{str(location[0]).upper()}"
 
 
 def read_profile(

@@ -23,7 +23,7 @@ import structlog
 from ocrfleet import keys
 from ocrfleet.broker.celery_app import make_app
 from ocrfleet.broker.ledger import Ledger
-from ocrfleet.errors import DamagedRecordError, NotFoundError, TransientError
+from ocrfleet.errors import ConfigurationError, DamagedRecordError, NotFoundError, TransientError
 from ocrfleet.formats import DEFAULT_FORMATS, FormatName, stored_formats
 from ocrfleet.markdown.style import AS_STORED, Style
 from ocrfleet.records.base import digest_of
@@ -390,7 +390,7 @@ class Run:
         problems: list[str] = []
         try:
             outputs = delivery.outputs.result()
-        except (NotFoundError, TransientError) as error:
+        except (NotFoundError, TransientError, ConfigurationError) as error:
             problems.append(str(error))
             outputs = outputs_of(self._store, status, self._order.formats)
         problems += [f"{name}: {detail}" for name, detail in outputs.refused.items()]

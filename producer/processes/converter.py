@@ -60,7 +60,7 @@ class Converter:
         """Return the outputs of a document in these formats; convert missing ones first.
 
         Raises NotFoundError if the document or its page records were removed, TransientError if a process died or the store is
-        unreachable.
+        unreachable, ConfigurationError if a process is misconfigured.
         """
         return self.begin(status, formats).result()
 

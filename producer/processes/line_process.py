@@ -5,10 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
+from ocrfleet.errors import EXIT_CONFIGURATION, ConfigurationError
 from ocrfleet.sandbox.die_with_parent import dying_with_us
+
+#: Seconds that a process which closed its output gets to exit; then it is killed.
+_EXIT_SECONDS = 5.0
 
 
 class LineProcess:
@@ -26,22 +30,27 @@ class LineProcess:
         self._child: subprocess.Popen[bytes] | None = None
 
     def ask(self, line: bytes) -> bytes | None:
-        """Send a line and return the answer, both without line ends; None if the process died."""
+        """Send a line and return the answer, both without line ends; None if the process died.
+
+        Raises ConfigurationError if it exited with 78; the message is the unfinished line that it wrote.
+        """
         child = self._running()
         assert child.stdin is not None  # noqa: S101 - both are pipes
         assert child.stdout is not None  # noqa: S101
-        answer = b""
-        try:
+        with suppress(BrokenPipeError):  # it died already; its error may be in the pipe
             child.stdin.write(line + b"\n")
             child.stdin.flush()
-            answer = child.stdout.readline()
-        except BrokenPipeError:
-            pass
-        if not answer.endswith(b"\n"):
-            child.kill()
-            child.wait()
-            return None
-        return answer[:-1]
+        answer = child.stdout.readline()
+        if answer.endswith(b"\n"):
+            return answer[:-1]
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(_EXIT_SECONDS)
+        child.kill()
+        if child.wait() == EXIT_CONFIGURATION:
+            raise ConfigurationError(
+                f"{self._command[-1]} can't work as it is configured: {answer.decode(errors='replace')}"
+            )
+        return None
 
     @property
     def exit_code(self) -> int | None:

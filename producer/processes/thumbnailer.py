@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ocrfleet.errors import ConfigurationError
 from ocrfleet.records.thumbnails import ThumbnailAnswer, ThumbnailRequest
 from producer.processes.line_process import LineProcess
 
@@ -24,7 +25,10 @@ class Thumbnailer:
 
     def thumbnail(self, document: str, page: int, *, side: int) -> ThumbnailAnswer:
         """Return a JPEG of a page with a longer side of `side` pixels, or the reason why it failed."""
-        answer = self._process.ask(ThumbnailRequest(document=document, page=page, side=side).to_bytes())
+        try:
+            answer = self._process.ask(ThumbnailRequest(document=document, page=page, side=side).to_bytes())
+        except ConfigurationError as error:
+            return ThumbnailAnswer(why=str(error))
         if answer is None:
             return ThumbnailAnswer(why=f"the process that renders thumbnails ended with {self._process.exit_code}")
         return ThumbnailAnswer.from_bytes(answer)
