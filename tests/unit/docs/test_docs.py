@@ -35,6 +35,10 @@ _PATH = re.compile(
 )
 #: What starts like a path of the repository and is another thing.
 _ELSEWHERE = re.compile(r"ocrfleet/(ocrfleet\.env|logs|store)|deploy/NAME-serve")
+#: A test, a benchmark or a target of make. `test_paths_exist` and `test_targets_of_make_exist` check that they exist.
+_CHECKED = re.compile(r"\b(?:tests|bench)/[\w/]+\.py|\bpython -m bench\.\w+|`make [a-z-]+`")
+#: Sections of docs/explanation that claim nothing that a test or a command could check.
+UNCHECKED: set[str] = set()
 _COMMAND = re.compile(r"(?:^|[\s/(])(?<!install )ocrfleet ([a-z]+)((?: [^\n]*)?)")
 
 
@@ -93,6 +97,16 @@ def test_paths_exist(path: Path) -> None:
         wanted = named.rstrip(".")
         if not _ELSEWHERE.match(wanted):
             assert any(ROOT.glob(wanted.rstrip("/"))), f"{ids(path)} names {named}"
+
+
+def test_each_claim_of_the_explanation_names_what_checks_it() -> None:
+    unchecked = set()
+    for path in sorted((DOCS / "explanation").glob("*.md")):
+        for section in re.split(r"^## ", path.read_text(), flags=re.MULTILINE)[1:]:
+            title, _, text = section.partition("\n")
+            if not _CHECKED.search(text):
+                unchecked.add(f"{path.name}: {title}")
+    assert unchecked == UNCHECKED
 
 
 @pytest.mark.parametrize("path", PAGES, ids=ids)
