@@ -62,6 +62,7 @@ def view(*workers: WorkerState, inventory: Inventory = INVENTORY, **changes: obj
             Priority.INTERACTIVE: PriorityBacklog(waiting=0, queued=2, running=1, oldest=4.0),
             Priority.BULK: PriorityBacklog(waiting=1_000_000, queued=1_234, running=128, oldest=86_400.0),
         },
+        active_pages={Priority.INTERACTIVE: {}, Priority.BULK: {}},
         profiles={"deepseek-ocr-2": ProfileUse(workers=len(workers), documents=17, unserved=0)},
         active=17,
         failed=0,
