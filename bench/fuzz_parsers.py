@@ -24,10 +24,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from ocrfleet.profiles.profile import Parser
-from tests.unit.worker.parsers import test_dots as test_parsers_dots
-from tests.unit.worker.parsers import test_grounding
-from tests.unit.worker.parsers import test_olmocr as test_parsers_olmocr
-from tests.unit.worker.parsers import test_paddleocr as test_parsers_paddleocr
+from tests.support import published_outputs as published
 from worker.formats.markdown import clean
 from worker.parsers import dots, grounding, otsl, parse
 
@@ -39,10 +36,10 @@ SHORTEST = 2e-4
 LONGEST = 1_500
 
 PUBLISHED = {
-    Parser.GROUNDING: (test_grounding.AS_MARKDOWN, test_grounding.AS_TEXT),
-    Parser.DOTS: (test_parsers_dots.PUBLISHED, test_parsers_dots.LOOPING, test_parsers_dots.VERTICAL),
-    Parser.OLMOCR: (test_parsers_olmocr.MODEL_CARD, test_parsers_olmocr.WITH_TABLE, test_parsers_olmocr.WITHOUT_TEXT),
-    Parser.PADDLEOCR: (test_parsers_paddleocr.TABLE, test_parsers_paddleocr.FORMULA, test_parsers_paddleocr.CHART),
+    Parser.GROUNDING: (published.DEEPSEEK_MARKDOWN, published.DEEPSEEK_TEXT),
+    Parser.DOTS: (published.DOTS_PAGE, published.DOTS_LOOPING, published.DOTS_VERTICAL),
+    Parser.OLMOCR: (published.OLMOCR_PAGE, published.OLMOCR_TABLE, published.OLMOCR_EMPTY),
+    Parser.PADDLEOCR: (published.PADDLEOCR_TABLE, published.PADDLEOCR_FORMULA, published.PADDLEOCR_CHART),
 }
 WORDS = (
     "The moon", "pulls twice a day,", "4 m", "déjà vu", "月亮", "قمر", "# On tides", "## Springs", "- new", "1. full", "$x_1$",
@@ -203,7 +200,7 @@ def check(parser: Parser, text: str) -> tuple[str, bool]:
     assert page.text == "\n\n".join(block.markdown for block in page.blocks if block.markdown), (
         "the blocks are not the text"
     )
-    tags = {Parser.GROUNDING: test_grounding.TAGS, Parser.PADDLEOCR: otsl.TAGS}.get(parser, ())
+    tags = {Parser.GROUNDING: published.DEEPSEEK_TAGS, Parser.PADDLEOCR: otsl.TAGS}.get(parser, ())
     assert not any(tag in page.text for tag in tags), "a tag is left"
     for block in page.blocks:
         assert all(0 <= x0 < x1 <= WIDTH and 0 <= y0 < y1 <= HEIGHT for x0, y0, x1, y1 in block.boxes), (

@@ -7,7 +7,7 @@ characters a second, and as a share of a core at 2,500 tokens a second (10,000 c
 joins the pieces. Loops are cut into parts too short to be detected.
 
 Table: loops from user reports, and pages that resemble loops (both from
-tests/unit/worker/engines/test_repetition.py), the corpus's texts and text layers. Tokens are estimated without a tokenizer: one
+tests/support/repetitions.py), the corpus's texts and text layers. Tokens are estimated without a tokenizer: one
 for a tag, one for each four letters of a word, one for any other sign. The saving of a loop is the rest of 7,000 tokens at
 its detection. Exits with 1 if a loop is missed, a page causes a false alarm, or the cost exceeds 1 % of a core.
 """
@@ -21,8 +21,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.support.repetitions import BEFORE, LOOPS, PAGES, text_layers, watch
 from tests.support.servers import ROOT
-from tests.unit.worker.engines.test_repetition import BEFORE, LOOPS, PAGES, text_layers, watch
 from worker.engines.repetition import LoopWatch
 
 PIECE, LIMIT_TOKENS, LIMIT_CHARACTERS = 64, 7000, 28_000

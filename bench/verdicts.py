@@ -3,7 +3,7 @@
     python -m bench.verdicts --corpus ../shared/corpus [--without-engine]
 
 Correct texts: each page with its known text (ground truths; trusted text layers; some correct text layers that a worker does not
-trust); a dozen scans with the text of RapidOCR; the hard texts of tests/unit/worker/engines/test_repetition.py on a full page, or
+trust); a dozen scans with the text of RapidOCR; the hard texts of tests/support/repetitions.py on a full page, or
 on a ruled page if they consist mostly of rules; no text on pages without text: a picture of the corpus, and drawn pages (gradient,
 noise, grain, stain, shadow, hatching, halftone, curves, dotted and ruled lines), pictures only for models that may classify a page
 as a picture. A rejection of these is a false alarm.
@@ -29,7 +29,6 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import cv2
 
@@ -38,8 +37,8 @@ from bench.drawn_pages import NEARLY_BLANK, NOTHING_TO_READ, drawn
 from ocrfleet.errors import Reason
 from ocrfleet.profiles.profile import Judgement
 from ocrfleet.records.pages import Block, Role
+from tests.support.repetitions import LOOPS, PAGES
 from tests.support.servers import ROOT
-from tests.unit.worker.engines.test_repetition import LOOPS, PAGES
 from worker.engines.base import Recognition
 from worker.engines.stream import LOOP, Transcript
 from worker.imaging import ink
@@ -47,9 +46,6 @@ from worker.imaging.page_image import PageImage
 from worker.imaging.print_detection import enlargement, printed
 from worker.parsers import Parsed
 from worker.pipeline import verdict as judge
-
-if TYPE_CHECKING:
-    pass
 
 WITHOUT_TEXT = "jpx.pdf"
 #: A page whose text is used on other pages, and texts with few words.

@@ -11,29 +11,12 @@ from hypothesis import strategies as st
 
 from ocrfleet.records.pages import Block, Role
 from tests.support.growth import assert_grows_linearly
+from tests.support.published_outputs import DOTS_LOOPING, DOTS_PAGE, DOTS_VERTICAL
 from worker.parsers import Parsed
 from worker.parsers.dots import ROLES, parse, scaled
 
 #: a size that the model's processor leaves as it is, so that boxes are pixels of the page
 WIDTH, HEIGHT = 1008, 1400
-
-PUBLISHED = (  # https://cloudernative.com/ai-models/model/sljeff/dots.ocr: the model run by others, on a page of 2,480 x 3,508
-    '[{"bbox": [1355, 199, 2103, 262], "category": "Page-header", "text": "A PREPRINT - SEPTEMBER 5, 2022"}, '
-    '{"bbox": [698, 455, 1846, 1010], "category": "Picture"}, {"bbox": [441, 1051, 2103, 1153], "category": "Caption", '
-    '"text": "Figure 7: Algorithmic performance measured in ES/s (effective samples per second), for the eight highest '
-    'energy KL coefficients $\\\\theta_k$, $k = 1, \\\\dots, 8$, for both RWMH (blue) and MLDA (red)."}, '
-    '{"bbox": [450, 1208, 1251, 1782], "category": "Picture"}]'
-)
-LOOPING = (  # https://github.com/studio-dots-ai/dots.ocr/issues/245, where it goes on to the limit
-    '[{"bbox": [0, 0, 503, 335], "category": "Table", "text": "<table><thead><tr><th>项目名称</th><th>数量/单位</th>'
-    "<th>金额(元)</th><th>备注</th></tr></thead><tbody><tr><td>检查费</td><td></td><td>135.00</td><td></td></tr></tbody>"
-    '</table>"}, {"bbox": [503, 0, 1036, 335], "category": "Table", "text": "<table><thead><tr><th>项目名称</th>'
-    "<th>数量/单位</th></tr></thead><tbody><tr><td></td><td></td></tr><tr><td></td><td></td></tr><tr><td></td>"
-)
-VERTICAL = (  # https://github.com/studio-dots-ai/dots.ocr/issues/91, a sample to train it on
-    '[{"bbox": [67, 151, 87, 179], "category": "Page-header", "text": "2"}, {"bbox": [34, 625, 73, 903], '
-    '"category": "Page-header", "text": "陈\\n士\\n铎\\n医\\n学\\n丛\\n书"}, {"bbox": [150, 148, 235, 207], "category": "Picture"}]'
-)
 
 
 def read(output: str) -> Parsed:
@@ -51,7 +34,7 @@ def texts(page: Parsed) -> list[tuple[str, str]]:
 
 class TestPublished:
     def test_a_page(self) -> None:
-        page = parse(PUBLISHED, width_px=2480, height_px=3508)
+        page = parse(DOTS_PAGE, width_px=2480, height_px=3508)
 
         assert [(block.label, block.role) for block in page.blocks] == [
             ("Page-header", Role.HEADER),
@@ -65,7 +48,7 @@ class TestPublished:
         assert page.damage is None
 
     def test_a_page_that_went_on_to_the_limit(self) -> None:
-        page = read(LOOPING)
+        page = read(DOTS_LOOPING)
 
         assert [block.role for block in page.blocks] == [Role.TABLE, Role.TABLE]
         assert page.blocks[0].markdown.endswith("<td>135.00</td><td></td></tr></tbody></table>")
@@ -73,7 +56,7 @@ class TestPublished:
         assert page.damage == "the list of cells breaks off"
 
     def test_a_vertical_header(self) -> None:
-        assert texts(read(VERTICAL)) == [
+        assert texts(read(DOTS_VERTICAL)) == [
             ("Page-header", "2"),
             ("Page-header", "陈\n士\n铎\n医\n学\n丛\n书"),
             ("Picture", ""),

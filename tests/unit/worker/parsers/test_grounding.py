@@ -11,24 +11,15 @@ from hypothesis import strategies as st
 from ocrfleet.profiles.profile import Parser
 from ocrfleet.records.pages import Block, PageResult, PageStatus, Role
 from tests.support.growth import assert_grows_linearly
+from tests.support.published_outputs import DEEPSEEK_END as END
+from tests.support.published_outputs import DEEPSEEK_MARKDOWN, DEEPSEEK_TEXT
+from tests.support.published_outputs import DEEPSEEK_TAGS as TAGS
 from worker.parsers import Parsed
 from worker.parsers import parse as parse_any
 from worker.parsers.grounding import LABEL_LENGTH, MAX_BOXES, ROLES, parse
 
-END = "<｜end▁of▁sentence｜>"  # noqa: RUF001 - the token is written so
-TAGS = ("<|ref|>", "<|/ref|>", "<|det|>", "<|/det|>", "<|grounding|>", END)
 #: one pixel is one step of the model's coordinates
 SIDE = 999
-
-# Outputs as people published them: https://github.com/deepseek-ai/DeepSeek-OCR/issues/75
-AS_MARKDOWN = (
-    "<|ref|>title<|/ref|><|det|>[[175, 155, 852, 234]]<|/det|>\n# LORA: LOW-RANK ADAPTATION OF LARGE LANGUAGE MODELS"
-)
-AS_TEXT = (
-    "<|ref|>一段接一段<|/ref|><|det|>[[549, 653, 616, 679]]<|/det|>\n"
-    "<|ref|>越过高峰<|/ref|><|det|>[[547, 703, 604, 730]]<|/det|>\n"
-    "<|ref|>另一峰却又见<|/ref|><|det|>[[547, 754, 630, 780]]<|/det|>"
-)
 
 
 def parsed(text: str) -> Parsed:
@@ -436,14 +427,14 @@ class TestDoubt:
 
 class TestPublished:
     def test_asked_for_markdown(self) -> None:
-        page = parse(AS_MARKDOWN, width_px=883, height_px=736)
+        page = parse(DEEPSEEK_MARKDOWN, width_px=883, height_px=736)
 
         title = "# LORA: LOW-RANK ADAPTATION OF LARGE LANGUAGE MODELS"
         box = (154.7, 114.2, 753.1, 172.4)
         assert page == Parsed(text=title, blocks=(Block(label="title", role=Role.TITLE, boxes=(box,), markdown=title),))
 
     def test_asked_to_ocr_the_image(self) -> None:
-        page = parsed(AS_TEXT)
+        page = parsed(DEEPSEEK_TEXT)
 
         assert page.text == "一段接一段\n\n越过高峰\n\n另一峰却又见"
         assert [one.role for one in page.blocks] == [Role.TEXT] * 3

@@ -7,21 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocrfleet.records.pages import Role
+from tests.support.published_outputs import OLMOCR_EMPTY, OLMOCR_PAGE, OLMOCR_TABLE
 from worker.parsers.olmocr import parse
-
-#: https://huggingface.co/allenai/olmOCR-2-7B-1025, cut off after 50 tokens there
-MODEL_CARD = (
-    "---\nprimary_language: en\nis_rotation_valid: True\nrotation_correction: 0\nis_table: False\nis_diagram: False\n"
-    "---\nolmOCR: Unlocking Trillions of Tokens in PDFs with Vision Language Models\n\nJake Poz"
-)
-#: https://github.com/allenai/olmocr/blob/main/tests/sample_dataset/synth_table/untable.md, the first rows
-WITH_TABLE = (
-    "---\nprimary_language: en\nis_rotation_valid: True\nrotation_correction: 0\nis_table: True\nis_diagram: False\n"
-    "---\nAnnex I: Annual mid-year population, United Nations estimates: 2003 - 2012\n\n<table>\n<thead>\n<tr>\n"
-    '<th rowspan="2">Continent and country or area<br/>Continent et pays ou zone</th>\n</tr>\n</thead>\n</table>'
-)
-#: https://github.com/allenai/olmocr/blob/main/tests/sample_dataset/empty_document/blanktext.md
-WITHOUT_TEXT = "---\nprimary_language: en\nis_rotation_valid: True\nrotation_correction: 0\nis_table: False\nis_diagram: False\n---"
 
 
 def page(body: str, **changes: str | None) -> str:
@@ -39,20 +26,20 @@ def page(body: str, **changes: str | None) -> str:
 
 class TestPublished:
     def test_the_model_card(self) -> None:
-        read = parse(MODEL_CARD)
+        read = parse(OLMOCR_PAGE)
 
         assert read.text == "olmOCR: Unlocking Trillions of Tokens in PDFs with Vision Language Models\n\nJake Poz"
         assert read.damage is None
 
     def test_a_page_with_a_table(self) -> None:
-        read = parse(WITH_TABLE)
+        read = parse(OLMOCR_TABLE)
 
         assert [block.role for block in read.blocks] == [Role.TEXT, Role.TABLE]
         assert read.blocks[1].markdown.startswith('<table>\n<thead>\n<tr>\n<th rowspan="2">Continent')
         assert read.damage is None
 
     def test_a_page_without_text(self) -> None:
-        read = parse(WITHOUT_TEXT)
+        read = parse(OLMOCR_EMPTY)
 
         assert (read.text, read.blocks, read.damage) == ("", (), None)
 

@@ -9,18 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocrfleet.records.pages import Role
+from tests.support.published_outputs import PADDLEOCR_CHART, PADDLEOCR_EMPTY_CELLS, PADDLEOCR_FORMULA, PADDLEOCR_TABLE
 from worker.parsers import paddleocr
 from worker.parsers.otsl import MAX_SPAN, TAGS
-
-# The first three are its authors' examples for training: https://github.com/PaddlePaddle/ERNIE, docs/paddleocr_vl_sft_zh.md
-TABLE = (
-    "<fcel>分组<fcel>频数<fcel>频率<nl><fcel>[41,51)<fcel>2<fcel>\\( \\frac{2}{30} \\)<nl>"
-    "<fcel>[51,61)<fcel>1<fcel>\\( \\frac{1}{30} \\)<nl>"
-)
-FORMULA = "\\[t_{n}\\in[0,\\infty]\\]"
-CHART = "  | 22Q3 | 22Q3yoy\n电商 | 85 | 100%\n川渝 | 140 | 8%"
-# https://github.com/PaddlePaddle/ERNIE/issues/1427, an answer of its authors, two columns of it
-EMPTY_CELLS = "<fcel>3<ecel><nl><fcel>4<fcel>L911<nl>"
 
 
 def text(output: str) -> str:
@@ -33,7 +24,7 @@ def rows(*written: str) -> str:
 
 class TestPublished:
     def test_a_table(self) -> None:
-        read = paddleocr.parse(TABLE)
+        read = paddleocr.parse(PADDLEOCR_TABLE)
 
         assert read.text == rows(
             "<td>分组</td><td>频数</td><td>频率</td>",
@@ -44,16 +35,16 @@ class TestPublished:
         assert read.damage is None
 
     def test_a_formula(self) -> None:
-        read = paddleocr.parse(FORMULA)
+        read = paddleocr.parse(PADDLEOCR_FORMULA)
 
-        assert read.text == FORMULA
+        assert read.text == PADDLEOCR_FORMULA
         assert [block.role for block in read.blocks] == [Role.FORMULA]
 
     def test_a_chart(self) -> None:
-        assert text(CHART) == CHART.strip()
+        assert text(PADDLEOCR_CHART) == PADDLEOCR_CHART.strip()
 
     def test_empty_cells(self) -> None:
-        assert text(EMPTY_CELLS) == rows("<td>3</td><td></td>", "<td>4</td><td>L911</td>")
+        assert text(PADDLEOCR_EMPTY_CELLS) == rows("<td>3</td><td></td>", "<td>4</td><td>L911</td>")
 
 
 class TestSpans:
@@ -96,7 +87,9 @@ class TestSpans:
 
 class TestAround:
     def test_text_before_between_and_after_tables(self) -> None:
-        read = paddleocr.parse(f"# Tides\nTable 1\n{EMPTY_CELLS}\nTable 2\n{EMPTY_CELLS}\n\nIn metres.")
+        read = paddleocr.parse(
+            f"# Tides\nTable 1\n{PADDLEOCR_EMPTY_CELLS}\nTable 2\n{PADDLEOCR_EMPTY_CELLS}\n\nIn metres."
+        )
 
         assert [(block.role, block.markdown[:10]) for block in read.blocks] == [
             (Role.TITLE, "# Tides"),
