@@ -7,6 +7,10 @@ import pytest
 from ocrfleet import keys
 from ocrfleet.errors import ConfigurationError
 from ocrfleet.profiles.profile import PROFILES, RAPIDOCR, TESSERACT, Profile, Render, resolve
+from tests.support.servers import ROOT
+
+#: What version a45bcc8 computed of its profile_frozen.json.
+EARLIER = "279dc06b258c5d17887930a9558bbe5b7f0169811ad715644339e22f7a7e42ff"
 
 
 def profile(**changes: Any) -> Profile:
@@ -173,3 +177,11 @@ def test_a_language_has_a_digest_of_its_own_also_when_the_first_digest_was_asked
 
 def test_the_digests_of_the_profiles_are_apart() -> None:
     assert RAPIDOCR.digest != TESSERACT.digest
+
+
+def test_a_profile_file_of_an_earlier_version_keeps_its_digest() -> None:
+    # Given a file that lacks the fields that were added later
+    written = (ROOT / "tests" / "acceptance" / "version_a45bcc8" / "profile_frozen.json").read_bytes()
+
+    # Then its digest, which is part of documents' ids, is the one that the earlier version computed
+    assert Profile.model_validate_json(written).digest == EARLIER
