@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,11 +17,8 @@ from ocrfleet.records.documents import DocumentStatus
 from ocrfleet.records.pages import PageResult
 from tests.support.servers import Valkey
 from tests.support.stage import Stage
-from tests.support.vllm.running import gone
-from tests.support.waiting import rest, scaled
-
-#: vLLM takes 20 to 40 seconds to start here.
-PATIENCE = 240
+from tests.support.vllm.running import PATIENCE, gone
+from tests.support.waiting import scaled
 
 
 def engine_process(stage: Stage, name: str) -> psutil.Process | None:
@@ -158,10 +154,7 @@ def test_a_worker_that_cannot_start_reports_it_and_takes_no_job(
     try:
         book = stage.register("book", [1, 2])
         worker = stage.start_worker()
-        deadline = time.monotonic() + scaled(120)
-        while worker.poll() is None and time.monotonic() < deadline:
-            stage.tick()
-            rest(0.1)
+        stage.await_(lambda: worker.poll() is not None, seconds=120)
         assert worker.returncode == 78
         last = stage.logs().strip().splitlines()[-1]
         assert "worker.cannot_start" in last

@@ -10,9 +10,7 @@ from ocrfleet.metrics.exposition import ChildMetrics, Exposition
 from ocrfleet.settings import Settings
 from tests.support.scrape import Scrape
 from tests.support.stage import Stage
-
-#: vLLM takes 20 to 40 seconds to start here.
-PATIENCE = 240
+from tests.support.vllm.running import PATIENCE
 
 
 @pytest.mark.timeout(600)

@@ -14,6 +14,9 @@ from ocrfleet.settings import Settings
 from tests.support.waiting import scaled
 from worker import engines
 
+#: Seconds for pages of an engine that is yet to start, which takes vLLM 20 to 40 seconds on a CPU.
+PATIENCE = 240
+
 
 class Running:
     """An engine on an event loop in a separate thread, as in a worker."""

@@ -15,33 +15,32 @@ from ocrfleet.records.documents import DocumentStatus
 from ocrfleet.records.pages import PageResult
 from ocrfleet.records.runs import Attempt, RunRecord
 from producer.intake.register import Registered
-from tests.engine.test_fleet import PATIENCE
 from tests.support.engine_contract import Use, crowded, printed
 from tests.support.stage import Stage
-from tests.support.vllm.running import Running
+from tests.support.vllm.running import PATIENCE, Running
 from worker.engines.base import Recognition
 from worker.engines.vllm import engine as vllm
 
 OTHER = resolve("numbered:OtherEngine")
 MAX_TOKENS, FEWER_TOKENS = 16, 6
-LADDER = (
+RETRY_STEPS = (
     RetryStep(temperature=0.2, max_tokens=FEWER_TOKENS),
     RetryStep(prompt="<image>\nFree OCR.", after=(Reason.TRUNCATED,)),
-    RetryStep(prompt="<image>\nNever asked.", after=(Reason.EMPTY,)),
+    RetryStep(prompt="<image>\nNot applicable.", after=(Reason.EMPTY,)),
     RetryStep(text_layer=True),
     RetryStep(profile="nobody"),
     RetryStep(profile=OTHER.name),
 )
 
 
-def endless(profile: Profile) -> Profile:
-    """A profile that nothing but the watch for loops ends soon: no guard, and far more tokens than a test waits for."""
+def unguarded(profile: Profile) -> Profile:
+    """Return a profile of 8,000 tokens without n-gram blocking: only the detection of repetition ends its pages soon."""
     assert profile.sampling is not None
     sampling = profile.sampling.model_copy(update={"max_tokens": 8000, "ngram_size": None})
     return profile.model_copy(update={"sampling": sampling})
 
 
-def test_a_loop_is_stopped_and_frees_its_place(
+def test_a_repetition_is_stopped_and_frees_its_slot(
     tiny: Callable[..., Profile], running: Callable[[Profile], Running], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given a model that may write one token only: random weights don't repeat themselves on their own within 8,000
@@ -50,16 +49,16 @@ def test_a_loop_is_stopped_and_frees_its_place(
     parameters = vllm._parameters
 
     def one_token(sampling: Sampling) -> Any:
-        told = parameters(sampling)
+        wanted = parameters(sampling)
         if sampling.ngram_size is None:
-            told.allowed_token_ids = [1000]
-        return told
+            wanted.allowed_token_ids = [1000]
+        return wanted
 
     monkeypatch.setattr(vllm, "_parameters", one_token)
 
     async def crowd(engine: Any) -> tuple[list[Recognition], int, Recognition]:
-        looping = await asyncio.gather(*(engine.recognise(crowded(), endless(profile)) for _ in range(4)))
-        # When its pages were stopped, then nothing is left of them in the engine, and it reads on
+        looping = await asyncio.gather(*(engine.recognise(crowded(), unguarded(profile)) for _ in range(4)))
+        # When its pages were stopped, then the engine holds nothing of them, and reads another page
         return looping, engine.unfinished, await engine.recognise(printed(), profile)
 
     looping, left, after = use(crowd)
@@ -82,14 +81,14 @@ def attempts(stage: Stage, book: Registered, page: int) -> list[Attempt]:
 
 
 @pytest.mark.timeout(600)
-def test_the_ladder_is_climbed_from_end_to_end(stage: Stage, tiny: Callable[..., Profile]) -> None:
-    # Given a model that never comes to an end within its tokens, and another profile that reads everything
-    stage.profile = tiny(mode="tiny", max_tokens=MAX_TOKENS, ladder=LADDER, judgement=Judgement())
+def test_a_page_goes_through_all_retry_steps(stage: Stage, tiny: Callable[..., Profile]) -> None:
+    # Given a model whose texts are always cut off, and another profile that reads everything
+    stage.profile = tiny(mode="tiny", max_tokens=MAX_TOKENS, ladder=RETRY_STEPS, judgement=Judgement())
     book = stage.register("book", [1, 2, 3], pages_per_job=3)
     stage.start_worker(OTHER)
     stage.start_worker()
     (status,) = stage.finish(book, seconds=PATIENCE)
-    # Then each page was retried with each applicable step, with the tokens of each attempt counted, until one was accepted
+    # Then each page went through the retry steps that apply, with the tokens of each counted, until one was accepted
     assert status.status is DocumentStatus.COMPLETED
     for page in (1, 2, 3):
         made = attempts(stage, book, page)
@@ -109,12 +108,12 @@ def test_the_ladder_is_climbed_from_end_to_end(stage: Stage, tiny: Callable[...,
 
 @pytest.mark.timeout(600)
 def test_a_page_without_an_accepted_text_keeps_its_best_text(stage: Stage, tiny: Callable[..., Profile]) -> None:
-    stage.profile = tiny(mode="tiny", max_tokens=MAX_TOKENS, ladder=LADDER, judgement=Judgement())
+    stage.profile = tiny(mode="tiny", max_tokens=MAX_TOKENS, ladder=RETRY_STEPS, judgement=Judgement())
     book = stage.register("book", [1])
     stage.start_worker()
     (status,) = stage.finish(book, seconds=PATIENCE)
     assert [(failure.page, failure.reason) for failure in status.failures] == [(1, Reason.TRUNCATED)]
     result = PageResult.from_bytes(stage.store.get(keys.page_failed(book.document, 1, 1)))
-    # Of attempts that were all cut off, one with more in it than the one with the fewest tokens
+    # All attempts were cut off: the text is one of those with the most tokens
     assert result.text.strip()
     assert (result.tokens, result.finish_reason) == (MAX_TOKENS, "length")
