@@ -19,7 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.support.chaos.faults import Fault, Kind
-from tests.support.chaos.scene import Poison, Scene, until
+from tests.support.chaos.scene import Poison, Scene
+from tests.support.waiting import until
 
 FAULTS = [
     Fault(Kind.KILL, "engine", 0, 0, 0),
@@ -55,7 +56,7 @@ def recovery(scene: Scene, strike: Callable[[], object], recovered: Callable[[],
 
 def one(scene: Scene, fault: Fault) -> float:
     """Return the seconds from a fault until the pages in flight have records."""
-    until(lambda: len(scene.leased()) >= 2, seconds=LONGEST, told=scene.logs)
+    until(lambda: len(scene.leased()) >= 2, seconds=LONGEST, otherwise=scene.logs)
     pages = scene.leased()
     return recovery(scene, lambda: scene.strike(fault), lambda: scene.recorded(pages))
 

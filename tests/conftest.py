@@ -25,10 +25,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Set the timeout of each test by the time scale of this machine."""
+    """Set the timeout of each test, from its marker or the default, by the time scale of this machine."""
     for item in items:
-        if item.get_closest_marker("timeout") is None:
-            item.add_marker(pytest.mark.timeout(scaled(TEST_SECONDS)))
+        marker = item.get_closest_marker("timeout")
+        seconds = TEST_SECONDS if marker is None else marker.args[0]
+        item.add_marker(pytest.mark.timeout(scaled(seconds)), append=False)
 
 
 class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types

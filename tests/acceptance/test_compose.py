@@ -16,6 +16,7 @@ import pytest
 
 from tests.support.compose import Composed
 from tests.support.servers import lacking
+from tests.support.waiting import scaled
 
 OURS = ("serve", "watch", "worker")
 THEIRS = ("redis", "s3", "prometheus", "alertmanager")
@@ -61,7 +62,9 @@ def names(s3: Any) -> set[str]:
 
 
 def ask(fleet: Composed, query: str) -> list[tuple[dict[str, str], float]]:
-    answer = httpx.get(f"http://{fleet.address('prometheus')}/api/v1/query", params={"query": query}).json()
+    answer = httpx.get(
+        f"http://{fleet.address('prometheus')}/api/v1/query", params={"query": query}, timeout=scaled(30)
+    ).json()
     return [(one["metric"], float(one["value"][1])) for one in answer["data"]["result"]]
 
 
@@ -86,8 +89,9 @@ def test_compose_up_and_a_pdf_in_the_bucket_give_text(fleet: Composed, s3: Any) 
     assert "quick brown fox" in s3.get_object(Bucket="texts", Key=f"{KEY}.md")["Body"].read().decode()
     # And the API returns the document, with the token
     api = f"http://{fleet.address('serve')}/v1/documents/{status['document']}"
-    assert httpx.get(api).status_code == 401
-    told = httpx.get(api, headers={"Authorization": f"Bearer {SECRETS['OCRFLEET_API_TOKENS']}"})
+    assert httpx.get(api, timeout=scaled(30)).status_code == 401
+    token = SECRETS["OCRFLEET_API_TOKENS"]
+    told = httpx.get(api, headers={"Authorization": f"Bearer {token}"}, timeout=scaled(30))
     assert told.json()["state"] == "completed"
     # And every service is healthy
     for name in (*THEIRS, *OURS):
@@ -110,11 +114,11 @@ def see_all_and_alert_nobody(fleet: Composed) -> None:
     fleet.until(lambda: {rule["health"] for rule in rules(fleet)} == {"ok"}, "all rules are looked at")
     assert [rule for rule in rules(fleet) if rule["type"] == "alerting"]
     fleet.until(lambda: not ask(fleet, "ALERTS"), "nothing is about to alert")
-    assert httpx.get(f"http://{fleet.address('alertmanager')}/api/v2/alerts").json() == []
+    assert httpx.get(f"http://{fleet.address('alertmanager')}/api/v2/alerts", timeout=scaled(30)).json() == []
 
 
 def rules(fleet: Composed) -> list[dict[str, Any]]:
-    answer = httpx.get(f"http://{fleet.address('prometheus')}/api/v1/rules").json()
+    answer = httpx.get(f"http://{fleet.address('prometheus')}/api/v1/rules", timeout=scaled(30)).json()
     return [rule for group in answer["data"]["groups"] for rule in group["rules"]]
 
 

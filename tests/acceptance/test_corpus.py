@@ -49,7 +49,7 @@ def corpus_run(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """One run over the whole corpus, two pages of each document, and a second one with the password."""
     desk = Desk(tmp_path_factory.mktemp("corpus"))
     files = corpus / "files"
-    first = desk.run("run", files, "-o", "out", "--pages", "1-2", "--json", timeout=800)
+    first = desk.run("run", files, "-o", "out", "--pages", "1-2", "--json", seconds=800)
     log = "".join(path.read_text() for path in (desk.out / ".ocrfleet" / "logs").glob("worker-*.log"))
     yield desk, first, log
     desk.close()

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import time
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 from producer.samples.files import SAMPLES, expected_words
 from tests.support.desk import Desk
 from tests.support.servers import lacking
+from tests.support.waiting import rest
 
 #: It takes a minute or two, and several on a busy machine.
 pytestmark = pytest.mark.timeout(900)
@@ -62,7 +62,7 @@ def test_an_encrypted_document_opens_with_its_password_which_is_written_nowhere(
         for one in desk.family(process):
             with suppress(psutil.Error):
                 lines.add(" ".join(one.cmdline()))
-        time.sleep(0.05)
+        rest(0.05)
     assert process.returncode == 0
     assert desk.outputs()["encrypted-user.pdf.md"].decode().count("<!-- page 1 -->") == 1
     everything = b"".join(path.read_bytes() for path in desk.out.rglob("*") if path.is_file())

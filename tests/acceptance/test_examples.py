@@ -10,6 +10,7 @@ import secrets
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 
 import httpx
 import jsonschema
@@ -20,7 +21,7 @@ from ocrfleet.profiles.select import read_file
 from producer.delivery.webhook import DeliveryResult, WebhookClient
 from tests.support.desk import Desk
 from tests.support.servers import ROOT
-from tests.support.waiting import rest
+from tests.support.waiting import scaled, until
 
 EXAMPLES = ROOT / "examples"
 
@@ -66,6 +67,13 @@ def test_profiles_in_the_guides_can_be_used(page: str, tmp_path_factory: pytest.
         assert read_file(path).name == json.loads(text)["name"]
 
 
+def unsigned(url: str) -> int | None:
+    """Send a delivery without a signature; return the status, or None while nobody listens."""
+    with suppress(httpx.TransportError):
+        return httpx.post(url, content=b"{}", trust_env=False, timeout=scaled(30)).status_code
+    return None
+
+
 def test_the_example_receiver_accepts_only_our_signatures() -> None:
     secret = "whsec_" + base64.b64encode(secrets.token_bytes(24)).decode()
     with socket.socket() as free:
@@ -80,12 +88,7 @@ def test_the_example_receiver_accepts_only_our_signatures() -> None:
     )
     url = f"http://127.0.0.1:{port}/"
     try:
-        while True:  # until it listens; the test's own time limit ends it
-            try:
-                assert httpx.post(url, content=b"{}", trust_env=False).status_code == 401
-                break
-            except httpx.TransportError:
-                rest(0.1)
+        assert until(lambda: unsigned(url)) == 401
         # Given two deliveries, one of them repeated
         body = json.dumps({"type": "document.ended"}).encode()
         sender = WebhookClient(SecretStr(secret), private=True)

@@ -6,7 +6,6 @@ The test fails for an invalid expression, an unknown metric, and an empty result
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,7 +19,7 @@ from tests.support.fakes.misbehaving import LIMIT, write_prints
 from tests.support.prometheus import Prometheus
 from tests.support.promql import asked, besides, legends, loaded, metrics, rules, selectors
 from tests.support.servers import FAKES, TOLD, SeaweedFS, Valkey, free_ports
-from tests.support.waiting import rest, scaled
+from tests.support.waiting import scaled, until
 
 TOKEN = "a-token-of-the-tests"  # noqa: S105 - of no use elsewhere
 
@@ -81,11 +80,12 @@ class Fleet:
 
     def until(self, expression: str) -> None:
         """Wait until an expression returns something."""
-        deadline = time.monotonic() + scaled(120)
-        while not self.prometheus.ask(expression):
+
+        def values() -> str:
             now = {name: self.prometheus.ask(name) for name in (*metrics(expression), "up", "ocrfleet_leader")}
-            assert time.monotonic() < deadline, f"{expression} does not come true: {now}"
-            rest(0.2)
+            return f"{expression} does not come true: {now}"
+
+        until(lambda: self.prometheus.ask(expression), seconds=120, pause=0.2, otherwise=values)
 
 
 def judging() -> Profile:

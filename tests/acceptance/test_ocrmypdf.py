@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from tests.acceptance.test_http import TOKEN, Served
 from tests.support.desk import Desk
 from tests.support.fakes.numbered import draw
 from tests.support.fakes.webhook_receiver import IntakeScheduler
 from tests.support.searchable_pdf import pdf_words
+from tests.support.served import TOKEN, Served
 from tests.support.servers import SeaweedFS, Valkey
 from tests.support.waiting import scaled
 

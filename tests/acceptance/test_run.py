@@ -13,7 +13,7 @@ from PIL import Image
 
 from tests.support.desk import COMMAND, NUMBERED, Desk
 from tests.support.fakes.numbered import draw, write_book
-from tests.support.waiting import scaled
+from tests.support.waiting import scaled, until
 
 BOOKS = {"a.tif": range(10), "sub/b.tif": range(100, 120), "sub/c.tif": range(200, 210)}
 
@@ -132,7 +132,7 @@ def test_a_file_that_changes_while_it_waits_is_said_to_have_changed(desk: Desk) 
     desk.plan["seconds"] = 0.3
     write_book(desk.scans / "a.tif", list(range(12)))
     process = desk.start("run", "in", "-o", "out", *NUMBERED, "--json")
-    desk.until(lambda: len(desk.recognised()) >= 2)
+    until(lambda: len(desk.recognised()) >= 2, pause=0.02)
     write_book(desk.scans / "a.tif", list(range(50, 62)))
     out, _ = process.communicate(timeout=scaled(120))
     assert process.returncode == 1
@@ -196,7 +196,7 @@ def test_a_killed_run_resumes_and_writes_the_same_bytes(books: Desk, victim: str
     books.plan["seconds"] = 0.15
     # Given a run that was killed
     process = books.start("run", "in", "-o", "out", *NUMBERED)
-    books.until(lambda: books.stored_pages() >= 8)
+    until(lambda: books.stored_pages() >= 8, pause=0.02)
     family = books.family(process)
     process.kill()
     if victim == "everything":
@@ -209,7 +209,7 @@ def test_a_killed_run_resumes_and_writes_the_same_bytes(books: Desk, victim: str
     assert stored < 40
     # When it is run again
     process = books.start("run", "in", "-o", "out", *NUMBERED, "--json")
-    books.until(lambda: len(books.recognised()) > before, seconds=15)
+    until(lambda: len(books.recognised()) > before, seconds=15, pause=0.02)
     out, err = process.communicate(timeout=scaled(120))
     # Then it continues, reads no page with a stored result, and the outputs equal those of an uninterrupted run
     assert process.returncode == 0, err
@@ -223,7 +223,7 @@ def test_a_member_that_is_killed_is_replaced(books: Desk, victim: str) -> None:
     expected = undisturbed(books)
     books.plan["seconds"] = 0.15
     process = books.start("run", "in", "-o", "out", *NUMBERED)
-    books.until(lambda: books.stored_pages() >= 6)
+    until(lambda: books.stored_pages() >= 6, pause=0.02)
     books.member(process, victim).kill()
     _, err = process.communicate(timeout=scaled(90))
     assert process.returncode == 0, err
@@ -234,7 +234,7 @@ def test_a_member_that_is_killed_is_replaced(books: Desk, victim: str) -> None:
 def test_an_interrupted_run_stops_cleanly_and_resumes(books: Desk, number: signal.Signals) -> None:
     books.plan["seconds"] = 0.2
     process = books.start("run", "in", "-o", "out", *NUMBERED)
-    books.until(lambda: books.stored_pages() >= 4)
+    until(lambda: books.stored_pages() >= 4, pause=0.02)
     books.family(process)
     process.send_signal(number)
     out, err = process.communicate(timeout=scaled(120))
@@ -273,7 +273,7 @@ def test_two_runs_on_one_output_folder_do_not_mix(books: Desk) -> None:
     # Given a run that is blocked at one of its pages
     books.plan |= {"wait": [BOOKS["a.tif"][-1]], "until": str(books.folder / "never")}
     process = books.start("run", "in", "-o", "out", *NUMBERED)
-    books.until(lambda: books.stored_pages() >= 1)
+    until(lambda: books.stored_pages() >= 1, pause=0.02)
     # When another one is started
     result = books.run("run", "in", "-o", "out", *NUMBERED)
     # Then it exits, because the first one uses the folder
@@ -387,17 +387,17 @@ def test_an_interrupted_run_resumes_with_more_inputs(books: Desk) -> None:
     # Given a run that was interrupted during a document
     books.plan["seconds"] = 0.2
     process = books.start("run", "in/sub", "-o", "out", *NUMBERED)
-    books.until(lambda: books.stored_pages() >= 4)
+    until(lambda: books.stored_pages() >= 4, pause=0.02)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=scaled(120))
     # When another command has the same documents and more
     write_book(books.folder / "more.tif", [300])
-    result = books.run("run", "in/sub", "more.tif", "-o", "out", *NUMBERED, timeout=120)
+    result = books.run("run", "in/sub", "more.tif", "-o", "out", *NUMBERED, seconds=120)
     # Then all of them are read, and no page twice
     assert result.returncode == 0, result.stderr
     assert sorted(books.recognised()) == [*range(100, 120), *range(200, 210), 300]
     # And the first command finds everything done
-    assert books.run("run", "in/sub", "-o", "out", *NUMBERED, timeout=120).returncode == 0
+    assert books.run("run", "in/sub", "-o", "out", *NUMBERED, seconds=120).returncode == 0
     assert len(books.recognised()) == 31
 
 
@@ -442,7 +442,7 @@ def test_an_interrupt_during_intake_leaves_no_process(desk: Desk) -> None:
     frames = Image.new("1", (8, 8))
     frames.save(desk.scans / "many.tif", save_all=True, append_images=[frames] * 2000)
     process = desk.start("run", "in", "-o", "out", *NUMBERED)
-    desk.until(lambda: any("producer.intake.probe" in " ".join(one.cmdline()) for one in desk.family(process)))
+    until(lambda: any("producer.intake.probe" in " ".join(one.cmdline()) for one in desk.family(process)), pause=0.02)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=scaled(120))
     assert process.returncode == 130

@@ -15,8 +15,8 @@ import pytest
 from tests.support.desk import NUMBERED, Desk
 from tests.support.fakes.numbered import write_book
 from tests.support.servers import SeaweedFS, Valkey
-from tests.support.service import Service, until
-from tests.support.waiting import rest, scaled
+from tests.support.service import Service
+from tests.support.waiting import rest, scaled, until
 
 
 class Watched(Service):
@@ -43,7 +43,7 @@ def test_a_file_in_a_bucket_becomes_text_in_another_one(service: Watched, desk: 
     key = "letters/Brief an Köln+1 %41.tif"
     service.put(key, [1, 2, 3])
     # When some seconds have passed
-    pointer = json.loads(until(lambda: service.results().get(f"{key}.status.json")))
+    pointer = json.loads(until(lambda: service.results().get(f"{key}.status.json"), pause=0.2))
     # Then its text has the key derived from the key of the upload
     results = service.results()
     assert set(results) == {f"{key}.md", f"{key}.json", f"{key}.status.json"}
@@ -59,8 +59,8 @@ def test_a_file_in_a_bucket_becomes_text_in_another_one(service: Watched, desk: 
     # When it is replaced, the name has the new text, and what did not change is not read again
     service.put("other.tif", [7])
     service.put(key, [4])
-    until(lambda: b"page number 4" in service.results().get(f"{key}.md", b""))
-    until(lambda: "other.tif.status.json" in service.results())
+    until(lambda: b"page number 4" in service.results().get(f"{key}.md", b""), pause=0.2)
+    until(lambda: "other.tif.status.json" in service.results(), pause=0.2)
     assert sorted(desk.recognised()) == [1, 2, 3, 4, 7]
 
     # When a document is deleted, it is not found any more; its delivered results stay
@@ -73,12 +73,12 @@ def test_another_process_takes_over_from_a_killed_leader(service: Watched, desk:
     # Given a second dispatcher, that waits
     service.begin("dispatch")
     service.put("a.tif", [1])
-    until(lambda: "a.tif.status.json" in service.results())
+    until(lambda: "a.tif.status.json" in service.results(), pause=0.2)
     # When the first one is killed
     service.kill(service.dispatch)
     service.put("b.tif", [2])
     # Then the next uploads are read, once
-    until(lambda: "b.tif.status.json" in service.results(), seconds=90)
+    until(lambda: "b.tif.status.json" in service.results(), seconds=90, pause=0.2)
     assert desk.recognised() == [1, 2]
 
 
@@ -100,14 +100,14 @@ def test_a_store_that_is_killed_amid_two_hundred_documents_costs_none_of_them(
     for number in range(200):
         service.put(f"{number:03}.tif", [number])
     service.start()
-    until(lambda: len(desk.recognised()) >= 60, seconds=90)
+    until(lambda: len(desk.recognised()) >= 60, seconds=90, pause=0.2)
     # When the store is killed and restarted after a while
     seaweed.kill()
     rest(3)
     seaweed.start()
     # Then every document is completed, once, with its own text
     wanted = {f"{number:03}.tif.status.json" for number in range(200)}
-    until(lambda: wanted <= service.names(), seconds=200, otherwise=lambda: sorted(wanted - service.names()))
+    until(lambda: wanted <= service.names(), seconds=200, otherwise=lambda: sorted(wanted - service.names()), pause=0.2)
     results = service.results()
     assert len(results) == 600
     for number in range(200):
@@ -145,7 +145,7 @@ def test_folders_and_prefixes_are_submitted_once(service: Watched, desk: Desk) -
     assert (prefix["submitted"], prefix["known"]) == (2, 0)
     # Then all of them are read
     wanted = {f"{name}.status.json" for name in ("box/a.tif", "deep/b.tif", "deep/c.tif")}
-    until(lambda: wanted <= service.results().keys())
+    until(lambda: wanted <= service.results().keys(), pause=0.2)
     assert sorted(desk.recognised()) == [1, 2, 3, 4]
     assert b"page number 2" in service.results()["box/a.tif.md"]
     # When they are submitted again, objects in the bucket are known, and no page is read twice
@@ -153,8 +153,8 @@ def test_folders_and_prefixes_are_submitted_once(service: Watched, desk: Desk) -
     again = json.loads(service.ask("submit", f"s3://{service.inbox}/deep/", "--collection", "remote", *told))
     assert (again["submitted"], again["known"]) == (1, 2)
     service.ask("submit", desk.scans, "--collection", "local", *told)
-    until(lambda: "deep/d.tif.status.json" in service.results())
-    until(lambda: "1 sources (1 completed)" in service.ask("status", "--collection", "local"))
+    until(lambda: "deep/d.tif.status.json" in service.results(), pause=0.2)
+    until(lambda: "1 sources (1 completed)" in service.ask("status", "--collection", "local"), pause=0.2)
     assert sorted(desk.recognised()) == [1, 2, 3, 4, 5]
     # And invalid submissions are rejected
     service.ask("submit", f"s3://{service.inbox}/", "--results", f"s3://{service.inbox}/x/", *NUMBERED, code=2)
@@ -174,7 +174,7 @@ def test_whoever_submits_may_wait_stop_waiting_and_wait_again(desk: Desk, valkey
     submit = "submit", f"s3://{service.inbox}/deep/", "--results", f"s3://{service.texts}/", "--wait", *NUMBERED
     # When `submit --wait` runs
     waiting = desk.start(*submit, environment=service.environment)
-    until(lambda: "deep/a.tif.status.json" in service.names() and 3 in desk.recognised())
+    until(lambda: "deep/a.tif.status.json" in service.names() and 3 in desk.recognised(), pause=0.2)
     # Then the command runs until all pages are read, or until it is stopped
     assert waiting.poll() is None
     waiting.send_signal(signal.SIGINT)

@@ -20,7 +20,7 @@ from tests.support.desk import NUMBERED, Desk
 from tests.support.fakes.numbered import write_book
 from tests.support.servers import Valkey
 from tests.support.stage import Stage
-from tests.support.waiting import rest, scaled
+from tests.support.waiting import rest, scaled, until
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_a_killed_supervisor_leaves_no_worker(desk: Desk, stage: Stage, shared: 
 def test_workers_that_cannot_start_end_the_command_with_one_line(
     desk: Desk, stage: Stage, shared: dict[str, str]
 ) -> None:
-    result = desk.run("worker", "--engine", "nowhere:Engine", "--processes", "2", environment=shared, timeout=120)
+    result = desk.run("worker", "--engine", "nowhere:Engine", "--processes", "2", environment=shared, seconds=120)
     assert result.returncode == 3
     assert "the engine 'nowhere:Engine' can't be loaded" in result.stderr
     assert result.stderr.splitlines()[-1].startswith("Can't start: worker-")
@@ -165,7 +165,7 @@ def test_a_worker_at_its_limit_leaves_the_others_to_work_on(desk: Desk, stage: S
     ],
 )
 def test_a_wrong_use_of_worker_is_reported_in_one_line(desk: Desk, arguments: list[str], words: str) -> None:
-    result = desk.run("worker", *arguments, environment={"CUDA_VISIBLE_DEVICES": ""}, timeout=120)
+    result = desk.run("worker", *arguments, environment={"CUDA_VISIBLE_DEVICES": ""}, seconds=120)
     assert result.returncode == 2
     assert words in " ".join(result.stderr.split())
     assert "Traceback" not in result.stderr
@@ -175,7 +175,7 @@ def test_workers_wait_for_a_redis_that_is_away(desk: Desk, stage: Stage, shared:
     # Given workers that are started before their Redis
     stage.valkey.kill()
     process = desk.start("worker", *NUMBERED, environment=shared)
-    desk.until(lambda: workers_of(desk, process))
+    until(lambda: workers_of(desk, process))
     rest(2)
     (worker,) = workers_of(desk, process)
     stage.valkey.start()
@@ -282,7 +282,7 @@ def test_a_run_whose_canary_is_misread_does_not_begin(desk: Desk) -> None:
     }
     (desk.folder / "mine.json").write_text(json.dumps(profile))
     write_book(desk.scans / "a.tif", [1])
-    result = desk.run("run", "in", "-o", "out", "--profile", "mine.json", "--workers", "1", timeout=120)
+    result = desk.run("run", "in", "-o", "out", "--profile", "mine.json", "--workers", "1", seconds=120)
     assert result.returncode == 3
     assert "misreads the self-test page" in " ".join(result.stderr.split())
     assert desk.recognised() == []
@@ -290,7 +290,7 @@ def test_a_run_whose_canary_is_misread_does_not_begin(desk: Desk) -> None:
 
 def test_openai_without_a_server_is_reported_in_one_line(desk: Desk) -> None:
     write_book(desk.scans / "a.tif", [1])
-    result = desk.run("run", "in", "-o", "out", "--engine", "openai", timeout=120)
+    result = desk.run("run", "in", "-o", "out", "--engine", "openai", seconds=120)
     assert result.returncode == 3
     assert "--engine openai needs the server's address: --base-url" in " ".join(result.stderr.split())
     assert "Traceback" not in result.stderr
@@ -306,7 +306,7 @@ def test_openai_without_a_server_is_reported_in_one_line(desk: Desk) -> None:
 )
 def test_incompatible_options_are_reported_in_one_line(desk: Desk, arguments: list[str], words: str) -> None:
     write_book(desk.scans / "a.tif", [1])
-    result = desk.run("run", "in", "-o", "out", *arguments, timeout=120)
+    result = desk.run("run", "in", "-o", "out", *arguments, seconds=120)
     assert result.returncode == 2
     assert words in " ".join(result.stderr.split())
     assert "Traceback" not in result.stderr

@@ -20,7 +20,8 @@ import pytest
 
 from ocrfleet import keys
 from tests.support.chaos.faults import Fault, schedule
-from tests.support.chaos.scene import PAGES_EACH, Poison, Scene, until
+from tests.support.chaos.scene import PAGES_EACH, Poison, Scene
+from tests.support.waiting import rest, until
 
 _MISSING = object()
 
@@ -89,9 +90,11 @@ def play(folder: Path, flavour: str, plan: Plan, poison: Poison, faults: Iterato
         begun = time.monotonic()
         scene.start()
         harm(scene, story, faults, until_=begun + plan.most)
-        until(lambda: scene.ended() == len(scene.names()), seconds=plan.most, told=lambda: unended(scene))
+        until(
+            lambda: scene.ended() == len(scene.names()), seconds=plan.most, pause=0.2, otherwise=lambda: unended(scene)
+        )
         story.seconds = time.monotonic() - begun
-        until(scene.idle, seconds=90, told=lambda: busy(scene))
+        until(scene.idle, seconds=90, pause=0.2, otherwise=lambda: busy(scene))
         codes = scene.stop()
         story.results = scene.results()
         story.recognised = Counter(scene.recognised())
@@ -115,7 +118,7 @@ def harm(scene: Scene, story: Story, faults: Iterator[Fault], *, until_: float) 
         due = time.monotonic() + fault.after
         while time.monotonic() < due:
             scene.mend_due()
-            time.sleep(0.05)
+            rest(0.05)
         if time.monotonic() > until_:
             break
         if scene.strike(fault):
@@ -123,7 +126,7 @@ def harm(scene: Scene, story: Story, faults: Iterator[Fault], *, until_: float) 
             story.struck.append(fault)
     while scene.struck:
         scene.mend_due()
-        time.sleep(0.05)
+        rest(0.05)
 
 
 def unended(scene: Scene) -> str:

@@ -8,7 +8,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +20,7 @@ from tests.support.desk import Desk
 from tests.support.engine_contract import EngineContract, Use, printed
 from tests.support.fakes.numbered import write_book
 from tests.support.vllm.running import Running
-from tests.support.waiting import rest, scaled
+from tests.support.waiting import scaled, until
 from worker.pipeline.retry import REJECTIONS
 
 
@@ -50,7 +49,7 @@ def test_run_with_vllm_from_end_to_end(desk: Desk, tiny: Callable[..., Profile],
         )
     )
     # When they are read
-    result = desk.run("run", "in", "-o", "out", "--profile", "tiny.json", "--json", timeout=250)
+    result = desk.run("run", "in", "-o", "out", "--profile", "tiny.json", "--json", seconds=250)
     # Then it is as with any engine
     assert result.returncode == 0, result.stderr
     summary = json.loads(result.stdout)
@@ -90,16 +89,17 @@ def server(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactor
             stderr=out,
             start_new_session=True,
         )
+
+    def healthy() -> bool:
+        assert process.poll() is None, log.read_text()[-3000:]
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=scaled(5)).close()
+        except OSError:
+            return False
+        return True
+
     try:
-        deadline = time.monotonic() + scaled(240)
-        while True:
-            assert process.poll() is None, log.read_text()[-3000:]
-            assert time.monotonic() < deadline, log.read_text()[-3000:]
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=scaled(5)).close()
-                break
-            except OSError:
-                rest(0.5)
+        until(healthy, seconds=240, pause=0.5, otherwise=lambda: log.read_text()[-3000:])
         yield f"http://127.0.0.1:{port}/v1"
     finally:
         process.terminate()

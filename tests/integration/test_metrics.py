@@ -28,7 +28,7 @@ from tests.support.fakes.numbered import write_book
 from tests.support.scrape import Scrape, scrape, scraped
 from tests.support.servers import FAKES, Moto, Valkey, free_ports
 from tests.support.stage import ENGINE, Stage
-from tests.support.waiting import scaled
+from tests.support.waiting import scaled, until
 
 _COMMAND = str(Path(sys.executable).with_name("ocrfleet"))
 
@@ -190,10 +190,7 @@ def test_a_process_that_does_not_lead_exposes_no_fleet_metrics(stage: Stage, rol
         leads = [role for role, page in pages.items() if page.values("ocrfleet_leader") == [1]]
         return leads[0] if len(leads) == 1 and telling == leads else None
 
-    deadline = time.monotonic() + scaled(120)
-    while (leader := leader_of_both()) is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    leader = until(leader_of_both, seconds=120)
     follower = other if leader is leading else leading
     # When the leader exits, the other one exports the same values
     assert leader.end() == 0
@@ -205,7 +202,7 @@ def test_a_lease_that_runs_out_and_a_redis_that_is_away_are_counted(
     tmp_path: Path, valkey: Valkey, roles: list[Role]
 ) -> None:
     # Given a lease longer than the five seconds between two checks of the leader
-    stage = Stage(tmp_path, valkey, lease_seconds=14)
+    stage = Stage(tmp_path, valkey, lease_seconds=scaled(14))
     try:
         lease_and_redis(stage, roles)
     finally:

@@ -13,7 +13,7 @@ from ocrfleet.errors import TransientError
 from ocrfleet.records.documents import DocumentStatus
 from tests.support.servers import SeaweedFS, Valkey
 from tests.support.stage import Stage
-from tests.support.waiting import rest, scaled
+from tests.support.waiting import rest, until
 
 
 def said(stage: Stage) -> list[str]:
@@ -35,10 +35,10 @@ def test_while_redis_is_full_workers_store_their_pages_and_producers_wait(stage:
     with pytest.raises(TransientError):
         stage.ledger.published(book.document, 1, 10)
     # Then pages in flight are still stored
-    deadline = time.monotonic() + scaled(30)
-    while not before <= {int(stage.text(book, int(key[:6])).split()[-1]) for key in stage.stored(book)}:
-        assert time.monotonic() < deadline, stage.logs()
-        rest(0.1)
+    until(
+        lambda: before <= {int(stage.text(book, int(key[:6])).split()[-1]) for key in stage.stored(book)},
+        otherwise=stage.logs,
+    )
     # And when memory is free, it continues, and few pages are read twice
     stage.valkey.client.config_set("maxmemory", "0")
     (status,) = stage.finish(book)

@@ -12,7 +12,6 @@ import re
 import subprocess
 import sys
 import sysconfig
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -22,7 +21,7 @@ import psutil
 import yaml
 
 from tests.support.servers import ROOT, free_ports, lacking
-from tests.support.waiting import scaled
+from tests.support.waiting import scaled, until
 
 #: Folder of the programs of the test environment, like the PATH of an image.
 PROGRAMS = Path(sysconfig.get_path("scripts"))
@@ -174,14 +173,13 @@ class Composed:
 
     def until(self, condition: Callable[[], Any], what: str, *, seconds: float = 180) -> Any:
         """Wait until a condition holds; on failure, print the logs of all services."""
-        deadline = time.monotonic() + scaled(seconds)
-        while not (met := condition()):
-            if time.monotonic() > deadline:
-                said = "\n".join(f"{name}: {self.log(name)[-1500:]}" for name in self.processes)
-                ended = {name: process.poll() for name, process in self.processes.items()}
-                raise AssertionError(f"it did not happen that {what}; exit codes: {ended}\n{said}")
-            time.sleep(0.3)
-        return met
+
+        def state() -> str:
+            said = "\n".join(f"{name}: {self.log(name)[-1500:]}" for name in self.processes)
+            ended = {name: process.poll() for name, process in self.processes.items()}
+            return f"{what}; exit codes: {ended}\n{said}"
+
+        return until(condition, seconds=seconds, pause=0.3, otherwise=state)
 
     def _family(self, name: str) -> list[psutil.Process]:
         with suppress(psutil.NoSuchProcess):

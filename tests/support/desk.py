@@ -7,8 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +58,9 @@ class Desk:
         self._started.append(process)
         return process
 
-    def run(self, *arguments: object, timeout: float = 200, **options: Any) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: object, seconds: float = 200, **options: Any) -> subprocess.CompletedProcess[str]:
         process = self.start(*arguments, **options)
-        out, err = process.communicate(timeout=scaled(timeout))
+        out, err = process.communicate(timeout=scaled(seconds))
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def recognised(self) -> list[int]:
@@ -100,12 +98,6 @@ class Desk:
 
     def stored_pages(self) -> int:
         return sum(1 for _ in (self.out / ".ocrfleet").rglob("pages/*.json"))
-
-    def until(self, condition: Callable[[], object], seconds: float = 60) -> None:
-        deadline = time.monotonic() + scaled(seconds)
-        while not condition():
-            assert time.monotonic() < deadline, "it did not happen"
-            time.sleep(0.02)
 
     def close(self) -> None:
         for process in self._started:

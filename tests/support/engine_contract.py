@@ -15,6 +15,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from ocrfleet.profiles.profile import Profile
+from tests.support.waiting import scaled
 from worker.engines.base import Engine, Recognition
 from worker.imaging.page_image import PageImage
 
@@ -89,7 +90,7 @@ class EngineContract:
             longest = 0.0
             reading = asyncio.create_task(engine.recognise(page, profile))
             while not reading.done():
-                await asyncio.sleep(0.005)
+                await asyncio.sleep(scaled(0.005))
                 longest, last = max(longest, loop.time() - last), loop.time()
             await reading
             return longest / (last - begun)

@@ -15,7 +15,7 @@ import yaml
 
 from tests.support.promql import RULES
 from tests.support.servers import free_ports, lacking
-from tests.support.waiting import scaled
+from tests.support.waiting import scaled, until
 
 
 class Prometheus:
@@ -79,15 +79,19 @@ class Prometheus:
         return told["data"]["result"] if parameters else told["data"]
 
     def _await(self) -> None:
-        deadline = time.monotonic() + scaled(60)
-        while time.monotonic() < deadline and self._process.poll() is None:
-            try:
-                if self._client.get("/-/ready").is_success:
-                    return
-            except httpx.TransportError:
-                pass
-            time.sleep(0.05)
+        try:
+            until(self._is_ready, otherwise=self._said)
+        except AssertionError:
+            self.close()
+            raise
+
+    def _is_ready(self) -> bool:
+        assert self._process.poll() is None, self._said()
+        try:
+            return self._client.get("/-/ready").is_success
+        except httpx.TransportError:
+            return False
+
+    def _said(self) -> str:
         self._log.seek(0)
-        said = self._log.read().decode()[-2000:]
-        self.close()
-        raise AssertionError(f"Prometheus does not start: {said}")
+        return f"Prometheus does not start: {self._log.read().decode()[-2000:]}"

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.waiting import scaled
+from tests.support.waiting import scaled, until
 
 
 class Scrape:
@@ -55,15 +54,14 @@ def scrape(port: int) -> Scrape:
 
 def scraped(port: int, condition: Callable[[Scrape], object], *, seconds: float = 120) -> Scrape:
     """Scrape until a page fits, and return it."""
-    deadline = time.monotonic() + scaled(seconds)
-    page: Scrape | None = None
-    while True:
+    latest: Scrape | None = None
+
+    def fitting() -> Scrape | None:
+        nonlocal latest
         try:
-            page = scrape(port)
+            latest = scrape(port)
         except httpx.TransportError:
-            pass
-        else:
-            if condition(page):
-                return page
-        assert time.monotonic() < deadline, f"it did not come to that: {page.text if page else 'no answer'}"
-        time.sleep(0.05)
+            return None
+        return latest if condition(latest) else None
+
+    return until(fitting, seconds=seconds, otherwise=lambda: latest.text if latest else "no answer")

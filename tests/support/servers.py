@@ -14,7 +14,6 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-import time
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
@@ -168,16 +167,17 @@ class SeaweedFS:
         log = (self.folder / "log").open("ab")
         self.process = subprocess.Popen(self._command, stdout=log, stderr=log, cwd=self.folder)
         log.close()
-        config = Config(connect_timeout=1, read_timeout=2, retries={"total_max_attempts": 1})
+        config = Config(connect_timeout=scaled(1), read_timeout=scaled(2), retries={"total_max_attempts": 1})
         session = boto3.session.Session(self.key, self.secret, region_name="us-east-1")
-        deadline = time.monotonic() + scaled(60)
         with closing(session.client("s3", endpoint_url=self.endpoint, config=config)) as client:
-            while time.monotonic() < deadline:
-                if self._is_ready(client):
-                    return
-                time.sleep(0.05)
-        self.kill()
-        raise AssertionError(f"SeaweedFS does not start: {(self.folder / 'log').read_text()[-2000:]}")
+            try:
+                until(
+                    lambda: self._is_ready(client),
+                    otherwise=lambda: f"SeaweedFS does not start: {(self.folder / 'log').read_text()[-2000:]}",
+                )
+            except AssertionError:
+                self.kill()
+                raise
 
     def kill(self) -> None:
         self.process.kill()

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import time
-from collections.abc import Callable
-from typing import Any
 
 from tests.support.desk import Desk
 from tests.support.fakes.numbered import write_book
@@ -72,11 +69,3 @@ class Service:
         ended = self.desk.run(*arguments, environment=self.environment)
         assert ended.returncode == code, ended.stderr
         return ended.stdout
-
-
-def until(condition: Callable[[], Any], *, seconds: float = 60, otherwise: Callable[[], object] = str) -> Any:
-    deadline = time.monotonic() + scaled(seconds)
-    while not (met := condition()):
-        assert time.monotonic() < deadline, f"it did not happen: {otherwise()}"
-        time.sleep(0.2)
-    return met

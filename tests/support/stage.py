@@ -33,7 +33,7 @@ from producer.intake.register import Registered, Registration
 from producer.state.backlog import Backlog
 from tests.support.fakes.numbered import write_book
 from tests.support.servers import FAKES, Valkey
-from tests.support.waiting import scaled
+from tests.support.waiting import scaled, until
 
 ENGINE = "numbered:NumberedEngine"
 
@@ -124,14 +124,19 @@ class Stage:
 
     def finish(self, *registered: Registered, workers: int = 0, seconds: float = 90) -> list[Status]:
         """Dispatch and sweep, as a producer process does, until the documents have ended; return their statuses."""
-        deadline = time.monotonic() + scaled(seconds)
         wanted = [keys.status(item.document, item.generation) for item in registered]
-        while not all(self.store.exists(key) for key in wanted):
-            assert time.monotonic() < deadline, f"not ended; logs:\n{self.logs()}"
+
+        def produce() -> None:
             if workers:
                 self.keep_workers(workers)
             self.tick()
-            time.sleep(0.05)
+
+        until(
+            lambda: all(self.store.exists(key) for key in wanted),
+            seconds=seconds,
+            meanwhile=produce,
+            otherwise=self.logs,
+        )
         return [Status.from_bytes(self.store.get(key)) for key in wanted]
 
     def tick(self) -> None:
@@ -142,11 +147,7 @@ class Stage:
                 self.sweep.run()
 
     def await_(self, condition: Callable[[], object], seconds: float = 30) -> None:
-        deadline = time.monotonic() + scaled(seconds)
-        while not condition():
-            assert time.monotonic() < deadline, f"it did not happen; logs:\n{self.logs()}"
-            self.tick()
-            time.sleep(0.02)
+        until(condition, seconds=seconds, pause=0.02, meanwhile=self.tick, otherwise=self.logs)
 
     def recognised(self) -> list[int]:
         """The page numbers that the engines received, in order."""

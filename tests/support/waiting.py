@@ -38,15 +38,21 @@ def scaled(seconds: float) -> float:
 
 
 def until(
-    condition: Callable[[], _T], *, seconds: float = 60, pause: float = 0.05, otherwise: Callable[[], object] = str
+    condition: Callable[[], _T | None],
+    *,
+    seconds: float = 60,
+    pause: float = 0.05,
+    meanwhile: Callable[[], object] = bool,
+    otherwise: Callable[[], object] = str,
 ) -> _T:
     """Wait until a condition is true, for at most the scaled seconds; return its result.
 
-    Raises AssertionError with what `otherwise` says.
+    Between two tries it calls `meanwhile` and pauses. Raises AssertionError with what `otherwise` says.
     """
     deadline = time.monotonic() + scaled(seconds)
     while not (met := condition()):
         assert time.monotonic() < deadline, f"it did not happen: {otherwise()}"
+        meanwhile()
         time.sleep(pause)
     return met
 

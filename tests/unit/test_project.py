@@ -1,4 +1,4 @@
-"""Rules of the project: the lock file of development, templates, hooks, names of log events, tests that reach their end."""
+"""Rules of the project: the lock file of development, templates, hooks, names of log events, waits and ends of tests."""
 
 from __future__ import annotations
 
@@ -10,10 +10,21 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
+import pytest
 import yaml
 from packaging.requirements import Requirement
 
 from tests.support.servers import ROOT
+from tests.support.waiting import scaled
+
+#: Functions that wait for so many seconds. With asyncio.timeout tests cancel a call before it ends: it must not be longer.
+_WAITING = {"communicate", "join", "settimeout", "sleep", "wait", "wait_for"}
+#: Parameters that are such seconds; the functions of tests/support scale what is called `seconds`.
+_LIMITS = {"connect_timeout", "lease_seconds", "read_timeout", "timeout"}
+#: Functions that wait for 5 seconds unless they are given others.
+_HTTPX = {
+    f"httpx.{name}" for name in ("AsyncClient", "Client", "delete", "get", "head", "post", "put", "request", "stream")
+}
 
 
 def test_the_lock_file_has_a_version_that_each_direct_dependency_allows() -> None:
@@ -68,6 +79,35 @@ def test_no_statement_follows_the_first_one_within_pytest_raises() -> None:
         and len(node.body) > 1
     ]
     assert never_run == []
+
+
+def test_every_wait_of_a_test_is_scaled() -> None:
+    literal = [
+        f"{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)}"
+        for path, node in _nodes("tests")
+        if isinstance(node, ast.Call) and _waits_unscaled(node)
+    ]
+    assert literal == []
+
+
+@pytest.mark.timeout(200)
+def test_the_time_limit_that_a_test_names_is_scaled(request: pytest.FixtureRequest) -> None:
+    marker = request.node.get_closest_marker("timeout")
+    assert marker.args == (scaled(200),)
+
+
+def _waits_unscaled(call: ast.Call) -> bool:
+    function = ast.unparse(call.func)
+    if function == "pytest.mark.timeout":  # tests/conftest.py scales it
+        return False
+    limits = [named.value for named in call.keywords if named.arg in _LIMITS]
+    if function in _HTTPX and not limits:
+        return True
+    if function.rpartition(".")[2] in _WAITING:
+        limits += call.args
+    return any(
+        isinstance(limit, ast.Constant) and isinstance(limit.value, float | int) and limit.value for limit in limits
+    )
 
 
 def _nodes(*folders: str) -> Iterator[tuple[Path, ast.AST]]:

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -138,7 +137,7 @@ def test_a_worker_takes_no_more_jobs_than_it_has_room_for(wide: Stage) -> None:
         leased = {page for _, page in wide.leased()}
         terminal = wide.ledger.terminal(book.document, 1) or set()
         most = max(most, len(leased - terminal))
-        time.sleep(0.01)
+        rest(0.01)
     # Then it keeps what fills its engine, and leaves the rest to others
     assert CAPACITY <= most <= CAPACITY + 4 - 1
     # And others take it

@@ -68,7 +68,7 @@ class Proxy:
         while self._writers:  # each connection's task ends when its ends are gone
             for writer in list(self._writers):
                 writer.transport.abort()
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(scaled(0.05))
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._refusing:

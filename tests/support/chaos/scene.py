@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import psutil
 import pytest
@@ -33,7 +33,7 @@ from tests.support.chaos.faults import Fault, Kind
 from tests.support.chaos.proxy import Proxy
 from tests.support.fakes.numbered import write_book
 from tests.support.servers import FAKES, SeaweedFS, free_ports, lacking
-from tests.support.waiting import rest, scaled
+from tests.support.waiting import scaled, until
 
 COMMAND = str(Path(sys.executable).with_name("ocrfleet"))
 NUMBERED = ["--engine", "numbered:NumberedEngine"]
@@ -252,7 +252,7 @@ class Scene:
         self._keeper.start()
 
     def _keep(self) -> None:
-        while not self._keeping.wait(0.2):
+        while not self._keeping.wait(scaled(0.2)):
             with self._lock:
                 for process in self.processes:
                     if not process.alive:
@@ -431,10 +431,3 @@ def _children(parent: psutil.Process, words: str) -> Iterator[psutil.Process]:
         with suppress(psutil.NoSuchProcess):
             if words in child.cmdline():
                 yield child
-
-
-def until(condition: Callable[[], Any], *, seconds: float, told: Callable[[], object] = str) -> None:
-    deadline = time.monotonic() + scaled(seconds)
-    while not condition():
-        assert time.monotonic() < deadline, f"it did not happen: {told()}"
-        rest(0.2)

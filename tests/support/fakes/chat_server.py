@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
+from tests.support.waiting import scaled, until
+
 DEEPSEEK = "deepseek-ai/DeepSeek-OCR"
 USAGE = {"prompt_tokens": 900, "completion_tokens": 7, "total_tokens": 907}
 
@@ -32,7 +34,7 @@ class Asked:
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     # Longer than any test: an unclosed connection does not outlive them.
-    timeout = 20
+    timeout = scaled(20)
     # Headers and body are two writes, and the second would wait 40 ms for the first's acknowledgement.
     disable_nagle_algorithm = True
 
@@ -142,10 +144,12 @@ class ChatServer:
         self._thread.join()
 
     def wait_until_asked(self, times: int) -> None:
-        until = time.monotonic() + 5
-        while len(self.asked) < times:
-            assert time.monotonic() < until, f"asked {len(self.asked)} times, not {times}"
-            time.sleep(0.01)
+        until(
+            lambda: len(self.asked) >= times,
+            seconds=5,
+            pause=0.01,
+            otherwise=lambda: f"asked {len(self.asked)} times, not {times}",
+        )
 
     @property
     def host(self) -> str:
@@ -175,7 +179,7 @@ def whole(text: str, finish: str = "stop") -> dict[str, Any]:
 
 
 def says(*pieces: str, finish: str = "stop", pause: float = 0.0) -> Behaviour:
-    """Stream pieces with a pause before each, or send one response without streaming."""
+    """Stream pieces with a pause (scaled seconds) before each, or send one response without streaming."""
 
     def behave(handler: Handler, body: dict[str, Any]) -> None:
         if not body.get("stream"):
@@ -183,7 +187,7 @@ def says(*pieces: str, finish: str = "stop", pause: float = 0.0) -> Behaviour:
             return
         handler.begin_stream()
         for piece in pieces:
-            time.sleep(pause)
+            time.sleep(scaled(pause))
             handler.send_event(chunk(piece))
         handler.send_event(chunk(None, finish))
         if body.get("stream_options", {}).get("include_usage"):
@@ -260,10 +264,10 @@ def hangs(*pieces: str) -> Behaviour:
 
 
 def later(seconds: float, then: Behaviour) -> Behaviour:
-    """Do nothing for a while first."""
+    """Do nothing for so many scaled seconds first."""
 
     def behave(handler: Handler, body: dict[str, Any]) -> None:
-        time.sleep(seconds)
+        time.sleep(scaled(seconds))
         then(handler, body)
 
     return behave

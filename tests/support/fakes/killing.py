@@ -12,6 +12,7 @@ import psutil
 
 from ocrfleet.profiles.profile import Profile
 from tests.support.fakes import numbered
+from tests.support.waiting import scaled
 from worker.engines.base import Recognition
 from worker.engines.vllm.engine import VllmEngine
 from worker.imaging.page_image import PageImage
@@ -30,7 +31,7 @@ class KillingVllmEngine(VllmEngine):
             with Path(plan["log"]).open("a") as out:
                 out.write(f"{number}\n")
         if number in plan["kill"]:
-            await asyncio.sleep(1)  # by then, the other current pages are in the engine
+            await asyncio.sleep(scaled(1))  # by then, the other current pages are in the engine
             self._kill()
         return await super().recognise(image, profile)
 

@@ -20,6 +20,7 @@ from PIL import Image
 
 from ocrfleet.errors import ConfigurationError, FatalError, PageFaultError, Reason
 from ocrfleet.records.pages import Line
+from tests.support.waiting import FOREVER, scaled
 from worker.engines.base import Recognition
 from worker.engines.stream import LOOP, Transcript
 from worker.imaging.page_image import PageImage
@@ -88,9 +89,9 @@ class NumberedEngine:
         if number in self._plan.get("crash", ()):
             os.kill(os.getpid(), signal.SIGKILL)
         if number in self._plan.get("hang", ()):
-            await asyncio.sleep(3600)
+            await asyncio.sleep(FOREVER)
         if number in self._plan.get("block", ()):
-            time.sleep(3600)
+            time.sleep(FOREVER)
         if number in self._plan.get("fail", ()):
             raise PageFaultError(Reason.ENGINE_FAILED, "it said no")
         if number in self._plan.get("raise", ()):
@@ -107,7 +108,7 @@ class NumberedEngine:
         self._read += 1
         self._broken |= number in self._plan.get("break", ())
         while number in self._plan.get("wait", ()) and not Path(self._plan["until"]).exists():
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(scaled(0.02))
         if not self._broken:
             await asyncio.sleep(self._plan.get("seconds", 0.01))
         if self._broken:

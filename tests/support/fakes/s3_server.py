@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
 
 from ocrfleet.settings import S3Settings
+from tests.support.waiting import scaled
 
 
 @dataclass
@@ -40,7 +41,7 @@ class Asked:
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    timeout = 20
+    timeout = scaled(20)
     disable_nagle_algorithm = True
 
     def log_message(self, *_: object) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ocrfleet.errors import PermanentError, Reason
 from ocrfleet.sandbox.sandbox import serve
+from tests.support.waiting import FOREVER
 
 if TYPE_CHECKING:
     from mmap import mmap
@@ -43,7 +44,7 @@ def misbehave(  # noqa: C901, PLR0911, PLR0912 - a list of misdeeds
             }
         case "connect":
             try:
-                socket.create_connection(("127.0.0.1", request["port"]), timeout=5).close()
+                socket.create_connection(("127.0.0.1", request["port"]), timeout=FOREVER).close()
             except OSError:
                 return {"connected": False}
             return {"connected": True}
@@ -78,10 +79,10 @@ def misbehave(  # noqa: C901, PLR0911, PLR0912 - a list of misdeeds
             raise KeyError(f"{object()}")
         case "babble":
             os.write(int(sys.argv[1]), b"\xff\xff\xff\xff nonsense")
-            time.sleep(60)
+            time.sleep(FOREVER)
         case "hang up":
             os.close(int(sys.argv[1]))
-            time.sleep(60)
+            time.sleep(FOREVER)
     return {}
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 
 from ocrfleet.ocrmypdf_plugin import OcrfleetEngine, OcrfleetError
 from tests.support.searchable_pdf import result
+from tests.support.waiting import scaled
 
 
 class Api:
@@ -130,7 +131,7 @@ def test_a_page_that_takes_too_long_is_given_up(api: Api, page: Path) -> None:
     api.answers["/v1/documents/ab"] = [(200, {"state": "active"})]
 
     with pytest.raises(OcrfleetError, match="--ocrfleet-timeout"):
-        read(page, api.url, timeout=0.3)
+        read(page, api.url, timeout=scaled(0.3))
 
 
 def test_a_server_that_is_away_is_named(page: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import socket
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -29,7 +28,7 @@ from producer.api.app import create_app
 from producer.intake.batches import IntakeBatches
 from tests.support.servers import Valkey, free_ports
 from tests.support.shelf import Shelf
-from tests.support.waiting import scaled
+from tests.support.waiting import scaled, until
 
 TOKEN = "t" * 32
 
@@ -56,10 +55,12 @@ class Running:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        while not self._server.started:
-            assert self._thread.is_alive()
-            time.sleep(0.02)
+        until(self._is_ready)
         return self
+
+    def _is_ready(self) -> bool:
+        assert self._thread.is_alive()
+        return self._server.started
 
     def __exit__(self, *_: object) -> None:
         self._server.should_exit = True
@@ -118,7 +119,7 @@ def test_no_request_breaks_it(running: Running) -> None:
 
 
 def test_it_is_ready_as_long_as_redis_and_the_store_are(running: Running) -> None:
-    assert httpx.get(f"{running.url}/readyz").json() == {"status": "ok"}
+    assert httpx.get(f"{running.url}/readyz", timeout=scaled(30)).json() == {"status": "ok"}
 
 
 def test_a_body_that_does_not_come_is_given_up(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import pytest
 
 from tests.support.fakes.numbered import write_book
 from tests.support.servers import Valkey, free_ports
-from tests.support.waiting import scaled
+from tests.support.waiting import scaled, until
 
 TOKEN = "t" * 32
 _LARGE = 200 << 20
@@ -44,11 +43,7 @@ class Serving:
         self.client = httpx.Client(
             base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {TOKEN}"}, timeout=scaled(60)
         )
-        deadline = time.monotonic() + scaled(30)
-        while not self._ready():
-            assert self.process.poll() is None, self.said()
-            assert time.monotonic() < deadline, self.said()
-            time.sleep(0.05)
+        until(self._ready, otherwise=self.said)
 
     def said(self) -> str:
         self.log.seek(0)
@@ -62,6 +57,7 @@ class Serving:
         self.log.close()
 
     def _ready(self) -> bool:
+        assert self.process.poll() is None, self.said()
         try:
             return self.client.get("/readyz").is_success
         except httpx.TransportError:
@@ -87,7 +83,7 @@ def test_a_large_upload_takes_no_memory(serving: Serving, tmp_path: Path, *, as_
 
     def watch() -> None:
         nonlocal most
-        while not ended.wait(0.02):
+        while not ended.wait(scaled(0.02)):
             most = max(most, server.memory_info().rss)
 
     watching = threading.Thread(target=watch)

@@ -11,13 +11,12 @@ import struct
 import subprocess
 import sys
 import termios
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.support.stage import Stage
-from tests.support.waiting import scaled
+from tests.support.waiting import scaled, until
 
 _COMMAND = str(Path(sys.executable).with_name("ocrfleet"))
 
@@ -85,12 +84,14 @@ def test_top_updates_on_a_terminal_until_ctrl_c(busy: Stage) -> None:
         start_new_session=True,
     )
     os.close(theirs)
-    shown = b""
-    deadline = time.monotonic() + scaled(120)
+    shown = bytearray()
     # Several screens, one after the other
-    while shown.count(b"Problems") < 3:
-        assert time.monotonic() < deadline, shown
-        shown += os.read(ours, 1 << 16)
+    until(
+        lambda: shown.count(b"Problems") >= 3,
+        seconds=120,
+        meanwhile=lambda: shown.extend(os.read(ours, 1 << 16)),
+        otherwise=lambda: shown,
+    )
     process.send_signal(signal.SIGINT)
     while True:  # what is left, until it has closed its side
         try:

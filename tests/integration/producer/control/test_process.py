@@ -14,6 +14,7 @@ from ocrfleet.storage.open import open_store
 from producer.control.process import control_plane
 from producer.intake import consumer
 from tests.support.servers import Valkey
+from tests.support.waiting import scaled
 
 
 def test_a_misconfigured_intake_consumer_ends_its_owner_with_an_error(
@@ -32,6 +33,6 @@ def test_a_misconfigured_intake_consumer_ends_its_owner_with_an_error(
         ),
     ):
         # Then it requests the end of its owner
-        assert failed.wait(60)
+        assert failed.wait(scaled(60))
     # And it did not start it again
     assert starts.read_text() == "\n"

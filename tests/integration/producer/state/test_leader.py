@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-
 from producer.state.leader import Leadership
 from tests.support.servers import Valkey
-from tests.support.waiting import rest, scaled
+from tests.support.waiting import rest, scaled, until
 
 NAME = "ocrfleet:dispatcher"
-
-
-def until(condition: Callable[[], bool], *, seconds: float = 10) -> None:
-    deadline = time.monotonic() + scaled(seconds)
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.01)
 
 
 def test_one_process_leads_and_another_takes_over_at_once(valkey: Valkey) -> None:

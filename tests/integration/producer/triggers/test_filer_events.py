@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,7 +11,7 @@ import pytest
 
 from producer.triggers.notifications import ObjectEvent, parse
 from tests.support.servers import SeaweedFS
-from tests.support.waiting import scaled
+from tests.support.waiting import until
 
 
 class Hook(ThreadingHTTPServer):
@@ -67,13 +66,15 @@ def server(hook: Hook) -> Iterator[SeaweedFS]:
 
 def events_of(hook: Hook, bucket: str, wanted: set[tuple[str, str | None, bool]]) -> list[ObjectEvent]:
     """Return the events of a bucket once the expected ones (key, ETag or version, created) have arrived, in any order."""
-    deadline = time.monotonic() + scaled(20)
-    while time.monotonic() < deadline:
-        events = [event for body in list(hook.bodies) for event in parse(body) if event.bucket == bucket]
-        if wanted <= {(event.key, event.version or event.etag, event.created) for event in events}:
-            return events
-        time.sleep(0.05)
-    raise AssertionError(f"not all events have come: {events}")
+
+    def events() -> list[ObjectEvent]:
+        return [event for body in list(hook.bodies) for event in parse(body) if event.bucket == bucket]
+
+    until(
+        lambda: wanted <= {(event.key, event.version or event.etag, event.created) for event in events()},
+        otherwise=events,
+    )
+    return events()
 
 
 def test_each_written_object_is_an_event_with_its_etag_and_nothing_else_is(server: SeaweedFS, hook: Hook) -> None:

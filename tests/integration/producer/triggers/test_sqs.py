@@ -30,7 +30,7 @@ from producer.triggers.notifications import ObjectEvent
 from producer.triggers.sqs import SqsWatcher, sqs_client
 from producer.triggers.watcher import Watcher
 from tests.support.servers import Moto
-from tests.support.waiting import scaled
+from tests.support.waiting import scaled, until
 
 TERMS = SubmissionOptions(profile_digest="0" * 64, queue=Priority.BULK, collection="inbox")
 
@@ -122,13 +122,6 @@ class Desk:
 @pytest.fixture
 def desk(moto: Moto, tmp_path: Path) -> Desk:
     return Desk(moto, tmp_path)
-
-
-def until(condition: Callable[[], object], *, seconds: float = 15) -> None:
-    deadline = time.monotonic() + scaled(seconds)
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to that"
-        time.sleep(0.02)
 
 
 def taken_from(moto: Moto, queue: str) -> list[str]:

@@ -9,8 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,7 +28,7 @@ from producer.triggers.filters import Filter, Prefix
 from producer.triggers.notifications import ObjectEvent
 from producer.triggers.watcher import PrefixWatcher, Watcher
 from tests.support.servers import ROOT, Moto
-from tests.support.waiting import scaled
+from tests.support.waiting import scaled, until
 
 TERMS = SubmissionOptions(profile_digest="0" * 64, queue=Priority.BULK, collection="inbox")
 
@@ -56,13 +55,6 @@ def wishes(store: FolderStore) -> list[SourceReference]:
     return [
         wish for key in store.list("arrivals/bulk/inbox/") for wish in IntakeBatch.from_bytes(store.get(key)).wishes
     ]
-
-
-def until(condition: Callable[[], object], *, seconds: float = 20) -> None:
-    deadline = time.monotonic() + scaled(seconds)
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to that"
-        time.sleep(0.02)
 
 
 def put(moto: Moto, bucket: str, *keys: str, data: bytes = b"%PDF") -> None:

@@ -19,6 +19,7 @@ from ocrfleet.profiles.profile import RAPIDOCR
 from ocrfleet.records.documents import Kind
 from ocrfleet.settings import Settings
 from tests.support.servers import ROOT
+from tests.support.waiting import scaled
 from worker import engines
 from worker.engines.base import Recognition
 from worker.rendering.pool import RenderPool
@@ -39,7 +40,7 @@ def read() -> Iterator[Read]:
         async def once(path: Path, kind: Kind) -> Recognition:
             fd = os.open(path, os.O_RDONLY)
             try:
-                image = await pool.render(str(path), fd, kind, 0, RAPIDOCR.render, deadline=120)
+                image = await pool.render(str(path), fd, kind, 0, RAPIDOCR.render, deadline=scaled(120))
             finally:
                 os.close(fd)
             return await engine.recognise(image, RAPIDOCR)

@@ -174,8 +174,8 @@ def test_it_is_served_where_the_settings_say(exposition: Exposition) -> None:
     (port,) = free_ports(1)
     with served(exposition, Settings(metrics_port=port)):
         assert scrape(port).values("ocrfleet_build_info") == [1]
-        assert httpx.get(f"http://127.0.0.1:{port}/").status_code == 404
-        assert httpx.post(f"http://127.0.0.1:{port}/metrics").status_code == 404
+        assert httpx.get(f"http://127.0.0.1:{port}/", timeout=scaled(30)).status_code == 404
+        assert httpx.post(f"http://127.0.0.1:{port}/metrics", timeout=scaled(30)).status_code == 404
     with pytest.raises(httpx.ConnectError):
         scrape(port)
 

@@ -17,6 +17,7 @@ from ocrfleet.settings import S3Settings, Settings
 from ocrfleet.storage.open import open_store
 from ocrfleet.storage.s3_store import S3Store
 from tests.support.fakes.s3_server import Answer, FakeS3, refusal
+from tests.support.waiting import scaled
 
 SECRET = "wJalrXUtnFEMI0123456789"  # noqa: S105 - not a real secret
 PART = 5 << 20
@@ -158,7 +159,7 @@ class TestErrors:
     def test_a_timeout_is_transient(self) -> None:
         answer = Answer(200, b"", {"Content-Length": "10"})  # more than it sends
         with FakeS3(answer) as fake, pytest.raises(TransientError, match="a-bucket"):
-            S3Store(fake.settings(attempts=1, read_timeout=0.1), "a-bucket").check()
+            S3Store(fake.settings(attempts=1, read_timeout=scaled(0.1)), "a-bucket").check()
 
     def test_an_untrusted_certificate_is_a_configuration_error(self) -> None:
         with pytest.raises(ConfigurationError, match="AWS_CA_BUNDLE"), s3.errors("it"):

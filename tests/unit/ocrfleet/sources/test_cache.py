@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -151,7 +150,7 @@ def test_a_failed_fetch_leaves_nothing_and_is_repeated_by_the_next(folder: Path)
     def fetch(out: BinaryIO) -> None:
         out.write(b"half")
         tries.append(1)
-        time.sleep(0.05)
+        rest(0.05)
         if len(tries) < 3:
             raise PermanentError(Reason.SOURCE_CHANGED, "")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import threading
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from ocrfleet.records.submissions import Submission, SubmissionOptions
 from ocrfleet.storage.store import FolderStore
 from producer.delivery.webhook import DeliveryResult
 from producer.delivery.webhook_outbox import WebhookDelivery, WebhookOutbox, WebhookSender
-from tests.support.waiting import scaled
+from tests.support.waiting import scaled, until
 
 DOCUMENT = "0" * 32
 
@@ -41,7 +40,7 @@ class Receivers:
     def send(self, url: str, delivery: str, _body: bytes) -> tuple[DeliveryResult, str]:
         host = url.split("/")[2]
         if host in self.blocked:
-            self.blocked[host].wait(10)
+            self.blocked[host].wait(scaled(10))
         self.told.append((host, delivery))
         return self.answers.get(host, DeliveryResult.DELIVERED), "as told"
 
@@ -166,11 +165,12 @@ def test_a_receiver_that_hangs_keeps_no_other_waiting(outbox: WebhookOutbox) -> 
         outbox.add(*ended(number, host="slow.example"))
     outbox.add(*ended(99, host="quick.example"))
     with WebhookSender(outbox, receivers).running() as sender:  # type: ignore[arg-type]
-        deadline = time.monotonic() + scaled(5)
-        while ("quick.example") not in {host for host, _ in receivers.told}:
-            sender.run_due()
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        until(
+            lambda: "quick.example" in {host for host, _ in receivers.told},
+            seconds=5,
+            pause=0.01,
+            meanwhile=sender.run_due,
+        )
         assert {host for host, _ in receivers.told} == {"quick.example"}
         receivers.blocked["slow.example"].set()
 

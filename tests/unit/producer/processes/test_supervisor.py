@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,10 +11,9 @@ import pytest
 from ocrfleet.errors import ConfigurationError, FatalError
 from producer.processes.child_process import ChildProcess
 from producer.processes.supervisor import RestartPolicy, Supervisor
+from tests.support.waiting import until
 
 AT_ONCE = RestartPolicy(first_wait=0)
-#: Seconds that a test waits for what must happen.
-_LONGEST = 60
 
 
 class Children:
@@ -44,18 +42,14 @@ class Children:
         noted = self._folder / name
         return len(noted.read_bytes()) if noted.exists() else 0
 
-    def watch(self, supervisor: Supervisor, until: str, starts: int) -> None:
-        deadline = time.monotonic() + _LONGEST
-        while self.starts(until) < starts:
-            assert time.monotonic() < deadline, self.exits
-            supervisor.watch()
-            time.sleep(0.01)
+    def watch(self, supervisor: Supervisor, name: str, starts: int) -> None:
+        until(lambda: self.starts(name) >= starts, pause=0.01, meanwhile=supervisor.watch, otherwise=lambda: self.exits)
+
+    def watch_exits(self, supervisor: Supervisor, number: int) -> None:
+        until(lambda: len(self.exits) >= number, pause=0.01, meanwhile=supervisor.watch)
 
     def wait_for_start(self, name: str, number: int) -> None:
-        deadline = time.monotonic() + _LONGEST
-        while self.starts(name) < number:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        until(lambda: self.starts(name) >= number, pause=0.01)
 
     def stop(self) -> None:
         for supervisor in self._supervisors:
@@ -78,20 +72,24 @@ def test_a_child_that_died_is_restarted_and_its_exit_reported(children: Children
 def test_a_child_that_waits_for_its_restart_holds_up_no_other(children: Children) -> None:
     # Given a child that never gets ready, and one that does before it dies
     supervisor = children.supervised(RestartPolicy(first_wait=1, longest_wait=3600), a="exit 1", b='touch "$READY"')
+
     # When the first has failed so often that it is not due for long
-    while children.exits.count(("a", 1)) < 10:
+    def watch_much_later() -> None:
         children.now += 600
         supervisor.watch()
-        time.sleep(0.01)
+
+    until(lambda: children.exits.count(("a", 1)) >= 10, pause=0.01, meanwhile=watch_much_later)
     failed = children.starts("a")
     children.now += 1  # the other may be due
     # Then the other is restarted a second after each of its deaths
     restarted = children.starts("b")
-    while children.starts("b") < restarted + 3:
+
+    def watch_a_second_after_each_death() -> None:
         exits = len(children.exits)
         supervisor.watch()
         children.now += len(children.exits) - exits
-        time.sleep(0.01)
+
+    until(lambda: children.starts("b") >= restarted + 3, pause=0.01, meanwhile=watch_a_second_after_each_death)
     assert children.starts("a") == failed
 
 
@@ -99,9 +97,7 @@ def test_each_failed_start_doubles_the_wait_up_to_the_longest(children: Children
     supervisor = children.supervised(RestartPolicy(first_wait=1, longest_wait=6), a="exit 1")
     for started, wait in enumerate([1, 2, 4, 6, 6], start=1):
         # Given a child that has died once more
-        while len(children.exits) < started:
-            supervisor.watch()
-            time.sleep(0.01)
+        children.watch_exits(supervisor, started)
         # Then it is not restarted before its time
         children.now += wait - 0.1
         supervisor.watch()

@@ -21,6 +21,7 @@ from ocrfleet.profiles.profile import Judgement, Render
 from ocrfleet.records.pages import Block, Role
 from ocrfleet.sandbox.sniff import SNIFF_BYTES, sniff
 from tests.support.servers import ROOT
+from tests.support.waiting import scaled
 from worker.engines.base import Recognition
 from worker.engines.repetition import LoopWatch
 from worker.imaging.page_image import PageImage
@@ -436,7 +437,7 @@ class TestCorpus:
             kind = sniff(file.read(SNIFF_BYTES))
             assert kind is not None
             render = Render(long_side=1684, max_pixels=2_500_000)
-            return asyncio.run(pool.render(name, file.fileno(), kind, 0, render, deadline=60))
+            return asyncio.run(pool.render(name, file.fileno(), kind, 0, render, deadline=scaled(60)))
 
     @staticmethod
     def truth(row: dict[str, str]) -> str:

@@ -16,6 +16,7 @@ from ocrfleet.records.documents import Kind
 from ocrfleet.sandbox.sandbox import Sandbox
 from ocrfleet.sandbox.sniff import SNIFF_BYTES, sniff
 from tests.support.servers import ROOT
+from tests.support.waiting import scaled
 from worker.rendering.pool import RenderPool
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def test_the_corpus(probe: Sandbox, pool: RenderPool, row: dict[str, str]) -> No
         kind = sniff(file.read(SNIFF_BYTES)) or Kind.PDF
 
         def pages(*passwords: str) -> int:
-            answer = probe.call({"kind": kind, "passwords": passwords}, fd=fd, deadline=30)
+            answer = probe.call({"kind": kind, "passwords": passwords}, fd=fd, deadline=scaled(30))
             return int(answer["pages"])
 
         if path.name in PROBLEMS:
@@ -80,7 +81,7 @@ def test_the_corpus(probe: Sandbox, pool: RenderPool, row: dict[str, str]) -> No
                 assert caught.value.reason == Reason.NEEDS_PASSWORD
         known = [row["password"]] if row["password"] else []
         assert pages(*known) == int(row["pages"])
-        page = asyncio.run(pool.render(path.name, fd, kind, 0, RENDER, passwords=known, deadline=60))
+        page = asyncio.run(pool.render(path.name, fd, kind, 0, RENDER, passwords=known, deadline=scaled(60)))
     assert page.width * page.height <= RENDER.max_pixels
     assert max(page.width, page.height) <= RENDER.long_side
     assert page.width / page.height == pytest.approx(page.width_pt / page.height_pt, rel=0.01)

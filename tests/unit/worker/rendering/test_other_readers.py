@@ -22,6 +22,7 @@ from ocrfleet.profiles.profile import Render
 from ocrfleet.records.documents import Kind
 from ocrfleet.records.pages import WarningCode
 from ocrfleet.sandbox.pdf import PdfDocument
+from tests.support.waiting import scaled
 from worker.imaging.page_image import PageImage
 from worker.rendering import pdf_pages
 from worker.rendering.pool import RenderPool
@@ -52,7 +53,7 @@ WHITE, BLACK = Image.new("L", LETTER.size, 255), Image.new("L", LETTER.size, 0)
 
 def draw(pool: RenderPool, path: Path, kind: Kind) -> PageImage:
     with path.open("rb") as file:
-        return asyncio.run(pool.render(str(path), file.fileno(), kind, 0, RENDER, deadline=30))
+        return asyncio.run(pool.render(str(path), file.fileno(), kind, 0, RENDER, deadline=scaled(30)))
 
 
 def likeness(page: PageImage) -> float:
@@ -225,7 +226,7 @@ def test_a_thumbnail_of_either_tag_is_no_page(pool: RenderPool, tmp_path: Path, 
     page = draw(pool, tmp_path / "image.tif", Kind.TIFF)
     assert likeness(page) > 0.95
     with (tmp_path / "image.tif").open("rb") as file, pytest.raises(PermanentError) as caught:
-        asyncio.run(pool.render("second", file.fileno(), Kind.TIFF, 1, RENDER, deadline=30))
+        asyncio.run(pool.render("second", file.fileno(), Kind.TIFF, 1, RENDER, deadline=scaled(30)))
     assert caught.value.reason is Reason.NO_SUCH_PAGES
 
 

@@ -20,6 +20,7 @@ from ocrfleet.errors import PageFaultError, PermanentError, Reason
 from ocrfleet.profiles.profile import Render
 from ocrfleet.records.documents import Kind
 from tests.support.growth import assert_grows_linearly
+from tests.support.waiting import scaled
 from worker.imaging.page_image import PageImage
 from worker.rendering.pool import RenderPool
 from worker.text_layer.trust import distrust, reading
@@ -446,7 +447,7 @@ def test_an_image_file_has_no_layer(pool: RenderPool, tmp_path: Path) -> None:
     path = tmp_path / "scan.png"
     Image.new("RGB", (100, 100), "white").save(path)
     with path.open("rb") as file:
-        layer = asyncio.run(pool.layer("scan", file.fileno(), Kind.PNG, 0, deadline=30))
+        layer = asyncio.run(pool.layer("scan", file.fileno(), Kind.PNG, 0, deadline=scaled(30)))
     assert layer.words == ()
 
 
@@ -498,12 +499,12 @@ def test_a_layer_has_the_errors_of_rendering(pool: RenderPool, tmp_path: Path) -
     with path.open("rb") as file:
         page = "locked", file.fileno(), Kind.PDF
         with pytest.raises(PermanentError) as caught:
-            asyncio.run(pool.layer(*page, 0, deadline=30))
+            asyncio.run(pool.layer(*page, 0, deadline=scaled(30)))
         assert caught.value.reason is Reason.NEEDS_PASSWORD
         with pytest.raises(PermanentError) as caught:
-            asyncio.run(pool.layer(*page, 7, passwords=["secret"], deadline=30))
+            asyncio.run(pool.layer(*page, 7, passwords=["secret"], deadline=scaled(30)))
         assert caught.value.reason is Reason.NO_SUCH_PAGES
-        assert asyncio.run(pool.layer(*page, 0, passwords=["secret"], deadline=30)).words
+        assert asyncio.run(pool.layer(*page, 0, passwords=["secret"], deadline=scaled(30))).words
 
 
 # --- answers of the sandbox are not trusted
