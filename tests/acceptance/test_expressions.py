@@ -123,6 +123,8 @@ def test_every_expression_tells_something(fleet: Fleet, record_property: Callabl
     assert fleet.tell(b'{"no": "event"}') == 400
     fleet.until("sum(ocrfleet_documents_ended_total) == 4")
     fleet.until("ocrfleet:quarantined_pages > 0")
+    # And an increase needs two scrapes of the failed page
+    fleet.until('count_over_time(ocrfleet_pages_total{status="failed"}[1h]) > 1')
     # Then each expression returns data
     known = prometheus.names()
     wrong: list[str] = []
