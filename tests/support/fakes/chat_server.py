@@ -99,7 +99,11 @@ class Handler(BaseHTTPRequestHandler):
     def wait_until_left(self) -> None:
         """Wait until the client closes the connection, or the server stops."""
         while not self.chats.stopping.is_set():
-            if select.select([self.connection], [], [], 0.02)[0] and not self.connection.recv(1):
+            try:
+                left = select.select([self.connection], [], [], 0.02)[0] and not self.connection.recv(1)
+            except OSError:  # it closed the connection before it had read everything
+                left = True
+            if left:
                 self.chats.left.set()
                 break
         self.close_connection = True
