@@ -22,7 +22,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from ocrmypdf import OcrEngine, OrientationConfidence, hookimpl
-from ocrmypdf.exceptions import ExitCode, ExitCodeException
+from ocrmypdf.exceptions import BadArgsError, ExitCode, ExitCodeException
 from ocrmypdf.hocrtransform import BoundingBox, OcrClass, OcrElement
 from PIL import Image
 
@@ -42,6 +42,7 @@ _LARGEST = 64 << 20
 #: A server's answers that may be others in a moment.
 _BUSY = frozenset({429, 502, 503, 504})
 _READER = "worker.read_image"
+_WORDS_ONLY = "ocrfleet gives OCRmyPDF words, no pages: leave out --pdf-renderer, or use --pdf-renderer fpdf2"
 
 
 class OcrfleetError(ExitCodeException):
@@ -62,6 +63,13 @@ def add_options(parser: ArgumentParser) -> None:
     group.add_argument(
         "--ocrfleet-timeout", type=float, default=_PAGE, help="Seconds until a page must have been read (%(default)g)."
     )
+
+
+@hookimpl
+def check_options(options: OcrOptions) -> None:
+    """Refuse the renderer that takes PDF pages from the engine, before a page is read. Raises BadArgsError."""
+    if get_ocr_engine(options) is not None and options.pdf_renderer == "sandwich":
+        raise BadArgsError(_WORDS_ONLY)
 
 
 @hookimpl
@@ -111,12 +119,12 @@ class OcrfleetEngine(OcrEngine):
         return tree(page, size, dpi=float(dpi), page_number=page_number), page.get("text", "")
 
     @staticmethod
-    def generate_hocr(input_file: Path, output_hocr: Path, output_text: Path, options: OcrOptions) -> None:
-        raise NotImplementedError("ocrfleet gives OCRmyPDF words, not hOCR: use the default --pdf-renderer")
+    def generate_hocr(input_file: Path, output_hocr: Path, output_text: Path, options: OcrOptions) -> None:  # noqa: ARG004
+        raise OcrfleetError(_WORDS_ONLY)
 
     @staticmethod
-    def generate_pdf(input_file: Path, output_pdf: Path, output_text: Path, options: OcrOptions) -> None:
-        raise NotImplementedError("ocrfleet gives OCRmyPDF words, not PDF: use the default --pdf-renderer")
+    def generate_pdf(input_file: Path, output_pdf: Path, output_text: Path, options: OcrOptions) -> None:  # noqa: ARG004
+        raise OcrfleetError(_WORDS_ONLY)
 
 
 def tree(page: dict[str, Any], size: tuple[int, int], *, dpi: float, page_number: int) -> OcrElement:

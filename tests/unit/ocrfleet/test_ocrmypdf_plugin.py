@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,6 +14,7 @@ from typing import Any, cast
 
 import pytest
 from ocrmypdf._options import OcrOptions
+from ocrmypdf.exceptions import ExitCode
 from ocrmypdf.hocrtransform import BoundingBox
 from PIL import Image
 
@@ -139,3 +142,19 @@ def test_a_server_that_is_away_is_named(page: Path) -> None:
         read(page, "http://127.0.0.1:9")
     with pytest.raises(OcrfleetError, match="must begin with http"):
         read(page, "file:///etc/passwd")
+
+
+def test_a_renderer_that_takes_pages_from_the_engine_is_refused_before_a_page_is_read(tmp_path: Path) -> None:
+    scan, out = tmp_path / "scan.png", tmp_path / "out.pdf"
+    Image.new("L", (300, 300), 255).save(scan, dpi=(100, 100))
+    command = [
+        str(Path(sys.executable).with_name("ocrmypdf")),
+        "--plugin",
+        "ocrfleet.ocrmypdf_plugin",
+        "--pdf-renderer",
+    ]
+    result = subprocess.run([*command, "sandwich", scan, out], capture_output=True, text=True, check=False)
+    assert result.returncode == ExitCode.bad_args
+    assert "--pdf-renderer fpdf2" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not out.exists()
