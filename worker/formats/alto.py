@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from statistics import median
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
-from ocrfleet.records.documents import DocumentStatus, Manifest
+from ocrfleet.records.documents import Manifest
 from ocrfleet.records.pages import PageResult, PageStatus, Placed, Role, Word
-from worker.formats.archive import Archive
 from worker.formats.hyphens import Divided, divided
+from worker.formats.page_files import PageFilesWriter
 from worker.formats.page_layout import Box, TextBlock, TextLine, around, page_layout
 from worker.formats.source_names import page_source, source_name
 from worker.formats.xml_text import attributes, xml
@@ -16,7 +16,6 @@ from worker.formats.xml_text import attributes, xml
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from worker.formats.materials import Materials
 
 NAMESPACE = "http://www.loc.gov/standards/alto/ns-v4#"
 _SCHEMA = "http://www.loc.gov/standards/alto/v4/alto-4-4.xsd"
@@ -29,27 +28,11 @@ _PLACED = {
 }
 
 
-class AltoWriter:
-    """Writes one document to a zip file with an ALTO file for each page, as 000001.xml."""
+class AltoWriter(PageFilesWriter):
+    """Writes one document to a zip file with an ALTO file for each page."""
 
-    def __init__(self, out: BinaryIO, _: Materials) -> None:
-        self._archive = Archive(out)
-        self._manifest: Manifest | None = None
-
-    def begin(self, manifest: Manifest, status: DocumentStatus) -> None:  # noqa: ARG002 - the writer protocol
-        self._manifest = manifest
-
-    def page(self, result: PageResult) -> None:
-        assert self._manifest is not None  # noqa: S101 - `begin` comes first
-        self._archive.write(alto_name(result.page), alto(result, self._manifest))
-
-    def end(self) -> None:
-        self._archive.close()
-
-
-def alto_name(page: int) -> str:
-    """Return the name of a page's file."""
-    return f"{page:06}.xml"
+    def file(self, result: PageResult, manifest: Manifest) -> bytes:
+        return alto(result, manifest)
 
 
 def alto(result: PageResult, manifest: Manifest) -> bytes:

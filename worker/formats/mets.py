@@ -12,8 +12,9 @@ from urllib.parse import quote
 
 from ocrfleet.records.documents import DocumentStatus, Manifest
 from ocrfleet.records.pages import PageResult
-from worker.formats.alto import alto, alto_name
+from worker.formats.alto import alto
 from worker.formats.archive import Archive
+from worker.formats.page_files import page_file_name
 from worker.formats.source_names import MEDIA_TYPES, source_name
 from worker.formats.xml_text import xml
 
@@ -53,7 +54,7 @@ class MetsWriter:
     def page(self, result: PageResult) -> None:
         assert self._manifest is not None  # noqa: S101 - `begin` comes first
         data = alto(result, self._manifest)
-        self._archive.write(f"alto/{alto_name(result.page)}", data)
+        self._archive.write(f"alto/{page_file_name(result.page)}", data)
         status = f"{result.status}: {result.reason}" if result.reason else result.status.value
         self._pages.write(f"{result.page}\t{hashlib.sha256(data).hexdigest()}\t{len(data)}\t{status}\n".encode())
 
@@ -94,7 +95,7 @@ class MetsWriter:
         for page in _listed(self._pages):
             yield f'<file ID="ALTO_{page.page}" MIMETYPE="application/xml" SIZE="{page.size}" GROUPID="PAGE_{page.page}"'
             yield f' CHECKSUMTYPE="SHA-256" CHECKSUM="{page.sha256}"><FLocat LOCTYPE="URL" xlink:type="simple"'
-            yield f' xlink:href="alto/{alto_name(page.page)}"/></file>\n'
+            yield f' xlink:href="alto/{page_file_name(page.page)}"/></file>\n'
         yield "</fileGrp>\n"
         yield "</fileSec>\n"
 

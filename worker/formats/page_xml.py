@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from statistics import median
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
-from ocrfleet.records.documents import DocumentStatus, Manifest
+from ocrfleet.records.documents import Manifest
 from ocrfleet.records.pages import PageResult, PageStatus, Placed, Role, Word
-from worker.formats.archive import Archive
+from worker.formats.page_files import PageFilesWriter
 from worker.formats.page_layout import Box, TextBlock, TextLine, page_layout
 from worker.formats.source_names import page_source, source_name
 from worker.formats.xml_text import attributes, xml
@@ -15,7 +15,6 @@ from worker.formats.xml_text import attributes, xml
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from worker.formats.materials import Materials
 
 NAMESPACE = "http://schema.primaresearch.org/PAGE/gts/pagecontent/2019-07-15"
 #: The type of a text region, by the role of its block.
@@ -36,22 +35,11 @@ _REGIONS = {Role.TABLE: "TableRegion", Role.FIGURE: "ImageRegion", Role.FORMULA:
 _DESCENDING = frozenset("gjpqy\u017f,;()[]{}/|\u00e7\u00a7\u201e$&@")
 
 
-class PageXmlWriter:
-    """Writes one document to a zip file with a PAGE file for each page, as 000001.xml."""
+class PageXmlWriter(PageFilesWriter):
+    """Writes one document to a zip file with a PAGE file for each page."""
 
-    def __init__(self, out: BinaryIO, _: Materials) -> None:
-        self._archive = Archive(out)
-        self._manifest: Manifest | None = None
-
-    def begin(self, manifest: Manifest, status: DocumentStatus) -> None:  # noqa: ARG002 - the writer protocol
-        self._manifest = manifest
-
-    def page(self, result: PageResult) -> None:
-        assert self._manifest is not None  # noqa: S101 - `begin` comes first
-        self._archive.write(f"{result.page:06}.xml", "".join(_file(result, self._manifest)).encode())
-
-    def end(self) -> None:
-        self._archive.close()
+    def file(self, result: PageResult, manifest: Manifest) -> bytes:
+        return "".join(_file(result, manifest)).encode()
 
 
 def _file(result: PageResult, manifest: Manifest) -> Iterator[str]:
