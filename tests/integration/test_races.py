@@ -362,6 +362,7 @@ def test_bits_of_an_older_generation_do_not_touch_a_newer_one(stage: Stage) -> N
     stage.plan["fail"] = []
     stage.start_worker()
     stage.await_(lambda: stage.store.exists(keys.status(book.document, 1)))
+    stage.await_(lambda: stage.valkey.client.keys(f"ocrfleet:ledger:{book.document}:*") == [])
     # When it is retried, and Redis restarts with an old file
     again = stage.register("a", [], retry_failed=True)
     stage.dispatcher.tick()
