@@ -15,7 +15,7 @@ from ocrfleet.records.documents import Kind
 from ocrfleet.records.pages import PageWarning, WarningCode
 from ocrfleet.sandbox import completeness, tiff
 from ocrfleet.sandbox.decoder_messages import drew_on_after_errors, meanings
-from ocrfleet.sandbox.limits import MAX_PAGES, check_index, check_pages, check_pixels
+from ocrfleet.sandbox.limits import check_index, check_pages, check_pixels
 from ocrfleet.sandbox.pdf import is_flat, mupdf, pdf_errors, pdf_messages
 
 if TYPE_CHECKING:
@@ -43,12 +43,11 @@ class ImageDocument:
         self._image: Image | None = None
         # Pillow allocates a WebP's canvas when it opens it, and that of other formats when it decodes.
         self._canvas = _webp_pixels(data[:30]) if kind is Kind.WEBP else 0
-        #: offsets of a TIFF's pages, for other readers than Pillow
-        self._offsets: list[int] | None = None
+        #: number and offset of the directory of each page of a TIFF
+        self._directories: list[tuple[int, int]] = []
         #: of the first page
         self.left_out: tuple[PageWarning, ...] = ()
-        self._frames = self._find_pages()
-        self.pages = len(self._frames)
+        self.pages = self._count_pages()
         check_pages(self.pages)
 
     @property
@@ -60,12 +59,9 @@ class ImageDocument:
         """Return page `index`, from 0, not yet decoded. Raises PermanentError for a damaged frame, a huge one or none."""
         check_index(index, self.pages)
         with self.errors(self._canvas):
-            if self.pages == 1:
-                # A new object for each decoding, because one that was decoded at half its size keeps that; not two at a time.
-                self._image = None
-            # The same object for several frames: finding a frame requires the directories of those before it.
-            self._image = image = self._image or self._open()
-            image.seek(self._frames[index])
+            # A new object for each decoding, because one that was decoded at half its size keeps that; not two at a time.
+            self._image = None
+            self._image = image = self._open(index)
             width, height = image.size
         check_pixels(width, height)
         return image
@@ -175,52 +171,51 @@ class ImageDocument:
     def close(self) -> None:
         self._image = None
 
-    def _find_pages(self) -> list[int]:
-        """Return the numbers of the frames that are pages. Raises PermanentError, as Pillow does, when no reader opens the file."""
+    def _count_pages(self) -> int:
+        """Return the number of pages. Raises PermanentError, as Pillow does, when no reader opens the file."""
         trouble: PermanentError | None = None
-        ways: tuple[Callable[[], list[int]], ...] = (
+        if self._kind is Kind.TIFF:
+            with self.errors():
+                self._directories = tiff.page_directories(self._data)
+        ways: tuple[Callable[[], int], ...] = (
             self._pages_by_pillow,
             self._pages_by_tolerant_pillow,
             self._pages_by_other_library,
         )
-        for find in ways:
+        for count in ways:
             try:
                 with self.errors(self._canvas):
-                    return find()
+                    return count()
             except PermanentError as error:
                 self._image = None
                 trouble = trouble or error
         raise trouble or AssertionError
 
-    def _pages_by_tolerant_pillow(self) -> list[int]:
+    def _pages_by_tolerant_pillow(self) -> int:
         with self.tolerate_truncation():
             return self._pages_by_pillow()
 
-    def _pages_by_pillow(self) -> list[int]:
-        self._image = image = self._open()
+    def _pages_by_pillow(self) -> int:
+        self._image = image = self._open(0)
         if self._kind is Kind.TIFF:
-            return _tiff_pages(image)
+            return len(self._directories)
         frames = getattr(image, "n_frames", 1)
         if frames > 1:
             detail = f"the file holds {frames} pictures; only the first one was read"
             self.left_out = (PageWarning(code=WarningCode.FRAMES_NOT_READ, detail=detail),)
-        return [0]
+        return 1
 
-    def _pages_by_other_library(self) -> list[int]:
-        if self._kind is Kind.TIFF:
-            self._offsets = tiff.page_offsets(self._data)
-            if self._offsets:
-                return list(range(len(self._offsets)))
+    def _pages_by_other_library(self) -> int:
+        if self._directories and self._directories[0][1] < len(self._data):
+            return len(self._directories)
         with pdf_errors("the image is damaged: copy, scan or export it again"), self._opened_by_mupdf() as document:
             # Only decoding its page shows whether it is an image at all.
-            return list(range(document.page_count)) if document[0].rect.width > 0 else []
+            return document.page_count if document[0].rect.width > 0 else 0
 
     def _tags(self, index: int) -> Any:
-        if self._offsets is None:
-            self._offsets = tiff.page_offsets(self._data)
-        return tiff.tags_at(self._data, self._offsets[index])
+        return tiff.tags_at(self._data, self._directories[index][1])
 
-    def _open(self) -> Image:
+    def _open(self, index: int) -> Image:
         import PIL.Image  # noqa: PLC0415 - native code: only in a sandbox, under its limits
         from PIL import PngImagePlugin  # noqa: PLC0415 - as above
 
@@ -228,8 +223,10 @@ class ImageDocument:
         PIL.Image.MAX_IMAGE_PIXELS = None
         PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = _COMMENTS
         self._data.seek(0)
+        # Pillow finds a frame by all those before it, in a time that grows with their square.
+        file = tiff.FromDirectory(self._data, self._directories[index][1]) if self._directories else self._data
         # One format by name: Pillow would otherwise try all its formats, PostScript among them.
-        return PIL.Image.open(cast("BinaryIO", self._data), formats=[self._kind.upper()])
+        return PIL.Image.open(cast("BinaryIO", file), formats=[self._kind.upper()])
 
     def _opened_by_mupdf(self) -> Any:
         return mupdf().open(stream=memoryview(self._data), filetype=_MUPDF_NAMES.get(self._kind, self._kind.value))
@@ -242,7 +239,7 @@ class ImageDocument:
             pdf_errors("the image is damaged: copy, scan or export it again"),
             self._opened_by_mupdf() as document,
         ):
-            page = document[self._frames[index]]
+            page = document[self._directories[index][0] if self._directories else index]
             found = page.get_image_info()
             width, height = (found[0]["width"], found[0]["height"]) if found else (page.rect.width, page.rect.height)
             if page.rect.width > page.rect.height != width > height:
@@ -262,18 +259,6 @@ class ImageDocument:
             )
         warning = PageWarning(code=WarningCode.OTHER_DECODER, detail="decoded by MuPDF, as Pillow could not")
         return picture, (warning,)
-
-
-def _tiff_pages(image: Any) -> list[int]:
-    """Return the frames that are pages."""
-    pages = []
-    frames = image.n_frames
-    if frames <= MAX_PAGES:
-        for frame in range(frames):
-            image.seek(frame)
-            if tiff.is_page(image.tag_v2):
-                pages.append(frame)
-    return pages or list(range(frames))
 
 
 def _webp_pixels(head: bytes) -> int:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ocrfleet.errors import PermanentError, Reason
 from ocrfleet.sandbox.limits import MAX_PAGES, check_pixels
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from PIL.Image import Image
 
@@ -26,6 +27,26 @@ _SEPARATE_PLANES, _UNCOMPRESSED = 2, 1
 _BANDS = {2: "LA", 3: "RGB", 4: "RGBA"}
 #: The version that a BigTIFF has in its header, where others have 42.
 _BIG = 43
+#: Bytes of a value, by its type: BYTE, SHORT, LONG, and LONG8 of a BigTIFF.
+_INTEGERS = {1: 1, 3: 2, 4: 4, 16: 8}
+
+
+class _Layout(NamedTuple):
+    """How the parts of a directory are packed: the number of its entries, an entry, the offset of the next directory."""
+
+    entries: struct.Struct
+    entry: struct.Struct
+    offset: struct.Struct
+
+
+#: By byte order, and whether it is a BigTIFF.
+_LAYOUTS = {
+    (order, big): _Layout(
+        *(struct.Struct(order + part) for part in (("Q", "HHQ8s", "Q") if big else ("H", "HHI4s", "I")))
+    )
+    for order in "<>"
+    for big in (False, True)
+}
 
 #: Compressions whose strips and tiles are files of another format; two of JPEG 2000 contain YCbCr without declaring it.
 _FORMATS = {
@@ -59,21 +80,64 @@ _USUAL_COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 32771, 32773, 32946})
 _USUAL_BITS = frozenset({1, 2, 4, 8, 16})
 
 
-def is_page(tags: Mapping[int, Any]) -> bool:
-    """Say whether a directory is a page, by its tags."""
-    return not _first(tags.get(_SUBFILE_TYPE, 0)) & _NO_PAGE and _first(tags.get(_OLD_SUBFILE_TYPE, 0)) != _REDUCED
+def page_directories(data: MappedFile) -> list[tuple[int, int]]:
+    """Return number and offset of each directory that is a page; of all directories if none is.
 
-
-def page_offsets(data: MappedFile) -> list[int]:
-    """Return the offsets of the directories that are pages; of all directories if none is. Raises Pillow's errors."""
-    tags = _tags(data)
+    One pass over the chain of directories, which ends where it returns to a directory. A page whose directory lies beyond
+    the end of the file counts: it fails by itself. Raises ValueError for directories that overlap, and PermanentError
+    TOO_LARGE as soon as there are more than MAX_PAGES of them.
+    """
+    order, offset, layout = _header(data)
+    size, left = len(data), len(data) // layout.entry.size
     seen: dict[int, bool] = {}
-    while tags.next and tags.next not in seen and len(seen) <= MAX_PAGES:
-        offset = tags.next
-        data.seek(offset)
-        tags.load(data)
-        seen[offset] = is_page(tags)
-    return [offset for offset, page in seen.items() if page] or list(seen)
+    while offset and offset not in seen:
+        if len(seen) == MAX_PAGES:
+            raise PermanentError(Reason.TOO_LARGE, f"the TIFF has more than {MAX_PAGES} images: split it")
+        start = offset + layout.entries.size
+        if start > size:
+            seen[offset] = True
+            break
+        (entries,) = layout.entries.unpack(data[offset:start])
+        end = start + entries * layout.entry.size
+        if end + layout.offset.size > size:
+            seen[offset] = True
+            break
+        # Else a small file could hold many directories of many entries, read anew for each of them.
+        left -= entries
+        if left < 0:
+            raise ValueError("the directories of the TIFF overlap")
+        seen[offset] = _is_page(layout.entry.iter_unpack(data[start:end]), order)
+        (offset,) = layout.offset.unpack(data[end : end + layout.offset.size])
+    numbered = list(enumerate(seen))
+    return [place for place, page in zip(numbered, seen.values(), strict=True) if page] or numbered
+
+
+class FromDirectory:
+    """The bytes of a TIFF as a file whose header names a directory other than its first: Pillow opens that one at once."""
+
+    def __init__(self, data: MappedFile, offset: int) -> None:
+        order, _, layout = _header(data)
+        start = 8 if layout is _LAYOUTS[order, True] else 4
+        self._data = data
+        self._header = data[:start] + layout.offset.pack(offset)
+        self._position = 0
+
+    def read(self, size: int = -1) -> bytes:
+        end = len(self._data) if size < 0 else self._position + size
+        found = self._header[self._position : end] + self._data[max(self._position, len(self._header)) : end]
+        self._position += len(found)
+        return found
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._position = offset + (0, self._position, len(self._data))[whence]
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def getvalue(self) -> MappedFile:
+        """Return the bytes without copying them: Pillow hands them to libtiff, with the directory's offset."""
+        return self._data
 
 
 def tags_at(data: MappedFile, offset: int) -> Any:
@@ -173,11 +237,27 @@ def missing(data: MappedFile, tags: Mapping[int, Any]) -> float:
 
 def ends_too_early(data: MappedFile) -> bool:
     """Say whether the file ends before its first directory, which is often at the end."""
-    head = data[:16]
-    order = "<" if head[:2] == b"II" else ">"
-    big = _BIG in head[2:4]
-    (offset,) = struct.unpack(f"{order}Q" if big else f"{order}I", head[8:16] if big else head[4:8])
-    return int(offset) >= len(data)
+    return _header(data)[1] >= len(data)
+
+
+def _header(data: MappedFile) -> tuple[str, int, _Layout]:
+    """Return byte order, offset of the first directory and layout. Raises struct.error for a file without a header."""
+    order = "<" if data[:2] == b"II" else ">"
+    big = _BIG in data[2:4]
+    layout = _LAYOUTS[order, big]
+    start = 8 if big else 4
+    (offset,) = layout.offset.unpack(data[start : start + layout.offset.size])
+    return order, offset, layout
+
+
+def _is_page(entries: Iterable[tuple[int, int, int, bytes]], order: str) -> bool:
+    """Say whether a directory is a page, by its entries: tag, type, number of values, the value or its offset."""
+    for tag, kind, _, value in entries:
+        if tag in (_SUBFILE_TYPE, _OLD_SUBFILE_TYPE) and kind in _INTEGERS:
+            number = int.from_bytes(value[: _INTEGERS[kind]], "little" if order == "<" else "big")
+            if number & _NO_PAGE if tag == _SUBFILE_TYPE else number == _REDUCED:
+                return False
+    return True
 
 
 def _tags(data: MappedFile) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +14,13 @@ from PIL import Image
 
 from ocrfleet.errors import PermanentError, Reason
 from ocrfleet.records.documents import Kind
-from ocrfleet.sandbox import limits
+from ocrfleet.sandbox import limits, tiff
 from ocrfleet.sandbox.decoders import open_document
 from ocrfleet.sandbox.image_files import ImageDocument
+from ocrfleet.sandbox.mapped_file import MappedFile
 from ocrfleet.sandbox.pdf import PdfDocument
 from ocrfleet.sandbox.sniff import SNIFF_BYTES, sniff
+from tests.support.growth import assert_grows_linearly
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -149,13 +152,77 @@ def test_a_file_without_pages_has_one_reason(tmp_path: Path, content: bytes, kin
 def test_a_file_of_too_many_pages_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Kind) -> None:
     monkeypatch.setattr(limits, "MAX_PAGES", 2)
     path = tmp_path / "document"
+    monkeypatch.setattr(tiff, "MAX_PAGES", 2)
     if kind is Kind.PDF:
         write_pdf(path, 3)
     else:
         frames = [Image.new("L", (8, 8)) for _ in range(3)]
         frames[0].save(path, "TIFF", save_all=True, append_images=frames[1:])
     error = problem(path, kind)
-    assert (error.reason, error.detail) == (Reason.TOO_LARGE, "the file claims 3 pages, more than 2: split it")
+    said = "the file claims 3 pages" if kind is Kind.PDF else "the TIFF has more than 2 images"
+    assert error.reason is Reason.TOO_LARGE
+    assert error.detail.startswith(said)
+
+
+def tiff_of(directories: int, *, entries: int = 8, apart: int | None = None, last: int = 0) -> bytes:
+    """Return a TIFF of one pixel in so many directories; they begin `apart` bytes apart, and `last` follows the last one."""
+    tags = [(256, 1), (257, 1), (258, 1), (259, 1), (262, 1), (273, 8), (278, 1), (279, 1)]
+    tags += [(40_000 + number, 0) for number in range(entries - len(tags))]
+    size = apart or 2 + 12 * entries + 4
+    data = bytearray(b"II*\0" + struct.pack("<I", 16) + b"\0" * 8 + b"\0" * (size * directories + 12 * entries))
+    for number in range(directories):
+        begin = 16 + number * size
+        following = begin + size if number + 1 < directories else last
+        packed = struct.pack("<H", entries) + b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+        data[begin : begin + len(packed) + 4] = packed + struct.pack("<I", following)
+    return bytes(data)
+
+
+def test_the_time_to_find_the_pages_of_a_tiff_grows_linearly(tmp_path: Path) -> None:
+    path = tmp_path / "many.tif"
+
+    def find(count: int) -> None:
+        path.write_bytes(tiff_of(count))
+        assert pages(path, Kind.TIFF) == count
+        with path.open("rb") as file, closing(open_document(file.fileno(), Kind.TIFF)) as document:
+            assert isinstance(document, ImageDocument)
+            assert document.frame(count - 1).size == (1, 1)
+
+    assert_grows_linearly(find, 4000)
+
+
+def test_a_tiff_whose_directories_form_a_loop_has_each_page_once(tmp_path: Path) -> None:
+    path = tmp_path / "loop.tif"
+    path.write_bytes(tiff_of(5, last=16 + 102))
+    assert pages(path, Kind.TIFF) == 5
+
+
+def test_a_tiff_whose_directories_overlap_is_unreadable(tmp_path: Path) -> None:
+    # Given directories in the values of each other's entries: each has a thousand entries, and the next begins 12 bytes later
+    count = 1000
+    data = bytearray(b"II*\0" + struct.pack("<I", 8) + b"\0" * (12 * 2 * count + 100))
+    for number in range(count):
+        struct.pack_into("<H", data, 8 + 12 * number, count)
+    for number in range(count):
+        struct.pack_into("<I", data, 8 + 12 * number + 2 + 12 * count, 8 + 12 * (number + 1))
+    path = tmp_path / "overlap.tif"
+    path.write_bytes(bytes(data))
+
+    # When it is opened, then it is refused before its bytes were read many times
+    assert problem(path, Kind.TIFF).reason is Reason.UNREADABLE
+    with path.open("rb") as file, pytest.raises(ValueError, match="overlap"):
+        tiff.page_directories(MappedFile(file.fileno(), len(data)))
+
+
+def test_a_page_whose_directory_is_beyond_the_end_of_a_tiff_fails_alone(tmp_path: Path) -> None:
+    path = tmp_path / "short.tif"
+    path.write_bytes(tiff_of(2, last=1_000_000))
+    with path.open("rb") as file, closing(open_document(file.fileno(), Kind.TIFF)) as document:
+        assert isinstance(document, ImageDocument)
+        assert (document.pages, document.frame(1).size) == (3, (1, 1))
+        with pytest.raises(PermanentError) as caught:
+            document.frame(2)
+    assert caught.value.reason is Reason.UNREADABLE
 
 
 @pytest.mark.parametrize("big_tiff", [False, True])
