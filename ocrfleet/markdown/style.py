@@ -47,6 +47,8 @@ _REST = re.compile(r"([^\W_]\S*+)[ \t]*+")
 _ONE_LETTER = re.compile(r"[^\W\d_]")
 #: `Haupt- und Nebensätze`: the hyphen replaces the end of the compound. No divided word continues with these.
 _AND = frozenset({"und", "oder", "sowie", "and"})
+#: Characters of a word that may go on in the next line; what is longer is no word.
+_LONGEST_WORD = 200
 #: Beginnings of blocks that are no running text.
 _NO_PROSE = ("<", "$$", "![", "```", "#", "---")
 
@@ -125,39 +127,52 @@ def _cell(text: str) -> str:
 
 
 def _joined(block: list[str]) -> Iterator[str]:
-    """Yield the lines of a paragraph or a list, with the rest of each divided word moved to the line of its beginning."""
-    line = block[0]
+    """Yield the lines of a paragraph or a list, with the rest of each divided word moved to the line of its beginning.
+
+    A line may grow over the whole block, so only its last word is looked at.
+    """
+    before, word = _before_last_word(block[0])
+    line, code = [before], "`" in block[0]
     for following in block[1:]:
         text = following.lstrip(" ")
-        whole = _whole(line, text)
-        if whole is None:
-            yield line
-            line = following
-            continue
-        line, rest = whole
-        if rest:
-            yield line
-            line = " " * (len(following) - len(text)) + rest
-    yield line
+        whole = None if code or "`" in text else _whole(word, text)
+        rest = following
+        if whole is not None:
+            word, rest = whole
+            if not rest:
+                before, word = _before_last_word(word)
+                line.append(before)
+                continue
+            rest = " " * (len(following) - len(text)) + rest
+        yield "".join([*line, word])
+        before, word = _before_last_word(rest)
+        line, code = [before], "`" in rest
+    yield "".join([*line, word])
 
 
-def _whole(line: str, following: str) -> tuple[str, str] | None:
-    """Return a line with its complete last word, and the rest of the next line; None if no word is divided.
+def _before_last_word(text: str) -> tuple[str, str]:
+    space = text.rfind(" ") + 1
+    return text[:space], text[space:]
+
+
+def _whole(word: str, following: str) -> tuple[str, str] | None:
+    """Return the complete last word of a line and the rest of the next line; None if the word is not divided.
 
     `com-` and `pound` are `compound`; of `mother-in-` and `law` the hyphen is kept, as of any word that had one before.
     """
-    divided, rest = _DIVIDED.search(line), _REST.match(following)
-    if divided is None or rest is None or "`" in line or "`" in following:
+    if len(word) > _LONGEST_WORD:
+        return None
+    divided, continued = _DIVIDED.search(word), _REST.match(following)
+    if divided is None or continued is None:
         return None
     sign = divided[1]
     small = following[0].islower()
     if not (small or (sign in "\u00ad\u00ac" and _ONE_LETTER.match(following))):
         return None
-    if sign in "-\u2010" and rest[1].strip(".,;:") in _AND:
+    if sign in "-\u2010" and continued[1].strip(".,;:") in _AND:
         return None
-    word = line[line.rfind(" ") + 1 : -1]
-    kept = sign if sign in "-\u2010" and re.search(r"\w[-\u2010]\w", word) else ""
-    left = following[rest.end() :]
+    kept = sign if sign in "-\u2010" and re.search(r"\w[-\u2010]\w", word[:-1]) else ""
+    left = following[continued.end() :]
     if left and not left[0].isalpha():  # a dash, a number: at the beginning of a line it might begin a list
-        return line[:-1] + kept + following, ""
-    return line[:-1] + kept + rest[1], left
+        return word[:-1] + kept + following, ""
+    return word[:-1] + kept + continued[1], left

@@ -13,6 +13,7 @@ from markdown_it import MarkdownIt
 from ocrfleet.markdown.style import AS_STORED, Style, Tables, figures, restyled
 from ocrfleet.records.documents import DocumentStatus, Manifest
 from ocrfleet.records.pages import PageResult, PageStatus
+from tests.support.growth import assert_grows_linearly
 from worker.formats.markdown import MarkdownWriter, clean
 
 READER = MarkdownIt("commonmark").enable(["table", "strikethrough"])
@@ -115,6 +116,15 @@ def test_a_table_within_code_is_code() -> None:
 )
 def test_words_are_joined_where_a_line_divides_one(text: str, joined: str) -> None:
     assert styled(clean(text), JOINED) == joined
+
+
+@pytest.mark.parametrize("line", ["ab-", "ab- cd-", "ab 1 cd-", "ab-\u0301"])
+def test_the_time_to_join_grows_linearly_with_the_lines(line: str) -> None:
+    assert_grows_linearly(lambda size: styled("\n".join([line] * size), JOINED), 16_000)
+
+
+def test_lines_that_all_end_in_a_hyphen_are_one_line() -> None:
+    assert styled("ab 1 cd-\n" * 3 + "ef", JOINED) == "ab 1 cdab 1 cdab 1 cdef"
 
 
 def test_words_in_tables_and_across_pages_are_not_joined() -> None:
