@@ -18,6 +18,7 @@ from pydantic import Field, model_validator
 from ocrfleet.errors import ConfigurationError, Reason
 from ocrfleet.records.base import Record, digest_of
 from ocrfleet.records.documents import Kind
+from ocrfleet.records.messages import MOST_PAGES
 
 #: Incremented when a change of ocrfleet changes the text for the same page and engine (rendering, reading order).
 TEXT_VERSION = 3
@@ -257,7 +258,7 @@ class Profile(Record):
     routes: tuple[Route, ...] = ()
     text_version: int = TEXT_VERSION
     #: pages that one message carries
-    pages_per_job: int = Field(default=8, ge=1, le=1000)
+    pages_per_job: int = Field(default=8, ge=1, le=MOST_PAGES)
     #: seconds that the recognition of a page may take
     page_deadline: float = Field(default=300.0, gt=0)
     canary: Canary = Canary()

@@ -10,6 +10,11 @@ from ocrfleet.errors import PermanentError, Reason
 from ocrfleet.records.base import SCHEMA_VERSION, Digest, DocumentId, Generation, PageNumber, Record, problems_of
 from ocrfleet.records.priority import Priority
 
+#: Pages that one job carries at most: a message can claim any number, and each of them costs memory.
+MOST_PAGES = 1000
+#: The last page that a key has room for (ocrfleet/keys.py).
+_LAST_PAGE = 999_999
+
 
 class Message(Record):
     """The only argument of a Celery task."""
@@ -69,6 +74,8 @@ class PageJob(Message):
     def _in_order(self) -> Self:
         if self.last < self.first:
             raise ValueError("a job's last page comes before its first")
+        if self.last > _LAST_PAGE or self.last - self.first >= MOST_PAGES:
+            raise ValueError(f"a job has {MOST_PAGES} pages at most, none of them beyond page {_LAST_PAGE}")
         return self
 
 

@@ -58,9 +58,13 @@ class Sweep:
         jobs, assemblies = self._inspector.jobs(sorted({name for profile in profiles for name in queue_names(profile)}))
         # A page routed to another profile is published for the document's profile when no worker serves the other any more.
         jobs = [job for job in jobs if job.routed is None or (job.routed.profile, job.routed.profile_digest) in served]
-        known = {(job.document, job.generation, page) for job in jobs for page in range(job.first, job.last + 1)} | {
-            (document, generation, _ASSEMBLY) for document, generation in assemblies
-        }
+        open_ones = {(active.document, active.generation) for active in documents}
+        known = {
+            (job.document, job.generation, page)
+            for job in jobs
+            if (job.document, job.generation) in open_ones
+            for page in range(job.first, job.last + 1)
+        } | {(document, generation, _ASSEMBLY) for document, generation in assemblies}
         missing = {
             (active.document, active.generation, page) for active in documents for page in self._due(active)
         } - known

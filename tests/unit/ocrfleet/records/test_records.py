@@ -147,6 +147,8 @@ def test_a_message_is_a_page_job() -> None:
         (MESSAGE | {"schema_version": 2}, "schema_version"),
         (MESSAGE | {"first": 6}, "last page comes before its first"),
         (MESSAGE | {"first": 0}, "first"),
+        (MESSAGE | {"last": 10**12}, "1000 pages at most"),
+        (MESSAGE | {"first": 10**12, "last": 10**12}, "1000 pages at most"),
         (MESSAGE | {"generation": 0}, "generation"),
         (MESSAGE | {"document": "../../../etc/passwd"}, "document"),
         (MESSAGE | {"document": "0" * 33}, "document"),
