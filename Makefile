@@ -105,7 +105,7 @@ system-deps:
 	  prometheus prometheus-alertmanager chromium \
 	  fonts-dejavu fonts-liberation fonts-urw-base35 fonts-oldstandard fonts-goudybookletter fonts-courier-prime fonts-gnutypewriter fonts-freefont-ttf \
 	  tesseract-ocr tesseract-ocr-eng tesseract-ocr-fra tesseract-ocr-deu tesseract-ocr-frm tesseract-ocr-lat \
-	  tesseract-ocr-ara tesseract-ocr-heb tesseract-ocr-spa tesseract-ocr-ita tesseract-ocr-por tesseract-ocr-nld tesseract-ocr-script-frak systemd wget
+	  tesseract-ocr-ara tesseract-ocr-heb tesseract-ocr-spa tesseract-ocr-ita tesseract-ocr-por tesseract-ocr-nld tesseract-ocr-script-frak systemd strace wget
 
 # uv installs in seconds; pip takes minutes.
 $(VENV)/python:

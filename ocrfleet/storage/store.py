@@ -8,11 +8,11 @@ import os
 import re
 import shutil
 import stat
-import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from ocrfleet.durable import DurableTree, flush_file, new_file
 from ocrfleet.errors import ConfigurationError, NotFoundError, TransientError
 from ocrfleet.metrics import definitions as metrics
 
@@ -81,7 +81,8 @@ class ObjectStore(Protocol):
 class FolderStore:
     """An ObjectStore in a local folder: one file an object, written aside and renamed.
 
-    Data is flushed to the disk before its name appears, so that a power cut leaves no incomplete object.
+    Data is flushed to the disk before its name appears, so that a power cut leaves no incomplete object. The folder is flushed
+    before a write returns, so that a power cut removes no object that was reported as stored.
     """
 
     _TEMPORARY = ".tmp"
@@ -90,7 +91,8 @@ class FolderStore:
         self._root = root.absolute()
         self._temporary = self._root / self._TEMPORARY
         try:
-            self._temporary.mkdir(parents=True, exist_ok=True)
+            self._tree = DurableTree(self._root, mode=0o700)
+            self._temporary.mkdir(exist_ok=True)
         except OSError as error:
             raise ConfigurationError(f"the store's folder {root} can't be made: {error.strerror}") from error
 
@@ -111,27 +113,38 @@ class FolderStore:
 
     def put(self, key: str, data: bytes) -> None:
         check_content(key, data)
-        with _writing(key), self._aside() as temporary:
-            _write(temporary, data)
-            temporary.replace(self._target(key))
+        path = self._path(key)
+        with _writing(key), new_file(self._temporary) as (temporary, out):
+            out.write(data)
+            flush_file(out)
+            folder = self._tree.folder(path.parent)
+            Path(temporary).replace(path)
+            folder.flush()
 
     def create(self, key: str, data: bytes) -> bool:
         check_content(key, data)
-        if self.exists(key):
-            return False
-        with _writing(key), self._aside() as temporary:
-            _write(temporary, data)
-            return self._link(temporary, self._target(key))
+        return self._create(key, lambda out: out.write(data))
 
     def create_from(self, key: str, path: Path) -> bool:
-        if self.exists(key):
-            return False
-        with _writing(key), self._aside() as temporary:
-            with path.open("rb") as source, temporary.open("wb") as out:
+        def copy(out: BinaryIO) -> None:
+            with path.open("rb") as source:
                 shutil.copyfileobj(source, out, 1 << 20)
-                out.flush()
-                os.fsync(out.fileno())
-            return self._link(temporary, self._target(key))
+
+        return self._create(key, copy)
+
+    def _create(self, key: str, write: Callable[[BinaryIO], object]) -> bool:
+        path, there = self._path(key), self.exists(key)
+        with _writing(key):
+            if there:
+                self._tree.folder(path.parent).flush()  # its writer may not have flushed it yet
+                return False
+            with new_file(self._temporary) as (temporary, out):
+                write(out)
+                flush_file(out)
+                folder = self._tree.folder(path.parent)
+                created = self._link(temporary, path)
+                folder.flush()
+                return created
 
     def delete(self, key: str) -> None:
         with _writing(key):
@@ -178,19 +191,6 @@ class FolderStore:
             raise ValueError(f"not a key: {key!r}")
         return self._root / key
 
-    def _target(self, key: str) -> Path:
-        path = self._path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path
-
-    @contextlib.contextmanager
-    def _aside(self) -> Iterator[Path]:
-        temporary = self._temporary / uuid.uuid4().hex
-        try:
-            yield temporary
-        finally:
-            temporary.unlink(missing_ok=True)
-
     @contextlib.contextmanager
     def _reading(self, key: str) -> Iterator[None]:
         try:
@@ -205,7 +205,7 @@ class FolderStore:
             raise TransientError(f"the store can't be read ({key}): {error.strerror}") from error
 
     @staticmethod
-    def _link(temporary: Path, target: Path) -> bool:
+    def _link(temporary: str, target: Path) -> bool:
         """Give a written file its name unless the name exists: link(2) decides a race, rename(2) would not."""
         try:
             os.link(temporary, target)
@@ -218,7 +218,7 @@ class FolderStore:
             # harmless: they write the same record or, for a page, an equivalent one.
             if target.exists():
                 return False
-            temporary.replace(target)
+            Path(temporary).replace(target)
         return True
 
 
@@ -226,13 +226,6 @@ def _has_files(folder: Path) -> bool:
     with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
         return any(entry.is_file() or _has_files(Path(entry.path)) for entry in entries)
     return False
-
-
-def _write(path: Path, data: bytes) -> None:
-    with path.open("wb") as out:
-        out.write(data)
-        out.flush()
-        os.fsync(out.fileno())
 
 
 @contextlib.contextmanager

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import filecmp
 import os
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from ocrfleet.markdown.style import AS_STORED, Style
 from ocrfleet.records.base import digest_of
 from producer.delivery import delivery
+from producer.delivery.output_folder import OutputFolder
 from producer.errors import DeliveryError
 
 if TYPE_CHECKING:
@@ -47,6 +46,7 @@ class FolderSink:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._files = OutputFolder(folder)
 
     def target(self, name: str, extension: str) -> str:
         return str(self._folder / fitting(name, extension))
@@ -55,20 +55,10 @@ class FolderSink:
         return str(Path(target).parent / path)
 
     def write(self, target: str, content: BinaryIO) -> None:
-        """Write a file aside, then move it to its place unless the same is there. Raises DeliveryError."""
+        """Write a file unless the same is there. Raises DeliveryError."""
         path = Path(target)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            aside = path.with_name(f".{digest_of(path.name)[:16]}.part")
-            try:
-                with aside.open("wb") as out:
-                    shutil.copyfileobj(content, out, 1 << 20)
-                if path.is_file() and filecmp.cmp(aside, path, shallow=False):
-                    aside.unlink()
-                else:
-                    aside.replace(path)
-            finally:
-                aside.unlink(missing_ok=True)
+            self._files.write(path, content)
         except OSError as error:
             raise DeliveryError(f"{path} can't be written: {error.strerror}") from error
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -113,8 +114,10 @@ def locked(output: Path) -> Iterator[None]:
     """Lock the output folder. The kernel releases the lock when this process ends. Raises AlreadyRunningError."""
     state = output / STATE_FOLDER
     try:
-        (state / "logs").mkdir(parents=True, exist_ok=True)
-        fd = os.open(state / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        output.mkdir(parents=True, exist_ok=True)
+        _make_private(state)
+        (state / "logs").mkdir(exist_ok=True)
+        fd = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise _unwritable(output, error) from error
     try:
@@ -131,6 +134,19 @@ def locked(output: Path) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
+
+
+def _make_private(state: Path) -> None:
+    """Make the state folder, in which no other user may write or read. Raises UsageError, OSError."""
+    with suppress(FileExistsError):
+        state.mkdir(mode=0o700)
+    status = state.lstat()
+    if not stat.S_ISDIR(status.st_mode):
+        raise UsageError(f"{state} is a link or a file, and no folder: remove it, or name another output folder")
+    if status.st_uid == os.geteuid():
+        state.chmod(0o700)
+    elif status.st_mode & 0o022:
+        raise UsageError(f"{state} is another user's, and others may write to it: name another output folder")
 
 
 def _of_one_machine(settings: Settings, order: Order) -> Settings:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from ocrfleet.durable import new_file
 from ocrfleet.errors import DamagedRecordError, NotFoundError
 from producer.documents.lookup import Lookup
 from producer.errors import UsageError
@@ -161,15 +163,12 @@ def _pictures(builder: _Builder, thumbnailer: Thumbnailer, progress: Progress) -
 @contextlib.contextmanager
 def _written(path: Path) -> Iterator[TextIO]:
     """Open a file that is renamed to its path when the block ends. Raises UsageError if it can't be written."""
-    aside = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # File names may contain bytes that are not valid UTF-8.
-        with aside.open("w", encoding="utf-8", errors="replace", newline="") as out:
-            yield out
-        aside.replace(path)
+        with new_file(path.parent) as (aside, file):
+            # File names may contain bytes that are not valid UTF-8.
+            with io.TextIOWrapper(file, encoding="utf-8", errors="replace", newline="") as out:
+                yield out
+            Path(aside).replace(path)
     except OSError as error:
         raise UsageError(f"{path} can't be written: {error.strerror}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)

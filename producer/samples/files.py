@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from ocrfleet.durable import new_file
+
 _DOCUMENTS = Path(__file__).with_name("documents")
 _TRUTHS = Path(__file__).with_name("truths")
 
@@ -26,7 +28,9 @@ def write_samples(folder: Path) -> list[Path]:
     paths = [folder / name for name in SAMPLES]
     for name, path in zip(SAMPLES, paths, strict=True):
         path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(_DOCUMENTS / name, path)
+        with (_DOCUMENTS / name).open("rb") as content, new_file(path.parent) as (aside, copy):
+            shutil.copyfileobj(content, copy)
+            Path(aside).replace(path)
     return paths
 
 

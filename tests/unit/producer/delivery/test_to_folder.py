@@ -9,6 +9,7 @@ import pytest
 from ocrfleet import keys
 from ocrfleet.errors import NotFoundError
 from ocrfleet.markdown.style import Style, Tables
+from ocrfleet.records.base import digest_of
 from ocrfleet.records.documents import DocumentStatus, Output, Status
 from ocrfleet.storage.store import FolderStore
 from producer.delivery.to_folder import deliver
@@ -231,3 +232,79 @@ def test_a_picture_that_can_not_be_written_is_an_error(store: FolderStore, tmp_p
         deliver(store, with_pictures(store, NAME), name="a", folder=tmp_path / "out")
 
     assert files(tmp_path / "out") == {"figures"}
+
+
+# ---- links
+
+
+@pytest.fixture
+def precious(tmp_path: Path) -> Path:
+    """Return a file outside of the output folder, which a planted link leads to."""
+    path = tmp_path / "precious"
+    path.write_bytes(b"precious")
+    return path
+
+
+def test_a_link_at_an_outputs_name_is_replaced_and_not_followed(
+    store: FolderStore, tmp_path: Path, precious: Path
+) -> None:
+    for content in (b"text", b"precious"):
+        out = tmp_path / f"out-{content.decode()}"
+        out.mkdir()
+        (out / "a.md").symlink_to(precious)
+
+        deliver(store, status(store, md=content), name="a", folder=out)
+
+        assert (out / "a.md").read_bytes() == content
+        assert not (out / "a.md").is_symlink()
+    assert precious.read_bytes() == b"precious"
+
+
+def test_no_name_of_an_unfinished_file_can_be_foreseen(
+    store: FolderStore, tmp_path: Path, precious: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given links at the name that earlier versions took, and at the next random name
+    out = tmp_path / "out"
+    out.mkdir()
+    monkeypatch.setattr("secrets.token_hex", lambda _: "foreseen")
+    for name in (f".{digest_of('a.md')[:16]}.part", ".foreseen.part"):
+        (out / name).symlink_to(precious)
+
+    # When a document is delivered, then what is there already is not opened
+    with pytest.raises(DeliveryError, match="File exists"):
+        deliver(store, status(store, md=b"text"), name="a", folder=out)
+    monkeypatch.undo()
+    deliver(store, status(store, md=b"text"), name="a", folder=out)
+
+    assert precious.read_bytes() == b"precious"
+    assert (out / "a.md").read_bytes() == b"text"
+
+
+def test_a_linked_folder_below_the_output_folder_is_an_error(store: FolderStore, tmp_path: Path) -> None:
+    # Given a link to a folder elsewhere
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "box").symlink_to(tmp_path / "elsewhere")
+
+    with pytest.raises(DeliveryError, match="'box' is a file or a link"):
+        deliver(store, status(store, md=b"x"), name="box/a", folder=tmp_path / "out")
+
+    assert files(tmp_path / "elsewhere") == set()
+
+
+def test_the_output_folder_itself_may_be_a_link(store: FolderStore, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "elsewhere")
+
+    deliver(store, status(store, md=b"x"), name="box/a", folder=tmp_path / "out")
+
+    assert files(tmp_path / "elsewhere") == {"box/a.md"}
+
+
+def test_a_named_pipe_does_not_make_it_wait(store: FolderStore, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    os.mkfifo(tmp_path / "out" / "a.md")
+
+    (path,) = deliver(store, status(store, md=b"x"), name="a", folder=tmp_path / "out")
+
+    assert path.read_bytes() == b"x"
