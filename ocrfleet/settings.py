@@ -300,8 +300,9 @@ class Settings(BaseSettings):
         default=None,
         ge=1,
         le=65535,
-        description="Port on which `worker`, `watch`, `dispatch` and `sweep --every` serve /metrics, without a token; "
-        "unset: not at all. `serve` has /metrics on its own port.",
+        description="Port on which `worker`, `watch`, `dispatch` and `sweep --every` serve /metrics and /healthz, without a "
+        "token; unset: not at all. `serve` has these and /readyz on the API's port, and with this setting on a port that "
+        "clients of the API can't exhaust.",
     )
     metrics_host: str = Field(default="127.0.0.1", description="Address on which /metrics is served on that port.")
     ready_file: Path | None = Field(

@@ -7,7 +7,7 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -43,6 +43,7 @@ _FOREIGN = "vllm:"
 _TRIES, _PAUSE = 5, 0.02
 #: Seconds after which a silent client is disconnected, and connections at the same time.
 _TIMEOUT, _AT_ONCE = 10, 16
+_OK = "200 OK", "application/json", b'{"status":"ok"}'
 
 
 def read_by_others() -> bool:
@@ -129,17 +130,20 @@ class Exposition(Collector):
 
 
 @contextmanager
-def served(exposition: Exposition, settings: Settings) -> Iterator[None]:
-    """Serve http://OCRFLEET_METRICS_HOST:OCRFLEET_METRICS_PORT/metrics until the block ends, if a port is set.
+def served(
+    exposition: Exposition, settings: Settings, *, missing: Callable[[], Sequence[str]] | None = None
+) -> Iterator[None]:
+    """Serve /metrics and /healthz at OCRFLEET_METRICS_HOST:OCRFLEET_METRICS_PORT until the block ends, if a port is set.
 
-    Raises ConfigurationError when the port can't be used.
+    `missing` returns the names of what can't be reached: with it there is /readyz as well. Raises ConfigurationError when the
+    port can't be used.
     """
     if settings.metrics_port is None:
         yield
         return
     host, port = settings.metrics_host, settings.metrics_port
     try:
-        server = make_server(host, port, _app(exposition), _server(host), _Handler)
+        server = make_server(host, port, _app(exposition, missing), _server(host), _Handler)
     except OSError as error:
         raise ConfigurationError(
             f"OCRFLEET_METRICS_HOST {host}, OCRFLEET_METRICS_PORT {port}: can't be listened on ({error.strerror})"
@@ -155,14 +159,28 @@ def served(exposition: Exposition, settings: Settings) -> Iterator[None]:
         thread.join()
 
 
-def _app(exposition: Exposition) -> WSGIApplication:
+def _app(exposition: Exposition, missing: Callable[[], Sequence[str]] | None) -> WSGIApplication:
+    def ready() -> tuple[str, str, bytes]:
+        away = missing() if missing is not None else ()
+        if away:
+            return "503 Service Unavailable", "text/plain", f"no response from {' and '.join(away)}\n".encode()
+        return _OK
+
+    pages: dict[str, Callable[[], tuple[str, str, bytes]]] = {
+        "/metrics": lambda: ("200 OK", CONTENT_TYPE_LATEST, exposition.page()),
+        "/healthz": lambda: _OK,
+    }
+    if missing is not None:
+        pages["/readyz"] = ready
+
     def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if environ["REQUEST_METHOD"] != "GET" or environ["PATH_INFO"] != "/metrics":
+        page = pages.get(environ["PATH_INFO"]) if environ["REQUEST_METHOD"] == "GET" else None
+        if page is None:
             start_response("404 Not Found", [("Content-Type", "text/plain")])
-            return [b"GET /metrics is all there is.\n"]
-        page = exposition.page()
-        start_response("200 OK", [("Content-Type", CONTENT_TYPE_LATEST)])
-        return [page]
+            return [f"GET {', '.join(pages)} is all there is.\n".encode()]
+        status, media, body = page()
+        start_response(status, [("Content-Type", media)])
+        return [body]
 
     return answer
 

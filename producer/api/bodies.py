@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 #: Seconds between two chunks of a body at most.
 _CHUNK_TIMEOUT = 60.0
+#: Bytes a second that a client sends at least, on average, after so many seconds of waiting for it: 256 kbit/s.
+_SLOWEST, _GRACE = 32_000, 30.0
 #: Bytes that are written at once.
 _PIECE = 1 << 20
 #: Limits of a form beside its file: fields, bytes of each field, and bytes of multipart headers and boundaries.
@@ -110,9 +113,10 @@ async def _limited(request: Request, limit: int, *, overhead: int = 0) -> AsyncG
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit + overhead:
         raise _too_large(limit)
-    received = 0
+    received, waited = 0, 0.0
     pieces = request.stream()
     while True:
+        begun = time.monotonic()
         try:
             async with asyncio.timeout(_CHUNK_TIMEOUT):
                 piece = await anext(pieces, None)
@@ -122,7 +126,15 @@ async def _limited(request: Request, limit: int, *, overhead: int = 0) -> AsyncG
             ) from None
         if piece is None:
             return
+        waited += time.monotonic() - begun
         received += len(piece)
+        if waited > _GRACE and received < _SLOWEST * waited:
+            raise ProblemError(
+                HTTPStatus.REQUEST_TIMEOUT,
+                f"The body arrives at less than {_SLOWEST} bytes a second: send it over a faster connection, or put it into a "
+                "bucket and name it as `source`.",
+                headers={"Connection": "close"},
+            )
         if received > limit + overhead:
             raise _too_large(limit)
         yield piece

@@ -17,11 +17,12 @@ import uvicorn
 from ocrfleet import logs
 from ocrfleet.broker.ledger import Ledger
 from ocrfleet.errors import ConfigurationError
-from ocrfleet.metrics.exposition import Exposition
+from ocrfleet.metrics.exposition import Exposition, served
 from ocrfleet.profiles.profile import Profile
 from ocrfleet.storage.open import open_store
 from producer.api.app import create_app
 from producer.api.auth import check_address
+from producer.cli.connection import Connection
 from producer.cli.dispatch import IntakeConsumersOption
 from producer.cli.options import read_settings, with_profile
 from producer.control.process import control_plane
@@ -85,8 +86,9 @@ def serve(
         exposition=exposition,
         on_failure=lambda: os.kill(os.getpid(), signal.SIGTERM),
     )
+    health = served(exposition, settings, missing=app.state.context.readiness.missing_now)
     try:
-        run(app, settings, host, port, stopping, background=[fleet])
+        run(app, settings, host, port, stopping, background=[health, fleet])
     finally:
         service.close()
 
@@ -109,7 +111,7 @@ def run(
             access_log=False,
             server_header=False,
             ws="none",
-            http="h11",
+            http=Connection,
             h11_max_incomplete_event_size=_LARGEST_HEAD,
             limit_concurrency=settings.api.connections,
             timeout_keep_alive=_KEEP_ALIVE,

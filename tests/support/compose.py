@@ -29,7 +29,7 @@ PROGRAMS = Path(sysconfig.get_path("scripts"))
 PORTS = {
     "redis": (6379,),
     "s3": (8333,),
-    "serve": (8080,),
+    "serve": (8080, 9100),
     "watch": (9100,),
     "worker": (9100,),
     "prometheus": (9090,),

@@ -1,9 +1,15 @@
-"""Health: `/healthz`, `/readyz` and `/metrics`. They need no token, /metrics only by OCRFLEET_API_METRICS_WITH_TOKEN."""
+"""Health: `/healthz`, `/readyz` and `/metrics`. They need no token, /metrics only by OCRFLEET_API_METRICS_WITH_TOKEN.
+
+With OCRFLEET_METRICS_PORT they are on a port of their own as well (ocrfleet/metrics/exposition.py), where clients of the API
+take no connection away from them.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
+from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Literal
@@ -45,6 +51,7 @@ class Readiness:
             "the object store": lambda: store.exists(_ANY_KEY),
         }
         self._running: dict[str, Future[object]] = {}
+        self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(len(self._checks), thread_name_prefix="health")
 
     def close(self) -> None:
@@ -52,20 +59,44 @@ class Readiness:
 
     async def missing(self) -> list[str]:
         """Return the names of what can't be reached."""
-        names = list(self._checks)
-        answers = await asyncio.gather(*(self._reached(name) for name in names))
-        return [name for name, reached in zip(names, answers, strict=True) if not reached]
+        running = self._begun()
+        waiting = [asyncio.shield(asyncio.wrap_future(check)) for check in running.values()]
+        await asyncio.wait(waiting, timeout=_DEADLINE)
+        for check in waiting:
+            check.add_done_callback(_ignore_error)
+        return _away(running)
 
-    async def _reached(self, name: str) -> bool:
-        running = self._running.get(name)
-        if running is None or running.done():
-            running = self._running[name] = self._pool.submit(self._checks[name])
-        try:
-            await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(running)), _DEADLINE)
-        except Exception as error:  # noqa: BLE001 - any error means not ready
+    def missing_now(self) -> list[str]:
+        """Return the same, for a thread outside of the event loop; blocks."""
+        running = self._begun()
+        futures.wait(running.values(), timeout=_DEADLINE)
+        return _away(running)
+
+    def _begun(self) -> dict[str, Future[object]]:
+        """Begin the checks that are not running."""
+        with self._lock:
+            for name, check in self._checks.items():
+                running = self._running.get(name)
+                if running is None or running.done():
+                    self._running[name] = self._pool.submit(check)
+            return dict(self._running)
+
+
+def _away(checks: dict[str, Future[object]]) -> list[str]:
+    """Return the names of the checks that failed or have not ended."""
+    away = []
+    for name, check in checks.items():
+        error = check.exception() if check.done() else TimeoutError()
+        if error is not None:
             log.warning("api.not_ready", part=name, error=str(error) or type(error).__name__)
-            return False
-        return True
+            away.append(name)
+    return away
+
+
+def _ignore_error(future: asyncio.Future[object]) -> None:
+    """Retrieve the error of a check whose result was taken from its own future."""
+    if not future.cancelled():
+        future.exception()
 
 
 @router.get("/healthz", response_model=Healthy, operation_id="alive")

@@ -38,9 +38,9 @@ class DocumentProgress(BaseModel):
         return cls(state=view.state, generation=view.generation, total=view.total, done=view.done, failed=view.failed)
 
 
-def _slot(context: Context, _: User) -> Iterator[None]:
+def _slot(context: Context, client: User) -> Iterator[None]:
     """Hold a slot for streams until the stream has ended. Raises ProblemError."""
-    with context.streams.taken():
+    with context.streams.taken(client):
         yield
 
 

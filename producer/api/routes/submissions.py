@@ -132,11 +132,11 @@ async def submit_document(
             context, user, merged(SourceRequest, given, body), idempotency_key, wait=options.wait
         )
     elif media == "multipart/form-data":
-        with context.uploads.taken():
+        with context.uploads.taken(user):
             upload, fields = await form(request, limit=limit)
             response = await _submit_file(context, user, upload, given | fields, idempotency_key)
     elif media == "application/pdf" or media.startswith("image/"):
-        with context.uploads.taken():
+        with context.uploads.taken(user):
             response = await _submit_file(context, user, await raw(request, limit=limit), given, idempotency_key)
     else:
         raise ProblemError(

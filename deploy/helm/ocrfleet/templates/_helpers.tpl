@@ -92,7 +92,7 @@ securityContext:
 {{- end }}
 {{- end -}}
 
-{{- /* Where watch and workers answer /metrics, to Prometheus' pods. */ -}}
+{{- /* Where serve, watch and workers answer /metrics, to Prometheus' pods. */ -}}
 {{- define "ocrfleet.metricsEnvironment" -}}
 - name: OCRFLEET_METRICS_HOST
   value: 0.0.0.0

@@ -7,7 +7,7 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from typing import Self
 
 import httpx
@@ -25,10 +25,11 @@ from ocrfleet.profiles.profile import RAPIDOCR
 from ocrfleet.settings import ApiSettings
 from producer.api import bodies
 from producer.api.app import create_app
+from producer.cli import connection
 from producer.intake.batches import IntakeBatches
 from tests.support.servers import Valkey, free_ports
 from tests.support.shelf import Shelf
-from tests.support.waiting import scaled, until
+from tests.support.waiting import rest, scaled, until
 
 TOKEN = "t" * 32
 
@@ -50,7 +51,16 @@ class Running:
         )
         (self.port,) = free_ports(1)
         self.url = f"http://127.0.0.1:{self.port}"
-        self._server = uvicorn.Server(uvicorn.Config(app, port=self.port, log_config=None, access_log=False, ws="none"))
+        config = uvicorn.Config(
+            app,
+            port=self.port,
+            log_config=None,
+            access_log=False,
+            ws="none",
+            http=connection.Connection,
+            limit_concurrency=20,
+        )
+        self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run)
 
     def __enter__(self) -> Self:
@@ -132,3 +142,35 @@ def test_a_body_that_does_not_come_is_given_up(running: Running, monkeypatch: py
         client.sendall(f"{head}Content-Length: 1000\r\n\r\n%PDF-".encode())
         # Then the server responds with an error and closes the connection
         assert client.recv(1 << 16).startswith(b"HTTP/1.1 408 ")
+
+
+def test_connections_without_a_request_are_closed(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given more connections than the limit, none of which sends a complete request
+    monkeypatch.setattr(connection, "_HEAD_SECONDS", scaled(0.4))
+    with ExitStack() as stack:
+        silent = []
+        for number in range(25):
+            client = stack.enter_context(closing(socket.create_connection(("127.0.0.1", running.port), scaled(30))))
+            client.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n" if number % 2 else b"")
+            silent.append(client)
+        # Then the server closes each of them
+        assert [client.recv(1000) for client in silent] == [b""] * len(silent)
+        # And answers others
+        assert httpx.get(f"{running.url}/healthz", timeout=scaled(30)).json() == {"status": "ok"}
+
+
+def test_a_connection_with_a_request_stays(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a time limit for the head of a request that is shorter than the request
+    monkeypatch.setattr(connection, "_HEAD_SECONDS", scaled(0.1))
+    document = running.shelf.ended()
+    with httpx.Client(base_url=running.url, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=scaled(30)) as client:
+        for _ in range(2):
+            # Then a body that takes longer is received, and the connection is used again
+            def slowly() -> Iterator[bytes]:
+                yield b"{"
+                rest(0.2)
+                yield b"}"
+
+            kind = {"Content-Type": "application/json"}
+            assert client.post("/v1/documents", content=slowly(), headers=kind).status_code == 400
+            assert client.get(f"/v1/documents/{document}").status_code == 200

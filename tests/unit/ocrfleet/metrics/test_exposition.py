@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import subprocess
@@ -178,6 +179,19 @@ def test_it_is_served_where_the_settings_say(exposition: Exposition) -> None:
         assert httpx.post(f"http://127.0.0.1:{port}/metrics", timeout=scaled(30)).status_code == 404
     with pytest.raises(httpx.ConnectError):
         scrape(port)
+
+
+def test_health_is_served_beside_it(exposition: Exposition) -> None:
+    (port,) = free_ports(1)
+    away: list[str] = []
+    with served(exposition, Settings(metrics_port=port), missing=lambda: away):
+        ask = functools.partial(httpx.get, timeout=scaled(30))
+        assert ask(f"http://127.0.0.1:{port}/healthz").json() == {"status": "ok"}
+        assert ask(f"http://127.0.0.1:{port}/readyz").status_code == 200
+        away.append("Redis")
+        answer = ask(f"http://127.0.0.1:{port}/readyz")
+        assert (answer.status_code, answer.text) == (503, "no response from Redis\n")
+        assert ask(f"http://127.0.0.1:{port}/healthz").status_code == 200
 
 
 def test_silent_connections_are_limited_and_closed(exposition: Exposition, monkeypatch: pytest.MonkeyPatch) -> None:
