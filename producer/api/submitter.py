@@ -132,10 +132,10 @@ class Submitter:
                 after=60,
             )
 
-    def inspect(self, upload: Upload) -> Source:
-        """Return an upload as a source, with its digest and number of pages. Raises ProblemError when it can't be read."""
+    def inspect(self, upload: Upload, *, client: str) -> Source:
+        """Return a client's upload as a source, with its digest and number of pages. Raises ProblemError when it can't be read."""
         try:
-            return self._counting.source(upload.path)
+            return self._counting.source(upload.path, client=client)
         except PermanentError as error:
             raise _unreadable(error) from error
 

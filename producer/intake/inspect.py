@@ -14,10 +14,10 @@ from ocrfleet.errors import DamagedRecordError, NotFoundError, PageFaultError, P
 from ocrfleet.metrics import definitions as metrics
 from ocrfleet.records.base import Digest, Record, digest_of
 from ocrfleet.records.documents import Kind, Source
-from ocrfleet.sandbox.sandbox import Sandbox
 from ocrfleet.sandbox.sniff import SNIFF_BYTES, sniff
 from ocrfleet.sources.sources import Sources, is_file, path_of, sha256_of, uri_of
 from producer.intake.discover import SUFFIXES
+from producer.intake.probes import Probes
 
 if TYPE_CHECKING:
     from ocrfleet.records.submissions import SourceReference
@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 #: Seconds after its last change in which a file is not indexed: the clock of file systems is coarse.
 _RACY_SECONDS = 2.0
-#: Seconds that counting a file's pages may take.
-_DEADLINE = 120.0
+#: Seconds that counting a file's pages may take, and the bytes of a large file for each further second: a damaged PDF is read
+#: from end to end.
+_DEADLINE, _BYTES_A_SECOND = 10.0, 100_000_000
 
 
 class Seen(Record):
@@ -56,13 +57,13 @@ class Intake:
         self._store = store
         self._sources = sources or Sources(settings, store)
         self._passwords = settings.passwords()
-        self._sandbox = Sandbox("producer.intake.probe", memory=settings.render_memory_mb << 20)
+        self._probes = Probes(memory=settings.render_memory_mb << 20)
 
     def close(self) -> None:
-        self._sandbox.close()
+        self._probes.close()
 
-    def source(self, path: Path) -> Source:
-        """Inspect a local file. Raises PermanentError with the reason when it can't be read as a document."""
+    def source(self, path: Path, *, client: str = "") -> Source:
+        """Inspect a local file for a client. Raises PermanentError with the reason when it can't be read as a document."""
         try:
             fd = os.open(path, os.O_RDONLY)
         except OSError as error:
@@ -73,7 +74,7 @@ class Intake:
             index = keys.source_index(digest_of(uri, str(before.st_size), str(before.st_mtime_ns)))
             seen = self._indexed(index)
             if seen is None:
-                seen = self._read(fd, path.name)
+                seen = self._read(fd, path.name, client)
                 after = os.fstat(fd)
                 if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
                     raise PermanentError(Reason.SOURCE_CHANGED, "the file changed while it was read; run again")
@@ -92,31 +93,31 @@ class Intake:
             pages=seen.pages,
         )
 
-    def inspect(self, reference: SourceReference) -> Source:
-        """Inspect a submitted source. An object that was replaced since is read in its present version.
+    def inspect(self, reference: SourceReference, *, client: str = "") -> Source:
+        """Inspect a source that a client submitted. An object that was replaced since is read in its present version.
 
         Raises PermanentError with the reason when it can't be read as a document, OwnOutputError for a delivered result,
         TransientError and ConfigurationError when it can't be fetched.
         """
         if is_file(reference.uri):
-            return self.source(path_of(reference.uri))
+            return self.source(path_of(reference.uri), client=client)
         try:
-            return self._inspect(self._sources.looked_up(reference))
+            return self._inspect(self._sources.looked_up(reference), client)
         except PermanentError as error:
             if error.reason is not Reason.SOURCE_CHANGED:
                 raise
-            return self._inspect(self._sources.looked_up(reference.model_copy(update={"etag": None})))
+            return self._inspect(self._sources.looked_up(reference.model_copy(update={"etag": None})), client)
 
     def is_where_it_was(self, source: Source) -> bool:
         """Return whether a source is still where it was registered, by its size and its time or ETag."""
         return self._sources.is_where_it_was(source)
 
-    def _inspect(self, reference: SourceReference) -> Source:
+    def _inspect(self, reference: SourceReference, client: str) -> Source:
         index = index_of(reference)
         seen = self._indexed(index)
         if seen is None:
             with self._sources.fetched(reference) as fd:
-                seen = self._read(fd, reference.name)
+                seen = self._read(fd, reference.name, client)
             if self._store is not None:
                 self._store.put(index, seen.to_bytes())
         return Source(
@@ -157,7 +158,7 @@ class Intake:
         except (NotFoundError, DamagedRecordError):
             return None
 
-    def _read(self, fd: int, name: str) -> Seen:
+    def _read(self, fd: int, name: str, client: str) -> Seen:
         size = os.fstat(fd).st_size
         if size == 0:
             raise PermanentError(Reason.EMPTY_FILE, "the file is empty (0 bytes); get it again from where it came")
@@ -170,7 +171,9 @@ class Intake:
                 Reason.UNSUPPORTED, f"{promise}the file is neither a PDF nor an image of a supported format"
             )
         try:
-            answer = self._sandbox.call({"kind": kind, "passwords": list(self._passwords)}, fd=fd, deadline=_DEADLINE)
+            deadline = _DEADLINE + size / _BYTES_A_SECOND
+            with self._probes.taken(client) as sandbox:
+                answer = sandbox.call({"kind": kind, "passwords": list(self._passwords)}, fd=fd, deadline=deadline)
         except PageFaultError as error:
             metrics.RENDERER_CRASHES.labels(error.reason.value).inc()
             raise PermanentError(Reason.UNREADABLE, f"the file can't be opened: {error.detail}") from error

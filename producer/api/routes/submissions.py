@@ -181,7 +181,7 @@ async def _submit_file(
 
     def take() -> StoredResponse:
         wanted: SubmissionRequest = merged(SubmissionRequest, given)
-        source = context.submitter.inspect(upload)
+        source = context.submitter.inspect(upload, client=user)
         fingerprint = digest_of(source.sha256, upload.name or "", wanted.fingerprint)
         stored = context.responses.find(user, key, fingerprint) if key is not None else None
         if stored is not None:
