@@ -21,8 +21,9 @@ from producer.api.auth import Authenticator
 from producer.api.dependencies import ApiContext
 from producer.api.idempotency import StoredResponses, remove_expired_periodically
 from producer.api.limits import ConcurrencyLimit
+from producer.api.routes import docs, events, health, progress, submissions
 from producer.api.routes import documents as document_routes
-from producer.api.routes import events, health, progress, submissions
+from producer.api.security_headers import SECURITY_HEADERS
 from producer.api.submitter import Submitter
 from producer.processes.converter import Converter
 
@@ -42,6 +43,7 @@ log = structlog.get_logger(__name__)
 _POLLING = 8
 #: Processes that make outputs in formats that a document was not written in.
 _CONVERTERS = 2
+_SECURITY_HEADERS = [(name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
 _DESCRIPTION = "Submit scanned documents, follow their progress, fetch their text. Errors are RFC 9457 problems that say what to do."
 
 
@@ -94,12 +96,13 @@ def create_app(
         version=version("ocrfleet"),
         description=_DESCRIPTION,
         lifespan=lifespan,
+        docs_url=None,
         redoc_url=None,
         # A path with an extra slash is not found.
         redirect_slashes=False,
     )
     app.state.context = context
-    for routes in (submissions, document_routes, progress, events, health):
+    for routes in (submissions, document_routes, progress, events, health, docs):
         app.include_router(routes.router)
     problems.install(app)
     app.add_middleware(_AccessLog)
@@ -128,7 +131,7 @@ class _AccessLog:
 
         async def sent(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"x-content-type-options", b"nosniff")]
+                message["headers"] = [*message["headers"], *_SECURITY_HEADERS]
                 log.info(
                     "api.request",
                     method=scope["method"],

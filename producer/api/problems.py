@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import compile_path
 
 from ocrfleet.errors import NotFoundError, OcrfleetError, Reason, TransientError
+from producer.api.security_headers import SECURITY_HEADERS
 from producer.errors import ConflictError, UnanswerableError
 
 if TYPE_CHECKING:
@@ -158,8 +159,7 @@ async def _ours(request: Request, error: Exception) -> JSONResponse:
 
 async def _raised(request: Request, _: Exception) -> JSONResponse:
     # Starlette sends this response outside of all middleware.
-    headers = {"X-Content-Type-Options": "nosniff"}
-    return _answer(request, HTTPStatus.INTERNAL_SERVER_ERROR, _INTERNAL, headers=headers)
+    return _answer(request, HTTPStatus.INTERNAL_SERVER_ERROR, _INTERNAL, headers=SECURITY_HEADERS)
 
 
 async def _disconnected(request: Request, _: Exception) -> JSONResponse:

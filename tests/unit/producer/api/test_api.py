@@ -734,7 +734,40 @@ def test_an_unknown_path_names_the_documentation(front: Front) -> None:
     answer = front.client.put("/v1/documents")
     problem(answer, 405)
     assert answer.headers["allow"] == "GET, POST"
-    assert front.client.get("/docs").status_code == 200
+
+
+def test_each_answer_tells_a_browser_to_load_from_this_server_only_and_to_show_it_in_no_frame(
+    front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given the page of the API with its files, an answer, and errors of each kind
+    def broken(_: str) -> None:
+        raise KeyError
+
+    monkeypatch.setattr(front.shelf.registry, "view", broken)
+    statuses = {
+        "/docs": 200,
+        "/healthz": 200,
+        "/openapi.json": 200,
+        "/v1/documents": 400,
+        "/docs/x": 404,
+        "/nothing": 404,
+    }
+    statuses[f"/v1/documents/{'0' * 32}"] = 500
+    files = re.findall(r'(?:href|src)="(docs/[^"]+)"', front.client.get("/docs").text)
+    statuses |= dict.fromkeys((f"/{file}" for file in files), 200)
+    assert len(files) == 3
+    for path, status in statuses.items():
+        answer = front.client.get(path)
+        assert answer.status_code == status, path
+        assert answer.headers.get_list("content-security-policy") == [
+            "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
+        ]
+        assert answer.headers["x-frame-options"] == "DENY"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["referrer-policy"] == "no-referrer"
+        # And no file of ours names another host, but the namespace of SVG
+        if path.startswith("/docs"):
+            assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", answer.text), path
 
 
 def test_an_unreachable_store_is_reported_without_its_details(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
