@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ocrfleet.records.documents import Manifest
 from ocrfleet.records.pages import PageResult, PageStatus, Placed, Role, Word
-from worker.formats.hyphens import Divided, divided
+from worker.formats.hyphens import divided
 from worker.formats.page_files import PageFilesWriter
 from worker.formats.page_layout import Box, TextBlock, TextLine, around, page_layout
 from worker.formats.source_names import page_source, source_name
@@ -26,6 +26,8 @@ _PLACED = {
     Placed.INTERPOLATED: "Its place is computed from its neighbours, or from its line.",
     Placed.BLOCK: "It stands somewhere in its block.",
 }
+#: A word that was seen in its place, with a confidence.
+_STRING = '<String CONTENT="%s" HPOS="%g" VPOS="%g" WIDTH="%.5g" HEIGHT="%.5g" WC="%.4g"/>'
 
 
 class AltoWriter(PageFilesWriter):
@@ -45,6 +47,9 @@ class _Page:
         self._result = result
         self._manifest = manifest
         self._blocks = page_layout(result)
+        words = [word for block in self._blocks for line in block.lines for word in line.words]
+        self._placed = {word.placed for word in words}
+        self._confidences = [word.confidence for word in words if word.confidence is not None]
         self._points = (result.height_pt or 0.0) / (result.height_px or 1)
         self._sizes = [self._size(block) for block in self._blocks]
 
@@ -87,20 +92,18 @@ class _Page:
 
     def _tags(self) -> Iterator[str]:
         roles = sorted({block.role.value for block in self._blocks})
-        placed = {word.placed for block in self._blocks for line in block.lines for word in line.words}
         tags = [f'<StructureTag ID="ROLE_{role}" LABEL="{role}"/>' for role in roles]
         tags += [
             f'<OtherTag ID="PLACED_{kind}" TYPE="placed" LABEL="{kind}" DESCRIPTION="{text}"/>'
             for kind, text in _PLACED.items()
-            if kind in placed
+            if kind in self._placed
         ]
         if tags:
             yield f"<Tags>{''.join(tags)}</Tags>\n"
 
     def _layout(self) -> Iterator[str]:
         result = self._result
-        known = [word.confidence for block in self._blocks for line in block.lines for word in line.words]
-        sure = [confidence for confidence in known if confidence is not None]
+        sure = self._confidences
         yield f'<Layout><Page ID="P{result.page}" PHYSICAL_IMG_NR="{result.page}" PROCESSINGREFS="OCR"'
         yield attributes(
             WIDTH=result.width_px,
@@ -118,7 +121,8 @@ class _Page:
 
     def _size(self, block: TextBlock) -> int | None:
         """Return the median height of a block's lines, in points: what is known of its font's size."""
-        heights = [line.box[3] - line.box[1] for line in block.lines if _is_placed(line)]
+        seen = Placed.BLOCK not in self._placed
+        heights = [line.box[3] - line.box[1] for line in block.lines if seen or _is_placed(line)]
         return max(round(median(heights) * self._points), 1) if heights and self._points else None
 
 
@@ -153,30 +157,37 @@ def _text_block(lines: Sequence[TextLine], number: int, facts: str) -> Iterator[
     hyphens = divided(lines)
     yield f'<TextBlock ID="B{number}"{facts}>\n'
     for index, line in enumerate(lines):
-        yield f'<TextLine ID="L{number}_{index + 1}"{_box(line.box)}>'
-        last = len(line.words) - 1
-        for place, word in enumerate(line.words):
-            ends = hyphens.get(index) if place == last else None
-            begun = hyphens.get(index - 1) if place == 0 else None
-            yield _string(word, ends, begun)
-            if ends is not None:
-                yield f'<HYP CONTENT="{xml(ends.sign)}"/>'
-            elif place < last:
-                yield "<SP/>"
-        yield "</TextLine>\n"
+        strings = _strings(line.words)
+        ends, begun = hyphens.get(index), hyphens.get(index - 1)
+        if ends is not None:
+            strings[-1] = f'{_part(line.words[-1], 1, ends.first, ends.whole)}<HYP CONTENT="{xml(ends.sign)}"/>'
+        if begun is not None and (ends is None or len(strings) > 1):
+            strings[0] = _part(line.words[0], 2, line.words[0].text, begun.whole)
+        yield f'<TextLine ID="L{number}_{index + 1}"{_box(line.box)}>{"<SP/>".join(strings)}</TextLine>\n'
     yield "</TextBlock>\n"
 
 
-def _string(word: Word, ends: Divided | None, begun: Divided | None) -> str:
-    text, box, confidence, _, _, placed = word
-    more = "" if placed is Placed.DETECTED else f' TAGREFS="PLACED_{placed}"'
-    if ends is not None:
-        text, more = ends.first, f' SUBS_TYPE="HypPart1" SUBS_CONTENT="{xml(ends.whole)}"{more}'
-    elif begun is not None:
-        more = f' SUBS_TYPE="HypPart2" SUBS_CONTENT="{xml(begun.whole)}"{more}'
-    if confidence is not None:
-        more = f' WC="{min(max(confidence, 0.0), 1.0):.4g}"{more}'
-    return f'<String CONTENT="{xml(text)}"{_box(box)}{more}/>'
+def _part(word: Word, part: int, text: str, whole: str) -> str:
+    """Return one part of a word that is divided at the end of a line."""
+    return _string(word._replace(text=text), f' SUBS_TYPE="HypPart{part}" SUBS_CONTENT="{xml(whole)}"')
+
+
+def _strings(words: Sequence[Word]) -> list[str]:
+    """Return the words of a line. The usual word takes one template and no call, as a page has hundreds."""
+    return [
+        _STRING % (xml(text), x0, y0, x1 - x0, y1 - y0, confidence)
+        if placed is Placed.DETECTED and confidence is not None and 0 <= confidence <= 1 and x0 <= x1 and y0 <= y1
+        else _string(Word(text, (x0, y0, x1, y1), confidence, placed=placed))
+        for text, (x0, y0, x1, y1), confidence, _, _, placed in words
+    ]
+
+
+def _string(word: Word, more: str = "") -> str:
+    if word.placed is not Placed.DETECTED:
+        more = f'{more} TAGREFS="PLACED_{word.placed}"'
+    if word.confidence is not None:
+        more = f' WC="{min(max(word.confidence, 0.0), 1.0):.4g}"{more}'
+    return f'<String CONTENT="{xml(word.text)}"{_box(word.box)}{more}/>'
 
 
 def _box(box: Box) -> str:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 from typing import Any, BinaryIO
 
+from pydantic_core import to_json
+
 from ocrfleet.markdown.escape import figure_path
 from ocrfleet.records.documents import DocumentStatus, Manifest
 from ocrfleet.records.pages import Block, PageResult
@@ -49,17 +51,16 @@ class JsonWriter:
         self._out.write(text.removesuffix("\n}").encode() + b',\n "pages": [')
 
     def page(self, result: PageResult) -> None:
-        facts = result.model_dump(mode="json", exclude={"schema_version", "blocks", "words"})
-        facts["blocks"] = [self._block(block, result) for block in result.blocks]
-        line = json.dumps(facts, ensure_ascii=False, separators=(",", ":"))
-        self._out.write(self._separator + b"  " + line.encode())
+        facts = result.model_dump_json(exclude={"schema_version", "blocks", "words"}).removesuffix("}").encode()
+        blocks = to_json([self._block(block, result) for block in result.blocks])
+        self._out.write(self._separator + b"  " + facts + b',"blocks":' + blocks + b"}")
         self._separator = b",\n"
 
     def end(self) -> None:
         self._out.write(b"\n ]\n}\n")
 
     def _block(self, block: Block, page: PageResult) -> dict[str, Any]:
-        facts = block.model_dump(mode="json")
+        facts = block.model_dump()
         facts["text"] = plain_text(block)
         facts["points"] = points(page, block.boxes)
         if block.figure is not None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Box = tuple[float, float, float, float]
 
 #: The numbers of the block and the line of a word.
-_LINE = operator.attrgetter("block", "line")
+_LINE = operator.itemgetter(Word._fields.index("block"), Word._fields.index("line"))
 #: A line belongs to a block that covers at least this share of it.
 _INSIDE = 0.5
 
@@ -82,11 +82,12 @@ def _paragraphs(result: PageResult) -> dict[int, int]:
 
 
 def _line(words: tuple[Word, ...], number: int, lines: Sequence[Line]) -> TextLine:
-    known = lines[number] if number < len(lines) else None
-    box = around(word.box for word in words)
-    if known is None:
-        return TextLine(words=words, box=box)
-    return TextLine(words=words, box=around((known.box, box)), confidence=known.confidence)
+    boxes = [word.box for word in words]
+    if number >= len(lines):
+        return TextLine(words=words, box=around(boxes))
+    known = lines[number]
+    boxes.append(known.box)
+    return TextLine(words=words, box=around(boxes), confidence=known.confidence)
 
 
 def _block(block: Block, index: int, lines: list[TextLine]) -> TextBlock | None:
