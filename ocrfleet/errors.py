@@ -25,6 +25,7 @@ class Reason(StrEnum):
     RENDER_CRASHED = "render_crashed"
     RENDER_DEADLINE = "render_deadline"
     RENDER_MEMORY = "render_memory"
+    RENDER_BUDGET = "render_budget"
     ENGINE_FAILED = "engine_failed"
     ENGINE_DEADLINE = "engine_deadline"
     WORKER_DIED = "worker_died"

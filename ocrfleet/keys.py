@@ -38,7 +38,7 @@ Redis (a cache: everything can be rebuilt from the store). Keys of a document ex
 
     ocrfleet:ledger:<id>:<generation>     hash    total, published, failed
     ocrfleet:pages:<id>:<generation>      bitmap  bit n: page n has a terminal record
-    ocrfleet:faults:<id>:<generation>     hash    <page>:attempts, …:reason, …:deaths, …:deaths_alone, …:falls, …:death, …:detail
+    ocrfleet:faults:<id>:<generation>     hash    <page>:attempts, …:reason, …:deaths, …:deaths_alone, …:falls, …:death, …:detail; late
     ocrfleet:inflight:<id>:<generation>   hash    page → worker that holds it, and whether it holds no other page
     ocrfleet:worker:<worker>              string  heartbeat: the worker's state; expires with its lease
     ocrfleet:grave:<host>.<pid>           string  exit of a worker process, recorded by its supervisor; for a day

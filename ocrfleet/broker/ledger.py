@@ -76,14 +76,14 @@ end
 """
 
 # … page… → for each page: attempts, deaths, deaths alone, reason, failed attempts, exit of the last worker that died,
-# detail of the last fault
+# detail of the last fault; late renderings of the document
 _INSPECT = f"""{_IN_FLIGHT}
 local faults = {{}}
 for i = 5, #ARGV do
     local page = ARGV[i]
     held_by_other(page)
     faults[#faults + 1] = redis.call('HMGET', KEYS[1], page .. ':attempts', page .. ':deaths',
-        page .. ':deaths_alone', page .. ':reason', page .. ':falls', page .. ':death', page .. ':detail')
+        page .. ':deaths_alone', page .. ':reason', page .. ':falls', page .. ':death', page .. ':detail', 'late')
 end
 return faults
 """
@@ -157,6 +157,8 @@ class Faults:
     death: str | None = None
     #: description of the last fault of the page
     detail: str | None = None
+    #: renderings of the document, in this generation, that exceeded their time limit
+    late_renderings: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,6 +353,15 @@ class Ledger:
             pipe.expire(key, _TTL)
             return int(pipe.execute()[0])
 
+    def count_late_rendering(self, document: str, generation: int) -> int:
+        """Count a rendering of the document that exceeded its time limit, and return how many did."""
+        key = keys.redis_faults(document, generation)
+        with _broker_errors():
+            pipe = self.redis.pipeline(transaction=False)
+            pipe.hincrby(key, "late", 1)
+            pipe.expire(key, _TTL)
+            return int(pipe.execute()[0])
+
     def count_failed_attempt(self, document: str, generation: int, page: int) -> None:
         """Count a failed attempt at the page, after its retry state was stored."""
         key = keys.redis_faults(document, generation)
@@ -436,7 +447,7 @@ class Ledger:
 
 def _faults(facts: Sequence[bytes | None]) -> Faults:
     """Parse the answer of _INSPECT for a page."""
-    attempts, deaths, deaths_alone, reason, falls, death, detail = facts
+    attempts, deaths, deaths_alone, reason, falls, death, detail, late = facts
     return Faults(
         attempts=int(attempts or 0),
         deaths=int(deaths or 0),
@@ -445,6 +456,7 @@ def _faults(facts: Sequence[bytes | None]) -> Faults:
         failed_attempts=int(falls or 0),
         death=death.decode() if death else None,
         detail=detail.decode() if detail else None,
+        late_renderings=int(late or 0),
     )
 
 

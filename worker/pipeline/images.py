@@ -9,9 +9,10 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ocrfleet.errors import PageFaultError, PermanentError
+from ocrfleet.errors import PageFaultError, PermanentError, Reason
 from ocrfleet.profiles.profile import TextLayer
 from worker import metrics
+from worker.pipeline.render_budget import RenderBudgets
 
 if TYPE_CHECKING:
     from ocrfleet.records.documents import Kind, Source
@@ -40,6 +41,9 @@ class PageImages:
             "passwords": context.settings.passwords(),
             "deadline": context.settings.render_deadline,
         }
+        self._budgets = RenderBudgets(context)
+        #: Pages wait here and not for the renderers, so that those of a document whose budget was spent meanwhile are not drawn.
+        self._turns = asyncio.Semaphore(2 * context.renderers.size)
         #: a lock for each source that is being opened: a download keeps one thread waiting, not one for each page
         self._opening: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
@@ -48,16 +52,29 @@ class PageImages:
         index, page_in_source = page.manifest.locate(page.number)
         source = page.manifest.sources[index]
         words = None
-        async with self._opened(source, step.profile.name) as fd:
+        async with self._opened(source, step.profile.name) as fd, self._turns:
+            self._budgets.check(page)
             where = source.sha256, fd, source.kind, page_in_source
             with metrics.stage("render", step.profile.name):
-                image = await self._context.renderers.render(*where, step.profile.render, **self._limits)
+                async with self._counted(page):
+                    image = await self._context.renderers.render(*where, step.profile.render, **self._limits)
                 if step.text_layer is not TextLayer.IGNORE:
                     # Words that can't be extracted are not used. A crash may be temporary: it counts only where the page is not
                     # read without them.
                     with suppress(PermanentError, *([] if step.only_text_layer else [PageFaultError])):
-                        words = await self._context.renderers.layer(*where, **self._limits)
+                        async with self._counted(page):
+                            words = await self._context.renderers.layer(*where, **self._limits)
         return RenderedPage(image, source.kind, words)
+
+    @asynccontextmanager
+    async def _counted(self, page: Page) -> AsyncIterator[None]:
+        """Count a rendering inside the block that exceeds its time limit."""
+        try:
+            yield
+        except PageFaultError as fault:
+            if fault.reason is Reason.RENDER_DEADLINE:
+                await self._budgets.spend(page)
+            raise
 
     @asynccontextmanager
     async def _opened(self, source: Source, profile: str) -> AsyncIterator[int]:
