@@ -101,10 +101,11 @@ class PageReader:
             await self._store_retry.call(self._ledger.release, *page.key)
             return None
         except PermanentError as error:
-            if error.reason is Reason.RENDER_BUDGET and page.failed_with is not None:
-                return await self._failed(page)  # for what is known of it
             if error.reason is not Reason.ENGINE_FAILED:
-                return _with_reason(await self._failed(page), error.reason, error.detail)
+                failed = await self._failed(page)
+                # A page that was tried before the budget was spent fails for what is known of it.
+                tried = error.reason is Reason.RENDER_BUDGET and page.failed_with is not None
+                return failed if tried else _with_reason(failed, error.reason, error.detail)
             page.unavailable.add(step.number)  # asked again in the same way, the engine would refuse again
             await self._note_fault(page, step, error)
             return None
