@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 from pydantic_core import to_json
 
+from ocrfleet.markdown import latex
 from ocrfleet.markdown.escape import figure_path
 from ocrfleet.records.documents import DocumentStatus, Manifest
 from ocrfleet.records.pages import Block, PageResult
@@ -51,6 +52,8 @@ class JsonWriter:
         self._out.write(text.removesuffix("\n}").encode() + b',\n "pages": [')
 
     def page(self, result: PageResult) -> None:
+        if result.markdown:
+            result = result.model_copy(update={"text": latex.shown(result.text)})
         facts = result.model_dump_json(exclude={"schema_version", "blocks", "words"}).removesuffix("}").encode()
         blocks = to_json([self._block(block, result) for block in result.blocks])
         self._out.write(self._separator + b"  " + facts + b',"blocks":' + blocks + b"}")
@@ -61,6 +64,8 @@ class JsonWriter:
 
     def _block(self, block: Block, page: PageResult) -> dict[str, Any]:
         facts = block.model_dump()
+        if not block.made:
+            facts["markdown"] = latex.shown(block.markdown)
         facts["text"] = plain_text(block)
         facts["points"] = points(page, block.boxes)
         if block.figure is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import html
 import re
 
+from ocrfleet.markdown import latex
 from ocrfleet.markdown.escape import INLINE_FORMULA
 
 #: A Markdown link or image: text, target, title.
@@ -52,10 +53,11 @@ def without_links(text: str) -> str:
 
 
 def clean(text: str) -> str:
-    """Return a paragraph's Markdown in which nothing can be a tag, a link, or a fence.
+    """Return a paragraph's Markdown in which nothing can be a tag, a link, a fence, or a command of LaTeX that does something.
 
     Characters that could begin one become entities, also those that a backslash escaped.
     """
+    text = latex.shown(text)
     if "<" in text:
         text = text.replace("`", "&#96;")  # within code, entities are shown literally
     text = _OPENING.sub(lambda match: _even(match[1]) + _ENTITIES[match[2]], text)
@@ -71,7 +73,8 @@ def tex(text: str) -> str:
     text = " ".join(unescape(text).split())
     text = re.sub(r"(?<!\\)((?:\\\\)*+)\$", r"\1", text)  # a formula within a formula
     text = re.sub(r"(?<!\\)((?:\\\\)*+)%", r"\1\\%", text)  # a comment would reach to the end of the line now
-    text = re.sub("< ?", r"\\lt ", text).replace("](", "] (").replace("][", "] [").replace("]:", "] :")
+    text = latex.inert(text)
+    text = re.sub("< ?", r"\\lt ", text).replace("](", "] (").replace("][", "] [").replace("]:", "] :").rstrip()
     return text[
         : len(text) - (len(text) - len(text.rstrip("\\"))) % 2
     ]  # a trailing backslash would escape the closing dollar sign

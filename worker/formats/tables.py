@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
+from ocrfleet.markdown import latex
 from worker.formats.elements import Cell, Table
 from worker.formats.inline import plain, unescape
 
@@ -70,7 +71,7 @@ class TableReader:
         """Return the table; None if it has no cell."""
         self._close()
         rows = tuple(_without_empty(self._rows))
-        return Table(rows, " ".join(_tidy(self._caption).split())) if rows else None
+        return Table(rows, latex.shown(" ".join(_tidy(self._caption).split()), markdown=False)) if rows else None
 
     def leftover(self) -> str:
         """Return the caption of a table that has no cell."""
@@ -91,7 +92,7 @@ class TableReader:
             if not self._rows:
                 self._rows.append([])
             cell = self._cell
-            text = _STRONG.sub(r"\1", _tidy(self._open))
+            text = latex.shown(_STRONG.sub(r"\1", _tidy(self._open)), markdown=False)
             self._rows[-1].append(Cell(text, cell.heading, cell.columns, cell.rows))
         self._open = None
 
@@ -120,7 +121,10 @@ def from_pipes(lines: list[str], fill: Callable[[str], str]) -> Table:
     """Parse a pipe table from its head, delimiter and body lines. `fill` replaces marks by their formulas."""
     head, _, *body = lines
     rows = [
-        tuple(Cell(" ".join(plain(fill(text)).split()), heading=number == 0) for text in _cells(line))
+        tuple(
+            Cell(" ".join(latex.shown(plain(fill(text)), markdown=False).split()), heading=number == 0)
+            for text in _cells(line)
+        )
         for number, line in enumerate([head, *body])
     ]
     return Table(tuple(rows))
