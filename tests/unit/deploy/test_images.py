@@ -202,7 +202,9 @@ def test_every_setting_in_deploy_files_exists() -> None:
     known = names(Settings, "ocrfleet_")
     assert {"OCRFLEET_STORE", "OCRFLEET_S3_REGION", "OCRFLEET_DRAIN_SECONDS"} <= known
     files = [ROOT / "docker-compose.yml", ROOT / ".env.example"]
-    files += [path for path in (ROOT / "deploy").rglob("*") if path.is_file() and path.suffix not in {".json", ".py", ".pyc"}]
+    files += [
+        path for path in (ROOT / "deploy").rglob("*") if path.is_file() and path.suffix not in {".json", ".py", ".pyc"}
+    ]
     for path in files:
         named = set(re.findall(r"OCRFLEET_[A-Z0-9_]*[A-Z0-9]", path.read_text()))
         assert named <= known, path
