@@ -162,8 +162,8 @@ def spent(work: Callable[[], Any]) -> float:
 
 def child_time(pool: RenderPool) -> float:
     """CPU milliseconds of the first process of the pool (schedstat of Linux, in nanoseconds)."""
-    process = pool._all[0].sandbox._process  # noqa: SLF001 - the process id is not public
-    return int(Path(f"/proc/{process.pid}/schedstat").read_text("ascii").split()[0]) / 1e6 if process else 0.0
+    pid = pool._all[0].sandbox.pid  # noqa: SLF001 - the pool's own
+    return int(Path(f"/proc/{pid}/schedstat").read_text("ascii").split()[0]) / 1e6 if pid else 0.0
 
 
 def render(pool: RenderPool, pages: Pages, number: int, long_side: int, key: str = "") -> Any:

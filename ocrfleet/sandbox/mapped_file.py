@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 from typing import Literal, Self
 
-from ocrfleet.sandbox.sandbox import allow_mapping
+from ocrfleet.sandbox.child import allow_mapping
 
 
 class MappedFile(mmap.mmap):

@@ -173,7 +173,7 @@ class Intake:
         try:
             deadline = _DEADLINE + size / _BYTES_A_SECOND
             with self._probes.taken(client) as sandbox:
-                answer = sandbox.call({"kind": kind, "passwords": list(self._passwords)}, fd=fd, deadline=deadline)
+                answer = sandbox.call({"kind": kind}, fd=fd, deadline=deadline, passwords=self._passwords)
         except PageFaultError as error:
             metrics.RENDERER_CRASHES.labels(error.reason.value).inc()
             raise PermanentError(Reason.UNREADABLE, f"the file can't be opened: {error.detail}") from error

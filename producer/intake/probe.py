@@ -1,4 +1,4 @@
-"""The program in the sandbox that counts the pages of a document: `python -m producer.intake.probe`."""
+"""The sandboxed program that counts the pages of a document, started by a Sandbox."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from ocrfleet.records.documents import Kind
-from ocrfleet.sandbox.decoders import open_document
-from ocrfleet.sandbox.sandbox import serve
+from ocrfleet.sandbox.decoders import load_decoders, open_document
 
 if TYPE_CHECKING:
     from mmap import mmap
+
+    from ocrfleet.sandbox.child import Handler
 
 
 def probe(request: dict[str, Any], fd: int | None, _shared: mmap | None) -> dict[str, Any]:
@@ -21,5 +22,6 @@ def probe(request: dict[str, Any], fd: int | None, _shared: mmap | None) -> dict
         return {"pages": document.pages}
 
 
-if __name__ == "__main__":
-    serve(probe)
+def handler() -> Handler:
+    load_decoders()
+    return probe

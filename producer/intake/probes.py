@@ -24,7 +24,7 @@ class Probes:
 
     def __init__(self, *, memory: int) -> None:
         count = max(_FEWEST, min(_MOST, os.cpu_count() or 1))
-        self._sandboxes = [Sandbox("producer.intake.probe", memory=memory) for _ in range(count)]
+        self._sandboxes = [Sandbox("producer.intake.probe", memory=memory, recycle=1) for _ in range(count)]
         self._free = list(self._sandboxes)
         self._held: Counter[str] = Counter()
         #: number of each client's last turn, while it waits or holds a sandbox

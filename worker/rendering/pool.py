@@ -46,6 +46,8 @@ class _Renderer:
 class RenderPool:
     """Renders up to `size` pages at the same time, each in a process that may crash, hang or run out of `memory` (bytes).
 
+    A process renders pages of one document.
+
     No page image has more than `max_pixels`; the memory that each process shares with this one is bounded by that.
     """
 
@@ -77,7 +79,8 @@ class RenderPool:
     ) -> PageImage:
         """Render page `page_index`, from 0, of the file open as `fd`, within `deadline` seconds once it is its turn.
 
-        `document_key` names the file's content: a process keeps the file open for the next page under the same key.
+        `document_key` names the file's content: a process keeps the file open for the next page under the same key. A process gets one
+        of the `passwords` only if the document needs one.
         Raises PermanentError, PageFaultError, or FatalError when no process can be started.
         """
         if render.max_pixels > self._max_pixels:
@@ -88,10 +91,9 @@ class RenderPool:
             "want": "pixels",
             "kind": kind,
             "page": page_index,
-            "passwords": list(passwords),
             "render": render.model_dump(mode="json"),
         }
-        return await self._ask(document_key, request, fd, deadline, _page_image)
+        return await self._ask(document_key, request, fd, _page_image, passwords=passwords, deadline=deadline)
 
     async def layer(
         self,
@@ -109,22 +111,28 @@ class RenderPool:
         """
         if kind is not Kind.PDF:
             return NO_LAYER
-        request = {"want": "text", "kind": kind, "page": page_index, "passwords": list(passwords)}
-        return await self._ask(document_key, request, fd, deadline, lambda answer, _: layer_of(answer))
+        request = {"want": "text", "kind": kind, "page": page_index}
+        return await self._ask(
+            document_key, request, fd, lambda answer, _: layer_of(answer), passwords=passwords, deadline=deadline
+        )
 
     async def _ask(
         self,
         document_key: str,
         request: dict[str, Any],
         fd: int,
-        deadline: float,
         understand: Callable[[dict[str, Any], Sandbox], _Answer],
+        *,
+        passwords: Sequence[str],
+        deadline: float,
     ) -> _Answer:
         """Send the request to a process; `understand` parses the response before the process gets another request."""
         # A cancelled caller may close its descriptor, and the number may be reused for another document.
         own_fd = os.dup(fd)
         try:
-            future = self._threads.submit(self._answer, document_key, request, own_fd, deadline, understand)
+            future = self._threads.submit(
+                self._answer, document_key, request, own_fd, understand, passwords=passwords, deadline=deadline
+            )
         except RuntimeError:
             os.close(own_fd)
             raise
@@ -142,12 +150,14 @@ class RenderPool:
         document: str,
         request: dict[str, Any],
         fd: int,
-        deadline: float,
         understand: Callable[[dict[str, Any], Sandbox], _Answer],
+        *,
+        passwords: Sequence[str],
+        deadline: float,
     ) -> _Answer:
         renderer = self._take(document)
         try:
-            answer = renderer.sandbox.call(request | {"document": document}, fd=fd, deadline=deadline)
+            answer = renderer.sandbox.call(request, fd=fd, deadline=deadline, document=document, passwords=passwords)
             return understand(answer, renderer.sandbox)
         except PageFaultError as fault:
             metrics.count_renderer_fault(fault)
@@ -157,7 +167,7 @@ class RenderPool:
                 self._free.append(renderer)
 
     def _take(self, document: str) -> _Renderer:
-        """Take the process that has the document open if it is free, otherwise the one that was unused for longest."""
+        """Take the sandbox that has the document open if it is free, otherwise the one that was unused for longest."""
         with self._lock:
             renderer = next((free for free in self._free if free.document == document), self._free[0])
             self._free.remove(renderer)

@@ -1,4 +1,4 @@
-"""The sandboxed program that turns pages into pixels: `python -m worker.rendering.rasterise`, started by a Sandbox.
+"""The sandboxed program that turns pages into pixels, started by a Sandbox.
 
 A request for a page's `text` returns the text layer of a PDF page instead (worker/text_layer/extract.py).
 
@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING, Any
 from ocrfleet.errors import PermanentError, Reason
 from ocrfleet.profiles.profile import Render
 from ocrfleet.records.documents import Kind
-from ocrfleet.sandbox.decoders import Document, open_document
+from ocrfleet.sandbox.decoders import Document, load_decoders, open_document
 from ocrfleet.sandbox.image_files import ImageDocument
 from ocrfleet.sandbox.pdf import PdfDocument
-from ocrfleet.sandbox.sandbox import serve
 from worker.rendering.image_pages import draw_image
 from worker.rendering.pdf_pages import draw_pdf_page
 from worker.rendering.raster import Raster
@@ -29,22 +28,25 @@ from worker.text_layer.extract import extract
 if TYPE_CHECKING:
     from mmap import mmap
 
+    from ocrfleet.sandbox.child import Handler
+
 #: Names of two settings (glibc's malloc.h).
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 class Rasteriser:
-    """Keeps the last document open: opening a large PDF for each of its pages takes longer than rendering them."""
+    """Keeps its document open: opening a large PDF for each of its pages takes longer than rendering them."""
 
     def __init__(self) -> None:
-        self._key: str | None = None
         self._document: Document | None = None
 
     def __call__(self, request: dict[str, Any], fd: int | None, shared: mmap | None) -> dict[str, Any]:
         """Render the page of `request` into `shared` and return its size, or return its text if the request is for that."""
         if fd is None or shared is None:
             raise ValueError("drawing needs a document and memory to draw into")
-        document = self._open(request["document"], fd, Kind(request["kind"]), request["passwords"])
+        if self._document is None:
+            self._document = open_document(fd, Kind(request["kind"]), request["passwords"])
+        document = self._document
         if request["want"] == "text":
             if not isinstance(document, PdfDocument):
                 raise PermanentError(Reason.UNREADABLE, "the page's text can't be taken out: only MuPDF does that")
@@ -54,14 +56,11 @@ class Rasteriser:
             return _answer(draw_image(document, request["page"], render, shared))
         return _answer(draw_pdf_page(document, request["page"], render, shared))
 
-    def _open(self, key: str, fd: int, kind: Kind, passwords: list[str]) -> Document:
-        if self._document is None or self._key != key:
-            if self._document is not None:
-                self._document.close()
-                self._document = None
-            self._document = open_document(fd, kind, passwords)
-            self._key = key
-        return self._document
+
+def handler() -> Handler:
+    _keep_freed_memory()
+    load_decoders()
+    return Rasteriser()
 
 
 def _answer(raster: Raster) -> dict[str, Any]:
@@ -80,8 +79,3 @@ def _keep_freed_memory() -> None:
             _M_MMAP_THRESHOLD, 32 << 20
         )  # the largest allowed value: larger blocks are always returned to the system
         libc.mallopt(_M_TRIM_THRESHOLD, 64 << 20)
-
-
-if __name__ == "__main__":
-    _keep_freed_memory()
-    serve(Rasteriser())

@@ -7,8 +7,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from ocrfleet.errors import PermanentError, Reason
+from ocrfleet.sandbox.messages import MAX_MESSAGE
 from ocrfleet.sandbox.pdf import mupdf, pdf_errors
-from ocrfleet.sandbox.sandbox import MAX_MESSAGE
 
 if TYPE_CHECKING:
     from ocrfleet.sandbox.pdf import PdfDocument

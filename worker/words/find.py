@@ -1,4 +1,4 @@
-"""The sandboxed program that finds the words on a page image: `python -m worker.words.find`, started by a Sandbox.
+"""The sandboxed program that finds the words on a page image, started by a Sandbox.
 
 It detects and recognises lines as the default engine does. The image is in shared memory: uint8, RGB, row by row.
 """
@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ocrfleet.profiles.profile import RAPIDOCR
-from ocrfleet.sandbox.sandbox import serve
 from worker.engines.rapidocr import load, read
 
 if TYPE_CHECKING:
     from mmap import mmap
+
+    from ocrfleet.sandbox.child import Handler
 
 #: Maximum number of words in one answer: ten times those of a newspaper page.
 MOST_WORDS = 8_000
@@ -48,5 +49,5 @@ class Finder:
         return {"words": [[word.text[:LONGEST], list(word.box), word.line] for word in words]}
 
 
-if __name__ == "__main__":
-    serve(Finder())
+def handler() -> Handler:
+    return Finder()

@@ -29,7 +29,8 @@ class WordFinder:
         # As many threads as processes: a running thread always gets a free process. Further pages wait in the executor's queue.
         self._threads = ThreadPoolExecutor(size, thread_name_prefix="words")
         self._all = [
-            Sandbox("worker.words.find", memory=_MEMORY, shared=max_pixels * _BYTES_PER_PIXEL) for _ in range(size)
+            Sandbox("worker.words.find", memory=_MEMORY, shared=max_pixels * _BYTES_PER_PIXEL, alone=True)
+            for _ in range(size)
         ]
         self._free = list(self._all)
 

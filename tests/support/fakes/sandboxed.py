@@ -7,17 +7,19 @@ import os
 import resource
 import signal
 import socket
+import stat
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ocrfleet.errors import PermanentError, Reason
-from ocrfleet.sandbox.sandbox import serve
 from tests.support.waiting import FOREVER
 
 if TYPE_CHECKING:
     from mmap import mmap
+
+    from ocrfleet.sandbox.child import Handler
 
 
 def misbehave(  # noqa: C901, PLR0911, PLR0912 - a list of misdeeds
@@ -28,7 +30,7 @@ def misbehave(  # noqa: C901, PLR0911, PLR0912 - a list of misdeeds
             return {"echo": request["text"], "pid": os.getpid()}
         case "read":
             assert fd is not None
-            return {"content": os.pread(fd, 100, 0).decode(), "descriptors": len(list(Path("/dev/fd").iterdir()))}
+            return {"content": os.pread(fd, 100, 0).decode(), "descriptors": _open_descriptors()}
         case "write":
             assert shared is not None
             shared[:4] = b"page"
@@ -52,7 +54,7 @@ def misbehave(  # noqa: C901, PLR0911, PLR0912 - a list of misdeeds
             opened = []
             try:
                 while True:
-                    opened.append(os.open("/dev/null", os.O_RDONLY))
+                    opened.append(os.open(os.__file__, os.O_RDONLY))
             except OSError:
                 for number in opened:
                     os.close(number)
@@ -78,13 +80,28 @@ def misbehave(  # noqa: C901, PLR0911, PLR0912 - a list of misdeeds
         case "bug":
             raise KeyError(f"{object()}")
         case "babble":
-            os.write(int(sys.argv[1]), b"\xff\xff\xff\xff nonsense")
+            os.write(_connection(), b"\xff\xff\xff\xff nonsense")
             time.sleep(FOREVER)
         case "hang up":
-            os.close(int(sys.argv[1]))
+            os.close(_connection())
             time.sleep(FOREVER)
     return {}
 
 
-if __name__ == "__main__":
-    serve(misbehave)
+def _open_descriptors() -> list[int]:
+    return [number for number in range(1000) if _mode(number) is not None]
+
+
+def _connection() -> int:
+    return next(number for number in _open_descriptors() if stat.S_ISSOCK(_mode(number) or 0))
+
+
+def _mode(number: int) -> int | None:
+    try:
+        return os.fstat(number).st_mode
+    except OSError:
+        return None
+
+
+def handler() -> Handler:
+    return misbehave

@@ -1,4 +1,4 @@
-"""The sandboxed program that extracts an image from its file for a PDF: `python -m worker.formats.pdf.image_file`.
+"""The sandboxed program that extracts an image from its file for a PDF, started by a Sandbox.
 
 Formats that a PDF can embed are copied unchanged: JPEG, JPEG 2000, the compressed rows of a PNG, CCITT G4 of a TIFF. Other
 images are decoded and compressed without loss: bilevel with G4, CMYK with Flate, the rest as PNG rows. The program writes the
@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ocrfleet.errors import PermanentError, Reason
 from ocrfleet.records.documents import Kind
-from ocrfleet.sandbox.decoders import open_document
+from ocrfleet.sandbox.decoders import load_decoders, open_document
 from ocrfleet.sandbox.image_files import ImageDocument
-from ocrfleet.sandbox.sandbox import serve
 
 if TYPE_CHECKING:
     from mmap import mmap
 
     from PIL.Image import Image
+
+    from ocrfleet.sandbox.child import Handler
 
 #: Orientation tag of EXIF and TIFF.
 _ORIENTATION = 274
@@ -69,22 +70,20 @@ class Taken:
 
 
 class ImageFile:
-    """Keeps the last file open: finding a TIFF's last frame means reading the directories of those before it."""
+    """Keeps its file open: finding a TIFF's last frame means reading the directories of those before it."""
 
     def __init__(self) -> None:
-        self._key: str | None = None
         self._document: ImageDocument | None = None
 
     def __call__(self, request: dict[str, Any], fd: int | None, shared: mmap | None) -> dict[str, Any]:
         """Extract the image of a frame; return its description. Raises PermanentError if it can't be decoded."""
         if fd is None or shared is None:
             raise ValueError("an image needs a file and memory")
-        if self._key != request["document"]:
+        if self._document is None:
             document = open_document(fd, Kind(request["kind"]))
             if not isinstance(document, ImageDocument):
                 raise ValueError("a PDF is no image")
-            self._key, self._document = request["document"], document
-        assert self._document is not None  # noqa: S101 - for the type checker
+            self._document = document
         taken = take(self._document, Kind(request["kind"]), request["page"])
         parts = taken.data, taken.mask, taken.profile
         if sum(map(len, parts)) > len(shared):
@@ -105,6 +104,11 @@ class ImageFile:
             "orientation": taken.orientation,
             "sizes": [len(part) for part in parts],
         }
+
+
+def handler() -> Handler:
+    load_decoders()
+    return ImageFile()
 
 
 def take(document: ImageDocument, kind: Kind, index: int) -> Taken:
@@ -323,7 +327,3 @@ def _orientation(image: Image) -> int:
     except Exception:  # noqa: BLE001 - damaged tags do not affect the image
         return 1
     return value if 1 <= value <= 8 else 1  # noqa: PLR2004 - EXIF's values
-
-
-if __name__ == "__main__":
-    serve(ImageFile())

@@ -69,10 +69,10 @@ class ImagePages:
         """Write a page. Raises PermanentError if its image, which was read before, can't be extracted."""
         number, index = self._manifest.locate(result.page)
         source = self._manifest.sources[number]
-        request = {"document": source.sha256, "kind": source.kind, "page": index}
+        request = {"kind": source.kind, "page": index}
         try:
             with self._sources.opened(source) as fd:
-                answer = self._sandbox.call(request, fd=fd, deadline=_DEADLINE)
+                answer = self._sandbox.call(request, fd=fd, deadline=_DEADLINE, document=source.sha256)
             image, size, orientation = self._image(answer)
         except (PermanentError, PageFaultError) as error:
             if result.status is PageStatus.DONE:

@@ -1,4 +1,4 @@
-"""The sandboxed program that inspects an original PDF and writes a copy with text: `python -m worker.formats.pdf.original`.
+"""The sandboxed program that inspects an original PDF and writes a copy with text, started by a Sandbox.
 
 qpdf copies every stream of the original byte by byte. Each page draws one additional form before its other content, so that the
 content can't change the position of the text. The program writes the copy to the shared memory of the parent, which is a file.
@@ -16,16 +16,17 @@ import pikepdf
 
 from ocrfleet.errors import PermanentError, Reason
 from ocrfleet.records.documents import Kind
-from ocrfleet.sandbox.decoders import open_document
+from ocrfleet.sandbox.decoders import load_decoders, open_document
 from ocrfleet.sandbox.mapped_file import MappedFile
 from ocrfleet.sandbox.pdf import PdfDocument
-from ocrfleet.sandbox.sandbox import serve
 from worker.formats.pdf.old_text import OldText
 from worker.formats.pdf.visible_text import visible_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from mmap import mmap
+
+    from ocrfleet.sandbox.child import Handler
 
 #: Maximum depth of the page tree and of form fields: deeper trees are malicious.
 _DEEPEST = 64
@@ -75,6 +76,11 @@ class Original:
                     return {"size": _save(self._pdf, texts, shared, keep=request["keep"], linear=request["linear"])}
             case _:
                 raise ValueError(f"unknown request: {request['do']}")
+
+
+def handler() -> Handler:
+    load_decoders()
+    return Original()
 
 
 def _opened(fd: int, passwords: Sequence[str]) -> pikepdf.Pdf:
@@ -251,7 +257,3 @@ class _Output:
 
     def flush(self) -> None:
         """Do nothing: writes are not buffered."""
-
-
-if __name__ == "__main__":
-    serve(Original())

@@ -68,10 +68,10 @@ class PdfCopy:
         #: index of each page with a text, from 0, and the number of its form
         self._added: list[tuple[int, int]] = []
         self._copier = Copier(out, size=_TIMES * source.size + _PAGE * source.pages + _MORE, memory=memory)
-        request = {"do": "check", "pages": source.pages, "decrypt": options.decrypt, "passwords": self._passwords}
+        request = {"do": "check", "pages": source.pages, "decrypt": options.decrypt}
         try:
             with sources.opened(source) as fd:
-                self._copier.sandbox.call(request, fd=fd, deadline=_OPEN_DEADLINE)
+                self._copier.sandbox.call(request, fd=fd, deadline=_OPEN_DEADLINE, passwords=self._passwords)
         except BaseException:
             self.close()
             raise
@@ -84,11 +84,12 @@ class PdfCopy:
         blocks = page_layout(result)
         if not blocks:
             return
-        request = {"do": "visible", "page": result.page - 1, "passwords": self._passwords}
+        request = {"do": "visible", "page": result.page - 1}
         boxes = []
         # A page that MuPDF can't read shows no text to it: another decoder rendered it.
         with suppress(PageFaultError, PermanentError), self._sources.opened(self._source) as fd:
-            boxes = self._copier.sandbox.call(request, fd=fd, deadline=_PAGE_DEADLINE)["boxes"]
+            answer = self._copier.sandbox.call(request, fd=fd, deadline=_PAGE_DEADLINE, passwords=self._passwords)
+            boxes = answer["boxes"]
         unseen = without_visible(blocks, boxes, width=width, height=height)
         form = self._forms.add(unseen, width=width, height=height)
         if form is not None:
@@ -124,7 +125,7 @@ class Copier:
 
     def copy(self, original: int, texts: int, *, keep: bool, linear: bool, passwords: Sequence[str]) -> None:
         """Copy the PDF in the file `original` with the texts in the PDF `texts`. Raises PermanentError, PageFaultError."""
-        self.sandbox.call({"do": "open", "passwords": list(passwords)}, fd=original, deadline=_OPEN_DEADLINE)
+        self.sandbox.call({"do": "open"}, fd=original, deadline=_OPEN_DEADLINE, passwords=passwords)
         answer = self.sandbox.call({"do": "save", "keep": keep, "linear": linear}, fd=texts, deadline=_SAVE_DEADLINE)
         os.truncate(self._out.fileno(), min(max(int(answer["size"]), 1), self._size))
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ocrfleet.errors import FatalError, PageFaultError, PermanentError, Reason, TransientError
+from ocrfleet.sandbox import child
 from ocrfleet.sandbox import sandbox as module
 from ocrfleet.sandbox.sandbox import Sandbox
 from tests.support.servers import ROOT
@@ -140,12 +141,12 @@ def test_a_child_has_no_secrets_and_writes_no_files(sandbox: Sandbox, monkeypatc
     assert set(answer["environment"]) <= {"PYTHONPATH", "LC_CTYPE"}
     assert "hunter2" not in str(answer)
     assert answer["cwd"] == "/"
-    assert answer["limits"] == [module.MAX_DESCRIPTORS, 0]
+    assert answer["limits"] == [child.MAX_DESCRIPTORS, 0]
     assert answer["ignored"] == [True, True]
 
 
 def test_a_child_holds_few_descriptors(sandbox: Sandbox) -> None:
-    assert 0 < sandbox.call({"do": "descriptors"}, deadline=scaled(10))["opened"] < module.MAX_DESCRIPTORS
+    assert 0 < sandbox.call({"do": "descriptors"}, deadline=scaled(10))["opened"] < child.MAX_DESCRIPTORS
 
 
 def test_a_child_has_no_network_where_the_kernel_allows_it(sandbox: Sandbox) -> None:
@@ -222,7 +223,7 @@ time.sleep(60)
         # When the parent is killed
         parent.kill()
     # Then the child is gone a little after the deadline
-    until(lambda: gone(pid), seconds=1 + module.ALARM_GRACE + 2)
+    until(lambda: gone(pid), seconds=1 + child.ALARM_GRACE + 2)
 
 
 def test_a_child_that_can_not_start_is_the_workers_fault(monkeypatch: pytest.MonkeyPatch) -> None:

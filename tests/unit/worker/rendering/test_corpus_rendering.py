@@ -66,7 +66,7 @@ def test_the_corpus(probe: Sandbox, pool: RenderPool, row: dict[str, str]) -> No
         kind = sniff(file.read(SNIFF_BYTES)) or Kind.PDF
 
         def pages(*passwords: str) -> int:
-            answer = probe.call({"kind": kind, "passwords": passwords}, fd=fd, deadline=scaled(30))
+            answer = probe.call({"kind": kind}, fd=fd, deadline=scaled(30), passwords=passwords)
             return int(answer["pages"])
 
         if path.name in PROBLEMS:
