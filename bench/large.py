@@ -37,8 +37,7 @@ TOKEN = "t" * 32
 #: Parts of command lines that identify processes.
 ROLES = {
     "producer.intake.consumer": "clerk",
-    "producer.intake.probe": "sandbox of intake",
-    "worker.rendering.rasterise": "renderer",
+    "ocrfleet.sandbox.fork_server_main": "sandboxes",
     "-m worker": "worker",
     "/ocrfleet serve": "serve",
     "/ocrfleet worker": "supervisor",

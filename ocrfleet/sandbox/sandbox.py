@@ -107,6 +107,8 @@ class Sandbox:
         with self._lock:
             if document != self._document:
                 self._stop()
+                if self.shared is not None:
+                    _empty(self.shared)
                 self._document, self._password = document, None
             until = time.monotonic() + deadline
             known = self._password
@@ -173,8 +175,6 @@ class Sandbox:
     def _start(self) -> None:
         if self._closed:
             raise TransientError("the sandbox was closed")
-        if self.shared is not None:
-            _empty(self.shared)
         ours, theirs = socket.socketpair()
         self._socket = ours
         self._control, controlled = socket.socketpair()

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from ocrfleet.sandbox.child import Handler
 
 
+#: passwords that this process got
+_seen: list[str] = []
+
+
 def misbehave(  # noqa: C901, PLR0911, PLR0912 - a list of misdeeds
     request: dict[str, Any], fd: int | None, shared: mmap | None
 ) -> dict[str, Any]:
@@ -75,6 +79,11 @@ def misbehave(  # noqa: C901, PLR0911, PLR0912 - a list of misdeeds
             hoard = []
             while True:
                 hoard.append(bytearray(1 << 20))
+        case "unlock":
+            _seen.extend(request["passwords"])
+            if request["password"] not in (None, *request["passwords"]):
+                raise PermanentError(Reason.NEEDS_PASSWORD, "locked")
+            return {"seen": _seen}
         case "permanent":
             raise PermanentError(Reason.TOO_LARGE, "the page is larger than the sky")
         case "bug":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import signal
@@ -22,10 +23,11 @@ from tests.support.servers import ROOT
 from tests.support.waiting import rest, scaled, until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 MEMORY = 64 << 20
 SHARED = 1 << 20
+PR_GET_DUMPABLE = 3
 
 
 @pytest.fixture
@@ -156,6 +158,39 @@ def test_a_child_has_no_network_where_the_kernel_allows_it(sandbox: Sandbox) -> 
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         assert sandbox.call({"do": "connect", "port": port}, deadline=scaled(10)) == {"connected": False}
+
+
+def test_each_document_has_a_child_and_shared_memory_of_its_own(sandbox: Sandbox) -> None:
+    def child(document: str) -> int:
+        return int(sandbox.call({"do": "echo", "text": ""}, deadline=scaled(10), document=document)["pid"])
+
+    first = child("a")
+    sandbox.call({"do": "write"}, deadline=scaled(10), document="a")
+    assert child("a") == first
+    assert child("b") != first
+    until(lambda: gone(first), seconds=1)
+    assert sandbox.shared is not None
+    assert sandbox.shared[:4] == bytes(4)
+
+
+def test_a_password_goes_to_documents_that_need_one_and_to_a_child_of_its_own(sandbox: Sandbox) -> None:
+    def opened(document: str, *, locked: bool, passwords: Sequence[str]) -> list[str]:
+        request = {"do": "unlock", "password": "right" if locked else None}
+        seen: list[str] = sandbox.call(request, deadline=scaled(10), document=document, passwords=passwords)["seen"]
+        return seen
+
+    assert opened("open", locked=False, passwords=["wrong", "right"]) == []
+    # The child that opens the document has not seen the other passwords, and keeps it open
+    assert opened("locked", locked=True, passwords=["wrong", "right", "other"]) == ["right"]
+    assert opened("locked", locked=True, passwords=["wrong", "right", "other"]) == ["right", "right"]
+    with pytest.raises(PermanentError) as caught:
+        opened("another", locked=True, passwords=["wrong", "other"])
+    assert caught.value.reason is Reason.NEEDS_PASSWORD
+
+
+def test_other_processes_of_its_user_may_not_read_the_parents_memory(sandbox: Sandbox) -> None:
+    echo(sandbox)
+    assert ctypes.CDLL(None).prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) == 0
 
 
 def test_a_child_is_recycled_after_so_many_calls(sandbox: Sandbox) -> None:
