@@ -7,22 +7,34 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ocrfleet.records.base import Collection
 from ocrfleet.records.priority import Priority
+from ocrfleet.redis_url import checked
 
 #: IIIF names everything by a URL, also where nothing is published yet.
 IIIF_URL = "https://example.org/iiif"
 
 
+def _checked_redis_url(url: SecretStr) -> SecretStr:
+    checked(url.get_secret_value())
+    return url
+
+
+#: A URL that may hold a password: it is shown nowhere.
+RedisUrl = Annotated[SecretStr, AfterValidator(_checked_redis_url)]
+
+
 class VllmSettings(BaseSettings):
     """OCRFLEET_VLLM_*: arguments of vLLM, by vLLM's names. Those that are not set follow from the GPU's memory."""
 
-    model_config = SettingsConfigDict(env_prefix="OCRFLEET_VLLM_", frozen=True, extra="ignore", allow_inf_nan=False)
+    model_config = SettingsConfigDict(
+        env_prefix="OCRFLEET_VLLM_", frozen=True, extra="ignore", allow_inf_nan=False, hide_input_in_errors=True
+    )
 
     gpu_memory_utilization: float | None = Field(
         default=None, gt=0, le=1, description="Share of the GPU's memory for weights and KV cache, 0 to 1."
@@ -55,9 +67,13 @@ class VllmSettings(BaseSettings):
 class OpenAiSettings(BaseSettings):
     """OCRFLEET_OPENAI_*: a server with OpenAI's protocol, for profiles whose engine is `openai`."""
 
-    model_config = SettingsConfigDict(env_prefix="OCRFLEET_OPENAI_", frozen=True, extra="ignore", allow_inf_nan=False)
+    model_config = SettingsConfigDict(
+        env_prefix="OCRFLEET_OPENAI_", frozen=True, extra="ignore", allow_inf_nan=False, hide_input_in_errors=True
+    )
 
-    base_url: str | None = Field(default=None, description="URL of the server, for example http://127.0.0.1:8000/v1.")
+    base_url: SecretStr | None = Field(
+        default=None, description="URL of the server, for example http://127.0.0.1:8000/v1; it may have a password."
+    )
     api_key: SecretStr | None = Field(default=None, description="Key that is sent with each request.")
     concurrency: int = Field(default=16, ge=1, le=1024, description="Requests (pages) in flight at the same time.")
     timeout: float = Field(
@@ -81,7 +97,9 @@ class OpenAiSettings(BaseSettings):
 class S3Settings(BaseSettings):
     """OCRFLEET_S3_*: how S3 is reached. Credentials come from boto3's own sources: AWS_* variables, profiles, roles."""
 
-    model_config = SettingsConfigDict(env_prefix="OCRFLEET_S3_", frozen=True, extra="ignore", allow_inf_nan=False)
+    model_config = SettingsConfigDict(
+        env_prefix="OCRFLEET_S3_", frozen=True, extra="ignore", allow_inf_nan=False, hide_input_in_errors=True
+    )
 
     endpoint_url: str | None = Field(
         default=None,
@@ -116,7 +134,9 @@ class S3Settings(BaseSettings):
 class ApiSettings(BaseSettings):
     """OCRFLEET_API_*: access to the HTTP API of `ocrfleet serve`, and its limits."""
 
-    model_config = SettingsConfigDict(env_prefix="OCRFLEET_API_", frozen=True, extra="ignore", allow_inf_nan=False)
+    model_config = SettingsConfigDict(
+        env_prefix="OCRFLEET_API_", frozen=True, extra="ignore", allow_inf_nan=False, hide_input_in_errors=True
+    )
 
     tokens: SecretStr | None = Field(
         default=None,
@@ -174,10 +194,14 @@ def _parts(text: str) -> tuple[str, ...]:
 class Settings(BaseSettings):
     """OCRFLEET_*: everything that can be set for a process."""
 
-    model_config = SettingsConfigDict(env_prefix="OCRFLEET_", frozen=True, extra="ignore", allow_inf_nan=False)
+    model_config = SettingsConfigDict(
+        env_prefix="OCRFLEET_", frozen=True, extra="ignore", allow_inf_nan=False, hide_input_in_errors=True
+    )
 
-    redis_url: str = Field(
-        default="redis://127.0.0.1:6379/0", description="URL of Redis: redis://, rediss:// or unix:// (a socket)."
+    redis_url: RedisUrl = Field(
+        default=SecretStr("redis://127.0.0.1:6379/0"),
+        description="URL of Redis: redis://, rediss:// or unix:// (a socket). Special characters of a password are "
+        "percent-encoded.",
     )
     store: str = Field(default="ocrfleet-store", description="The object store: a local folder, or s3://bucket/prefix.")
     cache: Path = Field(

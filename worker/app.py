@@ -84,7 +84,7 @@ def make_context(settings: Settings, profile: Profile) -> WorkerContext:
         ),
         store=store,
         sources=Sources(settings, store),
-        ledger=Ledger(settings.redis_url),
+        ledger=Ledger(settings.redis_url.get_secret_value()),
         words=_word_finder(settings, profile),
     )
 

@@ -26,7 +26,7 @@ def openapi() -> dict[str, Any]:
         served = create_app(
             known,
             store,
-            ledger := Ledger(known.redis_url),
+            ledger := Ledger(known.redis_url.get_secret_value()),
             DocumentService(store, ledger, known),
             IntakeBatches(store),
             profile=profiles.RAPIDOCR,

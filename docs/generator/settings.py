@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pydantic import create_model
+from pydantic import SecretStr, create_model
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
@@ -41,6 +41,8 @@ def settings() -> str:
 def _value(default: Any) -> str:
     if default is None or default is PydanticUndefined or default == "":
         return "unset"
+    if isinstance(default, SecretStr):
+        return f"`{default.get_secret_value()}`"
     if isinstance(default, Path):
         return f"`{default.as_posix().replace(tempfile.gettempdir(), '$TMPDIR')}`"
     if isinstance(default, bool):

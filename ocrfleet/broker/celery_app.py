@@ -23,11 +23,10 @@ from ocrfleet.errors import TransientError
 from ocrfleet.metrics import definitions as metrics
 from ocrfleet.records.messages import AssemblyJob, IntakeJob, Message, PageJob
 from ocrfleet.records.priority import Priority
+from ocrfleet.redis_url import TLS_OPTIONS
 
 if TYPE_CHECKING:
     from ocrfleet.settings import Settings
-
-_TLS_OPTIONS = {"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"}
 
 TASK_INTAKE = "ocrfleet.intake"
 TASK_PAGES = "ocrfleet.pages"
@@ -39,8 +38,8 @@ def make_app(settings: Settings, *, consume: Iterable[str] = ()) -> Celery:
     """Return the Celery app. `consume` are the queues that a worker consumes."""
     app = Celery("ocrfleet", set_as_current=False)
     app.conf.update(
-        broker_url=_kombu_url(settings.redis_url),
-        broker_use_ssl=_tls(settings.redis_url),
+        broker_url=_kombu_url(settings.redis_url.get_secret_value()),
+        broker_use_ssl=_tls(settings.redis_url.get_secret_value()),
         broker_transport_options={
             "visibility_timeout": settings.lease_seconds,
             # By default, kombu checks for expired leases every 10 s x 10, and its lock outlives a killed holder by 5 minutes.
@@ -87,7 +86,7 @@ def _tls(url: str) -> dict[str, Any] | None:
     """
     if not url.startswith("rediss://"):
         return None
-    options = {name: value for name, value in parse_qsl(urlsplit(url).query) if name in _TLS_OPTIONS}
+    options = {name: value for name, value in parse_qsl(urlsplit(url).query) if name in TLS_OPTIONS}
     return {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_check_hostname": True, **options}
 
 

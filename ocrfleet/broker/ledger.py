@@ -20,6 +20,7 @@ from ocrfleet import keys
 from ocrfleet.errors import ConfigurationError, DamagedRecordError, TransientError
 from ocrfleet.metrics import definitions as metrics
 from ocrfleet.records.workers import WorkerState
+from ocrfleet.redis_url import checked
 
 #: Seconds until the keys of a document expire after their last use: longer than any lease or pause.
 _TTL = 7 * 24 * 3600
@@ -209,11 +210,10 @@ class Ledger:
 
     def __init__(self, url: str) -> None:
         try:
-            self.redis: redis.Redis = redis.Redis.from_url(url, socket_connect_timeout=5, socket_timeout=30)
-        except ValueError:  # its message may contain the password
-            raise ConfigurationError(
-                "OCRFLEET_REDIS_URL is no URL of a Redis; an example: redis://127.0.0.1:6379/0"
-            ) from None
+            checked(url)
+        except ValueError as error:
+            raise ConfigurationError(f"OCRFLEET_REDIS_URL {error}") from None
+        self.redis: redis.Redis = redis.Redis.from_url(url, socket_connect_timeout=5, socket_timeout=30)
         self._mark = self.redis.register_script(_MARK)
         self._seed = self.redis.register_script(_SEED)
         self._progress = self.redis.register_script(_PROGRESS)

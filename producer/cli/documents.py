@@ -254,7 +254,7 @@ def inside(name: str) -> str:
 @contextmanager
 def _asked(settings: Settings) -> Iterator[DocumentService]:
     """Yield the document service; errors about the request become UsageError."""
-    service = DocumentService(open_store(settings), Ledger(settings.redis_url), settings)
+    service = DocumentService(open_store(settings), Ledger(settings.redis_url.get_secret_value()), settings)
     try:
         yield service
     except (NotFoundError, ConflictError, UnanswerableError) as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from ocrfleet.errors import ConfigurationError
 from ocrfleet.formats import DEFAULT_FORMATS, FORMATS, FormatName, parse_formats, stored_formats
@@ -136,7 +136,7 @@ def read_settings(password_file: Path | None = None, base_url: str | None = None
         if password_file is not None:
             given["password_file"] = password_file.absolute()
         if base_url is not None:
-            given["openai"] = OpenAiSettings(base_url=base_url)
+            given["openai"] = OpenAiSettings(base_url=SecretStr(base_url))
         if audit is not None:
             given["audit"] = _share(audit)
         settings = Settings.model_validate(Settings(**given)) if given else Settings()  # type: ignore[arg-type]

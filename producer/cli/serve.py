@@ -65,7 +65,7 @@ def serve(
     check_address(host, settings.api)
     logs.configure(settings.log_level)
     store = open_store(settings)
-    ledger = Ledger(settings.redis_url)
+    ledger = Ledger(settings.redis_url.get_secret_value())
     service = DocumentService(store, ledger, settings)
     stopping = threading.Event()
     exposition = Exposition(settings)

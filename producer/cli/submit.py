@@ -176,7 +176,7 @@ def _dry_run(
 ) -> None:
     """Print the estimate of a submission; reading `sources` fills `count` and `skipped`."""
     intake = Intake(settings, None, Sources(settings, store))
-    speed = ReadingSpeed.of_fleet(Ledger(settings.redis_url), settings, profile)
+    speed = ReadingSpeed.of_fleet(Ledger(settings.redis_url.get_secret_value()), settings, profile)
     try:
         estimate = estimate_submission(sources, options, intake, speed)
     finally:
@@ -199,7 +199,7 @@ def _dry_run(
 
 def _waited(settings: Settings, store: ObjectStore, collection: str) -> Outcome:
     """Wait for a collection; on Ctrl-C print that the fleet goes on."""
-    service = DocumentService(store, Ledger(settings.redis_url), settings)
+    service = DocumentService(store, Ledger(settings.redis_url.get_secret_value()), settings)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
         with bar(console) as show:

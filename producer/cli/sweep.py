@@ -53,7 +53,7 @@ def sweep(
 
 
 def _sweep(settings: Settings, stopped: threading.Event, every: float | None) -> None:
-    store, ledger, app = open_store(settings), Ledger(settings.redis_url), make_app(settings)
+    store, ledger, app = open_store(settings), Ledger(settings.redis_url.get_secret_value()), make_app(settings)
     while not stopped.is_set():
         try:
             # It dispatches nothing new and finishes no document: the leader does that.

@@ -40,7 +40,7 @@ def top(
     settings = read_settings()
     store = open_store(settings)
     console = Console(highlight=False)
-    with closing(Top(settings, store, Ledger(settings.redis_url))) as looking:
+    with closing(Top(settings, store, Ledger(settings.redis_url.get_secret_value()))) as looking:
         view = looking.look()
         if as_json:
             typer.echo(json.dumps(facts(view), indent=1))

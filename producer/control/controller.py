@@ -73,7 +73,7 @@ class Controller(threading.Thread):
         super().__init__(name="controller", daemon=True)
         self._settings = settings
         self._store = store
-        self._ledger = Ledger(settings.redis_url)
+        self._ledger = Ledger(settings.redis_url.get_secret_value())
         self._stopped = threading.Event()
         #: the leader's gauges
         self.gauges = ObservedGauges()

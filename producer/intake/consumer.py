@@ -132,7 +132,7 @@ class IntakeConsumer:
 def serve(settings: Settings) -> int:
     """Consume the intake queue until SIGTERM; return the exit code. Raises ConfigurationError."""
     store = open_store(settings)
-    ledger = Ledger(settings.redis_url)
+    ledger = Ledger(settings.redis_url.get_secret_value())
     intake = Intake(settings, store, Sources(settings, store))
     intake_consumer = IntakeConsumer(store, ledger, intake)
     app = make_app(settings, consume=[keys.QUEUE_INTAKE])

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
+from pydantic import SecretStr
 
 from ocrfleet import keys
 from ocrfleet.broker.celery_app import make_app
@@ -229,9 +230,9 @@ class Run:
             ) as fleet,
         ):
             intake.start()
-            settings = self._settings.model_copy(update={"redis_url": fleet.redis_url})
+            settings = self._settings.model_copy(update={"redis_url": SecretStr(fleet.redis_url)})
             app = make_app(settings)
-            ledger = Ledger(settings.redis_url)
+            ledger = Ledger(settings.redis_url.get_secret_value())
             dispatcher = Dispatcher(
                 self._store,
                 ledger,
@@ -272,7 +273,7 @@ class Run:
             "OCRFLEET_DRAIN_SECONDS": str(self._settings.drain_seconds),
         }
         if self._settings.openai.base_url is not None:
-            environment["OCRFLEET_OPENAI_BASE_URL"] = self._settings.openai.base_url
+            environment["OCRFLEET_OPENAI_BASE_URL"] = self._settings.openai.base_url.get_secret_value()
         if self._settings.password_file is not None:
             environment["OCRFLEET_PASSWORD_FILE"] = str(self._settings.password_file.absolute())
         return environment

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def fleet_status(settings: Settings) -> dict[str, Any]:
     """Return the state of the fleet as `status --json` prints it. Raises TransientError when Redis or the store is away."""
-    ledger = Ledger(settings.redis_url)
+    ledger = Ledger(settings.redis_url.get_secret_value())
     store = open_store(settings)
     with closing(ActiveDocumentReader(store, ledger)) as active:
         fleet = FleetMonitor(settings, store, ledger).snapshot(active.read())

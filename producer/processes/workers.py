@@ -53,7 +53,7 @@ def run_workers(profile: Profile, settings: Settings, *, devices: Sequence[str |
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop)
-    ledger = Ledger(settings.redis_url)
+    ledger = Ledger(settings.redis_url.get_secret_value())
     with ExitStack() as stack:
         folder = stack.enter_context(scratch("ocrfleet-workers-"))
         children = ChildMetrics(folder / "metrics")
@@ -69,7 +69,7 @@ def run_workers(profile: Profile, settings: Settings, *, devices: Sequence[str |
         supervisor = Supervisor(RestartPolicy(spare_others=True), on_exit=record_exit)
         options = {"OCRFLEET_AUDIT": str(settings.audit)}
         if settings.openai.base_url is not None:
-            options["OCRFLEET_OPENAI_BASE_URL"] = settings.openai.base_url
+            options["OCRFLEET_OPENAI_BASE_URL"] = settings.openai.base_url.get_secret_value()
         try:
             for index, device in enumerate(devices):
                 name = f"worker-{device or index}"

@@ -59,10 +59,11 @@ class Server:
 
 def connect(settings: OpenAiSettings) -> Server:
     """Return the server that the settings name, without sending anything. Raises ConfigurationError."""
-    if not settings.base_url:
+    base_url = settings.base_url.get_secret_value().strip() if settings.base_url is not None else ""
+    if not base_url:
         raise ConfigurationError("--engine openai needs the server's address: --base-url http://HOST:PORT/v1")
     try:
-        url = urlsplit(settings.base_url.strip())
+        url = urlsplit(base_url)
         host = f"{url.hostname}:{url.port}" if url.port else url.hostname
     except ValueError:
         host = None

@@ -89,5 +89,5 @@ def test_an_untrusted_redis_certificate_is_refused(tls: TlsRedis) -> None:
     with pytest.raises(TransientError, match="CERTIFICATE_VERIFY_FAILED"):
         publish_assembly(make_app(settings), "0" * 32, 1)
     with pytest.raises(TransientError, match="CERTIFICATE_VERIFY_FAILED"):
-        Ledger(settings.redis_url).workers()
+        Ledger(settings.redis_url.get_secret_value()).workers()
     assert tls.client.keys() == []
