@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from ocrfleet.profiles.profile import Profile
+from producer.cli import terminal
 from producer.cli.options import BaseUrlOption, WorkersOption, read_settings, with_profile
 from producer.cli.run import carry_out, exit_code
 from producer.local.progress import Report
@@ -51,7 +51,7 @@ def bench(
         result = carry_out(order, settings)
     code = exit_code(result, order)
     speeds = speed(result)
-    typer.echo(json.dumps(speeds, indent=1)) if as_json else show_speed(speeds)
+    terminal.echo(json.dumps(speeds, indent=1)) if as_json else show_speed(speeds)
     sys.exit(code)
 
 
@@ -99,4 +99,4 @@ def show_speed(facts: dict[str, Any]) -> None:
             f"{value:,}" if isinstance(value, int) else f"{value:,.3f}" if name == "starved_share" else f"{value:,.1f}"
         )
         table.add_row(f"[bold]{shown}[/]", words)
-    Console(highlight=False).print(table)
+    terminal.console().print(table)

@@ -6,11 +6,14 @@ import copy
 import functools
 import importlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+
+from producer.text import printable
 
 _MACHINE, _FLEET, _DOCUMENTS = "On this machine", "A fleet", "Documents of a fleet"
 
@@ -76,12 +79,31 @@ def _load(name: str) -> TyperCommand:
     return command
 
 
+@contextmanager
+def _printable_errors() -> Iterator[None]:
+    """Make click's message about a wrong argument, which repeats it, printable."""
+    try:
+        yield
+    except Exception as error:
+        if hasattr(error, "message"):
+            error.message = printable(str(error.message))
+        raise
+
+
 class LazyGroup(TyperGroup):
     """A group of all COMMANDS. Its `commands` is the whole tree: iterating over its values imports every command."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options | {"commands": {}})
         self.commands = _Loaded()  # type: ignore[assignment]
+
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        with _printable_errors():
+            return super().make_context(*args, **options)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _printable_errors():
+            return super().invoke(ctx)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help from COMMANDS alone."""

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from ocrfleet import keys
@@ -23,6 +22,7 @@ from ocrfleet.markdown.style import Style, Tables
 from ocrfleet.records.submissions import Submission
 from ocrfleet.storage.open import open_store
 from ocrfleet.storage.store import FolderStore
+from producer.cli import terminal
 from producer.cli.options import FormatsOption, JoinHyphensOption, TablesOption, read_formats, read_settings
 from producer.delivery.to_folder import deliver
 from producer.delivery.to_s3 import S3Delivery
@@ -187,13 +187,13 @@ class _Conversion:
             for name, why in outputs.refused.items():
                 self._failed(submission, f"{name}: {why}")
             for line in self.deliver(submission, status, outputs):
-                typer.echo(printable(line))
+                terminal.echo(printable(line))
         except OcrfleetError as error:
             self._failed(submission, str(error))
 
     def _failed(self, submission: Submission, why: str) -> None:
         self.complete = False
-        Console(stderr=True, highlight=False, soft_wrap=True).print(
+        terminal.console(stderr=True, soft_wrap=True).print(
             f"{shown(submission.name)} ({submission.document}): [red]{escape(printable(why))}[/]"
         )
 

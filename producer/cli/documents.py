@@ -21,6 +21,7 @@ from ocrfleet.markdown.style import Style, Tables
 from ocrfleet.records.documents import DocumentStatus
 from ocrfleet.settings import Settings
 from ocrfleet.storage.open import open_store
+from producer.cli import terminal
 from producer.cli.options import JoinHyphensOption, TablesOption, read_formats, read_settings
 from producer.cli.render.documents import as_json_line, show_collection, show_document, write_csv
 from producer.cli.status import show_status
@@ -72,7 +73,7 @@ def status(
         if document is not None:
             view = service.view(document)
             if as_json:
-                typer.echo(as_json_line(view))
+                terminal.echo(as_json_line(view))
             else:
                 show_document(view)
         elif collection is not None:
@@ -81,7 +82,7 @@ def status(
                 write_csv(rows, sys.stdout.write)
             elif as_json:
                 for row in rows:
-                    typer.echo(as_json_line(row))
+                    terminal.echo(as_json_line(row))
             else:
                 show_collection(collection, rows, service.when_done(collection), paused=collection in service.paused())
 
@@ -112,7 +113,7 @@ def results(
         with closing(Converter.of_fleet(settings, store, processes=1)) as converter:
             outputs = converter.outputs(ended, chosen or (latest.formats if latest is not None else DEFAULT_FORMATS))
         for path in deliver(store, ended, name=name, folder=output, outputs=outputs.made, style=style):
-            typer.echo(printable(str(path)))
+            terminal.echo(printable(str(path)))
     for format_name, why in outputs.refused.items():
         _errors().print(f"{format_name}: [red]{escape(printable(why))}[/]")
     if ended.status is not DocumentStatus.COMPLETED or outputs.refused:
@@ -145,13 +146,13 @@ def quarantine(
 
     Such a page is [b]failed[/] in its document and read no more. [b]ocrfleet retry ID[/] has it tried again.
     """
-    console = Console(highlight=False, soft_wrap=True)
+    console = terminal.console(soft_wrap=True)
     count = 0
     with _asked(read_settings()) as service:
         for page in service.quarantined():
             count += 1
             if as_json:
-                typer.echo(as_json_line(page))
+                terminal.echo(as_json_line(page))
                 continue
             console.print(f"[b]{page.document}[/]  page {page.page}  {shown(page.uri)}")
             console.print(f"  {escape(printable(page.seen))}")
@@ -196,14 +197,14 @@ def pause(*, collection: NamedCollectionOption) -> None:
     """Pause a collection: dispatch no more of its pages. Pages on the queue are still read."""
     with _asked(read_settings()) as service:
         service.pause(collection)
-    typer.echo(f"{collection} is paused. To resume: ocrfleet resume --collection {collection}")
+    terminal.echo(f"{collection} is paused. To resume: ocrfleet resume --collection {collection}")
 
 
 def resume(*, collection: NamedCollectionOption) -> None:
     """Resume a paused collection."""
     with _asked(read_settings()) as service:
         service.resume(collection)
-    typer.echo(f"{collection} is resumed")
+    terminal.echo(f"{collection} is resumed")
 
 
 def purge(
@@ -232,9 +233,9 @@ def purge(
         removed = service.purge(older_than=age, what=what, dry_run=dry_run)
     verb = "would be removed" if dry_run else "removed"
     objects = f", {removed.objects} objects" if what is not PurgeKind.DOCUMENTS else ""
-    typer.echo(f"{what} {verb}: {removed.documents} documents{objects}")
+    terminal.echo(f"{what} {verb}: {removed.documents} documents{objects}")
     if what is PurgeKind.DOCUMENTS and removed.documents and not dry_run:
-        typer.echo("Their objects are removed in the background, by ocrfleet serve or dispatch.")
+        terminal.echo("Their objects are removed in the background, by ocrfleet serve or dispatch.")
 
 
 def read_age(text: str) -> timedelta:
@@ -268,7 +269,7 @@ def _each(documents: Iterable[str] | None, ask: Callable[[str], str]) -> None:
     refused = 0
     for document in documents or ():
         try:
-            typer.echo(f"{printable(document)}: {ask(document)}")
+            terminal.echo(f"{printable(document)}: {ask(document)}")
         except TransientError:
             raise
         except OcrfleetError as error:
@@ -300,4 +301,4 @@ def _confirm(question: str, *, yes: bool) -> None:
 
 
 def _errors() -> Console:
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return terminal.console(stderr=True, soft_wrap=True)

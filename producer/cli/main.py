@@ -36,10 +36,11 @@ def main() -> None:
 
 
 def _fail(what: str, error: OcrfleetError, code: int) -> None:
-    from rich.console import Console  # noqa: PLC0415 - `ocrfleet --version` does without rich
-    from rich.markup import escape  # noqa: PLC0415
+    from rich.markup import escape  # noqa: PLC0415 - `ocrfleet --version` does without rich
 
-    Console(stderr=True).print(f"[red]{what}:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+    from producer.cli import terminal  # noqa: PLC0415
+
+    terminal.console(stderr=True, soft_wrap=True).print(f"[red]{what}:[/] {escape(str(error))}")
     sys.exit(code)
 
 

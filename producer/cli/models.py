@@ -6,7 +6,6 @@ import json
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from ocrfleet.profiles.models import MODELS
@@ -14,6 +13,7 @@ from ocrfleet.profiles.models.model import Model
 from ocrfleet.profiles.profile import PROFILES
 from ocrfleet.profiles.scripts import SCRIPTS
 from ocrfleet.profiles.select import named
+from producer.cli import terminal
 
 #: The most characters of a prompt that are printed; `--json` has all of it.
 _LONGEST_SHOWN = 80
@@ -27,9 +27,9 @@ def models(*, as_json: Annotated[bool, typer.Option("--json", help="Print JSON i
             "models": [model.model_dump(mode="json") | {"gpu_memory_gib": gpu_memory_gib(model)} for model in MODELS],
             "profiles": [profile.model_dump(mode="json", exclude_none=True) for profile in profiles],
         }
-        typer.echo(json.dumps(facts, indent=1, ensure_ascii=False))
+        terminal.echo(json.dumps(facts, indent=1))
         return
-    console = Console(highlight=False)
+    console = terminal.console()
     for model in MODELS:
         console.print(f"\n[bold]{model.name}[/]  {model.model} at {model.revision[:12]}")
         console.print(

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from ocrfleet import keys
 from ocrfleet.errors import DamagedRecordError, NotFoundError
 from ocrfleet.records.submissions import Submission
 from ocrfleet.storage.open import open_store
 from ocrfleet.storage.store import FolderStore
+from producer.cli import terminal
 from producer.cli.options import read_settings
 from producer.cli.render.progress import bar
 from producer.documents.collections import CollectionReader
@@ -105,7 +105,7 @@ def _write(
     order: ReportOrder, store: ObjectStore, settings: Settings, collections: Sequence[str], skipped: list[Excluded]
 ) -> Summary:
     check_target(order)
-    console = Console(stderr=True, highlight=False)
+    console = terminal.console(stderr=True)
     log_file = order.outputs / STATE_FOLDER / "logs" / "report.log" if order.outputs is not None else None
     if log_file is not None:
         log_file.parent.mkdir(parents=True, exist_ok=True)
@@ -131,8 +131,8 @@ def _standing(rows: Iterable[SourceRow], store: ObjectStore, collections: Sequen
 
 
 def _show(summary: Summary, order: ReportOrder) -> None:
-    console = Console(highlight=False, soft_wrap=True)
+    console = terminal.console(soft_wrap=True)
     counts = ", ".join(f"{count} {state.replace('_', ' ')}" for state, count in summary.states.most_common())
     console.print(f"{summary.pages} pages{f': {counts}' if counts else ''}; {summary.review} to look at.")
-    typer.echo(printable(str(order.html)))
-    typer.echo(printable(str(order.csv)))
+    terminal.echo(printable(str(order.html)))
+    terminal.echo(printable(str(order.csv)))

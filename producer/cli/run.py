@@ -11,12 +11,12 @@ from types import FrameType
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from ocrfleet import logs
 from ocrfleet.markdown.style import Style, Tables
 from ocrfleet.profiles.profile import Profile
 from ocrfleet.settings import Settings
+from producer.cli import terminal
 from producer.cli.options import (
     DEFAULT,
     AuditOption,
@@ -110,18 +110,18 @@ def run(
         return
     result = carry_out(order, settings)
     if as_json:
-        typer.echo(show.summary(result))
+        terminal.echo(show.summary(result))
     else:
-        show.report(Console(highlight=False, soft_wrap=True), result, output)
+        show.report(terminal.console(soft_wrap=True), result, output)
     sys.exit(exit_code(result, order))
 
 
 def _dry_run(order: Order, settings: Settings, *, as_json: bool) -> None:
     estimate = estimate_run(order, settings)
     if as_json:
-        typer.echo(run_json(estimate))
+        terminal.echo(run_json(estimate))
         return
-    show.show_skipped(Console(highlight=False, soft_wrap=True), estimate.skipped)
+    show.show_skipped(terminal.console(soft_wrap=True), estimate.skipped)
     show_estimate(
         estimate,
         skipped=len(estimate.skipped),
@@ -151,7 +151,7 @@ def carry_out(order: Order, settings: Settings) -> Report:
 
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, stop)
-        with run_progress(Console(stderr=True, highlight=False)) as progress:
+        with run_progress(terminal.console(stderr=True)) as progress:
             result = job.run(progress)
         keep_skipped(order.state, result.skipped)
         return result

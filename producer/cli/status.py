@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 
-from rich.console import Console
 from rich.table import Table
 
 from ocrfleet.profiles.select import named
 from ocrfleet.settings import Settings
+from producer.cli import terminal
 from producer.monitoring.inventory import COLLECTION_LIMIT
 from producer.monitoring.status import fleet_status
 from producer.state.leader import NO_LEADER
@@ -25,9 +25,9 @@ def show_status(settings: Settings, *, as_json: bool) -> None:
     """Print the state of the fleet, with a remedy for jobs that no worker serves."""
     facts = fleet_status(settings)
     if as_json:
-        print(json.dumps(facts, indent=1))  # noqa: T201 - the command's answer
+        terminal.echo(json.dumps(facts, indent=1))
         return
-    console = Console(highlight=False)
+    console = terminal.console()
     table = Table("profile", "workers", "active documents", "jobs queued", box=None, padding=(0, 2))
     for row in facts["profiles"]:
         table.add_row(row["profile"], str(row["workers"]), str(row["documents"]), str(row["jobs_queued"]))

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from ocrfleet.broker.ledger import Ledger
@@ -21,6 +20,7 @@ from ocrfleet.records.priority import Priority
 from ocrfleet.s3.location import SCHEME
 from ocrfleet.sources.sources import Sources
 from ocrfleet.storage.open import open_store
+from producer.cli import terminal
 from producer.cli.options import (
     DEFAULT,
     FormatsOption,
@@ -135,7 +135,7 @@ def submit(
         return
     save_profile(store, chosen)
     columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with Progress(*columns, console=terminal.console(stderr=True), transient=True) as progress:
         task = progress.add_task("searching")
 
         def show_count() -> None:
@@ -183,7 +183,7 @@ def _dry_run(
         intake.close()
     price = settings.price_per_gpu_hour
     if as_json:
-        typer.echo(submission_json(estimate, known=count.known, skipped=count.skipped, price=price))
+        terminal.echo(submission_json(estimate, known=count.known, skipped=count.skipped, price=price))
         return
     _show_skipped(skipped)
     show_estimate(
@@ -200,7 +200,7 @@ def _dry_run(
 def _waited(settings: Settings, store: ObjectStore, collection: str) -> Outcome:
     """Wait for a collection; on Ctrl-C print that the fleet goes on."""
     service = DocumentService(store, Ledger(settings.redis_url.get_secret_value()), settings)
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = terminal.console(stderr=True, soft_wrap=True)
     try:
         with bar(console) as show:
             return wait_for(service, collection, show)
@@ -228,17 +228,17 @@ def _report(
                 "pages_failed": outcome.failed,
                 "undelivered": [left.model_dump(mode="json") for left in outcome.undelivered],
             }
-        typer.echo(json.dumps(facts))
+        terminal.echo(json.dumps(facts))
         return
     _show_skipped(skipped)
-    typer.echo(
+    terminal.echo(
         f"{count.submitted} submitted, {count.known} known already, {count.skipped} skipped, of {count.seen} seen."
     )
     if outcome is not None:
         show_outcome(collection, outcome)
-    typer.echo(f"See their state: ocrfleet status --collection {collection}")
+    terminal.echo(f"See their state: ocrfleet status --collection {collection}")
 
 
 def _show_skipped(skipped: Sequence[Skipped]) -> None:
     for item in skipped:
-        typer.echo(f"skipped: {printable(item.name)}: {item.reason}", file=sys.stderr)
+        terminal.echo(f"skipped: {printable(item.name)}: {item.reason}", file=sys.stderr)

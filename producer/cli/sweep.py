@@ -15,6 +15,7 @@ from ocrfleet.broker.ledger import Ledger
 from ocrfleet.errors import TransientError
 from ocrfleet.metrics.exposition import Exposition, served
 from ocrfleet.storage.open import open_store
+from producer.cli import terminal
 from producer.cli.options import read_settings
 from producer.control.dispatcher import Dispatcher
 from producer.control.sweep import Sweep
@@ -69,7 +70,7 @@ def _sweep(settings: Settings, stopped: threading.Event, every: float | None) ->
                 raise
             log.warning("sweep.store_or_redis_away", error=str(error))
         else:
-            typer.echo(f"{len(dispatcher.active)} active documents; published again: {published}")
+            terminal.echo(f"{len(dispatcher.active)} active documents; published again: {published}")
         if every is None or stopped.wait(every):
             break
     app.close()

@@ -17,6 +17,7 @@ from rich.live import Live
 from ocrfleet.broker.ledger import Ledger
 from ocrfleet.errors import OcrfleetError
 from ocrfleet.storage.open import open_store
+from producer.cli import terminal
 from producer.cli.options import read_settings
 from producer.cli.render.top import screen
 from producer.monitoring.top import Top, TopView
@@ -39,11 +40,11 @@ def top(
     """
     settings = read_settings()
     store = open_store(settings)
-    console = Console(highlight=False)
+    console = terminal.console()
     with closing(Top(settings, store, Ledger(settings.redis_url.get_secret_value()))) as looking:
         view = looking.look()
         if as_json:
-            typer.echo(json.dumps(facts(view), indent=1))
+            terminal.echo(json.dumps(facts(view), indent=1))
         elif once or not console.is_terminal:
             console.print(screen(view, store=settings.store, width=console.width))
         else:

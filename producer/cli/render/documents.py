@@ -7,9 +7,9 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from rich.console import Console
 from rich.markup import escape
 
+from producer.cli import terminal
 from producer.documents.views import DocumentView, Forecast, SourceRow, State
 from producer.documents.wait import Outcome
 from producer.state.quarantine import View
@@ -42,7 +42,7 @@ class _Lines:
 
 
 def show_document(view: DocumentView) -> None:
-    console = Console(highlight=False, soft_wrap=True)
+    console = terminal.console(soft_wrap=True)
     names = ", ".join(shown(name.name) for name in view.names[:3]) or "no submission"
     console.print(f"[b]{view.id}[/]  {names}")
     style = _STYLE.get(view.state, "bold")
@@ -72,7 +72,7 @@ def show_document(view: DocumentView) -> None:
 
 def show_collection(collection: str, rows: Iterable[SourceRow], forecast: Forecast, *, paused: bool) -> None:
     """Print a line for each source as it is read: a collection may be larger than the memory."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = terminal.console(soft_wrap=True)
     sources: Counter[State] = Counter()
     pages = done = failed = review = 0
     for row in rows:
@@ -96,7 +96,7 @@ def show_collection(collection: str, rows: Iterable[SourceRow], forecast: Foreca
 
 def show_outcome(collection: str, outcome: Outcome) -> None:
     """Print the outcome of a collection, and its sources that lack text."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = terminal.console(soft_wrap=True)
     for row in outcome.wanting:
         style = _STYLE.get(row.state, "default")
         reasons = f": {escape(printable(row.reasons))}" if row.reasons else ""

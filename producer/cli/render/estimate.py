@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from rich.console import Console
 from rich.filesize import decimal
 from rich.markup import escape
 
+from producer.cli import terminal
 from producer.intake.estimate import Estimate
 from producer.text import duration, printable, shown
 
@@ -21,7 +21,7 @@ def show_estimate(estimate: Estimate, *, skipped: int, workers: str, ending: str
     `skipped` counts what is no document, `workers` names those that would read, `ending` is the last sentence, `price` is
     that of a GPU's hour.
     """
-    console = Console(highlight=False, soft_wrap=True)
+    console = terminal.console(soft_wrap=True)
     for problem in estimate.problems:
         console.print(f"[red]{shown(problem.name)}[/]: {escape(printable(str(problem)))}")
     pages = f"{estimate.pages:,} pages"
@@ -55,7 +55,7 @@ def run_json(estimate: Estimate) -> str:
         ],
         "skipped": [{"name": printable(item.name), "reason": item.reason} for item in estimate.skipped],
     }
-    return json.dumps(facts, indent=1, ensure_ascii=False)
+    return json.dumps(facts, indent=1)
 
 
 def submission_json(estimate: Estimate, *, known: int, skipped: int, price: float | None) -> str:

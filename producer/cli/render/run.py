@@ -137,4 +137,4 @@ def summary(result: Report) -> str:
         ],
         "skipped": [{"name": printable(item.name), "reason": item.reason} for item in result.skipped],
     }
-    return json.dumps(facts, indent=1, ensure_ascii=False)
+    return json.dumps(facts, indent=1)
