@@ -21,9 +21,10 @@ overwrite them. Only markers and indexes are removed.
     undelivered/<id>.json                        ended document whose delivery to a bucket failed; retried every ten minutes
     given-up/<delivery>.json                     webhook delivery that failed for a day
     asked/<day>/<time>-<digest>.json             intake outcome of a source submitted over HTTP; for a week
+    tokens/<name>/<digest>.json                  a token of the API: its hash, tenant, scopes and expiry
     idempotency/<day>/<digest>.json              response to a request with an Idempotency-Key, for a day
     documents/<id>/manifest.json                 sources, pages, profile
-    documents/<id>/wanted/<digest>.json          a submission of this document
+    documents/<id>/wanted/<digest>.json          a submission of this document; in tenant~<name>/ unless the default tenant's
     documents/<id>/told/<generation>-<digest>    marker: the submission's webhook is sent, or in the outbox
     documents/<id>/pages/<page>.json             the first stored success of a page; never replaced
     documents/<id>/pages/<page>.failed-<generation>.json    the failure of a page in a generation
@@ -67,6 +68,8 @@ ASKED = "asked/"
 UNDELIVERED = "undelivered/"
 GIVEN_UP = "given-up/"
 IDEMPOTENCY = "idempotency/"
+TOKENS = "tokens/"
+COLLECTIONS = "collections/"
 
 
 def source_index(digest: str) -> str:
@@ -98,7 +101,7 @@ def refused(arrival: str) -> str:
 
 
 def submissions(collection: str) -> str:
-    return f"collections/{collection}/"
+    return f"{COLLECTIONS}{collection}/"
 
 
 def submission(collection: str, created: str, document: str, digest: str) -> str:
@@ -152,6 +155,14 @@ def idempotency(day: str, digest: str) -> str:
     return f"{IDEMPOTENCY}{day}/{digest}.json"
 
 
+def token(name: str, digest: str) -> str:
+    return f"{tokens_named(name)}{digest[:16]}.json"
+
+
+def tokens_named(name: str) -> str:
+    return f"{TOKENS}{name}/"
+
+
 def ended(status: str, day: str, document: str) -> str:
     return f"{ended_on(status, day)}{document}"
 
@@ -186,12 +197,19 @@ def manifest(document: str) -> str:
     return f"documents/{document}/manifest.json"
 
 
-def wanted(document: str, digest: str) -> str:
-    return f"{wanted_by(document)}{digest[:16]}.json"
+def wanted(document: str, digest: str, tenant: str | None = None) -> str:
+    """Return the key of a submission; `tenant` is None for the default one."""
+    return f"{wanted_by(document, tenant)}{digest[:16]}.json"
 
 
-def wanted_by(document: str) -> str:
-    return f"documents/{document}/wanted/"
+def wanted_by(document: str, tenant: str | None = None) -> str:
+    """Return the prefix of a document's submissions, or of those by a tenant that is not the default one."""
+    return f"documents/{document}/wanted/{f'tenant~{tenant}/' if tenant else ''}"
+
+
+def wanted_by_default(key: str) -> bool:
+    """Return whether the key of a submission is one of the default tenant. In a listing, these come first."""
+    return "/tenant~" not in key
 
 
 def told(document: str, generation: int, digest: str) -> str:

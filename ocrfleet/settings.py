@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ocrfleet.records.base import Collection
 from ocrfleet.records.priority import Priority
+from ocrfleet.records.tenants import DEFAULT
 from ocrfleet.redis_url import checked
 
 #: IIIF names everything by a URL, also where nothing is published yet.
@@ -140,8 +141,9 @@ class ApiSettings(BaseSettings):
 
     tokens: SecretStr | None = Field(
         default=None,
-        description="Bearer tokens that are accepted, separated by commas, each of 16 characters at least. Unset: only "
-        "requests from this machine are answered.",
+        description="Bearer tokens that are accepted, separated by commas, each of 16 characters at least: they may do "
+        "everything with the documents of the default tenant. `ocrfleet token` makes tokens of tenants, with scopes. Without any "
+        "token, only requests from this machine are answered.",
     )
     event_token: SecretStr | None = Field(
         default=None, description="A further token that is accepted for POST /v1/events/s3 only."
@@ -150,7 +152,7 @@ class ApiSettings(BaseSettings):
     sources: str = Field(
         default="",
         description="Prefixes (s3://bucket/prefix/), separated by commas, in which sources may be named; others are "
-        "refused.",
+        "refused. `{tenant}` stands for the tenant of the client: a prefix without it is open to all tenants.",
     )
     results: str | None = Field(
         default=None, description="Prefix (s3://bucket/prefix/) to which results of uploads reported by events go."
@@ -182,9 +184,9 @@ class ApiSettings(BaseSettings):
         """Return the bearer tokens; () when there are none."""
         return _parts(self.tokens.get_secret_value()) if self.tokens is not None else ()
 
-    def allowed_sources(self) -> tuple[str, ...]:
-        """Return the prefixes in which sources may be named; () when there are none."""
-        return _parts(self.sources)
+    def allowed_sources(self, tenant: str = DEFAULT) -> tuple[str, ...]:
+        """Return the prefixes in which a tenant may name sources; () when there are none."""
+        return tuple(place.replace("{tenant}", tenant) for place in _parts(self.sources))
 
 
 def _parts(text: str) -> tuple[str, ...]:

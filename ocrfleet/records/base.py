@@ -30,6 +30,9 @@ Generation = Annotated[int, Field(ge=1, le=99999)]
 #: Name of a collection, chosen by people; part of keys.
 Collection = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$")]
 
+#: The same as it is stored: with the tenant before it, except the default one (ocrfleet/records/tenants.py).
+StoredCollection = Annotated[str, Field(pattern=r"^(?:[a-z0-9][a-z0-9-]{0,31}~)?[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$")]
+
 
 #: A time in UTC, as 20261122T051000.123456Z: sorts by time.
 Moment = Annotated[str, Field(pattern=r"^\d{8}T\d{6}\.\d{6}Z$")]

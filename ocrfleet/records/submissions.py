@@ -7,8 +7,18 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from ocrfleet.markdown.style import Style, Tables
-from ocrfleet.records.base import Collection, Digest, DocumentId, Moment, PageNumber, Record, digest_of
+from ocrfleet.records.base import (
+    Digest,
+    DocumentId,
+    Generation,
+    Moment,
+    PageNumber,
+    Record,
+    StoredCollection,
+    digest_of,
+)
 from ocrfleet.records.priority import Priority
+from ocrfleet.records.tenants import Tenant, tenant_of
 
 
 class MarkdownOptions(Record):
@@ -40,7 +50,7 @@ class SubmissionOptions(MarkdownOptions):
     #: the profile is in the store, under keys.profile
     profile_digest: Digest
     queue: Priority
-    collection: Collection
+    collection: StoredCollection
     #: pages to read, as inclusive ranges; an open end is None; () for all
     selection: tuple[tuple[PageNumber, PageNumber | None], ...] = ()
     #: s3://bucket/prefix/ to which outputs are delivered as <prefix><name>.<format>; None: not delivered
@@ -81,12 +91,14 @@ class IntakeBatch(Record):
 
 
 class IntakeOutcome(Record):
-    """Outcome of a batch that a client follows: both fields are None while it waits."""
+    """Outcome of a batch that a client follows: neither a document nor refused while it waits."""
 
     schema_version: Literal[1] = 1
     document: DocumentId | None = None
     #: why the source did not become a document
     refused: str | None = None
+    #: whose it is; None: the default tenant's
+    tenant: Tenant | None = None
 
 
 class Submission(Record):
@@ -101,6 +113,15 @@ class Submission(Record):
     #: time of the submission: of two documents with one name, the later submission is delivered
     submitted: Moment
     terms: SubmissionOptions
+    #: the time in the key of its entry in the listing of its collection; None: when the document was first registered. Of a tenant
+    #: other than the default one it is its own time, as the document may have been another tenant's before.
+    listed: Moment | None = None
+    #: the generation in which its tenant cancelled it, while other tenants still wanted the document
+    cancelled: Generation | None = None
+
+    @property
+    def tenant(self) -> str:
+        return tenant_of(self.terms.collection)
 
     @property
     def digest(self) -> str:

@@ -16,7 +16,7 @@ from ocrfleet.durable import DurableTree, flush_file, new_file
 from ocrfleet.errors import ConfigurationError, NotFoundError, TransientError
 from ocrfleet.metrics import definitions as metrics
 
-_KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
+_KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._~-]*(/[A-Za-z0-9_][A-Za-z0-9._~-]*)*")
 
 
 def is_key(text: str) -> bool:

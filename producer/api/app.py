@@ -70,7 +70,7 @@ def create_app(
         submitter=Submitter(settings, store, ledger, batches, profile),
         events=events.EventReceiver(settings, store, profile),
         responses=StoredResponses(store),
-        authenticator=Authenticator(settings.api),
+        authenticator=Authenticator(settings.api, store),
         readiness=health.Readiness(store, ledger),
         exposition=exposition or Exposition(settings),
         converter=Converter.of_fleet(settings, store, processes=_CONVERTERS),

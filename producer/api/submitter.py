@@ -7,8 +7,10 @@ client can follow until it is a document.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from http import HTTPStatus
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,6 +25,7 @@ from ocrfleet.profiles.select import named
 from ocrfleet.records.base import Collection, moment
 from ocrfleet.records.priority import Priority
 from ocrfleet.records.submissions import IntakeOutcome, SourceReference, SubmissionOptions
+from ocrfleet.records.tenants import DEFAULT, stored_collection
 from ocrfleet.s3.location import typed
 from ocrfleet.s3.location import uri as uri_of_object
 from ocrfleet.sources.sources import OwnOutputError, Sources, uri_of_upload
@@ -107,7 +110,9 @@ class Submitter:
         self._default = profile
         self._profiles = {known.name: known for known in named()} | {profile.name: profile}
         self._sources = Sources(settings, store)
-        self._allowed = allowed_sources(settings.api)
+        #: by tenant
+        self._allowed = functools.lru_cache(maxsize=1000)(functools.partial(allowed_sources, settings.api))
+        self._allowed(DEFAULT)  # raises ConfigurationError at the start
         self._intake = Intake(settings, store, self._sources)
         #: inspects uploads, without an entry in the index of sources
         self._counting = Intake(settings, None)
@@ -139,9 +144,9 @@ class Submitter:
         except PermanentError as error:
             raise _unreadable(error) from error
 
-    def register(self, upload: Upload, source: Source, wanted: SubmissionRequest) -> str:
-        """Store an upload and register it; return its document's id."""
-        options, profile = self._options(wanted)
+    def register(self, upload: Upload, source: Source, wanted: SubmissionRequest, *, tenant: str) -> str:
+        """Store an upload and register it for a tenant; return its document's id."""
+        options, profile = self._options(wanted, tenant)
         try:
             pages = sum(last - first + 1 for first, last in select(options.selection, source.pages))
         except PermanentError as error:
@@ -164,8 +169,8 @@ class Submitter:
         registration = Registration(self._store, self._intake, profile=profile, terms=options, ledger=self._ledger)
         return registration.register_reference(reference, submitted=moment()).document
 
-    def add_source(self, wanted: SourceRequest) -> str:
-        """Store a source in S3 for intake; return the id of the submission, to follow it."""
+    def add_source(self, wanted: SourceRequest, *, tenant: str) -> str:
+        """Store a source in S3 for intake by a tenant; return the id of the submission, to follow it."""
         try:
             location = typed(wanted.source)
         except ValueError as error:
@@ -175,12 +180,12 @@ class Submitter:
                 HTTPStatus.BAD_REQUEST,
                 "The source must be one object, s3://bucket/key: a prefix is for `ocrfleet submit`.",
             )
-        if not self._allowed.allows(location.bucket, location.key):
+        if not self._allowed(tenant).allows(location.bucket, location.key):
             raise ProblemError(
                 HTTPStatus.FORBIDDEN,
                 "This source is not allowed: OCRFLEET_API_SOURCES has the buckets and prefixes in which sources may be named.",
             )
-        options, _ = self._options(wanted)
+        options, _ = self._options(wanted, tenant)
         uri = uri_of_object(location.bucket, location.key)
         try:
             reference = self._sources.looked_up(SourceReference(name=wanted.name or location.key, uri=uri, size=0))
@@ -192,19 +197,18 @@ class Submitter:
             raise ProblemError(HTTPStatus.BAD_REQUEST, f"The source can't be read: {error}.") from error
         return self._batches.add_followed(options, reference)
 
-    def followed(self, name: str) -> str | None:
-        """Return the document that a source has become; None while it waits. Raises ProblemError (404, 410)."""
-        try:
+    def followed(self, name: str, *, tenant: str) -> str | None:
+        """Return the document that a tenant's source has become; None while it waits. Raises ProblemError (404, 410)."""
+        outcome: IntakeOutcome | None = None
+        with suppress(NotFoundError, DamagedRecordError):
             outcome = IntakeOutcome.from_bytes(self._store.get(keys.asked(name)))
-        except (NotFoundError, DamagedRecordError):
-            raise ProblemError(
-                HTTPStatus.NOT_FOUND, "There is no such submission, or it is older than a week."
-            ) from None
+        if outcome is None or (outcome.tenant or DEFAULT) != tenant:
+            raise ProblemError(HTTPStatus.NOT_FOUND, "There is no such submission, or it is older than a week.")
         if outcome.refused is not None:
             raise ProblemError(HTTPStatus.GONE, f"The source has not become a document: {outcome.refused}.")
         return outcome.document
 
-    def _options(self, wanted: SubmissionRequest) -> tuple[SubmissionOptions, Profile]:
+    def _options(self, wanted: SubmissionRequest, tenant: str) -> tuple[SubmissionOptions, Profile]:
         """Return the submission's options, and its profile, which is saved."""
         profile = self._profiles.get(wanted.profile) if wanted.profile is not None else self._default
         if profile is None:
@@ -228,7 +232,7 @@ class Submitter:
         options = SubmissionOptions(
             profile_digest=profile.digest,
             queue=wanted.queue or self._settings.api.queue,
-            collection=wanted.collection or self._settings.api.collection,
+            collection=stored_collection(tenant, wanted.collection or self._settings.api.collection),
             selection=selection,
             formats=tuple(sorted(set(wanted.formats or ()))),
             tables=wanted.tables,

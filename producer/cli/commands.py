@@ -41,6 +41,7 @@ COMMANDS = {
     "sweep": Listed("sweep", _FLEET, "Publish lost page jobs and assemblies again."),
     "top": Listed("top", _FLEET, "Show a fleet live: backlog, speed, problems, workers."),
     "serve": Listed("serve", _FLEET, "Serve the HTTP API; run the controller and the intake consumers beside it."),
+    "token": Listed("token", _FLEET, "Create, list or revoke tokens of the HTTP API."),
     "watch": Listed("watch", _FLEET, "Submit what is uploaded to buckets: by events, by listing, or both."),
     "submit": Listed("submit", _DOCUMENTS, "Submit documents, folders or S3 prefixes to a fleet."),
     "status": Listed("documents", _DOCUMENTS, "Show the state of a document, a collection or the fleet."),

@@ -28,6 +28,7 @@ from producer.cli.options import read_settings, with_profile
 from producer.control.process import control_plane
 from producer.documents.service import DocumentService
 from producer.intake.batches import IntakeBatches
+from producer.state.tokens import Tokens
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -62,9 +63,10 @@ def serve(
     Exit code: 0 stopped by SIGTERM or Ctrl-C; 2 usage; 3 misconfigured.
     """
     settings = read_settings()
-    check_address(host, settings.api)
+    check_address(host, settings.api, stored=True)
     logs.configure(settings.log_level)
     store = open_store(settings)
+    check_address(host, settings.api, stored=bool(Tokens(store).all()))
     ledger = Ledger(settings.redis_url.get_secret_value())
     service = DocumentService(store, ledger, settings)
     stopping = threading.Event()

@@ -1,4 +1,4 @@
-"""Dispatcher: publishes page jobs up to the backlog limit; collections take turns.
+"""Dispatcher: publishes page jobs up to the backlog limit; tenants take turns, and the collections of each.
 
 Waiting documents are markers in the store, so Redis needs no more memory for ten million pages than for ten thousand. The
 dispatcher keeps the active documents in memory and reads their progress from the ledger; only the store decides whether a
@@ -7,6 +7,7 @@ document has ended.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -22,6 +23,7 @@ from ocrfleet.errors import DamagedRecordError, NotFoundError
 from ocrfleet.records.documents import Manifest, Marker
 from ocrfleet.records.messages import PageJob
 from ocrfleet.records.priority import Priority
+from ocrfleet.records.tenants import tenant_of
 from ocrfleet.storage.page_records import seed_ledger
 from producer.state.active import ActiveDocument
 from producer.state.backlog import count_waiting
@@ -128,9 +130,10 @@ class Dispatcher:
         return ended
 
     def _fill(self, queue: Priority) -> None:
-        """Publish jobs of a priority up to the limit, always of the collection with the fewest pages on the queue.
+        """Publish jobs of a priority up to the limit, of the tenant with the fewest pages on the queue and its collection with the fewest.
 
-        So a small collection does not wait for a huge one, nor a document for one of ten thousand pages.
+        So a small collection does not wait for a huge one, nor a document for one of ten thousand pages, nor a tenant for one
+        with many collections.
         """
         # Pages of profiles that no worker serves have a share of their own, and take nothing from the others.
         queued = {
@@ -150,17 +153,30 @@ class Dispatcher:
             *(collection for priority, collection in self._waiting if priority is queue),
         } - self._paused
         room = min(self._backlog - sum(queued.values()), int(self._backlog * _SHARE) - sum(load.values()))
-        heap = [(load.get(collection, 0), self._last_turn.get(collection, 0), collection) for collection in collections]
-        heapify(heap)
-        while room > 0 and heap:
-            pages, _, collection = heappop(heap)
+        of_tenants: dict[str, list[tuple[int, int, str]]] = {}
+        pages_of: Counter[str] = Counter()
+        for collection, pages in load.items():
+            pages_of[tenant_of(collection)] += pages
+        for collection in collections:
+            turn = load.get(collection, 0), self._last_turn.get(collection, 0), collection
+            of_tenants.setdefault(tenant_of(collection), []).append(turn)
+        tenants = []
+        for tenant, heap in of_tenants.items():
+            heapify(heap)
+            tenants.append((pages_of[tenant], max(turn for _, turn, _ in heap), tenant))
+        heapify(tenants)
+        while room > 0 and tenants:
+            of_tenant, last, tenant = heappop(tenants)
+            pages, _, collection = heappop(of_tenants[tenant])
             published = self._publish_of(queue, collection, unpublished.setdefault(collection, []), room)
-            if published is None:
-                continue
-            self._turn += 1
-            self._last_turn[collection] = self._turn
-            room -= published
-            heappush(heap, (pages + published, self._turn, collection))
+            if published is not None:
+                self._turn += 1
+                self._last_turn[collection] = last = self._turn
+                room -= published
+                of_tenant += published
+                heappush(of_tenants[tenant], (pages + published, self._turn, collection))
+            if of_tenants[tenant]:
+                heappush(tenants, (of_tenant, last, tenant))
         self._last_turn = {collection: self._last_turn.get(collection, 0) for collection in collections}
 
     def _publish_of(self, queue: Priority, collection: str, documents: list[ActiveDocument], room: int) -> int | None:

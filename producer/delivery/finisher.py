@@ -137,6 +137,8 @@ class Finisher:
         for submission in self._submissions(document):
             if latest is None or latest.submitted < submission.submitted:
                 latest = submission
+            if submission.cancelled is not None:
+                continue  # its tenant cancelled the document, which went on for others
             try:
                 self._deliver(status, submission)
             except ConfigurationError as error:  # the other submissions are delivered all the same

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from ocrfleet.records.documents import Status
 from ocrfleet.records.submissions import Submission
+from ocrfleet.records.tenants import plain_collection
 from ocrfleet.s3.location import as_typed
 
 
@@ -26,7 +27,7 @@ def webhook_event(status: Status, submission: Submission) -> str:
             "problem": status.problem.model_dump(mode="json") if status.problem else None,
             "name": submission.name,
             "source": as_typed(submission.uri),
-            "collection": submission.terms.collection,
+            "collection": plain_collection(submission.terms.collection),
             "results": submission.terms.results,
         },
     }

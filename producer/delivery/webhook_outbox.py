@@ -21,6 +21,7 @@ from pydantic import Field
 from ocrfleet import keys
 from ocrfleet.errors import DamagedRecordError, NotFoundError, TransientError
 from ocrfleet.records.base import Moment, Record, digest_of
+from ocrfleet.records.tenants import DEFAULT, Tenant
 from producer.delivery.webhook import DeliveryResult, WebhookClient
 from producer.delivery.webhook_event import webhook_event
 
@@ -52,6 +53,8 @@ class WebhookDelivery(Record):
     #: when it was added
     first: Moment
     attempts: int = 0
+    #: whose secret signs it; None: the default tenant's
+    tenant: Tenant | None = None
 
 
 class WebhookOutbox:
@@ -70,6 +73,7 @@ class WebhookOutbox:
             url=submission.terms.callback,
             body=webhook_event(status, submission),
             first=self._clock().strftime(_MOMENT),
+            tenant=None if submission.tenant == DEFAULT else submission.tenant,
         )
         # Due since the submission: the same key each time, so that a repetition adds nothing.
         self._store.create(keys.outbox(submission.submitted, delivery.id), delivery.to_bytes())
@@ -138,7 +142,7 @@ class WebhookSender:
                 return
 
     def _send(self, key: str, delivery: WebhookDelivery) -> None:
-        result, reason = self._client.send(delivery.url, delivery.id, delivery.body.encode())
+        result, reason = self._client.send(delivery.url, delivery.id, delivery.body.encode(), tenant=delivery.tenant)
         try:
             self._outbox.record(key, delivery, result, reason)
         except TransientError as error:  # still due: it is sent again

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
@@ -19,6 +19,7 @@ from ocrfleet.formats import chosen_formats
 from ocrfleet.records.documents import DocumentStatus, Manifest, Marker, Status
 from ocrfleet.records.pages import PageResult
 from ocrfleet.records.submissions import Submission
+from ocrfleet.records.tenants import DEFAULT, plain_collection
 from ocrfleet.storage.page_records import stored_pages
 from producer.delivery.finisher import Undelivered
 from producer.documents.views import (
@@ -63,6 +64,10 @@ class DocumentFacts:
     #: of the open generation; a document that is just being registered has neither marker nor status
     marker: Marker | None
     state: State
+    #: the tenant that asks, whose submissions these are; None: all submissions, for the operator
+    tenant: str | None = None
+    #: whether other tenants want the document, too
+    shared: bool = False
 
     @property
     def document(self) -> str:
@@ -96,13 +101,23 @@ class Lookup:
         """Call a function for several values in parallel; return the results in order."""
         return list(self._pool.map(ask, given))
 
-    def facts(self, document: str, *, submission: Submission | None = None) -> DocumentFacts:
-        """Return the records of a document. Raises NotFoundError.
+    def facts(self, document: str, *, submission: Submission | None = None, tenant: str | None = None) -> DocumentFacts:
+        """Return the records of a document, of a tenant's only what is its own. Raises NotFoundError, also where nothing is.
 
         With a submission, only that one is read: one request less for each of the others.
         """
         manifest = self.manifest(document)
         submissions = (submission,) if submission is not None else tuple(self._submissions(document))
+        facts = self._facts(document, manifest, submissions)
+        return facts if tenant is None else self._of_tenant(facts, tenant)
+
+    def check_owner(self, document: str, tenant: str | None) -> None:
+        """Raise NotFoundError unless a tenant has submitted the document; with None, unless it exists."""
+        self.manifest(document)
+        if tenant is not None and not self._has_submission(document, tenant):
+            raise _unknown(document)
+
+    def _facts(self, document: str, manifest: Manifest, submissions: tuple[Submission, ...]) -> DocumentFacts:
         status = latest_status(self._store, document)
         if status is not None and status.status is DocumentStatus.COMPLETED:  # it stays so: two requests less
             return DocumentFacts(manifest, submissions, status, None, State.COMPLETED)
@@ -121,6 +136,35 @@ class Lookup:
         state = State(status.status) if status is not None else State.WAITING
         return DocumentFacts(manifest, submissions, status, None, state)
 
+    def _of_tenant(self, facts: DocumentFacts, tenant: str) -> DocumentFacts:
+        """Return what a tenant may know of a document. Raises NotFoundError when it has not submitted it."""
+        own = tuple(submission for submission in facts.submissions if submission.tenant == tenant)
+        shared = len(own) < len(facts.submissions)
+        if shared and tenant != DEFAULT and len(facts.submissions) == _NAMES:
+            own = tuple(self._submissions(facts.document, tenant))
+        if not own:
+            raise _unknown(facts.document)
+        facts = replace(facts, submissions=own, tenant=tenant, shared=shared)
+        if any(submission.cancelled is None for submission in own):
+            return facts
+        # It goes on for others; for this tenant it ended when it was cancelled.
+        generation = max(submission.cancelled or 1 for submission in own)
+        status = Status(
+            document=facts.document,
+            generation=generation,
+            status=DocumentStatus.CANCELLED,
+            total=facts.manifest.total,
+            done=0,
+            problem=facts.manifest.problem,
+            outputs={},
+        )
+        return replace(facts, status=status, marker=None, state=State.CANCELLED)
+
+    def _has_submission(self, document: str, tenant: str) -> bool:
+        if tenant == DEFAULT:
+            return any(keys.wanted_by_default(key) for key in islice(self._store.list(keys.wanted_by(document)), 1))
+        return next(iter(self._store.list(keys.wanted_by(document, tenant))), None) is not None
+
     def completed(self, document: str) -> Status | None:
         """Return the status of a document that was completed in its first generation, as most are, by one request; else None."""
         try:
@@ -136,36 +180,36 @@ class Lookup:
         try:
             return Manifest.from_bytes(self._store.get(keys.manifest(document)))
         except NotFoundError as error:
-            raise NotFoundError(
-                f"there is no document {document}: it was never registered in this store, or was deleted"
-            ) from error
+            raise _unknown(document) from error
 
-    def summaries(self, documents: Sequence[str]) -> list[DocumentSummary | None]:
-        """Return summaries of documents; None for one that is gone or damaged."""
-        found = self.each(self._facts_or_none, documents)
+    def summaries(self, documents: Sequence[str], *, tenant: str | None = None) -> list[DocumentSummary | None]:
+        """Return summaries of documents; None for one that is gone, damaged, or not the tenant's."""
+        found = self.each(lambda document: self._facts_or_none(document, tenant), documents)
         progress = iter(self.progress([facts for facts in found if facts is not None]))
         return [
             None if facts is None else DocumentSummary.model_validate(_summary(facts, *next(progress)))
             for facts in found
         ]
 
-    def view(self, document: str) -> DocumentView:
-        """Return the full view of a document. Raises NotFoundError."""
-        facts = self.facts(document)
+    def view(self, document: str, *, tenant: str | None = None) -> DocumentView:
+        """Return the full view of a document, for a tenant. Raises NotFoundError."""
+        facts = self.facts(document, tenant=tenant)
         ((done, failed),) = self.progress([facts])
         ended = facts.status if facts.state not in OPEN else None
         outputs = {
             extension: OutputView(size=output.size, sha256=output.sha256)
             for extension, output in (ended.outputs.items() if ended is not None else ())
+            if not facts.shared or extension in _formats(facts)
         }
+        refused = (ended.refused or {}) if ended is not None else {}
         return DocumentView.model_validate(
             _summary(facts, done, failed)
             | {
                 "failures": ended.failures if ended is not None else (),
                 "review_pages": ended.review if ended is not None else (),
                 "outputs": outputs,
-                "refused": (ended.refused or {}) if ended is not None else {},
-                "undelivered": self._undelivered(document) if ended is not None else None,
+                "refused": {name: why for name, why in refused.items() if not facts.shared or name in _formats(facts)},
+                "undelivered": self._undelivered(document) if ended is not None and not facts.shared else None,
             }
         )
 
@@ -181,12 +225,14 @@ class Lookup:
         )
         return [known.get(facts.document) or self._stored_progress(facts) for facts in documents]
 
-    def pages(self, document: str, *, after: int, limit: int, review: bool | None = None) -> Pages:
+    def pages(
+        self, document: str, *, after: int, limit: int, review: bool | None = None, tenant: str | None = None
+    ) -> Pages:
         """Return the states of pages from the page after `after` on. Raises NotFoundError.
 
         `review` leaves only the pages that a person should look at, or only the others.
         """
-        facts = self.facts(document)
+        facts = self.facts(document, tenant=tenant)
         limit = max(1, min(limit, MOST))
         ended = facts.status if facts.state not in OPEN else None
         doubts = {doubt.page: doubt.reason for doubt in ended.review} if ended is not None else {}
@@ -212,9 +258,9 @@ class Lookup:
             ]
         return Pages(items=tuple(items), next=shown[-1] if len(wanted) > limit else None)
 
-    def page(self, document: str, page: int) -> PageResult:
+    def page(self, document: str, page: int, *, tenant: str | None = None) -> PageResult:
         """Return the result of a page: done, else its failure in the latest generation. Raises NotFoundError."""
-        self.manifest(document)
+        self.check_owner(document, tenant)
         before = keys.page_done(document, page - 1) if page > 1 else None
         found: dict[int | None, str] = {}
         for key in islice(self._store.list(keys.pages(document), after=before), MOST):
@@ -236,17 +282,17 @@ class Lookup:
         except (NotFoundError, DamagedRecordError):
             return None
 
-    def _facts_or_none(self, document: str) -> DocumentFacts | None:
+    def _facts_or_none(self, document: str, tenant: str | None) -> DocumentFacts | None:
         try:
-            return self.facts(document)
+            return self.facts(document, tenant=tenant)
         except NotFoundError:
             return None
         except DamagedRecordError as error:
             log.error("lookup.document_damaged", document=document, error=str(error))  # noqa: TRY400
             return None
 
-    def _submissions(self, document: str) -> Iterator[Submission]:
-        for key in islice(self._store.list(keys.wanted_by(document)), _NAMES):
+    def _submissions(self, document: str, tenant: str | None = None) -> Iterator[Submission]:
+        for key in islice(self._store.list(keys.wanted_by(document, tenant)), _NAMES):
             with suppress(NotFoundError, DamagedRecordError):
                 yield Submission.from_bytes(self._store.get(key))
 
@@ -295,6 +341,28 @@ def waiting_keys(manifest: Manifest, submissions: Iterable[Submission], ended: i
     ]
 
 
+def _unknown(document: str) -> NotFoundError:
+    return NotFoundError(f"there is no document {document}: it was never registered in this store, or was deleted")
+
+
+def _formats(facts: DocumentFacts) -> set[str]:
+    """Return the formats that the known submissions ask for."""
+    return {name for submission in facts.submissions for name in chosen_formats(submission.terms.formats)}
+
+
+def _collection(facts: DocumentFacts, submission: Submission) -> str:
+    stored = submission.terms.collection
+    return stored if facts.tenant is None else plain_collection(stored)
+
+
+def _created(facts: DocumentFacts) -> str:
+    """Return when the document was first registered, by the tenant that asks."""
+    created = facts.manifest.created
+    if facts.tenant is None:
+        return created
+    return max(created, min(submission.listed or submission.submitted for submission in facts.submissions))
+
+
 def reasons_of(status: Status) -> str:
     """Return the reasons of failed pages with their counts, or the reason why a document has no pages."""
     if status.problem is not None:
@@ -323,13 +391,13 @@ def _summary(facts: DocumentFacts, done: int, failed: int) -> dict[str, object]:
             Name(
                 name=submission.name,
                 uri=submission.uri,
-                collection=submission.terms.collection,
+                collection=_collection(facts, submission),
                 queue=submission.terms.queue,
                 submitted=submission.submitted,
                 formats=chosen_formats(submission.terms.formats),
             )
             for submission in facts.submissions
         ),
-        "created": facts.manifest.created,
+        "created": _created(facts),
         "profile": facts.manifest.profile,
     }

@@ -82,6 +82,30 @@ class Retention:
         self._store.delete(keys.manifest(document))
         self._unlist(document, manifest)
 
+    def withdraw(self, manifest: Manifest, own: Iterable[Submission]) -> bool:
+        """Remove a tenant's submissions of a document; return whether others are left. If not, the document can be deleted."""
+        document = manifest.document
+        digests = {submission.digest for submission in own}
+        markers: list[Marker] = []
+        others: list[Submission] = []
+        for key in list(self._store.list(keys.wanted_by(document))):
+            with suppress(NotFoundError, DamagedRecordError):
+                submission = Submission.from_bytes(self._store.get(key))
+                if submission.digest not in digests:
+                    others.append(submission)
+                    continue
+                markers += self._unlist_submission(submission, key, manifest)
+        if others and markers:
+            # The dispatcher must still find the document: under the name of one that wants it.
+            terms = others[0].terms
+            marker = max(markers, key=lambda marker: marker.generation).model_copy(
+                update={"queue": terms.queue, "collection": terms.collection}
+            )
+            place = keys.waiting(terms.queue, terms.collection, manifest.created, document, marker.generation)
+            if self._store.create(place, marker.to_bytes()):
+                count_waiting(self._ledger, marker)
+        return bool(others)
+
     def remove(self, now: datetime, *, seconds: float) -> int:
         """Remove objects of deleted documents for about so many seconds; return how many. Raises TransientError."""
         until = time.monotonic() + seconds
@@ -157,25 +181,30 @@ class Retention:
     def _unlist(self, document: str, known: Manifest | Tombstone) -> None:
         """Remove a document from all indexes but that of active documents, which belongs to the dispatcher."""
         created = known.created
-        last = latest_status(self._store, document)
-        ended = last.generation if last is not None else 0
         for key in list(self._store.list(keys.wanted_by(document))):
-            try:
-                submission = Submission.from_bytes(self._store.get(key))
-            except (NotFoundError, DamagedRecordError):
-                continue
-            collection, queue = submission.terms.collection, submission.terms.queue
-            self._store.delete(keys.submission(collection, created, document, submission.digest))
-            for generation in (ended, ended + 1):
-                waiting = keys.waiting(queue, collection, created, document, generation)
-                with suppress(NotFoundError, DamagedRecordError):
-                    count_waiting(self._ledger, Marker.from_bytes(self._store.get(waiting)), over=True)
-                self._store.delete(waiting)
-            self._store.delete(key)
+            with suppress(NotFoundError, DamagedRecordError):
+                self._unlist_submission(Submission.from_bytes(self._store.get(key)), key, known)
         for state in ENDED:
             self._store.delete(keys.ended(state, created[:8], document))
         self._store.delete(keys.undelivered(document))
         release(self._store, document)
+
+    def _unlist_submission(self, submission: Submission, key: str, known: Manifest | Tombstone) -> list[Marker]:
+        """Remove a submission with its entry in the listing and its waiting markers; return these markers."""
+        document, created = known.document, known.created
+        last = latest_status(self._store, document)
+        ended = last.generation if last is not None else 0
+        collection, queue = submission.terms.collection, submission.terms.queue
+        self._store.delete(keys.submission(collection, submission.listed or created, document, submission.digest))
+        markers = []
+        for generation in (ended, ended + 1):
+            waiting = keys.waiting(queue, collection, created, document, generation)
+            with suppress(NotFoundError, DamagedRecordError):
+                markers.append(Marker.from_bytes(self._store.get(waiting)))
+                count_waiting(self._ledger, markers[-1], over=True)
+            self._store.delete(waiting)
+        self._store.delete(key)
+        return markers
 
     def _ended_before(self, day: str, states: Iterable[State]) -> Iterator[str]:
         """Yield the documents in these states that were registered before a day, by their indexes."""

@@ -16,10 +16,11 @@ from ocrfleet.profiles.select import named
 from ocrfleet.records.documents import DocumentStatus, Marker, Status
 from ocrfleet.records.pages import PageResult
 from ocrfleet.records.submissions import Submission
+from ocrfleet.records.tenants import DEFAULT
 from ocrfleet.storage.page_records import stored_pages
 from ocrfleet.storage.store import MARK
 from producer.documents.collections import CollectionReader
-from producer.documents.listing import Query, check_collection
+from producer.documents.listing import Query, TenantCollections, check_collection
 from producer.documents.lookup import DocumentFacts, Lookup
 from producer.documents.retention import Retention
 from producer.documents.views import OPEN, Documents, DocumentView, Forecast, Pages, Removed, Retried, SourceRow, State
@@ -62,24 +63,32 @@ class DocumentService:
 
     # ---- queries
 
-    def view(self, document: str) -> DocumentView:
+    def view(self, document: str, *, tenant: str | None = None) -> DocumentView:
         """Return the full view of a document. Raises NotFoundError for one that is unknown or was deleted."""
-        return self._lookup.view(document)
+        return self._lookup.view(document, tenant=tenant)
 
-    def ended(self, document: str) -> Status:
+    def ended(self, document: str, *, tenant: str | None = None) -> Status:
         """Return the status of an ended document, with the keys of its outputs. Raises NotFoundError, ConflictError."""
-        facts = self._lookup.facts(document)
+        facts = self._lookup.facts(document, tenant=tenant)
         if facts.state in OPEN or facts.status is None:
             raise ConflictError(f"document {document} has not ended yet, it is {facts.state}: ask again later")
         return facts.status
 
-    def pages(self, document: str, *, after: int = 0, limit: int = 100, review: bool | None = None) -> Pages:
+    def pages(
+        self,
+        document: str,
+        *,
+        after: int = 0,
+        limit: int = 100,
+        review: bool | None = None,
+        tenant: str | None = None,
+    ) -> Pages:
         """Return the states of pages from the page after `after` on, 1,000 at most. Raises NotFoundError."""
-        return self._lookup.pages(document, after=after, limit=limit, review=review)
+        return self._lookup.pages(document, after=after, limit=limit, review=review, tenant=tenant)
 
-    def page(self, document: str, page: int) -> PageResult:
+    def page(self, document: str, page: int, *, tenant: str | None = None) -> PageResult:
         """Return the result of a page: done, else its failure in the latest generation. Raises NotFoundError."""
-        return self._lookup.page(document, page)
+        return self._lookup.page(document, page, tenant=tenant)
 
     def documents(
         self,
@@ -90,13 +99,20 @@ class DocumentService:
         review: bool | None = None,
         after: str | None = None,
         limit: int = 100,
+        tenant: str | None = None,
     ) -> Documents:
         """Return documents by collection, state, day of registration (20261122), or several of these; 1,000 at most.
 
         `after` is the `next` of the previous result. Raises UnanswerableError when no index answers the query: there is no
         criterion, or a day together with waiting or active.
         """
-        query = Query(collection=collection, state=state, day=day, review=review)
+        query = Query(
+            collection=collection,
+            state=state,
+            day=day,
+            review=review,
+            tenant=None if tenant is None else TenantCollections.of(self._store, tenant),
+        )
         return query.answer(self._store, self._lookup, after=after, limit=limit)
 
     def collection_report(self, collection: str) -> Iterator[SourceRow]:
@@ -124,12 +140,16 @@ class DocumentService:
 
     # ---- actions
 
-    def retry(self, document: str) -> Retried:
-        """Retry the pages that are not done, in a new generation.
+    def retry(self, document: str, *, tenant: str | None = None) -> Retried:
+        """Retry the pages that are not done, in a new generation; a tenant that had cancelled the document takes part again.
 
         Raises NotFoundError, and ConflictError for a document that is open or failed at intake.
         """
-        facts = self._lookup.facts(document)
+        facts = self._lookup.facts(document, tenant=tenant)
+        if self._note_cancelled(facts, None):
+            facts = self._lookup.facts(document, tenant=tenant)
+            if facts.state in OPEN or facts.state is State.COMPLETED:
+                return Retried(generation=facts.generation, opened=True)
         status = facts.status
         if facts.state in OPEN or status is None:
             raise ConflictError(f"document {document} is still {facts.state}: wait until it has ended, or cancel it")
@@ -158,16 +178,19 @@ class DocumentService:
         """Yield the pages in quarantine."""
         return quarantined(self._store)
 
-    def cancel(self, document: str) -> int:
+    def cancel(self, document: str, *, tenant: str | None = None) -> int:
         """Cancel a document; return the generation that ended. Raises NotFoundError, ConflictError when it has ended.
 
         Pages in flight may still be stored; no output is made of them. The dispatcher removes the document's marker after it
-        was finished, as for any other document.
+        was finished, as for any other document. If other tenants want the document, it ends for this one only.
         """
-        facts = self._lookup.facts(document)
+        facts = self._lookup.facts(document, tenant=tenant)
         if facts.state not in OPEN:
             raise ConflictError(f"document {document} has ended already: it is {facts.state}")
         generation = facts.generation
+        if facts.shared:
+            self._note_cancelled(facts, generation)
+            return generation
         self._forget(document, generation)  # first, as Redis may be away
         stored = stored_pages(self._store, document, generation)
         status = Status(
@@ -189,9 +212,14 @@ class DocumentService:
             self._forget(document, generation)
         return generation
 
-    def delete(self, document: str) -> None:
-        """Delete a document: it is not found any more. `remove_deleted` removes its objects. Raises NotFoundError."""
-        facts = self._lookup.facts(document)
+    def delete(self, document: str, *, tenant: str | None = None) -> None:
+        """Delete a document: it is not found any more. `remove_deleted` removes its objects. Raises NotFoundError.
+
+        If other tenants want the document, this one's submissions are deleted.
+        """
+        facts = self._lookup.facts(document, tenant=tenant)
+        if facts.shared and self._retention.withdraw(facts.manifest, facts.submissions):
+            return
         if facts.state in OPEN:
             with suppress(ConflictError):
                 self.cancel(document)
@@ -221,6 +249,18 @@ class DocumentService:
     def paused(self) -> list[str]:
         """Return the names of the paused collections."""
         return [key.removeprefix(keys.PAUSED) for key in self._store.list(keys.PAUSED)]
+
+    def _note_cancelled(self, facts: DocumentFacts, generation: int | None) -> bool:
+        """Record in a tenant's submissions that it cancelled a generation that goes on for others, or, with None, that it did not.
+
+        Return whether any of them changed.
+        """
+        changed = [submission for submission in facts.submissions if submission.cancelled != generation]
+        for submission in changed if facts.tenant is not None else ():
+            tenant = None if submission.tenant == DEFAULT else submission.tenant
+            noted = submission.model_copy(update={"cancelled": generation})
+            self._store.put(keys.wanted(facts.document, submission.digest, tenant), noted.to_bytes())
+        return bool(changed)
 
     def _forget(self, document: str, generation: int) -> None:
         if self._ledger is not None:

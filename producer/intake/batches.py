@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 from ocrfleet import keys
 from ocrfleet.records.base import digest_of, moment
 from ocrfleet.records.submissions import IntakeBatch, IntakeOutcome, SourceReference, SubmissionOptions
+from ocrfleet.records.tenants import DEFAULT, tenant_of
 from ocrfleet.storage.store import ObjectStore
 
 #: References in one batch: few enough that a bulk batch does not hold up an interactive one for long.
@@ -47,9 +49,15 @@ class IntakeBatches:
         data, terms = batch.to_bytes(), batch.terms
         key = keys.arrival(terms.queue, terms.collection, batch.created, digest_of(data.decode()))
         if batch.followed:  # first: the intake consumer overwrites it
-            self._store.put(keys.asked(keys.arrival_name(key)), IntakeOutcome().to_bytes())
+            self._store.put(keys.asked(keys.arrival_name(key)), outcome_for(terms).to_bytes())
         self._store.put(key, data)
         return key
+
+
+def outcome_for(terms: SubmissionOptions, **known: Any) -> IntakeOutcome:
+    """Return an intake outcome that belongs to the tenant of a submission."""
+    tenant = tenant_of(terms.collection)
+    return IntakeOutcome(tenant=None if tenant == DEFAULT else tenant, **known)
 
 
 @dataclass

@@ -32,6 +32,7 @@ from ocrfleet.records.submissions import IntakeBatch, IntakeOutcome, SourceRefer
 from ocrfleet.settings import Settings
 from ocrfleet.sources.sources import OwnOutputError, Sources
 from ocrfleet.storage.open import open_store
+from producer.intake.batches import outcome_for
 from producer.intake.inspect import Intake
 from producer.intake.register import Registration
 from producer.state.profiles import Profiles
@@ -117,7 +118,7 @@ class IntakeConsumer:
                     registered = registration.register_reference(reference, submitted=batch.created)
             except OwnOutputError as error:
                 log.warning("intake_consumer.own_output_skipped", error=str(error))
-                return IntakeOutcome(refused=str(error))
+                return outcome_for(batch.terms, refused=str(error))
             except OcrfleetError:
                 raise
             except Exception as error:
@@ -126,7 +127,7 @@ class IntakeConsumer:
                 fault = PermanentError(Reason.INTERNAL_ERROR, f"intake raised {type(error).__name__}: see its log")
                 registered = registration.refuse(reference, fault, submitted=batch.created)
             log.debug("intake_consumer.document_registered", document=registered.document, pages=registered.total)
-            return IntakeOutcome(document=registered.document)
+            return outcome_for(batch.terms, document=registered.document)
 
 
 def serve(settings: Settings) -> int:

@@ -15,6 +15,7 @@ from ocrfleet.errors import DamagedRecordError, NotFoundError, PermanentError, R
 from ocrfleet.records.base import Moment, digest_of, moment
 from ocrfleet.records.documents import DocumentKey, DocumentStatus, Manifest, Marker, Problem, Source, Status
 from ocrfleet.records.submissions import SourceReference, Submission, SubmissionOptions
+from ocrfleet.records.tenants import DEFAULT, tenant_of
 from ocrfleet.sources.sources import STORED, uri_of
 from ocrfleet.storage.store import MARK
 from producer.intake.page_ranges import Selection, select
@@ -65,6 +66,9 @@ class Registration:
         self._profile = profile
         self._terms = terms
         self._retry_failed = retry_failed
+        tenant = tenant_of(terms.collection)
+        #: tenants take turns at the probes
+        self._client = "" if tenant == DEFAULT else tenant
         self._ledger = ledger
         #: what this registration had tried: under another name it is the same document, and not tried once more
         self._opened: set[str] = set()
@@ -80,7 +84,7 @@ class Registration:
         Raises OwnOutputError for a delivered result, TransientError.
         """
         try:
-            source = self._intake.inspect(reference)
+            source = self._intake.inspect(reference, client=self._client)
             pages = select(self._terms.selection, source.pages)
         except PermanentError as error:
             return self.refuse(reference, error, submitted=submitted)
@@ -115,8 +119,13 @@ class Registration:
 
     def _submit(self, submission: Submission, manifest: Manifest) -> bool:
         """Store a submission; return whether it is new, or was submitted again after its name may have named another document."""
-        key = keys.wanted(submission.document, submission.digest)
-        listed = keys.submission(self._terms.collection, manifest.created, submission.document, submission.digest)
+        tenant = None if submission.tenant == DEFAULT else submission.tenant
+        if tenant is not None:
+            submission = submission.model_copy(update={"listed": self._listed(submission, tenant)})
+        key = keys.wanted(submission.document, submission.digest, tenant)
+        listed = keys.submission(
+            self._terms.collection, submission.listed or manifest.created, submission.document, submission.digest
+        )
         # First: after a crash between the two, no document is delivered that is not listed.
         self._store.create(listed, submission.to_bytes())
         if self._store.create(key, submission.to_bytes()):
@@ -126,6 +135,13 @@ class Registration:
             return False
         self._store.put(key, submission.to_bytes())
         return True
+
+    def _listed(self, submission: Submission, tenant: str) -> Moment:
+        """Return the time by which a tenant's document is listed: that of its first submission."""
+        for key in self._store.list(keys.wanted_by(submission.document, tenant)):
+            with suppress(NotFoundError, DamagedRecordError):
+                return Submission.from_bytes(self._store.get(key)).listed or submission.submitted
+        return submission.submitted
 
     def _undelete(self, document: str) -> bool:
         """Delete the rest of a document that was deleted and is submitted again; return whether it was deleted.

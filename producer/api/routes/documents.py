@@ -9,7 +9,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal
 from urllib.parse import quote
 
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -19,7 +19,7 @@ from ocrfleet.errors import NotFoundError
 from ocrfleet.formats import FORMATS, FormatName
 from ocrfleet.records.base import Collection
 from ocrfleet.records.pages import PageResult
-from producer.api.auth import user
+from producer.api.auth import Deleting, Reader, Retrying, Submitting
 from producer.api.dependencies import ApiContext, Context
 from producer.api.problems import ProblemError, described
 from producer.documents.views import Documents, DocumentView, Pages, Retried, State
@@ -50,7 +50,6 @@ def _schema(media_type: str) -> dict[str, str]:
 router = APIRouter(
     prefix="/v1/documents",
     tags=["documents"],
-    dependencies=[Depends(user)],
     responses=described(
         HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.SERVICE_UNAVAILABLE
     ),
@@ -76,13 +75,13 @@ class ListingQuery(BaseModel):
         default=None, description="Only documents that have pages for a person to look at; or, false, that have none."
     )
     cursor: str | None = Field(
-        default=None, pattern=r"^[A-Za-z0-9._/-]{1,400}$", description="The `next` of the previous response."
+        default=None, pattern=r"^[A-Za-z0-9._~/-]{1,400}$", description="The `next` of the previous response."
     )
     limit: int = Field(default=100, ge=1, le=1000)
 
 
 @router.get("", operation_id="list_documents", response_model=Documents)
-def list_documents(context: Context, query: Annotated[ListingQuery, Query()]) -> Documents:
+def list_documents(context: Context, caller: Reader, query: Annotated[ListingQuery, Query()]) -> Documents:
     """List documents by collection, status, day of registration, or several of these; at least one is required.
 
     While the response has a `next`, there may be more documents, even after an empty list.
@@ -94,19 +93,22 @@ def list_documents(context: Context, query: Annotated[ListingQuery, Query()]) ->
         review=query.review,
         after=query.cursor,
         limit=query.limit,
+        tenant=caller.tenant,
     )
 
 
 @router.get("/{document}", operation_id="get_document", response_model=DocumentView, responses=_FOUND)
-def get_document(context: Context, document: Id) -> DocumentView:
+def get_document(context: Context, caller: Reader, document: Id) -> DocumentView:
     """Return a document: its state, its progress, the pages that failed with their reasons, its outputs."""
-    return context.documents.view(document)
+    return context.documents.view(document, tenant=caller.tenant)
 
 
 @router.get("/{document}/pages", operation_id="list_pages", response_model=Pages, responses=_FOUND)
 def list_pages(
     context: Context,
+    caller: Reader,
     document: Id,
+    *,
     after: Annotated[int, Query(ge=0, le=999_999)] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     review: Annotated[
@@ -114,13 +116,13 @@ def list_pages(
     ] = None,
 ) -> Pages:
     """List the states of a document's pages in order, from the page after `after` on."""
-    return context.documents.pages(document, after=after, limit=limit, review=review)
+    return context.documents.pages(document, after=after, limit=limit, review=review, tenant=caller.tenant)
 
 
 @router.get("/{document}/pages/{page}", operation_id="get_page", response_model=PageResult, responses=_FOUND)
-def get_page(context: Context, document: Id, page: PageNumber) -> PageResult:
+def get_page(context: Context, caller: Reader, document: Id, page: PageNumber) -> PageResult:
     """Return the result of a page: its text and layout, or the reason why it failed."""
-    return context.documents.page(document, page)
+    return context.documents.page(document, page, tenant=caller.tenant)
 
 
 @router.get(
@@ -138,7 +140,9 @@ def get_page(context: Context, document: Id, page: PageNumber) -> PageResult:
 async def get_result(
     request: Request,
     context: Context,
+    caller: Reader,
     document: Id,
+    *,
     name: Annotated[FormatName, Query(alias="format", description="Format of the output.")] = FormatName.MARKDOWN,
     wait: Annotated[
         float,
@@ -149,7 +153,7 @@ async def get_result(
 
     409: the document has not ended, or can't be written in this format.
     """
-    status = await run_in_threadpool(context.documents.ended, document)
+    status = await run_in_threadpool(context.documents.ended, document, tenant=caller.tenant)
     begun = await run_in_threadpool(context.converter.begin, status, [name])
     future = asyncio.wrap_future(begun)
     await asyncio.wait([future], timeout=wait)
@@ -172,7 +176,8 @@ async def get_result(
             HTTPStatus.NOT_FOUND,
             f"This document has no such output: GET /v1/documents/{document} lists its outputs.",
         )
-    return await run_in_threadpool(_response, request, context, document, name, output)
+    view = await run_in_threadpool(context.documents.view, document, tenant=caller.tenant)
+    return await run_in_threadpool(_response, request, context, view, name, output)
 
 
 def _ignore_error(future: asyncio.Future[Outputs]) -> None:
@@ -181,10 +186,9 @@ def _ignore_error(future: asyncio.Future[Outputs]) -> None:
         future.exception()
 
 
-def _response(request: Request, context: ApiContext, document: str, name: FormatName, output: Output) -> Response:
-    names = context.documents.view(document).names
-    latest = max(names, key=lambda name: name.submitted, default=None)
-    label = latest.name.rpartition("/")[2] or document if latest is not None else document
+def _response(request: Request, context: ApiContext, view: DocumentView, name: FormatName, output: Output) -> Response:
+    latest = max(view.names, key=lambda name: name.submitted, default=None)
+    label = latest.name.rpartition("/")[2] or view.id if latest is not None else view.id
     filename = f"{label}.{FORMATS[name].extension}"
     media_type = FORMATS[name].media_type
     url = context.store.presigned(output.key, seconds=_LINK_SECONDS, filename=filename, content_type=media_type)
@@ -211,25 +215,25 @@ def _response(request: Request, context: ApiContext, document: str, name: Format
 @router.post(
     "/{document}/retry", operation_id="retry_document", status_code=202, response_model=Retried, responses=_CONFLICT
 )
-def retry_document(context: Context, document: Id) -> Retried:
+def retry_document(context: Context, caller: Retrying, document: Id) -> Retried:
     """Retry the pages that are not done. 409: there are none, or the document has not ended."""
-    retried = context.documents.retry(document)
+    retried = context.documents.retry(document, tenant=caller.tenant)
     if not retried.opened:
         raise ProblemError(HTTPStatus.CONFLICT, "All pages of the document are done: there is nothing to retry.")
     return retried
 
 
 @router.post("/{document}/cancel", operation_id="cancel_document", response_model=DocumentView, responses=_CONFLICT)
-def cancel_document(context: Context, document: Id) -> DocumentView:
+def cancel_document(context: Context, caller: Submitting, document: Id) -> DocumentView:
     """Cancel a document. Pages that are done stay; `retry` continues with the others."""
-    context.documents.cancel(document)
-    return context.documents.view(document)
+    context.documents.cancel(document, tenant=caller.tenant)
+    return context.documents.view(document, tenant=caller.tenant)
 
 
 @router.delete("/{document}", operation_id="delete_document", status_code=204, responses=_FOUND)
-def delete_document(context: Context, document: Id) -> None:
+def delete_document(context: Context, caller: Deleting, document: Id) -> None:
     """Delete a document with everything that is stored of it, but not its source, nor delivered results."""
-    context.documents.delete(document)
+    context.documents.delete(document, tenant=caller.tenant)
 
 
 def _pieces(stream: BinaryIO) -> Iterator[bytes]:

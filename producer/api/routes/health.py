@@ -22,8 +22,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
-from producer.api.auth import Bearer, user
+from producer.api.auth import Bearer, needs, user
 from producer.api.problems import ProblemError, described
+from producer.state.tokens import Scope
 
 if TYPE_CHECKING:
     from ocrfleet.broker.ledger import Ledger
@@ -134,6 +135,6 @@ async def metrics(request: Request, credentials: Bearer) -> Response:
     """Return the metrics of this process, its children and, while it leads, of the fleet, in Prometheus' text format."""
     context = request.app.state.context
     if context.settings.api.metrics_with_token:
-        user(request, credentials)
+        needs(Scope.ADMIN)(await run_in_threadpool(user, request, credentials))
     page = await run_in_threadpool(context.exposition.page)
     return Response(page, media_type=CONTENT_TYPE_LATEST)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator, Iterator
 from http import HTTPStatus
 from typing import Annotated
@@ -13,7 +14,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel
 
 from ocrfleet.errors import NotFoundError, TransientError
-from producer.api.auth import User, user
+from producer.api.auth import Reader
 from producer.api.dependencies import Context
 from producer.api.problems import described
 from producer.documents.views import OPEN, DocumentView, State
@@ -21,7 +22,7 @@ from producer.documents.views import OPEN, DocumentView, State
 #: Seconds between two reads of the document.
 _POLL_SECONDS = 1.0
 
-router = APIRouter(prefix="/v1/documents", tags=["documents"], dependencies=[Depends(user)])
+router = APIRouter(prefix="/v1/documents", tags=["documents"])
 
 
 class DocumentProgress(BaseModel):
@@ -38,15 +39,15 @@ class DocumentProgress(BaseModel):
         return cls(state=view.state, generation=view.generation, total=view.total, done=view.done, failed=view.failed)
 
 
-def _slot(context: Context, client: User) -> Iterator[None]:
+def _slot(context: Context, caller: Reader) -> Iterator[None]:
     """Hold a slot for streams until the stream has ended. Raises ProblemError."""
-    with context.streams.taken(client):
+    with context.streams.taken(caller.client):
         yield
 
 
-def _first(document: str, context: Context) -> DocumentView:
+def _first(document: str, context: Context, caller: Reader) -> DocumentView:
     """Read the document before the stream begins: afterwards a 404 is no longer possible."""
-    return context.documents.view(document)
+    return context.documents.view(document, tenant=caller.tenant)
 
 
 @router.get(
@@ -63,7 +64,7 @@ def _first(document: str, context: Context) -> DocumentView:
     ),
 )
 async def follow_document(
-    document: str, context: Context, first: Annotated[DocumentView, Depends(_first)]
+    document: str, context: Context, caller: Reader, first: Annotated[DocumentView, Depends(_first)]
 ) -> AsyncIterator[ServerSentEvent]:
     """Send the event `progress` when the numbers change, and `ended` at the end; the data are the numbers as JSON."""
     shown = None
@@ -79,7 +80,8 @@ async def follow_document(
         if context.stopping.is_set():
             return  # the client reconnects, to another server or after the restart
         try:
-            progress = DocumentProgress.of(await run_sync(context.documents.view, document, limiter=context.polling))
+            read = functools.partial(context.documents.view, document, tenant=caller.tenant)
+            progress = DocumentProgress.of(await run_sync(read, limiter=context.polling))
         except NotFoundError:
             progress = progress.model_copy(update={"state": State.DELETED})
         except TransientError:

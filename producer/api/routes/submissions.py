@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -17,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from ocrfleet.records.base import digest_of
-from producer.api.auth import User
+from producer.api.auth import Caller, Following, Submitting
 from producer.api.bodies import Upload, form, raw, small
 from producer.api.dependencies import ApiContext, Context
 from producer.api.idempotency import StoredResponse
@@ -105,7 +106,7 @@ _BODY = {
 async def submit_document(
     request: Request,
     context: Context,
-    user: User,
+    caller: Submitting,
     options: Annotated[SubmissionQuery, Query()],
     idempotency_key: Annotated[
         str | None,
@@ -129,15 +130,15 @@ async def submit_document(
     if media == "application/json":
         body = _object(await small(request, limit=_LARGEST_JSON))
         response = await _submit_source(
-            context, user, merged(SourceRequest, given, body), idempotency_key, wait=options.wait
+            context, caller, merged(SourceRequest, given, body), idempotency_key, wait=options.wait
         )
     elif media == "multipart/form-data":
-        with context.uploads.taken(user):
+        with context.uploads.taken(caller.client):
             upload, fields = await form(request, limit=limit)
-            response = await _submit_file(context, user, upload, given | fields, idempotency_key)
+            response = await _submit_file(context, caller, upload, given | fields, idempotency_key)
     elif media == "application/pdf" or media.startswith("image/"):
-        with context.uploads.taken(user):
-            response = await _submit_file(context, user, await raw(request, limit=limit), given, idempotency_key)
+        with context.uploads.taken(caller.client):
+            response = await _submit_file(context, caller, await raw(request, limit=limit), given, idempotency_key)
     else:
         raise ProblemError(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
@@ -164,30 +165,30 @@ async def submit_document(
 )
 def follow_submission(
     context: Context,
-    _: User,
+    caller: Following,
     submission: Annotated[str, Path(pattern=r"^\d{8}T\d{6}\.\d{6}Z-[0-9a-f]{32}$")],
 ) -> Any:
     """Return whether a source waits for intake, or redirect to the document that it has become. Known for a week."""
-    document = context.submitter.followed(submission)
+    document = context.submitter.followed(submission, tenant=caller.tenant)
     if document is None:
         return PendingSubmission(submission=submission)
     return RedirectResponse(_path(document), status_code=HTTPStatus.SEE_OTHER)
 
 
 async def _submit_file(
-    context: ApiContext, user: str, upload: Upload, given: dict[str, Any], key: str | None
+    context: ApiContext, caller: Caller, upload: Upload, given: dict[str, Any], key: str | None
 ) -> StoredResponse:
     """Register a file, or return the stored response to the same request."""
 
     def take() -> StoredResponse:
         wanted: SubmissionRequest = merged(SubmissionRequest, given)
-        source = context.submitter.inspect(upload, client=user)
+        source = context.submitter.inspect(upload, client=caller.client)
         fingerprint = digest_of(source.sha256, upload.name or "", wanted.fingerprint)
-        stored = context.responses.find(user, key, fingerprint) if key is not None else None
+        stored = context.responses.find(caller.id, key, fingerprint) if key is not None else None
         if stored is not None:
             return stored
-        document = context.submitter.register(upload, source, wanted)
-        return _stored(context, user, key, _created(context, document, fingerprint))
+        document = context.submitter.register(upload, source, wanted, tenant=caller.tenant)
+        return _stored(context, caller, key, _created(context, caller, document, fingerprint))
 
     try:
         return await run_in_threadpool(take)
@@ -196,18 +197,18 @@ async def _submit_file(
 
 
 async def _submit_source(
-    context: ApiContext, user: str, wanted: SourceRequest, key: str | None, *, wait: float
+    context: ApiContext, caller: Caller, wanted: SourceRequest, key: str | None, *, wait: float
 ) -> StoredResponse:
     """Store a source for intake and wait for that, or return the stored response to the same request."""
     fingerprint = digest_of("source", wanted.fingerprint)
     if key is not None:
-        stored = await run_in_threadpool(context.responses.find, user, key, fingerprint)
+        stored = await run_in_threadpool(context.responses.find, caller.id, key, fingerprint)
         if stored is not None:
             return stored
-    submission = await run_in_threadpool(context.submitter.add_source, wanted)
-    document = await _waited(context, submission, wait)
+    submission = await run_in_threadpool(context.submitter.add_source, wanted, tenant=caller.tenant)
+    document = await _waited(context, caller, submission, wait)
     if document is not None:
-        response = await run_in_threadpool(_created, context, document, fingerprint)
+        response = await run_in_threadpool(_created, context, caller, document, fingerprint)
     else:
         response = StoredResponse(
             fingerprint=fingerprint,
@@ -216,16 +217,17 @@ async def _submit_source(
             location=f"/v1/submissions/{submission}",
             body=PendingSubmission(submission=submission).model_dump_json(),
         )
-    return await run_in_threadpool(_stored, context, user, key, response)
+    return await run_in_threadpool(_stored, context, caller, key, response)
 
 
-async def _waited(context: ApiContext, submission: str, seconds: float) -> str | None:
+async def _waited(context: ApiContext, caller: Caller, submission: str, seconds: float) -> str | None:
     """Return the document that a source becomes within so many seconds; None when it does not."""
     deadline = time.monotonic() + seconds
     while (left := deadline - time.monotonic()) > 0 and not context.stopping.is_set():
         await asyncio.sleep(min(_POLL_SECONDS, left))
         try:
-            document = await run_sync(context.submitter.followed, submission, limiter=context.polling)
+            follow = functools.partial(context.submitter.followed, submission, tenant=caller.tenant)
+            document = await run_sync(follow, limiter=context.polling)
         except ProblemError:
             return None  # the client gets the reason when it follows the submission
         if document is not None:
@@ -233,18 +235,18 @@ async def _waited(context: ApiContext, submission: str, seconds: float) -> str |
     return None
 
 
-def _created(context: ApiContext, document: str, fingerprint: str) -> StoredResponse:
+def _created(context: ApiContext, caller: Caller, document: str, fingerprint: str) -> StoredResponse:
     return StoredResponse(
         fingerprint=fingerprint,
         answered=datetime.now(UTC),
         status=HTTPStatus.CREATED,
         location=_path(document),
-        body=context.documents.view(document).model_dump_json(),
+        body=context.documents.view(document, tenant=caller.tenant).model_dump_json(),
     )
 
 
-def _stored(context: ApiContext, user: str, key: str | None, response: StoredResponse) -> StoredResponse:
-    return response if key is None else context.responses.store(user, key, response)
+def _stored(context: ApiContext, caller: Caller, key: str | None, response: StoredResponse) -> StoredResponse:
+    return response if key is None else context.responses.store(caller.id, key, response)
 
 
 def _path(document: str) -> str:

@@ -95,11 +95,11 @@ def test_a_source_that_can_not_be_taken_in_now_keeps_no_other_waiting(
     key = IntakeBatches(stage.store).add(terms(stage), wishes)
     away, inspect, asked = [True], stage.intake.inspect, []
 
-    def asked_for(one: SourceReference) -> Source:
+    def asked_for(one: SourceReference, **options: str) -> Source:
         asked.append(one.name)
         if one.name == "b.tif" and away:
             raise TransientError("its server is away")
-        return inspect(one)
+        return inspect(one, **options)
 
     monkeypatch.setattr(stage.intake, "inspect", asked_for)
     clerk = IntakeConsumer(stage.store, stage.ledger, stage.intake)
@@ -190,11 +190,11 @@ def test_a_batch_with_unreachable_sources_is_postponed(stage: Stage, monkeypatch
     key = IntakeBatches(stage.store).add(terms(stage), wishes)
     inspect, asked = stage.intake.inspect, []
 
-    def asked_for(one: SourceReference) -> Source:
+    def asked_for(one: SourceReference, **options: str) -> Source:
         asked.append(one.name)
         if one.name < "10":
             raise TransientError("its server is away")
-        return inspect(one)
+        return inspect(one, **options)
 
     monkeypatch.setattr(stage.intake, "inspect", asked_for)
     clerk = IntakeConsumer(stage.store, stage.ledger, stage.intake)

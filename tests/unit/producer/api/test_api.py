@@ -342,9 +342,9 @@ def test_whoever_waits_gets_the_document(bucketed: tuple[Front, str], monkeypatc
 
 
 def _followed_after(front: Front, followed: Any) -> Any:
-    def after(self: Any, name: str) -> Any:
+    def after(self: Any, name: str, **options: Any) -> Any:
         front.take_in()
-        return followed(self, name)
+        return followed(self, name, **options)
 
     return after
 
@@ -601,7 +601,7 @@ def test_progress_events_are_sent_until_the_end(front: Front, monkeypatch: pytes
     )
     seen = 0
 
-    def view(document: str) -> Any:
+    def view(document: str, **_options: object) -> Any:
         # What happens between two looks
         nonlocal seen
         seen += 1
@@ -740,7 +740,7 @@ def test_each_answer_tells_a_browser_to_load_from_this_server_only_and_to_show_i
     front: Front, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given the page of the API with its files, an answer, and errors of each kind
-    def broken(_: str) -> None:
+    def broken(_: str, **_options: object) -> None:
         raise KeyError
 
     monkeypatch.setattr(front.shelf.registry, "view", broken)
@@ -771,7 +771,7 @@ def test_each_answer_tells_a_browser_to_load_from_this_server_only_and_to_show_i
 
 
 def test_an_unreachable_store_is_reported_without_its_details(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
-    def away(_: str) -> None:
+    def away(_: str, **_options: object) -> None:
         raise TransientError("the store at 10.1.2.3 is away")
 
     monkeypatch.setattr(front.shelf.registry, "view", away)
@@ -781,7 +781,7 @@ def test_an_unreachable_store_is_reported_without_its_details(front: Front, monk
 
 
 def test_an_internal_error_is_reported_without_details(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(_: str) -> None:
+    def broken(_: str, **_options: object) -> None:
         raise KeyError("inner secret")
 
     monkeypatch.setattr(front.shelf.registry, "view", broken)

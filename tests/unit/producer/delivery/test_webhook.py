@@ -12,7 +12,7 @@ import pytest
 from pydantic import SecretStr
 from standardwebhooks import Webhook
 
-from producer.delivery.webhook import CallbackError, DeliveryResult, WebhookClient, check_url
+from producer.delivery.webhook import CallbackError, DeliveryResult, WebhookClient, check_url, tenant_secret
 from tests.support.fakes.webhook_receiver import IntakeScheduler
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105 - a test's
@@ -152,3 +152,13 @@ def test_a_receiver_that_never_responds_times_out(monkeypatch: pytest.MonkeyPatc
         )
     assert answer is DeliveryResult.FAILED
     assert "no response" in reason
+
+
+def test_a_tenant_can_check_its_own_webhooks_and_make_up_no_others(receiver: IntakeScheduler) -> None:
+    secret = SecretStr(SECRET)
+    WebhookClient(secret, private=True).send(receiver.url, ID, b"{}", tenant="acme")
+    ((headers, sent),) = receiver.got
+    assert Webhook(tenant_secret(secret, "acme")).verify(sent, headers) == {}
+    for other in (SECRET, tenant_secret(secret, "brick")):
+        with pytest.raises(Exception, match="No matching signature"):
+            Webhook(other).verify(sent, headers)

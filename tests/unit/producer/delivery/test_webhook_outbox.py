@@ -37,7 +37,7 @@ class Receivers:
         self.blocked: dict[str, threading.Event] = {}
         self.told: list[tuple[str, str]] = []
 
-    def send(self, url: str, delivery: str, _body: bytes) -> tuple[DeliveryResult, str]:
+    def send(self, url: str, delivery: str, _body: bytes, **_options: object) -> tuple[DeliveryResult, str]:
         host = url.split("/")[2]
         if host in self.blocked:
             self.blocked[host].wait(scaled(10))

@@ -1,0 +1,262 @@
+"""Tenants: the same server, the same bytes, and none learns of the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from ocrfleet import keys
+from ocrfleet.errors import ConfigurationError
+from ocrfleet.profiles.profile import RAPIDOCR
+from ocrfleet.records.priority import Priority
+from ocrfleet.records.submissions import SourceReference, SubmissionOptions
+from ocrfleet.settings import ApiSettings
+from producer.api import auth
+from producer.api.auth import check_address
+from producer.state.tokens import Scope, Tokens
+from tests.support.servers import Valkey
+from tests.unit.producer.api.test_api import TOKEN, Front, pdf, problem
+
+_ALL = (Scope.SUBMIT, Scope.READ, Scope.DELETE)
+
+
+class Client:
+    """A client with a token of a tenant."""
+
+    def __init__(self, front: Front, secret: str) -> None:
+        self._front = front
+        self.headers = {"Authorization": f"Bearer {secret}"}
+
+    def send(self, data: bytes, **options: Any) -> Any:
+        headers = self.headers | {"Content-Type": "application/pdf"}
+        return self._front.client.post("/v1/documents", content=data, headers=headers, params=options)
+
+    def get(self, path: str, **query: Any) -> Any:
+        return self._front.client.get(path, headers=self.headers, params=query or None)
+
+    def post(self, path: str, **options: Any) -> Any:
+        return self._front.client.post(path, headers=self.headers, **options)
+
+    def delete(self, path: str) -> Any:
+        return self._front.client.delete(path, headers=self.headers)
+
+    def listed(self, **query: Any) -> list[str]:
+        return [item["id"] for item in self.get("/v1/documents", **query).json()["items"]]
+
+
+class Tenants:
+    """A server with the clients of two tenants, and one with a plain token."""
+
+    def __init__(self, front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.front, self.store = front, front.store
+        monkeypatch.setattr(auth, "_READ_EVERY", 0.0)
+        self.tokens = Tokens(self.store)
+        self.a, self.b = self.client("a", tenant="acme"), self.client("b", tenant="brick")
+        self.plain = Client(front, TOKEN)
+
+    def client(
+        self, name: str, *, tenant: str, scopes: tuple[Scope, ...] = _ALL, valid: timedelta | None = None
+    ) -> Client:
+        secret, _ = self.tokens.create(name, tenant=tenant, scopes=scopes, valid=valid)
+        return Client(self.front, secret)
+
+
+@pytest.fixture
+def tenants(tmp_path: Path, valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tenants]:
+    front = Front(tmp_path, redis=valkey.url, tokens=SecretStr(TOKEN))
+    yield Tenants(front, monkeypatch)
+    front.close()
+
+
+def test_no_client_learns_of_another_tenants_document(tenants: Tenants) -> None:
+    # Given a document of one tenant
+    a, b = tenants.a, tenants.b
+    view = a.send(pdf(2), name="secret plan.pdf", collection="letters").json()
+    assert "id" in view, view
+    place = f"/v1/documents/{view['id']}"
+    assert view["names"] == [view["names"][0] | {"name": "secret plan.pdf", "collection": "letters"}]
+    # Then the others get the same answers as for a document that was never there
+    for other in (b, tenants.plain):
+        for path in ("", "/pages", "/pages/1", "/result", "/events"):
+            there, nowhere = other.get(f"{place}{path}"), other.get(f"/v1/documents/{'0' * 32}{path}")
+            assert problem(there, 404)["detail"].replace(view["id"], "") == problem(nowhere, 404)["detail"].replace(
+                "0" * 32, ""
+            )
+        problem(other.post(f"{place}/retry"), 404)
+        problem(other.post(f"{place}/cancel"), 404)
+        problem(other.delete(place), 404)
+        assert other.listed(collection="letters") == []
+        assert other.listed(status="waiting") == []
+        assert other.listed(day=view["created"][:8]) == []
+    # And it is where its tenant expects it
+    assert a.get(place).json() == view
+    assert a.listed(collection="letters") == a.listed(status="waiting") == a.listed(day=view["created"][:8])
+    assert a.listed(collection="letters") == [view["id"]]
+    assert a.listed(status="completed") == []
+
+
+def test_the_same_bytes_are_read_once_and_each_tenant_has_its_own(tenants: Tenants) -> None:
+    a, b = tenants.a, tenants.b
+    # Given the same bytes of two tenants
+    data = pdf()
+    first = a.send(data, name="ours.pdf", collection="letters", callback="https://a.example/hook").json()
+    second = b.send(data, name="theirs.pdf", collection="letters").json()
+    place = f"/v1/documents/{first['id']}"
+    # Then they are one document, of which each sees its own name and time
+    assert first["id"] == second["id"]
+    assert [name["name"] for name in second["names"]] == ["theirs.pdf"]
+    assert second["created"] > first["created"]
+    assert second["created"] not in a.get(place).text
+    assert [name["name"] for name in a.get(place).json()["names"]] == ["ours.pdf"]
+    assert tenants.plain.listed(collection="letters") == []
+    # When one deletes it
+    assert a.delete(place).status_code == 204
+    # Then it is gone for that one only
+    problem(a.get(place), 404)
+    assert a.listed(collection="letters") == a.listed(status="waiting") == []
+    assert b.get(place).json() == second
+    assert b.listed(collection="letters") == [first["id"]]
+    # And the dispatcher still finds it, under the other's name alone
+    (marker,) = [key for queue in Priority for key in tenants.store.list(keys.waiting_in(queue))]
+    assert "brick~letters" in marker
+    # When the last one deletes it, then it is deleted
+    assert b.delete(place).status_code == 204
+    assert not tenants.store.exists(keys.manifest(first["id"]))
+    assert [key for queue in Priority for key in tenants.store.list(keys.waiting_in(queue))] == []
+    assert list(tenants.store.list(keys.COLLECTIONS)) == []
+
+
+def test_one_tenants_cancellation_leaves_the_others_document(tenants: Tenants) -> None:
+    a, b = tenants.a, tenants.b
+    data = pdf()
+    place = f"/v1/documents/{a.send(data).json()['id']}"
+    b.send(data)
+
+    cancelled = a.post(f"{place}/cancel").json()
+
+    assert (cancelled["state"], a.get(place).json()["state"]) == ("cancelled", "cancelled")
+    problem(a.post(f"{place}/cancel"), 409)
+    assert b.get(place).json()["state"] == "waiting"
+    # And a retry takes part again
+    assert a.post(f"{place}/retry").status_code == 202
+    assert a.get(place).json()["state"] == "waiting"
+
+
+def test_documents_of_before_belong_to_the_default_tenant(tenants: Tenants) -> None:
+    # Given a store of a version without tenants
+    document = tenants.front.shelf.ended(collection="c")
+    # Then plain tokens see it, and tenants don't
+    assert tenants.plain.listed(collection="c") == tenants.plain.listed(status="completed") == [document]
+    assert tenants.plain.get(f"/v1/documents/{document}/pages/1").status_code == 200
+    assert tenants.a.listed(collection="c") == tenants.a.listed(status="completed") == []
+    # And beside a tenant's documents, too, without a cursor that names one
+    other = tenants.a.send(pdf()).json()["id"]
+    listing = tenants.plain.get("/v1/documents", status="completed", limit=1)
+    assert ([item["id"] for item in listing.json()["items"]], other in listing.text) == ([document], False)
+
+
+def test_pages_of_a_listing_follow_each_other(tenants: Tenants) -> None:
+    ids = [tenants.a.send(pdf(count), collection=f"c{count}").json()["id"] for count in (1, 2, 3)]
+    tenants.b.send(pdf(4))
+
+    first = tenants.a.get("/v1/documents", status="waiting", limit=2).json()
+    second = tenants.a.get("/v1/documents", status="waiting", limit=2, cursor=first["next"]).json()
+
+    assert [item["id"] for item in [*first["items"], *second["items"]]] == ids
+    assert second.get("next") is None
+
+
+def test_a_submission_can_be_followed_by_its_tenant_only(tenants: Tenants) -> None:
+    batches = tenants.front.app.state.context.submitter._batches
+    options = SubmissionOptions(profile_digest=RAPIDOCR.digest, queue=Priority.BULK, collection="acme~c")
+    name = batches.add_followed(options, SourceReference(name="a.pdf", uri="file:///none/a.pdf", size=1))
+
+    assert tenants.a.get(f"/v1/submissions/{name}").json()["state"] == "arriving"
+    problem(tenants.b.get(f"/v1/submissions/{name}"), 404)
+    problem(tenants.plain.get(f"/v1/submissions/{name}"), 404)
+
+
+@pytest.mark.parametrize(
+    ("scopes", "allowed"),
+    [
+        ((Scope.SUBMIT,), {"send", "cancel", "retry"}),
+        ((Scope.READ,), {"get", "list"}),
+        ((Scope.REVIEW,), {"get", "list", "retry"}),
+        ((Scope.DELETE,), {"delete"}),
+        ((Scope.ADMIN,), {"send", "get", "list", "cancel", "retry", "delete"}),
+    ],
+)
+def test_a_token_does_what_its_scopes_say(tenants: Tenants, scopes: tuple[Scope, ...], allowed: set[str]) -> None:
+    place = f"/v1/documents/{tenants.a.send(pdf()).json()['id']}"
+    client = tenants.client("limited", tenant="acme", scopes=scopes)
+    answers = {
+        "send": client.send(pdf()),
+        "get": client.get(place),
+        "list": client.get("/v1/documents", collection="api"),
+        "retry": client.post(f"{place}/retry"),
+        "cancel": client.post(f"{place}/cancel"),
+        "delete": client.delete(place),
+    }
+    refused = {name for name, answer in answers.items() if answer.status_code == 403}
+    assert refused == answers.keys() - allowed
+    for name in refused:
+        assert "scope" in problem(answers[name], 403)["detail"]
+        assert 'error="insufficient_scope"' in answers[name].headers["www-authenticate"]
+
+
+def test_tokens_change_without_a_restart(tenants: Tenants) -> None:
+    # Given a token that is replaced
+    path = "/v1/documents?collection=c"
+    assert tenants.a.get(path).status_code == 200
+    second = tenants.client("second", tenant="acme")
+    assert second.get(path).status_code == 200
+    assert tenants.tokens.revoke("a")
+    problem(tenants.a.get(path), 401)
+    assert second.get(path).status_code == 200
+    assert not tenants.tokens.revoke("a")
+    # And one that has expired
+    problem(tenants.client("old", tenant="acme", valid=timedelta(seconds=-1)).get(path), 401)
+    # Then no secret is in the store
+    assert second.headers["Authorization"][7:].encode() not in b"".join(
+        tenants.store.get(key) for key in tenants.store.list(keys.TOKENS)
+    )
+
+
+def test_without_its_last_token_the_api_stays_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    front = Front(tmp_path)
+    monkeypatch.setattr(auth, "_READ_EVERY", 0.0)
+    path = "/v1/documents?collection=c"
+    assert front.client.get(path).status_code == 200
+    tokens = Tokens(front.store)
+    tokens.create("one", tenant="default", scopes=(Scope.READ,), valid=None)
+    problem(front.client.get(path), 401)
+    tokens.revoke("one")
+    problem(front.client.get(path), 401)
+    front.close()
+
+
+def test_a_token_in_the_store_lets_an_open_address_be_served() -> None:
+    check_address("0.0.0.0", ApiSettings(), stored=True)  # noqa: S104
+    with pytest.raises(ConfigurationError, match="ocrfleet token create"):
+        check_address("0.0.0.0", ApiSettings())  # noqa: S104
+
+
+def test_events_are_reported_for_the_default_tenant_only(tenants: Tenants) -> None:
+    event = {"Event": "s3:TestEvent"}
+    assert tenants.plain.post("/v1/events/s3", json=event).status_code == 200
+    problem(tenants.a.post("/v1/events/s3", json=event), 403)
+    problem(tenants.client("reader", tenant="default", scopes=(Scope.READ,)).post("/v1/events/s3", json=event), 403)
+
+
+def test_sources_may_be_named_below_a_tenants_own_prefix() -> None:
+    settings = ApiSettings(sources="s3://scans/{tenant}/, s3://open/")
+    allowed = auth.allowed_sources(settings, "acme")
+    assert allowed.allows("scans", "acme/a.pdf")
+    assert allowed.allows("open", "a.pdf")
+    assert not allowed.allows("scans", "brick/a.pdf")
+    assert auth.allowed_sources(settings).allows("scans", "default/a.pdf")
