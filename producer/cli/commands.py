@@ -13,8 +13,6 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from producer.text import printable
-
 _MACHINE, _FLEET, _DOCUMENTS = "On this machine", "A fleet", "Documents of a fleet"
 
 
@@ -87,6 +85,8 @@ def _printable_errors() -> Iterator[None]:
         yield
     except Exception as error:
         if hasattr(error, "message"):
+            from producer.text import printable  # noqa: PLC0415 - imports rich
+
             error.message = printable(str(error.message))
         raise
 

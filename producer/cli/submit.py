@@ -241,4 +241,4 @@ def _report(
 
 def _show_skipped(skipped: Sequence[Skipped]) -> None:
     for item in skipped:
-        terminal.echo(f"skipped: {printable(item.name)}: {item.reason}", file=sys.stderr)
+        terminal.echo(f"skipped: {printable(item.name)}: {item.reason}", stderr=True)

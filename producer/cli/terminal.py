@@ -22,9 +22,9 @@ def console(*, stderr: bool = False, highlight: bool = False, soft_wrap: bool = 
     return made
 
 
-def echo(text: object) -> None:
-    """Print lines of text to standard output."""
-    typer.echo(_lines(str(text)))
+def echo(text: object, *, stderr: bool = False) -> None:
+    """Print lines of text to standard output, or to standard error."""
+    typer.echo(_lines(str(text)), err=stderr)
 
 
 def _lines(text: str) -> str:

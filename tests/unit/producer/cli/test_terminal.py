@@ -73,6 +73,8 @@ def test_every_command_prints_by_this_module() -> None:
         if path.name == "terminal.py":
             continue
         for node in ast.walk(ast.parse(path.read_text())):
-            called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+            if not isinstance(node, ast.Call):
+                continue
+            called = ast.unparse(node.func)
             assert called not in {"print", "Console", "rich.print"}, f"{path}:{node.lineno}"
             assert called != "typer.echo" or path.name == "main.py", f"{path}:{node.lineno}"
