@@ -306,6 +306,11 @@ class Settings(BaseSettings):
         "`ocrfleet run` takes 10 seconds unless this is set.",
     )
     render_memory_mb: int = Field(default=1024, ge=128, description="MiB of memory that one renderer may use.")
+    sandbox: Literal["best", "require"] = Field(
+        default="best",
+        description="`require`: processes that open documents refuse to start where the kernel lacks a part of the sandbox "
+        "(Landlock, seccomp). `best`: they use what there is, and say what is missing.",
+    )
     render_deadline: float = Field(default=60.0, gt=0, description="Seconds that one page may take to render.")
 
     iiif_url: str = Field(

@@ -21,6 +21,7 @@ from ocrfleet.broker.celery_app import make_app, queue_names
 from ocrfleet.broker.leases import Leases
 from ocrfleet.broker.ledger import Ledger, process_name
 from ocrfleet.errors import EXIT_BROKEN, EXIT_CONFIGURATION, ConfigurationError, FatalError, OcrfleetError
+from ocrfleet.metrics.confinement import check_confinement
 from ocrfleet.profiles.select import find
 from ocrfleet.settings import Settings
 from ocrfleet.sources.sources import Sources
@@ -71,6 +72,7 @@ def main(
 
 def make_context(settings: Settings, profile: Profile) -> WorkerContext:
     """Return the worker context, with an engine that is not loaded yet. Raises ConfigurationError."""
+    check_confinement(settings)
     store = open_store(settings)
     return WorkerContext(
         worker=f"{process_name(os.getpid())}.{uuid.uuid4().hex[:8]}",

@@ -17,6 +17,7 @@ import structlog
 
 from ocrfleet import keys, logs
 from ocrfleet.errors import OcrfleetError
+from ocrfleet.metrics.confinement import check_confinement
 from ocrfleet.profiles.profile import Render
 from ocrfleet.records.documents import Manifest
 from ocrfleet.records.thumbnails import ThumbnailAnswer, ThumbnailRequest
@@ -72,7 +73,8 @@ def main() -> None:
     """Answer requests until stdin ends."""
     with exits_when_misconfigured():
         settings = Settings()
-    logs.configure(settings.log_level)
+        logs.configure(settings.log_level)
+        check_confinement(settings)
     pool = RenderPool(1, memory=settings.render_memory_mb << 20, max_pixels=_MOST_PIXELS)
     with closing(pool):
         thumbnails: _Thumbnails | None = None

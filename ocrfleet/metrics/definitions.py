@@ -82,6 +82,13 @@ RENDERER_CRASHES = Counter(
     ["reason"],
 )
 
+SANDBOX_MISSING = Gauge(
+    "ocrfleet_sandbox_missing",
+    "Processes that open documents on a kernel without this part of the sandbox (Landlock, seccomp).",
+    ["part"],
+    multiprocess_mode="livesum",
+)
+
 # ---- the engine
 
 ENGINE_REQUESTS = Gauge(

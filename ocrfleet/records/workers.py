@@ -24,3 +24,5 @@ class WorkerState(Record):
     busy_seconds: float = 0.0
     #: seconds with free engine slots while pages were being prepared
     starved_seconds: float = 0.0
+    #: parts of the sandbox that the worker's kernel lacks
+    sandbox_missing: tuple[str, ...] | None = None

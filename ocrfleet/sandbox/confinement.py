@@ -27,6 +27,10 @@ _LIBRARIES = (
 )
 
 
+#: Names of the kernel's parts that confine a child.
+PARTS = ("Landlock", "seccomp")
+
+
 @dataclass(frozen=True, slots=True)
 class Support:
     """What this machine's kernel can do for a sandbox."""
@@ -37,7 +41,7 @@ class Support:
 
     @property
     def missing(self) -> tuple[str, ...]:
-        return tuple(name for name, there in (("Landlock", self.landlock > 0), ("seccomp", self.seccomp)) if not there)
+        return tuple(part for part, there in zip(PARTS, (self.landlock > 0, self.seccomp), strict=True) if not there)
 
 
 @cache

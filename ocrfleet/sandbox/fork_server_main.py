@@ -7,6 +7,7 @@ to have the child killed. When the parent is gone, the server ends, and the kern
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import selectors
@@ -95,6 +96,9 @@ class _Server:
 def _handler(module: str) -> Handler:
     """Import a program, whose `handler` loads what it needs for any document."""
     made: Handler = importlib.import_module(module).handler()
+    # The collector writes to the objects that it visits, and children would copy them.
+    gc.collect()
+    gc.freeze()
     return made
 
 

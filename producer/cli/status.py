@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
@@ -12,6 +13,9 @@ from producer.cli import terminal
 from producer.monitoring.inventory import COLLECTION_LIMIT
 from producer.monitoring.status import fleet_status
 from producer.state.leader import NO_LEADER
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def _options(profile: str) -> str:
@@ -45,11 +49,20 @@ def show_status(settings: Settings, *, as_json: bool) -> None:
         for collection, count in collections.items():
             more = " or more" if count == COLLECTION_LIMIT else ""
             console.print(f"{queue} collection {collection}: {count}{more} documents wait to be dispatched")
-    if facts["workers"]:
-        table = Table("worker", "profile", "pages", "tokens", "idle s", box=None, padding=(0, 2))
-        for state in facts["workers"]:
-            idle = f"{state['starved_seconds']:.0f} of {state['seconds']:.0f}"
-            table.add_row(state["worker"], state["profile"], str(state["pages"]), str(state["tokens"]), idle)
-        console.print(table)
-    else:
+    _show_workers(console, facts["workers"])
+
+
+def _show_workers(console: Console, workers: Sequence[dict[str, Any]]) -> None:
+    if not workers:
         console.print("No worker is registered at this Redis.")
+        return
+    table = Table("worker", "profile", "pages", "tokens", "idle s", box=None, padding=(0, 2))
+    for state in workers:
+        idle = f"{state['starved_seconds']:.0f} of {state['seconds']:.0f}"
+        table.add_row(state["worker"], state["profile"], str(state["pages"]), str(state["tokens"]), idle)
+        if state["sandbox_missing"]:
+            missing = " and ".join(state["sandbox_missing"])
+            console.print(
+                f"[yellow]{state['worker']} opens documents without {missing}[/]: see docs/security.md", soft_wrap=True
+            )
+    console.print(table)

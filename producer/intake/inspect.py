@@ -12,6 +12,7 @@ from pydantic import Field
 from ocrfleet import keys
 from ocrfleet.errors import DamagedRecordError, NotFoundError, PageFaultError, PermanentError, Reason
 from ocrfleet.metrics import definitions as metrics
+from ocrfleet.metrics.confinement import check_confinement
 from ocrfleet.records.base import Digest, Record, digest_of
 from ocrfleet.records.documents import Kind, Source
 from ocrfleet.sandbox.sniff import SNIFF_BYTES, sniff
@@ -50,10 +51,11 @@ def index_of(reference: SourceReference) -> str:
 class Intake:
     """Inspects sources. Opens untrusted bytes in a sandbox, which `close` ends. Threads may share it.
 
-    Without a store nothing is indexed (a dry run).
+    Without a store nothing is indexed (a dry run). Raises ConfigurationError when the sandbox may not be weaker than asked for.
     """
 
     def __init__(self, settings: Settings, store: ObjectStore | None, sources: Sources | None = None) -> None:
+        check_confinement(settings)
         self._store = store
         self._sources = sources or Sources(settings, store)
         self._passwords = settings.passwords()

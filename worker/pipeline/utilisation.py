@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from ocrfleet.metrics import definitions as metrics
 from ocrfleet.profiles.profile import Profile
 from ocrfleet.records.workers import WorkerState
+from ocrfleet.sandbox.confinement import support
 
 
 class Utilisation:
@@ -91,6 +92,7 @@ class Utilisation:
             tokens=self._tokens,
             busy_seconds=round(busy, 3),
             starved_seconds=round(idle, 3),
+            sandbox_missing=support().missing or None,
         )
 
     def update_metrics(self) -> None:

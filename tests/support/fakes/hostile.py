@@ -130,7 +130,9 @@ ATTEMPTS: dict[str, Callable[[Target], object]] = {
     "signal to the process group": lambda _: os.kill(0, signal.SIGWINCH),
     "signal by pidfd": lambda t: signal.pidfd_send_signal(os.pidfd_open(t["parent"]), signal.SIGWINCH),
     "signal by F_SETOWN": _signals_by_a_socket,
-    "priority of the parent": lambda t: os.setpriority(os.PRIO_PROCESS, t["parent"], 1),
+    "priority of the parent": lambda t: os.setpriority(
+        os.PRIO_PROCESS, t["parent"], os.getpriority(os.PRIO_PROCESS, t["parent"])
+    ),
     "read a file": lambda t: _read(t["file"], SECRET),
     "write a file": lambda t: _open(t["file"], os.O_WRONLY),
     "append to a file": lambda t: _open(t["file"], os.O_WRONLY | os.O_APPEND),

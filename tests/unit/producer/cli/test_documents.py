@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from ocrfleet import keys
 from ocrfleet.errors import Reason
 from ocrfleet.records.documents import DocumentStatus
+from ocrfleet.records.workers import WorkerState
 from producer.cli import documents
 from producer.cli.render.documents import write_csv
 from producer.documents.views import SourceRow, State
@@ -84,6 +85,18 @@ def test_status_of_a_collection_lists_every_source_and_the_pages_left(desk: Desk
 
 def test_status_without_more_shows_the_fleet(desk: Desk) -> None:
     assert "No worker is registered" in desk.run("status").stdout
+
+
+def test_status_names_workers_that_lack_a_part_of_the_sandbox(desk: Desk) -> None:
+    def heartbeat(worker: str, missing: tuple[str, ...] | None) -> None:
+        state = WorkerState(worker=worker, profile="rapidocr", profile_digest="0" * 64, sandbox_missing=missing)
+        desk.ledger.heartbeat(state, 60)
+
+    heartbeat("old", ("Landlock",))
+    heartbeat("new", None)
+    shown = desk.run("status").stdout
+    assert "old opens documents without Landlock" in shown
+    assert "new opens" not in shown
 
 
 @pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1"])
