@@ -76,7 +76,7 @@ def unconfined() -> Iterator[None]:
         return start([sys.executable, "-P", "-s", "-B", "-c", program, command[-1]], **options)  # type: ignore[call-overload,no-any-return]
 
     fork_server.fork_server("documents").close()
-    with mock.patch.object(fork_server.subprocess, "Popen", popen):
+    with mock.patch("ocrfleet.sandbox.fork_server.subprocess.Popen", popen):
         yield
     fork_server.fork_server("documents").close()
 

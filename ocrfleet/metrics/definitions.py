@@ -84,8 +84,8 @@ RENDERER_CRASHES = Counter(
 
 SANDBOX_MISSING = Gauge(
     "ocrfleet_sandbox_missing",
-    "Processes that open documents on a kernel without this part of the sandbox (Landlock, seccomp).",
-    ["part"],
+    "Processes that open documents on a kernel without this kind of confinement (Landlock, seccomp).",
+    ["kind"],
     multiprocess_mode="livesum",
 )
 

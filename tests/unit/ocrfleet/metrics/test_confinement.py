@@ -19,7 +19,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 def missing(part: str) -> float:
-    return definitions.SANDBOX_MISSING.labels(part)._value.get()
+    return float(definitions.SANDBOX_MISSING.labels(part)._value.get())
 
 
 def test_a_kernel_without_landlock_is_one_line_and_a_metric(kernel: pytest.MonkeyPatch) -> None:
