@@ -251,6 +251,13 @@ BROKEN = (
         unit="none",
     ),
     lines(
+        "Processes with a weaker sandbox",
+        "Processes that open documents on a kernel without Landlock or seccomp (docs/security.md).",
+        "the number is above 0: update that machine's kernel.",
+        {"{{kind}}": "sum by (kind) (ocrfleet_sandbox_missing)"},
+        unit="none",
+    ),
+    lines(
         "Engine restarts",
         "Engine restarts per hour, by worker. Click a line to open its worker.",
         "a worker has more than 2.",
