@@ -10,13 +10,13 @@ from typing import Annotated
 
 import typer
 from pydantic import ValidationError
-from rich.console import Console
 from rich.table import Table
 
 from ocrfleet.records.base import moment
 from ocrfleet.records.tenants import DEFAULT
 from ocrfleet.storage.open import open_store
 from producer.cli.options import read_settings
+from producer.cli.terminal import console, echo
 from producer.delivery.webhook import tenant_secret
 from producer.errors import EXIT_INCOMPLETE, UsageError
 from producer.state.tokens import NameTakenError, Scope, Token, Tokens
@@ -63,9 +63,9 @@ def token(
         _show(tokens.all(), as_json=as_json)
     elif action is Action.REVOKE:
         if not tokens.revoke(_named(name)):
-            typer.echo(f"There is no token {name}.", err=True)
+            console(stderr=True).print(f"There is no token {name}.")
             raise typer.Exit(EXIT_INCOMPLETE)
-        typer.echo(f"{name} is revoked")
+        echo(f"{name} is revoked")
     else:
         try:
             secret, made = tokens.create(
@@ -82,9 +82,9 @@ def token(
         if settings.webhook_secret is not None and tenant != DEFAULT:
             shown["webhook_secret"] = tenant_secret(settings.webhook_secret, tenant)
         if as_json:
-            typer.echo(json.dumps(shown))
+            echo(json.dumps(shown))
         else:
-            typer.echo("\n".join(f"{label}: {value}" for label, value in shown.items()))
+            echo("\n".join(f"{label}: {value}" for label, value in shown.items()))
 
 
 def _named(name: str | None) -> str:
@@ -100,7 +100,7 @@ def _facts(token: Token) -> dict[str, str]:
 
 def _show(found: list[Token], *, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps([_facts(token) for token in found]))
+        echo(json.dumps([_facts(token) for token in found]))
         return
     table = Table("name", "tenant", "scopes", "expires", box=None, padding=(0, 2))
     now = moment()
@@ -108,4 +108,4 @@ def _show(found: list[Token], *, as_json: bool) -> None:
         facts = _facts(token)
         expired = "" if token.is_valid(now) else " (expired)"
         table.add_row(facts["name"], facts["tenant"], facts["scopes"], facts["expires"] + expired)
-    Console(highlight=False).print(table)
+    console().print(table)
