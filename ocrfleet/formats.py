@@ -23,6 +23,7 @@ class FormatName(StrEnum):
     PDF_KEEP = "pdf-keep"
     PDF_WEB = "pdf-web"
     PDF_DECRYPTED = "pdf-decrypted"
+    PDF_A = "pdf-a"
     ALTO = "alto"
     HOCR = "hocr"
     PAGE_XML = "page"
@@ -83,6 +84,11 @@ FORMATS: dict[FormatName, OutputFormat] = {
         "decrypted.pdf",
         "application/pdf",
         "The same; of an encrypted PDF, which the other formats refuse, a copy without protection.",
+    ),
+    FormatName.PDF_A: OutputFormat(
+        "pdfa.pdf",
+        "application/pdf",
+        "The same as PDF/A-2b; refused where that would need other fonts, colours or compression than the original's.",
     ),
     FormatName.ALTO: OutputFormat(
         "alto.zip", "application/zip", "ALTO 4.4, a file a page: blocks, lines, words with places and confidences."

@@ -48,6 +48,7 @@ WRITERS: dict[FormatName, tuple[str, str]] = {
     FormatName.PDF_KEEP: ("pdf.writer", "KeepingPdfWriter"),
     FormatName.PDF_WEB: ("pdf.writer", "WebPdfWriter"),
     FormatName.PDF_DECRYPTED: ("pdf.writer", "DecryptedPdfWriter"),
+    FormatName.PDF_A: ("pdf.writer", "ArchivalPdfWriter"),
     FormatName.ALTO: ("alto", "AltoWriter"),
     FormatName.HOCR: ("hocr", "HocrWriter"),
     FormatName.PAGE_XML: ("page_xml", "PageXmlWriter"),

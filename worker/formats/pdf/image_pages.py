@@ -11,7 +11,7 @@ from ocrfleet.records.pages import PageStatus
 from ocrfleet.sandbox.sandbox import Sandbox
 from worker.formats.page_layout import page_layout
 from worker.formats.pdf.file import PdfFile
-from worker.formats.pdf.pdf_copy import linearise
+from worker.formats.pdf.pdf_copy import PdfOptions, rewrite
 from worker.formats.pdf.text_forms import TextForms
 
 if TYPE_CHECKING:
@@ -49,16 +49,16 @@ _SIDEWAYS = 5
 class ImagePages:
     """Writes pages one by one; keeps only object numbers in memory."""
 
-    def __init__(
-        self, out: BinaryIO, sources: Sources, manifest: Manifest, memory: int, *, linear: bool = False
-    ) -> None:
+    def __init__(self, out: BinaryIO, sources: Sources, manifest: Manifest, memory: int, options: PdfOptions) -> None:
         self._out = out
         self._sources = sources
         self._manifest = manifest
         self._memory = memory
         self._sandbox = Sandbox("worker.formats.pdf.image_file", memory=memory, shared=memory)
-        #: the pages in their order of arrival, if the output needs another order
-        self._draft = cast("BinaryIO", TemporaryFile()) if linear else None  # noqa: SIM115 - closed by `close`
+        self._options = options
+        #: the pages in their order of arrival, if the output needs more than these
+        changed = options.linear or options.archival
+        self._draft = cast("BinaryIO", TemporaryFile()) if changed else None  # noqa: SIM115 - closed by `close`
         self._file = PdfFile(self._draft or out)
         self._texts = TextForms(self._file)
         self._tree = self._file.reserve()
@@ -107,7 +107,7 @@ class ImagePages:
         self._file.end(root=root, info=self._file.add(b"<</Producer(ocrfleet)>>"), identifier=identifier)
         if self._draft is not None:
             self._draft.flush()
-            linearise(self._out, self._draft.fileno(), memory=self._memory)
+            rewrite(self._out, self._draft.fileno(), self._options, memory=self._memory)
 
     def close(self) -> None:
         self._sandbox.close()

@@ -19,6 +19,7 @@ from ocrfleet.records.documents import Kind
 from ocrfleet.sandbox.decoders import load_decoders, open_document
 from ocrfleet.sandbox.mapped_file import MappedFile
 from ocrfleet.sandbox.pdf import PdfDocument
+from worker.formats.pdf.archival import conform
 from worker.formats.pdf.old_text import OldText
 from worker.formats.pdf.visible_text import visible_text
 
@@ -73,7 +74,7 @@ class Original:
                 return {}
             case "save" if self._pdf is not None and shared is not None:
                 with _opened(fd, ()) as texts:
-                    return {"size": _save(self._pdf, texts, shared, keep=request["keep"], linear=request["linear"])}
+                    return {"size": _save(self._pdf, texts, shared, request)}
             case _:
                 raise ValueError(f"unknown request: {request['do']}")
 
@@ -138,9 +139,9 @@ def _is_signed(pdf: pikepdf.Pdf) -> bool:
     return False
 
 
-def _save(pdf: pikepdf.Pdf, texts: pikepdf.Pdf, shared: mmap, *, keep: bool, linear: bool) -> int:
+def _save(pdf: pikepdf.Pdf, texts: pikepdf.Pdf, shared: mmap, options: dict[str, Any]) -> int:
     """Add the texts to their pages, write the copy, and return its size in bytes."""
-    old = OldText(pdf)
+    keep, old = options["keep"], OldText(pdf)
     for index, form in texts.Root.Forms:
         page = pdf.pages[number := int(index)]
         if keep and old.is_on(page):
@@ -148,6 +149,8 @@ def _save(pdf: pikepdf.Pdf, texts: pikepdf.Pdf, shared: mmap, *, keep: bool, lin
         if not keep:
             old.remove(page)
         _add(pdf, page, number, pdf.copy_foreign(form))
+    if options["archival"]:
+        conform(pdf)
     out = _Output(shared)
     pdf.save(
         out,  # type: ignore[arg-type]
@@ -156,7 +159,7 @@ def _save(pdf: pikepdf.Pdf, texts: pikepdf.Pdf, shared: mmap, *, keep: bool, lin
         stream_decode_level=pikepdf.StreamDecodeLevel.none,
         fix_metadata_version=False,
         encryption=False,
-        linearize=linear,
+        linearize=options["linear"],
         deterministic_id=True,
     )
     return out.size

@@ -42,6 +42,8 @@ class PdfOptions:
     linear: bool = False
     #: allow an unprotected copy of an encrypted PDF
     decrypt: bool = False
+    #: conform to PDF/A-2b
+    archival: bool = False
 
 
 class PdfCopy:
@@ -101,13 +103,7 @@ class PdfCopy:
         end_texts(self._file, self._added, identifier)
         self._texts.flush()
         with self._sources.opened(self._source) as fd:
-            self._copier.copy(
-                fd,
-                self._texts.fileno(),
-                keep=self._options.keep,
-                linear=self._options.linear,
-                passwords=self._passwords,
-            )
+            self._copier.copy(fd, self._texts.fileno(), self._options, passwords=self._passwords)
 
     def close(self) -> None:
         self._copier.sandbox.close()
@@ -123,21 +119,22 @@ class Copier:
         os.truncate(out.fileno(), size)  # sparse: uses disk space only for written bytes
         self.sandbox = Sandbox(_PROGRAM, memory=memory, shared=size, file=out.fileno(), recycle=_NEVER)
 
-    def copy(self, original: int, texts: int, *, keep: bool, linear: bool, passwords: Sequence[str]) -> None:
+    def copy(self, original: int, texts: int, options: PdfOptions, *, passwords: Sequence[str]) -> None:
         """Copy the PDF in the file `original` with the texts in the PDF `texts`. Raises PermanentError, PageFaultError."""
         self.sandbox.call({"do": "open"}, fd=original, deadline=_OPEN_DEADLINE, passwords=passwords)
-        answer = self.sandbox.call({"do": "save", "keep": keep, "linear": linear}, fd=texts, deadline=_SAVE_DEADLINE)
+        request = {"do": "save", "keep": options.keep, "linear": options.linear, "archival": options.archival}
+        answer = self.sandbox.call(request, fd=texts, deadline=_SAVE_DEADLINE)
         os.truncate(self._out.fileno(), min(max(int(answer["size"]), 1), self._size))
 
 
-def linearise(out: BinaryIO, original: int, *, memory: int) -> None:
-    """Write the PDF in the file `original` to `out`, linearised. Raises PermanentError, PageFaultError."""
+def rewrite(out: BinaryIO, original: int, options: PdfOptions, *, memory: int) -> None:
+    """Write the PDF in the file `original` to `out` with these options. Raises PermanentError, PageFaultError."""
     copier = Copier(out, size=_TIMES * os.fstat(original).st_size + _MORE, memory=memory)
     with TemporaryFile() as texts:
         end_texts(PdfFile(texts), (), "00")
         texts.flush()
         try:
-            copier.copy(original, texts.fileno(), keep=False, linear=True, passwords=())
+            copier.copy(original, texts.fileno(), options, passwords=())
         finally:
             copier.sandbox.close()
 

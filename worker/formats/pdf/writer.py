@@ -36,7 +36,7 @@ class PdfWriter:
         self._document = manifest.document
         with _faults_refuse():
             if Kind.PDF not in {source.kind for source in manifest.sources}:
-                self._pages = ImagePages(self._out, sources, manifest, memory, linear=self.options.linear)
+                self._pages = ImagePages(self._out, sources, manifest, memory, self.options)
             elif len(manifest.sources) == 1:
                 self._pages = PdfCopy(
                     self._out,
@@ -79,6 +79,12 @@ class DecryptedPdfWriter(PdfWriter):
     """Writes an unprotected copy of an encrypted original, with text."""
 
     options = PdfOptions(decrypt=True)
+
+
+class ArchivalPdfWriter(PdfWriter):
+    """Writes PDF/A-2b."""
+
+    options = PdfOptions(archival=True)
 
 
 @contextmanager
