@@ -38,7 +38,7 @@ from worker.formats.page_layout import Box
 from worker.imaging.page_image import PageImage
 from worker.rendering.pool import RenderPool
 from worker.text_layer.trust import TextLayerWords, distrust, printed_lines
-from worker.words.find import NARROWED
+from worker.words.find import found_words
 from worker.words.placing import ModelWord, place
 
 TARGET = 0.95
@@ -214,8 +214,8 @@ def seen_words(pages: list[TruePage], cache: Path | None) -> dict[str, tuple[lis
             words, seconds = json.loads(kept.read_text())
         else:
             begun = time.process_time()
-            read = rapidocr.read(models, page.image.pixels, narrowed=NARROWED)
-            words, seconds = [list(word) for word in read.words], time.process_time() - begun
+            words = [list(word) for word in found_words(models, page.image.pixels)]
+            seconds = time.process_time() - begun
             if kept is not None:
                 kept.write_text(json.dumps((words, seconds)))
         found[page.name] = [Word(word[0], tuple(word[1]), *word[2:]) for word in words], seconds

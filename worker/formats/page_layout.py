@@ -149,7 +149,7 @@ def shared(words: Sequence[str], box: Box) -> list[tuple[str, Box]]:
     x0, y0, x1, y1 = box
     down = y1 - y0 > x1 - x0 and units > 1
     step = ((y1 - y0) if down else (x1 - x0)) / units
-    backwards = not down and _is_right_to_left(words)
+    backwards = not down and is_right_to_left(words)
     found, place = [], 0
     for word in words:
         first, last = place * step, (place + len(word)) * step
@@ -165,6 +165,7 @@ def shared(words: Sequence[str], box: Box) -> list[tuple[str, Box]]:
     return found
 
 
-def _is_right_to_left(words: Sequence[str]) -> bool:
+def is_right_to_left(words: Sequence[str]) -> bool:
+    """Return whether more letters of these words are of right-to-left scripts than of others."""
     kinds = [unicodedata.bidirectional(character) for word in words for character in word]
     return sum(kind in {"R", "AL"} for kind in kinds) > sum(kind == "L" for kind in kinds)

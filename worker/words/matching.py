@@ -33,6 +33,8 @@ _ANCHOR = 6
 _AGREE, _AMONG = 0.5, 16
 #: The same in a small window on both sides: at a position where the texts begin to differ, the characters before still agree.
 _AGREE_NEAR, _NEAR = 0.4, 3
+#: Minimum number of different characters around a match. Words of any language have more; columns of zeros match anywhere.
+_DISTINCT = 4
 #: Maximum length of an alignment: no page has more characters.
 _MOST = 60_000
 
@@ -92,6 +94,8 @@ def _runs(places: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
 def _look_everywhere(given: Stream, seen: Stream, matches: Matches, run: NDArray[np.intp]) -> None:
     """Match a piece of the model's text with the most similar recognised piece, if it is similar enough."""
     text = "".join(given.text[i] for i in run)
+    if 2 * sum(map(str.isalpha, text)) < len(text):
+        return  # rows of numbers are similar to others
     best = fuzz.partial_ratio_alignment(text, seen.text, score_cutoff=_SIMILAR)
     if best is None or not best.dest_end > best.dest_start:
         return
@@ -107,10 +111,11 @@ def _align(given: Stream, seen: Stream, matches: Matches, there: NDArray[np.intp
     left = _unmatched(given, matches)
     if not len(left) or not len(there):
         return False
-    place, equal = _aligned("".join(given.text[i] for i in left), "".join(seen.text[i] for i in there))
+    text = "".join(given.text[i] for i in left)
+    place, equal = _aligned(text, "".join(seen.text[i] for i in there))
     equal_there = np.zeros(len(there), np.bool_)
     equal_there[place[equal]] = True
-    kept = (place != _NOWHERE) & _agrees(equal) & _agrees(equal_there)[place]
+    kept = (place != _NOWHERE) & _agrees(equal) & _agrees(equal_there)[place] & _tells(text)
     matches.place[left[kept]] = there[place[kept]]
     matches.equal[left[kept]] = equal[kept]
     return bool(kept.any())
@@ -128,6 +133,13 @@ def _agrees(equal: NDArray[np.bool_]) -> NDArray[np.bool_]:
     half = _AMONG // 2
     far = np.maximum(share(half, half), np.maximum(share(_AMONG, 0), share(0, _AMONG)))
     return (far >= _AGREE) & (share(_NEAR, _NEAR) >= _AGREE_NEAR)
+
+
+def _tells(text: str) -> NDArray[np.bool_]:
+    """Return for each character whether the text around it differs from what is everywhere, as the zeros of a table are."""
+    codes = np.pad(np.array([ord(character) for character in text], np.int64), _AMONG // 2, mode="edge")
+    around = np.sort(np.lib.stride_tricks.sliding_window_view(codes, 2 * (_AMONG // 2) + 1), axis=1)
+    return np.asarray((np.diff(around, axis=1) != 0).sum(axis=1) + 1 >= _DISTINCT)
 
 
 def _unmatched(given: Stream, matches: Matches) -> NDArray[np.intp]:

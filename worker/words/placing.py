@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from ocrfleet.records.pages import Placed, Word
-from worker.formats.page_layout import Box, around, shared
+from worker.formats.page_layout import Box, around, is_right_to_left, shared
+from worker.words.assignment import assign
 from worker.words.matching import match, stream
+from worker.words.rows import rows_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from worker.words.matching import Stream
 
@@ -27,6 +30,8 @@ _TALL = 1.5
 _ROOM = 0.8
 #: Recognised characters can replace unrecognised words if their number is within these factors of the words' characters.
 _MOST, _LEAST = 2.5, 0.4
+#: … and their pairs at most so many, which take a tenth of a second.
+_MOST_PAIRS = 100_000
 
 
 class ModelWord(NamedTuple):
@@ -56,9 +61,32 @@ def place(given: Sequence[ModelWord], seen: Sequence[Word], boxes: Sequence[Box 
     `seen` are the words of detector and recogniser, in reading order, with the numbers of their lines. `boxes` are the boxes of the
     model's blocks, if it returned any. `page` is the box of the page image. Every word is returned, in order.
     """
-    places = _matched(given, seen)
+    places, seen = _in_best_order(given, seen)
     _between(places, given, seen)
     return tuple(_numbered(places, given, _blocks(places, given, boxes, page)))
+
+
+def _in_best_order(given: Sequence[ModelWord], seen: Sequence[Word]) -> tuple[list[_Place | None], Sequence[Word]]:
+    """Return the places of words that were recognised, and the words in the order in which most were.
+
+    A detector has no order, and the one that was made for it may mix the rows of a dense table.
+    """
+    tries = [(_matched(given, order), order) for order in (seen, *_by_rows(seen))]
+    return max(tries, key=lambda found: sum(place is not None for place in found[0]))
+
+
+def _by_rows(seen: Sequence[Word]) -> Iterator[list[Word]]:
+    """Yield the words row by row; of a page whose lines run down or up, in both directions."""
+    length = {True: 0.0, False: 0.0}
+    for x0, y0, x1, y1 in (word.box for word in seen if len(word.text) > 1):
+        length[y1 - y0 > _TALL * (x1 - x0)] += max(x1 - x0, y1 - y0)
+    boxes = [word.box for word in seen]
+    if length[False] >= length[True]:
+        turned = [boxes]
+    else:
+        turned = [[(y0, -x1, y1, -x0) for x0, y0, x1, y1 in boxes], [(-y1, x0, -y0, x1) for x0, y0, x1, y1 in boxes]]
+    for one in turned:
+        yield [seen[index] for row in rows_of(one) for index in row]
 
 
 def _matched(given: Sequence[ModelWord], seen: Sequence[Word]) -> list[_Place | None]:
@@ -97,15 +125,17 @@ def _of_characters(  # noqa: PLR0917 - a range of recognised characters and its 
         end = int(begins[word + 1]) if word + 1 < len(seen) else len(there.text)
         length = max(end - begin, 1)
         share = (max(first, begin) - begin) / length, 1 - (end - min(last + 1, end)) / length
-        parts.append(_slice(seen[word], *share))
+        parts.append(_slice(seen[word], *share, backwards=is_right_to_left([seen[word].text])))
     return _Place(around(parts), seen[words[0]].line, placed, words[0], words[-1])
 
 
-def _slice(word: Word, first: float, last: float) -> Box:
-    """Return the part of the box of a word between two fractions of its length."""
+def _slice(word: Word, first: float, last: float, *, backwards: bool = False) -> Box:
+    """Return the part of the box of a word between two fractions of its length; `backwards` if it runs from right to left."""
     x0, y0, x1, y1 = word.box
     if len(word.text) > 1 and y1 - y0 > _TALL * (x1 - x0):
         return x0, y0 + first * (y1 - y0), x1, y0 + last * (y1 - y0)
+    if backwards:
+        first, last = 1 - last, 1 - first
     return x0 + first * (x1 - x0), y0, x0 + last * (x1 - x0), y1
 
 
@@ -139,27 +169,22 @@ def _on_unclaimed(
     run: Sequence[str], before: _Place | None, after: _Place | None, seen: Sequence[Word], claimed: set[int]
 ) -> list[_Place] | None:
     """Return places on words between two placed words that were recognised as another text."""
-    first = before.last + 1 if before is not None else (0 if after is not None else len(seen))
-    last = after.first if after is not None else (len(seen) if before is not None else 0)
-    free = [word for word in range(first, last) if word not in claimed]
-    if not free or len(free) != last - first:
+    first = before.last + 1 if before is not None else 0
+    last = after.first if after is not None else len(seen)
+    free = list(range(first, last))
+    if not claimed.isdisjoint(free):  # the order differs, except in the line of the word before
+        free = list(takewhile(lambda word: word not in claimed and before and seen[word].line == before.line, free))
+    if not free or len(free) * len(run) > _MOST_PAIRS:
         return None
     characters = sum(len(seen[word].text) for word in free)
     wanted = sum(map(len, run))
     if not _LEAST * wanted <= characters <= _MOST * wanted:
         return None
-    # The middle of each word, as a fraction of all characters, lies in one of the recognised words.
-    ends = np.cumsum([len(seen[word].text) for word in free]) / characters
-    found, place = [], 0
-    for text in run:
-        middle = (place + len(text) / 2) / wanted
-        word = free[min(int(np.searchsorted(ends, middle)), len(free) - 1)]
-        begin = (ends[free.index(word)] * characters - len(seen[word].text)) / characters
-        width = len(seen[word].text) / characters
-        low = min(max((place / wanted - begin) / width, 0.0), 1.0)
-        high = min(max(((place + len(text)) / wanted - begin) / width, low), 1.0)
-        found.append(_Place(_slice(seen[word], low, high), seen[word].line, Placed.INTERPOLATED, word, word))
-        place += len(text)
+    found = []
+    for part in assign(run, [seen[word].text for word in free]):
+        word = free[part.word]
+        box = _slice(seen[word], part.begin, part.end, backwards=is_right_to_left(run))
+        found.append(_Place(box, seen[word].line, Placed.INTERPOLATED, word, word))
     return found
 
 
@@ -187,6 +212,8 @@ def _in_white(
     high = min(upper[3] - upper[1], lower[3] - lower[1])
     x0, x1 = min(upper[0], lower[0]), max(upper[2], lower[2])
     behind, ahead = (before.box[2], upper[1], x1, upper[3]), (x0, lower[1], after.box[0], lower[3])
+    if is_right_to_left(run):
+        behind, ahead = (x0, upper[1], before.box[0], upper[3]), (after.box[2], lower[1], x1, lower[3])
     rows = int((lower[1] - upper[3]) / max(high, 1.0) / (1 + _ROOM / 4) + (1 - _ROOM)) if lower[0] < upper[2] else 0
     if rows >= 1 and upper[0] < lower[2]:
         return _in_rows(run, (x0, upper[3], x1, lower[1]), rows)

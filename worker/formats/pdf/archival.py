@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pikepdf
 from pikepdf import Array, Dictionary, Name, Stream
+from PIL import ImageCms
 
 from ocrfleet.errors import PermanentError, Reason
 
@@ -198,8 +199,6 @@ def _intent(pdf: Pdf) -> int | None:
 
 
 def _srgb(pdf: Pdf) -> Dictionary:
-    from PIL import ImageCms  # noqa: PLC0415 - a library of its own, for this alone
-
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     profile = profile[:24] + _DATE + profile[36:]
     return Dictionary(
