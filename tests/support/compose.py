@@ -84,9 +84,8 @@ class Composed:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def address(self, service: str) -> str:
-        """Return the host:port of a service."""
-        (port,) = PORTS[service]
-        return f"127.0.0.1:{self._ports[service, port]}"
+        """Return the host:port of a service; of its API, where it has two ports."""
+        return f"127.0.0.1:{self._ports[service, PORTS[service][0]]}"
 
     def log(self, service: str) -> str:
         path = self.folder / f"{service}.log"
