@@ -50,7 +50,10 @@ class ForkServer:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-s", "-B", "-m", "ocrfleet.sandbox.fork_server_main", str(theirs.fileno())],
+                [
+                    *(sys.executable, "-P", "-s", *(["-B"] if sys.dont_write_bytecode else [])),
+                    *("-m", "ocrfleet.sandbox.fork_server_main", str(theirs.fileno())),
+                ],
                 # The server has the parent's import path and nothing else of its environment.
                 env={"PYTHONPATH": os.pathsep.join(path for path in sys.path if path.startswith(os.sep))},
                 cwd="/",
