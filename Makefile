@@ -104,7 +104,7 @@ bench-vllm: $(VLLM_VENV)/installed
 system-deps:
 	apt-get update -qq
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-venv redis-server poppler-utils \
-	  prometheus prometheus-alertmanager chromium \
+	  prometheus prometheus-alertmanager chromium libjs-pdf \
 	  fonts-dejavu fonts-liberation fonts-urw-base35 fonts-oldstandard fonts-goudybookletter fonts-courier-prime fonts-gnutypewriter fonts-freefont-ttf \
 	  tesseract-ocr tesseract-ocr-eng tesseract-ocr-fra tesseract-ocr-deu tesseract-ocr-frm tesseract-ocr-lat \
 	  tesseract-ocr-ara tesseract-ocr-heb tesseract-ocr-spa tesseract-ocr-ita tesseract-ocr-por tesseract-ocr-nld tesseract-ocr-script-frak systemd strace wget
