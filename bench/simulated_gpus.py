@@ -42,7 +42,8 @@ from ocrfleet.errors import TransientError
 from ocrfleet.profiles.profile import Canary
 from ocrfleet.profiles.select import find
 from ocrfleet.settings import Settings
-from producer.local.run import STATE_FOLDER, Order, Run
+from producer.delivery.delivered_files import STATE_FOLDER
+from producer.local.run import Order, Run
 
 PROFILE = find("deepseek-ocr").model_copy(
     update={"name": "simulated", "engine": "simulated_engine:SimulatedA100", "canary": Canary()}

@@ -21,3 +21,7 @@ class UsageError(OcrfleetError):
 
 class DeliveryError(OcrfleetError):
     """An output can't be written where it was asked for."""
+
+
+class OccupiedError(DeliveryError):
+    """Something that ocrfleet did not write is where an output would go."""

@@ -24,10 +24,11 @@ from ocrfleet.storage.open import open_store
 from ocrfleet.storage.store import FolderStore
 from producer.cli import terminal
 from producer.cli.options import FormatsOption, JoinHyphensOption, TablesOption, read_formats, read_settings
+from producer.delivery.delivered_files import STATE_FOLDER
 from producer.delivery.to_folder import deliver
 from producer.delivery.to_s3 import S3Delivery
 from producer.errors import EXIT_INCOMPLETE, UsageError
-from producer.local.run import STATE_FOLDER, locked
+from producer.local.run import locked
 from producer.processes.converter import Converter
 from producer.state.statuses import latest_status
 from producer.text import printable, shown

@@ -17,11 +17,11 @@ from ocrfleet.storage.store import FolderStore
 from producer.cli import terminal
 from producer.cli.options import read_settings
 from producer.cli.render.progress import bar
+from producer.delivery.delivered_files import STATE_FOLDER
 from producer.documents.collections import CollectionReader
 from producer.documents.listing import check_collection
 from producer.documents.lookup import Lookup
 from producer.errors import UnanswerableError, UsageError
-from producer.local.run import STATE_FOLDER
 from producer.local.skipped import skipped_by
 from producer.processes.thumbnailer import Thumbnailer
 from producer.report.pages import Excluded

@@ -13,6 +13,7 @@ from ocrfleet import keys
 from ocrfleet.formats import FormatName, extension
 from ocrfleet.markdown.escape import figure_path
 from ocrfleet.markdown.style import AS_STORED, Style, figures, restyled
+from producer.errors import OccupiedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -34,7 +35,10 @@ class Sink(Protocol):
         """Return the target of a file that a delivered text refers to by a relative path."""
 
     def write(self, target: str, content: BinaryIO) -> None:
-        """Write a target atomically: a reader finds the old content or the new one."""
+        """Write a target atomically: a reader finds the old content or the new one.
+
+        Raises OccupiedError when something that ocrfleet did not write is there.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +62,25 @@ def deliver(
     """Write outputs of a document, by default those that its status names, to `<name>.<extension>` in a sink. May be repeated.
 
     The figures that the Markdown shows are written beside it, before the Markdown is. Raises what the store and the sink
-    raise.
+    raise; OccupiedError only after the other outputs were written.
     """
-    delivered = []
+    delivered: list[DeliveredOutput] = []
+    occupied: list[str] = []
     for form, output in (status.outputs if outputs is None else outputs).items():
         target = sink.target(name, extension(form))
-        if form == MARKDOWN and status.figures:
-            for figure in figures(_lines(store, output.key)):
-                with closing(store.open(keys.figure(status.document, figure))) as content:
-                    sink.write(sink.beside(target, figure_path(status.document, figure)), content)
-        with _content(store, output, style if form == MARKDOWN else AS_STORED) as (content, sha256):
-            sink.write(target, content)
-        delivered.append(DeliveredOutput(target, sha256))
+        try:
+            if form == MARKDOWN and status.figures:
+                for figure in figures(_lines(store, output.key)):
+                    with closing(store.open(keys.figure(status.document, figure))) as content:
+                        sink.write(sink.beside(target, figure_path(status.document, figure)), content)
+            with _content(store, output, style if form == MARKDOWN else AS_STORED) as (content, sha256):
+                sink.write(target, content)
+        except OccupiedError as error:
+            occupied.append(str(error))
+        else:
+            delivered.append(DeliveredOutput(target, sha256))
+    if occupied:
+        raise OccupiedError("; ".join(occupied))
     return delivered
 
 

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Literal
 import structlog
 
 from ocrfleet import keys
-from ocrfleet.errors import ConfigurationError, DamagedRecordError, NotFoundError, TransientError
+from ocrfleet.errors import ConfigurationError, DamagedRecordError, NotFoundError, OcrfleetError, TransientError
 from ocrfleet.metrics import definitions as metrics
 from ocrfleet.records.base import DocumentId, Generation, Record
 from ocrfleet.records.documents import DocumentStatus, Manifest, Status
 from ocrfleet.records.submissions import Submission
 from ocrfleet.storage.store import MARK
+from producer.errors import DeliveryError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +35,7 @@ _PAUSE = 10.0
 
 
 class Undelivered(Record):
-    """An ended document whose results can't be delivered until the bucket or its permissions are corrected."""
+    """An ended document whose results can't be delivered until a person corrects the bucket, its permissions or what is in the way."""
 
     schema_version: Literal[1] = 1
     document: DocumentId
@@ -132,7 +133,7 @@ class Finisher:
     def _finish(self, document: str, generation: int) -> Finished:
         status = Status.from_bytes(self._store.get(keys.status(document, generation)))
         manifest = Manifest.from_bytes(self._store.get(keys.manifest(document)))
-        to_correct: ConfigurationError | None = None
+        to_correct: OcrfleetError | None = None
         latest: Submission | None = None
         for submission in self._submissions(document):
             if latest is None or latest.submitted < submission.submitted:
@@ -141,7 +142,7 @@ class Finisher:
                 continue  # its tenant cancelled the document, which went on for others
             try:
                 self._deliver(status, submission)
-            except ConfigurationError as error:  # the other submissions are delivered all the same
+            except (ConfigurationError, DeliveryError) as error:  # the other submissions are delivered all the same
                 to_correct = error
             else:
                 self._add_event(status, submission)
@@ -164,7 +165,7 @@ class Finisher:
         if submission.terms.results is not None:
             self._results.deliver(status, submission)
 
-    def _record_undelivered(self, status: Status, to_correct: ConfigurationError | None) -> None:
+    def _record_undelivered(self, status: Status, to_correct: OcrfleetError | None) -> None:
         """Record the error that prevents the delivery, or remove that record."""
         key = keys.undelivered(status.document)
         if to_correct is not None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from ocrfleet.durable import DurableTree, flush_file, flush_folder, new_file
+from producer.delivery.delivered_files import DeliveredFiles
+from producer.errors import OccupiedError
 
 _CHUNK = 1 << 20
 
@@ -21,17 +24,28 @@ class OutputFolder:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._delivered = DeliveredFiles(root)
 
-    def write(self, path: Path, content: BinaryIO) -> None:
+    def write(self, path: Path, content: BinaryIO, *, earlier: Callable[[], Container[str]] = tuple) -> None:
         """Write a file at or below the folder, whose path starts with the folder's; the same content is left alone.
 
-        The file and its name are on the disk when this returns. A link at the path is replaced, not followed. Raises OSError.
+        The file and its name are on the disk when this returns. Raises OSError, and OccupiedError when something else is at the
+        path, unless its SHA-256 is among those of earlier outputs.
         """
         with self._opened(path.parent) as folder, new_file(fd=folder) as (aside, out):
             shutil.copyfileobj(content, out, _CHUNK)
-            if not _is_same(folder, path.name, out):
+            sha256 = _sha256(out)
+            there = _there(folder, path.name)
+            if there != sha256:
+                if there is not None and there not in self._delivered.digests(path) and there not in earlier():
+                    raise OccupiedError(
+                        f"{path} can't be written: what is there was not written by ocrfleet, or was changed since; move it away"
+                    )
                 flush_file(out)
+                self._delivered.add(path, sha256)
                 os.rename(aside, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+            else:
+                self._delivered.add(path, sha256)
             flush_folder(folder)
 
     @contextmanager
@@ -64,19 +78,21 @@ def _opened_below(folder: int, name: str) -> int:
         raise
 
 
-def _is_same(folder: int, name: str, out: BinaryIO) -> bool:
-    """Return whether a file in a folder has the content of an open one."""
+def _there(folder: int, name: str) -> str | None:
+    """Return the SHA-256 of a file in a folder; None where nothing is, "" for what is no file. No link is followed."""
     try:
         # Without O_NONBLOCK, opening a named pipe would wait for its writer.
         there = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
-    except OSError:
-        return False
-    with open(there, "rb") as other:  # noqa: PTH123 - a descriptor
-        status = os.fstat(there)
-        if not stat.S_ISREG(status.st_mode) or status.st_size != out.seek(0, os.SEEK_END):
-            return False
-        out.seek(0)
-        while piece := out.read(_CHUNK):
-            if piece != other.read(len(piece)):
-                return False
-    return True
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno in {errno.ELOOP, errno.ENXIO}:  # a link, a socket
+            return ""
+        raise
+    with open(there, "rb") as file:  # noqa: PTH123 - a descriptor
+        return _sha256(file) if stat.S_ISREG(os.fstat(there).st_mode) else ""
+
+
+def _sha256(file: BinaryIO) -> str:
+    file.seek(0)
+    return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type] # typeshed wants readinto, which it has

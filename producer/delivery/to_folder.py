@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Container
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from ocrfleet import keys
+from ocrfleet.errors import DamagedRecordError, NotFoundError
 from ocrfleet.markdown.style import AS_STORED, Style
 from ocrfleet.records.base import digest_of
+from ocrfleet.records.documents import Status
 from producer.delivery import delivery
 from producer.delivery.output_folder import OutputFolder
 from producer.errors import DeliveryError
@@ -15,7 +20,7 @@ from producer.errors import DeliveryError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ocrfleet.records.documents import Output, Status
+    from ocrfleet.records.documents import Output
     from ocrfleet.storage.store import ObjectStore
 
 #: Bytes that Linux file systems allow in a name.
@@ -37,16 +42,19 @@ def deliver(
 
     Raises DeliveryError when a file can't be written, and what the store raises.
     """
-    delivered = delivery.deliver(store, status, name=name, sink=FolderSink(folder), outputs=outputs, style=style)
+    sink = FolderSink(folder, earlier=lambda: _digests(store, status))
+    delivered = delivery.deliver(store, status, name=name, sink=sink, outputs=outputs, style=style)
     return [Path(output.target) for output in delivered]
 
 
 class FolderSink:
     """A folder. A file with the same content already is left alone, so that programs that watch it see no change."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, earlier: Callable[[], Container[str]] = tuple) -> None:
+        """`earlier` returns the SHA-256 of outputs that a version may have written that recorded none."""
         self._folder = folder
         self._files = OutputFolder(folder)
+        self._earlier = earlier
 
     def target(self, name: str, extension: str) -> str:
         return str(self._folder / fitting(name, extension))
@@ -58,9 +66,19 @@ class FolderSink:
         """Write a file unless the same is there. Raises DeliveryError."""
         path = Path(target)
         try:
-            self._files.write(path, content)
+            self._files.write(path, content, earlier=self._earlier)
         except OSError as error:
             raise DeliveryError(f"{path} can't be written: {error.strerror}") from error
+
+
+def _digests(store: ObjectStore, status: Status) -> set[str]:
+    """Return the SHA-256 of a document's stored outputs, of all generations."""
+    digests = {output.sha256 for output in status.outputs.values()}
+    for generation in range(1, status.generation):
+        with suppress(NotFoundError, DamagedRecordError):
+            earlier = Status.from_bytes(store.get(keys.status(status.document, generation)))
+            digests.update(output.sha256 for output in earlier.outputs.values())
+    return digests
 
 
 def fitting(name: str, extension: str) -> str:

@@ -10,29 +10,39 @@ Every object has the metadata `ocrfleet`, so that it is never taken for an uploa
 from __future__ import annotations
 
 import functools
+import hashlib
 import io
 from collections.abc import Callable, Iterable
 from contextlib import closing
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from ocrfleet.errors import DamagedRecordError, NotFoundError
+from ocrfleet.errors import DamagedRecordError, NotFoundError, TransientError
 from ocrfleet.formats import FORMATS, chosen_formats, extension
 from ocrfleet.records.base import Digest, DocumentId, Generation, Moment, digest_of
 from ocrfleet.records.documents import DocumentStatus, Failure, Problem, Status
 from ocrfleet.records.submissions import MarkdownOptions
 from ocrfleet.s3 import client as s3
+from ocrfleet.s3.client import PreconditionFailedError
 from ocrfleet.s3.location import as_typed, typed
-from ocrfleet.sources.sources import OWN_OUTPUT
+from ocrfleet.sources.sources import OWN_OUTPUT, is_own
 from ocrfleet.storage.outputs import outputs_of
 from producer.delivery.delivery import MARKDOWN, deliver
+from producer.errors import OccupiedError
 
 if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
     from ocrfleet.records.submissions import Submission
     from ocrfleet.settings import S3Settings
     from ocrfleet.storage.outputs import Outputs
+    from ocrfleet.storage.s3_store import Condition
     from ocrfleet.storage.store import ObjectStore
 
 _CONTENT_TYPES = {f".{known.extension}": known.media_type for known in FORMATS.values()} | {".jpg": "image/jpg"}
+#: Metadata of a small output: the digest of its content.
+_SHA256 = f"{OWN_OUTPUT}-sha256"
+#: Bytes from which on an object is uploaded in parts.
+_PART = 8 << 20
 #: Bytes of an S3 key.
 _LONGEST_KEY = 1024
 
@@ -59,6 +69,24 @@ class ResultPointer(MarkdownOptions):
     refused: dict[str, str] | None = None
 
 
+class _Joined(io.RawIOBase):
+    """A stream whose beginning was read already."""
+
+    def __init__(self, beginning: bytes, rest: BinaryIO) -> None:
+        super().__init__()
+        self._beginning = io.BytesIO(beginning)
+        self._rest = rest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        view = memoryview(buffer).cast("B")
+        data = self._beginning.read(len(view)) or self._rest.read(len(view))
+        view[: len(data)] = data
+        return len(data)
+
+
 class S3Sink:
     """A prefix in a bucket, for the outputs of one document and generation."""
 
@@ -78,19 +106,74 @@ class S3Sink:
         return f"{folder}{slash}{path}"
 
     def write(self, target: str, content: BinaryIO) -> None:
-        """Upload an object, in parts where it is large. Raises TransientError, ConfigurationError."""
+        """Upload an object, in parts where it is large, unless it is there.
+
+        Raises TransientError, ConfigurationError, and OccupiedError when something else is there.
+        """
         content_type = next(
             (kind for end, kind in _CONTENT_TYPES.items() if target.endswith(end)), "application/octet-stream"
         )
+        beginning = content.read(_PART)
         arguments = {"ContentType": content_type, "Metadata": self._metadata, **s3.write_arguments(self._settings)}
-        with s3.errors(f"the result s3://{self._bucket}/{target}"):
-            s3.client(self._settings).upload_fileobj(content, self._bucket, target, ExtraArgs=arguments)
+        if len(beginning) < _PART:
+            self._put(target, beginning, arguments)
+            return
+        # The last request of an upload in parts has no condition in boto3's transfers: between the two requests, what a
+        # person uploads is replaced.
+        self._condition(target)
+        with s3.errors(self._what(target)):
+            s3.client(self._settings).upload_fileobj(
+                cast("BinaryIO", _Joined(beginning, content)), self._bucket, target, ExtraArgs=arguments
+            )
+
+    def _put(self, target: str, body: bytes, arguments: dict[str, Any]) -> None:
+        """Upload a small object on the condition that nothing is there, or what we found there."""
+        sha256 = hashlib.sha256(body).hexdigest()
+        arguments = {**arguments, "Metadata": self._metadata | {_SHA256: sha256}}
+        condition: Condition = {"IfNoneMatch": "*"}
+        for _ in range(self._settings.attempts):
+            try:
+                with s3.errors(self._what(target)):
+                    s3.client(self._settings).put_object(
+                        Bucket=self._bucket, Key=target, Body=body, **arguments, **condition
+                    )
+            except (PreconditionFailedError, NotFoundError):
+                found = self._condition(target, sha256)
+                if found is None:
+                    return
+                condition = found
+            else:
+                return
+        raise TransientError(f"{self._what(target)}: others write it all the time; to be tried again")
+
+    def _condition(self, target: str, sha256: str | None = None) -> Condition | None:
+        """Return the condition on which a target may be written; None if this content of ours is there.
+
+        Raises OccupiedError when something that ocrfleet did not write is there.
+        """
+        try:
+            with s3.errors(self._what(target)):
+                head = s3.client(self._settings).head_object(Bucket=self._bucket, Key=target)
+        except NotFoundError:
+            return {"IfNoneMatch": "*"}
+        # An empty object is what some servers leave of a broken upload.
+        if head["ContentLength"] and not is_own(head["Metadata"]):
+            raise OccupiedError(
+                f"{self._what(target)} can't be written: what is there was not written by ocrfleet, or was changed since; move it "
+                "away"
+            )
+        facts = {name.lower(): value for name, value in head["Metadata"].items()}
+        same = sha256 is not None and facts.items() >= (self._metadata | {_SHA256: sha256}).items()
+        return None if same else {"IfMatch": head["ETag"]}
+
+    def _what(self, target: str) -> str:
+        return f"the result s3://{self._bucket}/{target}"
 
     def pointer(self, name: str) -> ResultPointer | None:
         """Return the pointer of a name. Raises TransientError, ConfigurationError."""
         key = self.target(name, "status.json")
         try:
-            with s3.errors(f"the result s3://{self._bucket}/{key}"):
+            with s3.errors(self._what(key)):
                 answer = s3.client(self._settings).get_object(Bucket=self._bucket, Key=key)
                 with closing(answer["Body"]) as body:
                     return ResultPointer.from_bytes(body.read())

@@ -36,6 +36,7 @@ from ocrfleet.storage.outputs import Outputs, outputs_of
 from ocrfleet.storage.store import FolderStore
 from producer.control.dispatcher import Dispatcher
 from producer.control.sweep import Sweep
+from producer.delivery.delivered_files import STATE_FOLDER
 from producer.delivery.to_folder import deliver
 from producer.errors import DeliveryError, UsageError
 from producer.intake.discover import Candidate, Skipped, discover
@@ -54,7 +55,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-STATE_FOLDER = ".ocrfleet"
 #: Seconds between two rounds of the main loop, and between two inspections of the sweep: one machine, a short backlog.
 _ROUND = 0.25
 _SWEEP = 3.0

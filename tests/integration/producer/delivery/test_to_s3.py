@@ -21,6 +21,7 @@ from ocrfleet.storage.store import FolderStore
 from producer.delivery.delivery import deliver
 from producer.delivery.to_folder import FolderSink
 from producer.delivery.to_s3 import S3Delivery, S3Sink
+from producer.errors import OccupiedError
 from tests.support.servers import SeaweedFS
 
 DOCUMENT, FIGURE = "0" * 32, "000001-01-0123456789ab.jpg"
@@ -78,6 +79,11 @@ class Bucket:
         found = {entry["Key"]: self.client.get_object(Bucket=self.name, Key=entry["Key"]) for entry in listed}
         return {key.removeprefix("texts/box/"): answer["Body"].read() for key, answer in found.items()}
 
+    def written(self) -> dict[str, tuple[object, str]]:
+        """Return when each object was written, and its ETag."""
+        listed = self.client.list_objects_v2(Bucket=self.name).get("Contents", [])
+        return {entry["Key"]: (entry["LastModified"], entry["ETag"]) for entry in listed}
+
     def pointer(self) -> dict[str, Any]:
         pointer: dict[str, Any] = json.loads(self.objects()["a.pdf.status.json"])
         return pointer
@@ -109,7 +115,7 @@ def test_a_folder_and_a_bucket_get_the_same_bytes(bucket: Bucket, tmp_path: Path
     there = deliver(bucket.store, ended, name="box/a.pdf", sink=prefix, style=style)
 
     assert [output.sha256 for output in here] == [output.sha256 for output in there]
-    files = {path.relative_to(tmp_path / "out" / "box").as_posix(): path for path in tmp_path.glob("out/**/*.*")}
+    files = {path.relative_to(tmp_path / "out" / "box").as_posix(): path for path in tmp_path.glob("out/box/**/*.*")}
     assert {name: path.read_bytes() for name, path in files.items()} == bucket.objects()
 
 
@@ -133,10 +139,10 @@ def test_the_later_submission_of_two_styles_wins_in_any_order_of_delivery(bucket
 def test_an_unchanged_output_is_not_written_again(bucket: Bucket) -> None:
     ended, submission = bucket.ended(), bucket.submission(1, **CHOSEN)
     bucket.delivery.deliver(ended, submission)
-    bucket.client.put_object(Bucket=bucket.name, Key="texts/box/a.pdf.md", Body=b"somebody's notes")
+    before = bucket.written()
 
     bucket.delivery.deliver(ended, submission)
-    assert bucket.objects()["a.pdf.md"] == b"somebody's notes"
+    assert bucket.written() == before
 
     # But a later generation replaces it, and an earlier one does not come back
     later = bucket.ended(generation=2, md=b"better\n")
@@ -146,6 +152,58 @@ def test_an_unchanged_output_is_not_written_again(bucket: Bucket) -> None:
     assert bucket.pointer()["generation"] == 2
 
 
+def test_a_delivery_that_was_interrupted_writes_only_what_is_missing(bucket: Bucket) -> None:
+    # Given a delivery that ended before the pointer was written
+    ended, submission = bucket.ended(), bucket.submission(1)
+    bucket.delivery.deliver(ended, submission)
+    bucket.client.delete_object(Bucket=bucket.name, Key="texts/box/a.pdf.status.json")
+    before = bucket.written()
+
+    bucket.delivery.deliver(ended, submission)
+
+    assert {key: bucket.written()[key] for key in before} == before
+    assert "a.pdf.status.json" in bucket.objects()
+
+
+@pytest.mark.parametrize("size", [20, 9 << 20])
+def test_what_a_person_wrote_is_never_overwritten(bucket: Bucket, size: int) -> None:
+    # Given an output that a person corrected, and a pointer, or none
+    md = (b"better\n" * size)[:size]
+    later = bucket.ended(generation=2, md=md)
+    bucket.delivery.deliver(bucket.ended(), bucket.submission(1))
+    bucket.client.put_object(Bucket=bucket.name, Key="texts/box/a.pdf.md", Body=b"corrected")
+    before = bucket.pointer()
+
+    # When a later generation, or another document, is delivered, twice
+    for _ in range(2):
+        with pytest.raises(
+            OccupiedError, match=r"texts/box/a\.pdf\.md can't be written: what is there was not written by"
+        ):
+            bucket.delivery.deliver(later, bucket.submission(2))
+
+        # Then the correction stands, and the pointer does not claim it
+        assert bucket.objects()["a.pdf.md"] == b"corrected"
+        assert bucket.pointer() == before
+
+    # And when it was moved away, all is delivered
+    bucket.client.delete_object(Bucket=bucket.name, Key="texts/box/a.pdf.md")
+    bucket.delivery.deliver(later, bucket.submission(2))
+    assert bucket.objects()["a.pdf.md"] == md
+    assert bucket.pointer()["generation"] == 2
+
+
+def test_no_file_of_somebody_else_is_overwritten(bucket: Bucket) -> None:
+    # Given files of a person at the names of an output, of the pointer and of a figure
+    mine = ("a.pdf.json", "a.pdf.status.json", figure_path(DOCUMENT, FIGURE))
+    for name in mine:
+        bucket.client.put_object(Bucket=bucket.name, Key=f"texts/box/{name}", Body=b"mine")
+
+    with pytest.raises(OccupiedError):
+        bucket.delivery.deliver(bucket.ended(), bucket.submission(1))
+
+    assert [bucket.objects()[name] for name in mine] == [b"mine"] * 3
+
+
 def test_a_pointer_without_a_style_means_the_stored_text(bucket: Bucket) -> None:
     # Given what a version without styles delivered
     ended = bucket.ended()
@@ -153,12 +211,12 @@ def test_a_pointer_without_a_style_means_the_stored_text(bucket: Bucket) -> None
     assert bucket.pointer().keys().isdisjoint({"tables", "join_hyphens"})
 
     # When the same is submitted again, nothing is written; when in a style, the Markdown is
-    bucket.client.put_object(Bucket=bucket.name, Key="texts/box/a.pdf.json", Body=b"untouched")
+    before = bucket.written()["texts/box/a.pdf.json"]
     bucket.delivery.deliver(ended, bucket.submission(2))
     assert bucket.objects()["a.pdf.md"] == STORED
     bucket.delivery.deliver(ended, bucket.submission(3, **CHOSEN))
     assert bucket.objects()["a.pdf.md"] == STYLED
-    assert bucket.objects()["a.pdf.json"] == b"untouched"
+    assert bucket.written()["texts/box/a.pdf.json"] == before
 
 
 def test_further_formats_are_made_when_they_are_missing_and_what_was_refused_is_told(bucket: Bucket) -> None:

@@ -11,13 +11,14 @@ import pytest
 from prometheus_client import REGISTRY
 
 from ocrfleet import keys
-from ocrfleet.errors import ConfigurationError, TransientError
+from ocrfleet.errors import ConfigurationError, OcrfleetError, TransientError
 from ocrfleet.records.documents import DocumentStatus, Status
 from ocrfleet.records.priority import Priority
 from ocrfleet.records.submissions import Submission
 from producer.delivery.finisher import Finisher
 from producer.delivery.webhook_outbox import WebhookOutbox
 from producer.documents.lookup import Lookup
+from producer.errors import OccupiedError
 from tests.support.shelf import Shelf
 from tests.support.waiting import until
 
@@ -132,15 +133,18 @@ def test_a_failed_finish_is_repeated_after_a_pause_and_affects_no_other(desk: De
     assert "a.pdf" in desk.results.delivered
 
 
-def test_an_unusable_bucket_delays_no_other_delivery(desk: Desk) -> None:
+@pytest.mark.parametrize(
+    "error", [ConfigurationError("the bucket doesn't exist"), OccupiedError("a person's file is there")]
+)
+def test_an_unusable_bucket_delays_no_other_delivery(desk: Desk, error: OcrfleetError) -> None:
     document = desk.ended("a.pdf", "b.pdf")
-    desk.results.raising["a.pdf"] = [ConfigurationError("the bucket doesn't exist")]
+    desk.results.raising["a.pdf"] = [error]
     assert desk.finish(document)
     assert desk.results.delivered == ["b.pdf"]
     assert len(desk.outbox()) == 1
     assert desk.store.exists(keys.ended(DocumentStatus.COMPLETED, DAY, document))
     # The document shows the error to correct
-    assert Lookup(desk.store, None).view(document).undelivered == "the bucket doesn't exist"
+    assert Lookup(desk.store, None).view(document).undelivered == str(error)
     # When it is corrected, the document is delivered, and waiting clients are notified
     desk.finisher._try_undelivered()
     assert desk.results.delivered == ["b.pdf", "a.pdf"]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from ocrfleet.records.base import digest_of
 from ocrfleet.records.documents import DocumentStatus, Output, Status
 from ocrfleet.storage.store import FolderStore
 from producer.delivery.to_folder import deliver
-from producer.errors import DeliveryError
+from producer.errors import DeliveryError, OccupiedError
 
 
 @pytest.fixture
@@ -32,7 +33,8 @@ def status(store: FolderStore, **outputs: bytes) -> Status:
 
 
 def files(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    return {path for path in found if not path.startswith(".ocrfleet/")}
 
 
 def test_each_output_is_a_file_under_the_name_that_was_chosen(store: FolderStore, tmp_path: Path) -> None:
@@ -67,15 +69,60 @@ def test_a_file_that_is_the_same_is_left_alone(store: FolderStore, tmp_path: Pat
     assert files(tmp_path / "out") == {"a.md"}
 
 
-def test_a_file_of_the_same_size_that_differs_is_replaced(store: FolderStore, tmp_path: Path) -> None:
-    # Given an output that was changed without changing its size
-    (path,) = deliver(store, status(store, md=b"text"), name="a", folder=tmp_path / "out")
+def test_an_output_that_a_person_corrected_is_not_overwritten(store: FolderStore, tmp_path: Path) -> None:
+    # Given an output that was corrected without changing its size, and one that was not
+    out = tmp_path / "out"
+    (path, other) = deliver(store, status(store, md=b"text", json=b"{}"), name="a", folder=out)
     path.write_bytes(b"TEXT")
 
-    deliver(store, status(store, md=b"text"), name="a", folder=tmp_path / "out")
+    # When the document is delivered again, as it was and in a later generation
+    for md, json in ((b"text", b"{}"), (b"better", b"[]")):
+        with pytest.raises(OccupiedError, match=r"a\.md can't be written: .*changed since"):
+            deliver(store, status(store, md=md, json=json), name="a", folder=out)
 
-    assert path.read_bytes() == b"text"
-    assert files(tmp_path / "out") == {"a.md"}
+        # Then the correction stands, and the other output is delivered all the same
+        assert path.read_bytes() == b"TEXT"
+        assert other.read_bytes() == json
+
+    # And when it was moved away, the output comes
+    path.rename(tmp_path / "corrected.md")
+    deliver(store, status(store, md=b"better", json=b"[]"), name="a", folder=out)
+    assert path.read_bytes() == b"better"
+
+
+@pytest.mark.parametrize("taken", ["file", "link", "empty"])
+def test_a_file_of_somebody_else_at_an_outputs_name_is_not_overwritten(
+    store: FolderStore, tmp_path: Path, taken: str
+) -> None:
+    (tmp_path / "out").mkdir()
+    place = tmp_path / "out" / "a.md"
+    if taken == "link":
+        (tmp_path / "notes").write_bytes(b"mine")
+        place.symlink_to(tmp_path / "notes")
+    else:
+        place.write_bytes(b"mine" if taken == "file" else b"")
+    before = place.read_bytes()
+
+    with pytest.raises(OccupiedError):
+        deliver(store, status(store, md=b"text"), name="a", folder=tmp_path / "out")
+
+    assert place.read_bytes() == before
+    assert place.is_symlink() == (taken == "link")
+
+
+def test_what_was_delivered_before_is_replaced_by_another_text(store: FolderStore, tmp_path: Path) -> None:
+    # Given a source that is overwritten twice, with the first version the second time
+    for text in (b"first", b"second", b"first"):
+        (path,) = deliver(store, status(store, md=text), name="a", folder=tmp_path / "out")
+        assert path.read_bytes() == text
+
+    # And outputs of a version that recorded nothing
+    shutil.rmtree(tmp_path / "out" / ".ocrfleet")
+    earlier = status(store, md=b"first")
+    store.put(keys.status("0" * 32, 1), earlier.to_bytes())
+    later = status(store, md=b"retried").model_copy(update={"generation": 2})
+    deliver(store, later, name="a", folder=tmp_path / "out")
+    assert path.read_bytes() == b"retried"
 
 
 def test_a_reader_who_has_the_old_file_open_keeps_it(store: FolderStore, tmp_path: Path) -> None:
@@ -201,7 +248,9 @@ def test_pictures_lie_beside_the_text_that_shows_them(store: FolderStore, tmp_pa
     assert f"({FOLDER}/{NAME})".encode() in path.read_bytes()
 
 
-def test_a_picture_that_is_the_same_is_left_alone_and_a_damaged_one_is_not(store: FolderStore, tmp_path: Path) -> None:
+def test_a_picture_that_is_the_same_is_left_alone_and_a_changed_one_is_not_overwritten(
+    store: FolderStore, tmp_path: Path
+) -> None:
     store.put(keys.figure("0" * 32, NAME), b"picture")
     ended = with_pictures(store, NAME)
     deliver(store, ended, name="a", folder=tmp_path / "out")
@@ -212,8 +261,9 @@ def test_a_picture_that_is_the_same_is_left_alone_and_a_damaged_one_is_not(store
     assert picture.stat().st_mtime_ns == 10**18
 
     picture.write_bytes(b"PICTURE")
-    deliver(store, ended, name="a", folder=tmp_path / "out")
-    assert picture.read_bytes() == b"picture"
+    with pytest.raises(OccupiedError):
+        deliver(store, ended, name="a", folder=tmp_path / "out")
+    assert picture.read_bytes() == b"PICTURE"
 
 
 def test_a_text_is_not_delivered_without_its_pictures(store: FolderStore, tmp_path: Path) -> None:
@@ -243,21 +293,6 @@ def precious(tmp_path: Path) -> Path:
     path = tmp_path / "precious"
     path.write_bytes(b"precious")
     return path
-
-
-def test_a_link_at_an_outputs_name_is_replaced_and_not_followed(
-    store: FolderStore, tmp_path: Path, precious: Path
-) -> None:
-    for content in (b"text", b"precious"):
-        out = tmp_path / f"out-{content.decode()}"
-        out.mkdir()
-        (out / "a.md").symlink_to(precious)
-
-        deliver(store, status(store, md=content), name="a", folder=out)
-
-        assert (out / "a.md").read_bytes() == content
-        assert not (out / "a.md").is_symlink()
-    assert precious.read_bytes() == b"precious"
 
 
 def test_no_name_of_an_unfinished_file_can_be_foreseen(
@@ -305,6 +340,5 @@ def test_a_named_pipe_does_not_make_it_wait(store: FolderStore, tmp_path: Path) 
     (tmp_path / "out").mkdir()
     os.mkfifo(tmp_path / "out" / "a.md")
 
-    (path,) = deliver(store, status(store, md=b"x"), name="a", folder=tmp_path / "out")
-
-    assert path.read_bytes() == b"x"
+    with pytest.raises(OccupiedError):
+        deliver(store, status(store, md=b"x"), name="a", folder=tmp_path / "out")

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from producer.delivery.delivered_files import STATE_FOLDER
 from producer.errors import UsageError
-from producer.local.run import STATE_FOLDER, locked
+from producer.local.run import locked
 
 
 @pytest.mark.parametrize("earlier", [False, True])
