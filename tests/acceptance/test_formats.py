@@ -45,6 +45,19 @@ def test_documents_are_written_in_the_formats_that_are_asked_for_and_later_in_ot
     assert page_records(books) == read
     assert "3 of them were in the store already" in again.stdout
 
+    # And in a fleet, all documents of a collection are converted in its store
+    store = books.out / ".ocrfleet" / "store"
+    fleet = {"OCRFLEET_STORE": str(store)}
+    (collection,) = (path.name for path in (store / "collections").iterdir())
+    collected = books.run("convert", "--collection", collection, "--formats", "alto", environment=fleet)
+    assert collected.returncode == 0, collected.stderr
+    written = dict(line.split(": ") for line in collected.stdout.splitlines())
+    assert len(written) == 2
+    assert set(written.values()) == {"alto"}
+    nobody = books.run("convert", "--collection", "nobody", "--formats", "alto", environment=fleet)
+    assert nobody.returncode == 2
+    assert "there is no document to convert" in nobody.stderr
+
 
 def test_what_cannot_be_written_is_said_and_harms_nothing_else(books: Desk) -> None:
     # Given a file that is not an image, so it has no pages

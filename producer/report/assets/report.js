@@ -312,7 +312,7 @@ list("Throughput", sum.first === null ? [["", "There are no run records."]] : [
   ["pages ended", whole(sum.ended_by_workers)],
   ["first (UTC)", day(sum.first)],
   ["last (UTC)", day(sum.last)],
-  ["minutes with work", lasting(sum.working_seconds)],
+  ["time in which pages ended", lasting(sum.working_seconds)],
   ["pages an hour", whole((3600 * sum.ended_by_workers) / sum.working_seconds)],
   ["worker processes", whole(sum.workers)]]);
 list("Cost", sum.first === null ? [["", "There are no run records."]] : [
