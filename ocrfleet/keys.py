@@ -46,6 +46,7 @@ Redis (a cache: everything can be rebuilt from the store). Keys of a document ex
     ocrfleet:sweep:<id>:<generation>      string  lock: only one sweep publishes lost jobs of this document; for some seconds
     ocrfleet:workers                      set     names of workers that have, or had, a heartbeat
     ocrfleet:waiting                      hash    <queue>/<collection> → pages of waiting documents; `known`: the count is complete
+    ocrfleet:quotas:<day>                 hash    of/<client>/pages, …/bytes, in/<collection>/pages, …/bytes submitted; for two days
     ocrfleet:dispatcher                   string  lock of the leader; expires if the leader dies
     pages.<queue>.<profile>, intake, assembly, unacked, unacked_index    keys of the broker (kombu)
 """
@@ -295,6 +296,10 @@ def redis_worker(worker: str) -> str:
 
 def redis_grave(process: str) -> str:
     return f"ocrfleet:grave:{process}"
+
+
+def redis_quotas(day: str) -> str:
+    return f"ocrfleet:quotas:{day}"
 
 
 REDIS_WAITING = "ocrfleet:waiting"

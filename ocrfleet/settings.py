@@ -169,6 +169,19 @@ class ApiSettings(BaseSettings):
     )
     upload_bytes: int = Field(default=5_000_000_000, ge=1, description="Bytes of one uploaded file at most.")
     upload_pages: int = Field(default=20_000, ge=1, description="Pages of one uploaded file that may be read.")
+    pages_a_day: int | None = Field(
+        default=None,
+        ge=1,
+        description="Pages that a tenant, or a token of the default tenant, may submit in a day (UTC); unset: any number. Counted in "
+        "Redis: while that is away, submissions are answered with 503.",
+    )
+    bytes_a_day: int | None = Field(default=None, ge=1, description="The same in bytes of files.")
+    collection_pages_a_day: int | None = Field(
+        default=None,
+        ge=1,
+        description="Pages that may be submitted to one collection in a day (UTC); unset: any number.",
+    )
+    collection_bytes_a_day: int | None = Field(default=None, ge=1, description="The same in bytes of files.")
     uploads_at_once: int = Field(
         default=16, ge=1, description="Uploads that are received at the same time, each onto the disk (TMPDIR)."
     )

@@ -65,6 +65,26 @@ ARRIVING = (
     ),
 )
 
+CLIENTS = (
+    lines(
+        "Pages submitted over HTTP, by tenant",
+        "Pages that clients submitted per second, and submissions that were refused as a quota was spent.",
+        "refusals occur: a client submits more than its quota, or the quota is too small.",
+        {
+            "{{tenant}}": f"sum by (tenant) (rate(ocrfleet_tenant_pages_total{{{HERE}}}[$__rate_interval])) or vector(0)",
+            "refused": f"sum(rate(ocrfleet_quota_refusals_total{{{HERE}}}[$__rate_interval])) or vector(0)",
+        },
+        unit="suffix: /s",
+    ),
+    lines(
+        "Bytes submitted over HTTP, by tenant",
+        "Bytes of files that clients submitted per second.",
+        "one tenant submits far more than the others: OCRFLEET_API_BYTES_A_DAY limits it.",
+        {"{{tenant}}": f"sum by (tenant) (rate(ocrfleet_tenant_bytes_total{{{HERE}}}[$__rate_interval])) or vector(0)"},
+        unit="Bps",
+    ),
+)
+
 EVENTS = (
     lines(
         "Events, by outcome",
@@ -176,6 +196,7 @@ def intake_and_events() -> Dashboard:
         {
             "Overview": ARRIVING,
             "Events and listings": EVENTS,
+            "Clients of the HTTP API": CLIENTS,
             "Intake": TAKING_IN,
             "Results and webhooks": LEAVING,
         },

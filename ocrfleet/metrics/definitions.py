@@ -76,6 +76,13 @@ STAGE_SECONDS = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600),
 )
 STAGES = ("fetch", "render", "recognise", "judge", "audit", "store", "assemble")
+TENANT_PAGES = Counter("ocrfleet_tenant_pages_total", "Pages that were submitted over HTTP.", ["tenant"])
+TENANT_BYTES = Counter("ocrfleet_tenant_bytes_total", "Bytes that were submitted over HTTP.", ["tenant"])
+QUOTA_REFUSALS = Counter(
+    "ocrfleet_quota_refusals_total",
+    "Submissions that were refused as a quota was spent: pages or bytes of a client, collection_pages or collection_bytes.",
+    ["kind"],
+)
 RENDERER_CRASHES = Counter(
     "ocrfleet_renderer_crashes_total",
     "Sandboxed processes that crashed, hung or ran out of memory on a page or a file.",

@@ -18,6 +18,7 @@ from starlette.routing import compile_path
 from ocrfleet.errors import NotFoundError, OcrfleetError, Reason, TransientError
 from producer.api.security_headers import SECURITY_HEADERS
 from producer.errors import ConflictError, UnanswerableError
+from producer.intake.quotas import QuotaError
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -146,6 +147,11 @@ async def _ours(request: Request, error: Exception) -> JSONResponse:
     for kind, status in _STATUS.items():
         if isinstance(error, kind):
             return _answer(request, status, _sentence(error))
+    if isinstance(error, QuotaError):
+        # What no day has room for is not to be sent again.
+        spent = HTTPStatus.FORBIDDEN if error.for_ever else HTTPStatus.TOO_MANY_REQUESTS
+        headers = {} if error.for_ever else {"Retry-After": str(error.seconds)}
+        return _answer(request, spent, _sentence(error), headers=headers)
     if isinstance(error, TransientError):
         log.warning("api.store_or_redis_away", path=request.url.path, error=str(error))
         detail, status = (

@@ -35,6 +35,7 @@ from producer.delivery.webhook import CallbackError, check_url
 from producer.errors import UsageError
 from producer.intake.inspect import Intake, Seen, index_of
 from producer.intake.page_ranges import parse_pages, select
+from producer.intake.quotas import Quotas
 from producer.intake.register import Registration
 from producer.state.profiles import save_profile
 
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from ocrfleet.records.documents import Source
     from ocrfleet.settings import Settings
     from ocrfleet.storage.store import ObjectStore
+    from producer.api.auth import Caller
     from producer.api.bodies import Upload
     from producer.intake.batches import IntakeBatches
 
@@ -117,6 +119,7 @@ class Submitter:
         #: inspects uploads, without an entry in the index of sources
         self._counting = Intake(settings, None)
         self._saved: set[str] = set()
+        self.quotas = Quotas(settings.api, ledger)
         self._full = (0.0, False)
 
     def close(self) -> None:
@@ -144,9 +147,9 @@ class Submitter:
         except PermanentError as error:
             raise _unreadable(error) from error
 
-    def register(self, upload: Upload, source: Source, wanted: SubmissionRequest, *, tenant: str) -> str:
-        """Store an upload and register it for a tenant; return its document's id."""
-        options, profile = self._options(wanted, tenant)
+    def register(self, upload: Upload, source: Source, wanted: SubmissionRequest, *, caller: Caller) -> str:
+        """Store an upload and register it for its client; return its document's id. Raises QuotaError."""
+        options, profile = self._options(wanted, caller.tenant)
         try:
             pages = sum(last - first + 1 for first, last in select(options.selection, source.pages))
         except PermanentError as error:
@@ -158,6 +161,22 @@ class Submitter:
                 "with `pages`, or split the file.",
                 reason=Reason.TOO_LARGE,
             )
+        taken = {"pages": pages, "size": source.size}
+        self.quotas.take(caller.client, options.collection, **taken)
+        try:
+            return self._register(upload, source, wanted, options, profile)
+        except BaseException:
+            self.quotas.give_back(caller.client, options.collection, **taken)
+            raise
+
+    def _register(
+        self,
+        upload: Upload,
+        source: Source,
+        wanted: SubmissionRequest,
+        options: SubmissionOptions,
+        profile: Profile,
+    ) -> str:
         uri = uri_of_upload(source.sha256)
         self._store.create_from(keys.upload(source.sha256), upload.path)
         # Saves intake from fetching and inspecting it again.
@@ -169,8 +188,11 @@ class Submitter:
         registration = Registration(self._store, self._intake, profile=profile, terms=options, ledger=self._ledger)
         return registration.register_reference(reference, submitted=moment()).document
 
-    def add_source(self, wanted: SourceRequest, *, tenant: str) -> str:
-        """Store a source in S3 for intake by a tenant; return the id of the submission, to follow it."""
+    def add_source(self, wanted: SourceRequest, *, caller: Caller) -> str:
+        """Store a client's source in S3 for intake; return the id of the submission, to follow it. Raises QuotaError.
+
+        Its bytes are taken from the quota now, its pages at intake.
+        """
         try:
             location = typed(wanted.source)
         except ValueError as error:
@@ -180,12 +202,12 @@ class Submitter:
                 HTTPStatus.BAD_REQUEST,
                 "The source must be one object, s3://bucket/key: a prefix is for `ocrfleet submit`.",
             )
-        if not self._allowed(tenant).allows(location.bucket, location.key):
+        if not self._allowed(caller.tenant).allows(location.bucket, location.key):
             raise ProblemError(
                 HTTPStatus.FORBIDDEN,
                 "This source is not allowed: OCRFLEET_API_SOURCES has the buckets and prefixes in which sources may be named.",
             )
-        options, _ = self._options(wanted, tenant)
+        options, _ = self._options(wanted, caller.tenant)
         uri = uri_of_object(location.bucket, location.key)
         try:
             reference = self._sources.looked_up(SourceReference(name=wanted.name or location.key, uri=uri, size=0))
@@ -195,7 +217,8 @@ class Submitter:
             ) from error
         except OwnOutputError as error:
             raise ProblemError(HTTPStatus.BAD_REQUEST, f"The source can't be read: {error}.") from error
-        return self._batches.add_followed(options, reference)
+        self.quotas.take(caller.client, options.collection, pages=0, size=reference.size)
+        return self._batches.add_followed(options, reference, client=caller.client if self.quotas.limited else None)
 
     def followed(self, name: str, *, tenant: str) -> str | None:
         """Return the document that a tenant's source has become; None while it waits. Raises ProblemError (404, 410)."""

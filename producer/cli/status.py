@@ -17,6 +17,8 @@ from producer.state.leader import NO_LEADER
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rich.console import Console
+
 
 def _options(profile: str) -> str:
     """Return the options that start a worker of a profile. The name of a profile made from options does not give them."""

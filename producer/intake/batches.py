@@ -31,10 +31,13 @@ class IntakeBatches:
         """Store a batch of up to 1,000 references; return its key. The profile in `terms` must be in the store."""
         return self._add(IntakeBatch(created=moment(), terms=terms, wishes=tuple(references)))
 
-    def add_followed(self, terms: SubmissionOptions, reference: SourceReference) -> str:
-        """Store a batch of one reference; return the name of its IntakeOutcome, which the intake consumer writes."""
+    def add_followed(self, terms: SubmissionOptions, reference: SourceReference, *, client: str | None = None) -> str:
+        """Store a batch of one reference; return the name of its IntakeOutcome, which the intake consumer writes.
+
+        Its pages are taken from the quota of the `client`, if one is named.
+        """
         return keys.arrival_name(
-            self._add(IntakeBatch(created=moment(), terms=terms, wishes=(reference,), followed=True))
+            self._add(IntakeBatch(created=moment(), terms=terms, wishes=(reference,), followed=True, client=client))
         )
 
     def add_all(self, terms: SubmissionOptions, references: Iterable[SourceReference]) -> int:

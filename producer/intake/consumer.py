@@ -5,6 +5,7 @@ Exit code: 0 after a drain (SIGTERM), 78 misconfigured.
 
 from __future__ import annotations
 
+import functools
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,7 @@ from ocrfleet.sources.sources import OwnOutputError, Sources
 from ocrfleet.storage.open import open_store
 from producer.intake.batches import outcome_for
 from producer.intake.inspect import Intake
+from producer.intake.quotas import QuotaError, Quotas
 from producer.intake.register import Registration
 from producer.state.profiles import Profiles
 
@@ -54,7 +56,8 @@ _FAILURES = 5
 class IntakeConsumer:
     """Registers the sources of intake batches. Threads may share it."""
 
-    def __init__(self, store: ObjectStore, ledger: Ledger, intake: Intake) -> None:
+    def __init__(self, store: ObjectStore, ledger: Ledger, intake: Intake, quotas: Quotas | None = None) -> None:
+        self._quotas = quotas
         self._store = store
         self._ledger = ledger
         self._intake = intake
@@ -83,7 +86,14 @@ class IntakeConsumer:
             self._store.delete(key)
             log.error("intake_consumer.batch_refused", kept_as=keys.refused(key), error=str(error))  # noqa: TRY400
             return
-        registration = Registration(self._store, self._intake, profile=profile, terms=batch.terms, ledger=self._ledger)
+        registration = Registration(
+            self._store,
+            self._intake,
+            profile=profile,
+            terms=batch.terms,
+            ledger=self._ledger,
+            admit=functools.partial(self._admit, batch),
+        )
         failed: list[SourceReference] = []
         in_a_row = 0
         last_error: OcrfleetError = TransientError("the intake consumer drains")
@@ -110,6 +120,11 @@ class IntakeConsumer:
         self._store.delete(key)
         log.info("intake_consumer.batch_registered", collection=batch.terms.collection, sources=len(batch.wishes))
 
+    def _admit(self, batch: IntakeBatch, pages: int) -> None:
+        """Take the pages of a batch from the quotas of its client. Raises QuotaError."""
+        if self._quotas is not None and batch.client is not None:
+            self._quotas.take(batch.client, batch.terms.collection, pages=pages, size=0)
+
     @staticmethod
     def _register(registration: Registration, reference: SourceReference, batch: IntakeBatch) -> IntakeOutcome:
         with structlog.contextvars.bound_contextvars(source=reference.uri):
@@ -118,6 +133,9 @@ class IntakeConsumer:
                     registered = registration.register_reference(reference, submitted=batch.created)
             except OwnOutputError as error:
                 log.warning("intake_consumer.own_output_skipped", error=str(error))
+                return outcome_for(batch.terms, refused=str(error))
+            except QuotaError as error:
+                log.warning("intake_consumer.quota_spent", collection=batch.terms.collection, error=str(error))
                 return outcome_for(batch.terms, refused=str(error))
             except OcrfleetError:
                 raise
@@ -135,7 +153,7 @@ def serve(settings: Settings) -> int:
     store = open_store(settings)
     ledger = Ledger(settings.redis_url.get_secret_value())
     intake = Intake(settings, store, Sources(settings, store))
-    intake_consumer = IntakeConsumer(store, ledger, intake)
+    intake_consumer = IntakeConsumer(store, ledger, intake, Quotas(settings.api, ledger))
     app = make_app(settings, consume=[keys.QUEUE_INTAKE])
     leases = Leases(ledger, state=None, lease_seconds=settings.lease_seconds, job_deadline=settings.job_deadline)
 

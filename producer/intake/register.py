@@ -5,7 +5,7 @@ Registering twice is harmless: the same bytes, pages and profile are the same do
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -59,8 +59,9 @@ class Registration:
         terms: SubmissionOptions,
         retry_failed: bool = False,
         ledger: Ledger | None = None,
+        admit: Callable[[int], None] = lambda _pages: None,
     ) -> None:
-        """With a ledger, waiting pages are counted there."""
+        """With a ledger, waiting pages are counted there. `admit` may raise an error to refuse a submission of so many pages."""
         self._store = store
         self._intake = intake
         self._profile = profile
@@ -70,6 +71,7 @@ class Registration:
         #: tenants take turns at the probes
         self._client = "" if tenant == DEFAULT else tenant
         self._ledger = ledger
+        self._admit = admit
         #: what this registration had tried: under another name it is the same document, and not tried once more
         self._opened: set[str] = set()
 
@@ -88,6 +90,7 @@ class Registration:
             pages = select(self._terms.selection, source.pages)
         except PermanentError as error:
             return self.refuse(reference, error, submitted=submitted)
+        self._admit(sum(last - first + 1 for first, last in pages))
         return self._settle(
             reference.name, reference.uri, _manifest(self._profile, (source,), pages, [source.sha256], None), submitted
         )

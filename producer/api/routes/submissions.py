@@ -127,6 +127,10 @@ async def submit_document(
     given = options.model_dump(exclude_unset=True, exclude={"wait"})
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     limit = context.settings.api.upload_bytes
+    declared = request.headers.get("content-length", "")
+    await run_in_threadpool(
+        context.submitter.quotas.check, caller.client, int(declared[:18]) if declared.isdecimal() else 0
+    )
     if media == "application/json":
         body = _object(await small(request, limit=_LARGEST_JSON))
         response = await _submit_source(
@@ -187,7 +191,7 @@ async def _submit_file(
         stored = context.responses.find(caller.id, key, fingerprint) if key is not None else None
         if stored is not None:
             return stored
-        document = context.submitter.register(upload, source, wanted, tenant=caller.tenant)
+        document = context.submitter.register(upload, source, wanted, caller=caller)
         return _stored(context, caller, key, _created(context, caller, document, fingerprint))
 
     try:
@@ -205,7 +209,7 @@ async def _submit_source(
         stored = await run_in_threadpool(context.responses.find, caller.id, key, fingerprint)
         if stored is not None:
             return stored
-    submission = await run_in_threadpool(context.submitter.add_source, wanted, tenant=caller.tenant)
+    submission = await run_in_threadpool(context.submitter.add_source, wanted, caller=caller)
     document = await _waited(context, caller, submission, wait)
     if document is not None:
         response = await run_in_threadpool(_created, context, caller, document, fingerprint)

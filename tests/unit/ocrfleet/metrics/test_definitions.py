@@ -35,6 +35,8 @@ LABELS = frozenset(
             "source",
         ),
         *("outcome", "kind", "version"),
+        # 200 at most (producer/intake/quotas.py)
+        "tenant",
     }
 )
 #: What a name may end in, beside what it counts: Prometheus' base units.
