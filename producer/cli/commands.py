@@ -36,6 +36,7 @@ COMMANDS = {
     "bench": Listed("bench", _MACHINE, "Measure the speed of a profile: pages a day, tokens a page, idle seconds."),
     "worker": Listed("worker", _FLEET, "Run worker processes: page jobs from Redis, results to the store."),
     "dispatch": Listed("dispatch", _FLEET, "Run the controller and the intake consumers, without an HTTP API."),
+    "intake": Listed("intake", _FLEET, "Run intake consumers: they open submitted documents and register them."),
     "sweep": Listed("sweep", _FLEET, "Publish lost page jobs and assemblies again."),
     "top": Listed("top", _FLEET, "Show a fleet live: backlog, speed, problems, workers."),
     "serve": Listed("serve", _FLEET, "Serve the HTTP API; run the controller and the intake consumers beside it."),

@@ -41,15 +41,31 @@ def control_plane(
     A misconfigured intake consumer calls `on_failure` from another thread, which must end the block; its end then raises
     ConfigurationError.
     """
-    ended = threading.Event()
-    failures: list[ConfigurationError] = []
     controller = Controller(settings, store)
     exposition.add(controller.gauges)
+    with intake_consumers(settings, consumers, exposition=exposition, on_failure=on_failure):
+        controller.start()
+        try:
+            yield
+        finally:
+            controller.stop()
+
+
+@contextmanager
+def intake_consumers(
+    settings: Settings, count: int, *, exposition: Exposition, on_failure: Callable[[], None]
+) -> Iterator[None]:
+    """Run intake consumers in processes of their own until the block ends. Exposes their metrics.
+
+    A misconfigured one calls `on_failure` from another thread, which must end the block; its end then raises ConfigurationError.
+    """
+    ended = threading.Event()
+    failures: list[ConfigurationError] = []
     with scratch("ocrfleet-intake-consumers-") as folder:
         metrics = ChildMetrics(folder / "metrics")
         exposition.add(metrics)
         processes = [
-            _consumer(settings, folder / f"intake-consumer-{number}.ready", metrics) for number in range(consumers)
+            _consumer(settings, folder / f"intake-consumer-{number}.ready", metrics) for number in range(count)
         ]
 
         def run() -> None:
@@ -62,12 +78,10 @@ def control_plane(
         # One thread starts and watches them: children die with the thread that started them.
         intake = threading.Thread(target=run, name="intake-consumers", daemon=True)
         intake.start()
-        controller.start()
         try:
             yield
         finally:
             ended.set()
-            controller.stop()
             intake.join()
     if failures:
         raise failures[0]

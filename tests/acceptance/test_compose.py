@@ -18,10 +18,10 @@ from tests.support.compose import Composed
 from tests.support.servers import lacking
 from tests.support.waiting import scaled
 
-OURS = ("serve", "watch", "worker")
+OURS = ("serve", "intake", "watch", "worker")
 THEIRS = ("redis", "s3", "prometheus", "alertmanager")
 #: Scrape configuration of Prometheus.
-JOBS = {"ocrfleet-serve", "ocrfleet-watch", "ocrfleet-worker", "prometheus", "alertmanager"}
+JOBS = {"ocrfleet-serve", "ocrfleet-intake", "ocrfleet-watch", "ocrfleet-worker", "prometheus", "alertmanager"}
 KEY = "letters/fox.pdf"
 SECRETS = {
     "REDIS_PASSWORD": "5f0c1a8e7b6d4c3a9e2f",

@@ -30,6 +30,7 @@ PORTS = {
     "redis": (6379,),
     "s3": (8333,),
     "serve": (8080, 9100),
+    "intake": (9100,),
     "watch": (9100,),
     "worker": (9100,),
     "prometheus": (9090,),

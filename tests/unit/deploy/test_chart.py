@@ -273,12 +273,28 @@ def test_rules_and_dashboards_are_those_of_the_repository(chart: helm_python.Cha
 def test_only_the_fleet_reaches_redis(chart: helm_python.Chart) -> None:
     policy = of_kind(rendered(chart, NAMES), "NetworkPolicy")["ocrfleet-redis"]["spec"]
     ((source,),) = [rule["from"] for rule in policy["ingress"]]
-    assert source["podSelector"]["matchExpressions"][0]["values"] == ["serve", "watch", "worker"]
+    assert source["podSelector"]["matchExpressions"][0]["values"] == ["serve", "intake", "watch", "worker"]
     assert "namespaceSelector" not in source
     assert "egress" not in policy
-    # And workers go nowhere but to Redis, S3 and the name server, where those are the chart's own
-    worker = of_kind(rendered(chart, NAMES), "NetworkPolicy")["ocrfleet-worker"]["spec"]
-    assert [[port["port"] for port in rule["ports"]] for rule in worker["egress"]] == [[53, 53], [6379], [8333]]
+    # And what opens documents goes nowhere but to Redis, S3 and the name server, where those are the chart's own
+    for name in ("ocrfleet-worker", "ocrfleet-intake"):
+        policy = of_kind(rendered(chart, NAMES), "NetworkPolicy")[name]["spec"]
+        assert [[port["port"] for port in rule["ports"]] for rule in policy["egress"]] == [[53, 53], [6379], [8333]]
+
+
+@pytest.mark.parametrize("name", ["names only", "whole"])
+def test_nobody_reaches_the_metadata_service_of_a_cloud(chart: helm_python.Chart, name: str) -> None:
+    for policy in of_kind(rendered(chart, VARIANTS[name]), "NetworkPolicy").values():
+        for rule in policy["spec"].get("egress", ()):
+            for peer in rule.get("to", ()):
+                assert "ipBlock" not in peer or peer["ipBlock"]["except"] == ["169.254.0.0/16"]
+
+
+def test_documents_are_opened_apart_from_the_api(chart: helm_python.Chart) -> None:
+    found = pods(rendered(chart, NAMES))
+    (serve,), (intake,) = found["ocrfleet-serve"]["containers"], found["ocrfleet-intake"]["containers"]
+    assert serve["args"][serve["args"].index("--intake-consumers") + 1] == "0"
+    assert intake["args"] == ["intake", "--processes", "1"]
 
 
 def test_external_servers_take_the_place_of_the_bundled_ones(chart: helm_python.Chart) -> None:
@@ -328,7 +344,7 @@ def test_commands_are_given_options_that_they_have(chart: helm_python.Chart, nam
         for pod in pods(rendered(chart, VARIANTS[name])).values()
         if pod["containers"][0]["image"].startswith("ocrfleet") and "args" in pod["containers"][0]
     }
-    assert set(called) == {"serve", "watch", "worker"}
+    assert set(called) == {"serve", "intake", "watch", "worker"}
     for command, words in called.items():
         known = {option for parameter in commands[command].params for option in parameter.opts}
         assert {word for word in words if word.startswith("--")} <= known, command

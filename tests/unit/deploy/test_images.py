@@ -135,7 +135,7 @@ def test_only_services_that_need_it_have_outside_network_access(services: dict[s
     given = environment_file(tmp_path, **dict.fromkeys(REQUIRED, "given"))
     networks = compose_config(given)["networks"]
     assert networks["fleet"]["internal"] is True
-    for name in ("redis", "watch", "worker", "worker-gpu", "buckets"):
+    for name in ("redis", "intake", "watch", "worker", "worker-gpu", "buckets"):
         assert set(services[name]["networks"]) == {"fleet"}, name
 
 
@@ -186,7 +186,7 @@ def test_commands_are_given_options_that_they_have(services: dict[str, Any]) -> 
         for name, service in services.items()
         if service["image"].startswith("ocrfleet") and not service.get("entrypoint")
     }
-    assert set(called) == {"serve", "watch", "worker", "worker-gpu"}
+    assert set(called) == {"serve", "intake", "watch", "worker", "worker-gpu"}
     for name, (command, *words) in called.items():
         known = {option for parameter in commands[command].params for option in parameter.opts}
         assert {word for word in words if word.startswith("--")} <= known, name
