@@ -231,8 +231,12 @@ class Sandbox:
         """Return the error for the way in which the child ended."""
         status: int | None = None
         if self._control is not None:
-            with suppress(EOFError, OSError, ValueError, KeyError):
+            try:
                 status = receive(self._control, time.monotonic() + EXIT_DEADLINE)["status"]
+            except EOFError:
+                status = _Ended.KILL  # the fork server was killed, and its children with it
+            except (OSError, ValueError, KeyError):
+                pass
         self._stop()
         if self._closed:
             return TransientError("the sandbox was closed")

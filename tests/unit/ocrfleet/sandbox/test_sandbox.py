@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -203,6 +204,23 @@ def test_a_child_killed_while_idle_is_no_pages_fault(sandbox: Sandbox) -> None:
     pid = echo(sandbox)
     os.kill(pid, signal.SIGKILL)
     until(lambda: gone(pid), seconds=5)
+    assert echo(sandbox) != pid
+
+
+def test_a_fork_server_that_was_killed_is_started_again(sandbox: Sandbox) -> None:
+    def kill_its_server() -> int:
+        pid = echo(sandbox)
+        (parent,) = re.findall(r"PPid:\t(\d+)", Path(f"/proc/{pid}/status").read_text())
+        threading.Timer(0.2, os.kill, (int(parent), signal.SIGKILL)).start()
+        return pid
+
+    # Given a fork server that the kernel kills while its child is busy
+    pid = kill_its_server()
+    with pytest.raises(PageFaultError) as caught:
+        sandbox.call({"do": "sleep", "seconds": 60}, deadline=scaled(60))
+    # Then that is as if the child was killed, the child is gone, and the next call has a new one
+    assert caught.value.reason is Reason.RENDER_MEMORY
+    until(lambda: gone(pid), seconds=1)
     assert echo(sandbox) != pid
 
 
