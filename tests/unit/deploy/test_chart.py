@@ -174,7 +174,7 @@ def test_an_upgrade_changes_only_the_pods_of_the_fleet(
     assert not [key for key in now.keys() & then.keys() if key[0] == "Job"]
     changed = {key for key in now.keys() & then.keys() if now[key] != then[key]}
     assert {(kind, place.split("-")[1]) for kind, place in changed} == {
-        ("Deployment", part) for part in ("serve", "watch", "worker")
+        ("Deployment", part) for part in ("serve", "intake", "watch", "worker")
     }
     for key in changed:
         for one in (now[key], then[key]):
