@@ -145,6 +145,19 @@ class ApiSettings(BaseSettings):
         "everything with the documents of the default tenant. `ocrfleet token` makes tokens of tenants, with scopes. Without any "
         "token, only requests from this machine are answered.",
     )
+    oidc_issuer: str | None = Field(
+        default=None,
+        description="URL of an OpenID Connect issuer (https) whose tokens are accepted as well: signed JSON Web Tokens. It must publish "
+        "its keys at its own host, the only one that is asked.",
+    )
+    oidc_audience: str | None = Field(
+        default=None, description="Audience (`aud`) that its tokens must be for; required."
+    )
+    oidc_tenant_claim: str = Field(default="tenant", description="Claim that names the client's tenant.")
+    oidc_scope_claim: str = Field(
+        default="scope",
+        description="Claim with the scopes, in a list or separated by spaces: submit, read, review, delete, admin.",
+    )
     event_token: SecretStr | None = Field(
         default=None, description="A further token that is accepted for POST /v1/events/s3 only."
     )
@@ -173,7 +186,7 @@ class ApiSettings(BaseSettings):
         default=None,
         ge=1,
         description="Pages that a tenant, or a token of the default tenant, may submit in a day (UTC); unset: any number. Counted in "
-        "Redis: while that is away, submissions are answered with 503.",
+        "Redis: while that is away, submissions are answered with 503. Set it for `serve` and for intake consumers of their own.",
     )
     bytes_a_day: int | None = Field(default=None, ge=1, description="The same in bytes of files.")
     collection_pages_a_day: int | None = Field(

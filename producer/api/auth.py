@@ -20,8 +20,9 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.requests import Request
 
 from ocrfleet.errors import ConfigurationError, TransientError
-from ocrfleet.records.base import moment
+from ocrfleet.records.base import digest_of, moment
 from ocrfleet.records.tenants import DEFAULT
+from producer.api.oidc import Oidc
 from producer.api.problems import ProblemError
 from producer.errors import UsageError
 from producer.state.tokens import Scope, Token, Tokens
@@ -56,7 +57,7 @@ def check_address(host: str, settings: ApiSettings, *, stored: bool = False) -> 
                 f"OCRFLEET_API_TOKENS, OCRFLEET_API_EVENT_TOKEN: a token must have {_LEAST_LENGTH} characters at least, all of "
                 "them printable ASCII without spaces; make one with: openssl rand -hex 32"
             )
-    if not tokens and not stored and not is_loopback(host):
+    if not tokens and not stored and settings.oidc_issuer is None and not is_loopback(host):
         raise ConfigurationError(
             f"--host {host} can be reached from other machines without a token: make one with `ocrfleet token create`, set "
             "OCRFLEET_API_TOKENS (make one with: openssl rand -hex 32), or serve on 127.0.0.1"
@@ -125,7 +126,8 @@ class Authenticator:
         self._stored: list[Token] | None = None
         self._reading = threading.Lock()
         # Once there was a token, its removal must not open the API to whoever claims to be local.
-        self._required = bool(self._set)
+        self._oidc = Oidc(settings, clock=clock) if settings.oidc_issuer is not None else None
+        self._required = bool(self._set) or self._oidc is not None
 
     def user(self, request: Request, token: str | None) -> Caller:
         """Return who sends a request."""
@@ -135,7 +137,7 @@ class Authenticator:
             return LOCAL
         if token is None:
             raise _unauthorized('Bearer realm="ocrfleet"')
-        caller = _among(_digest(token), known)
+        caller = _among(_digest(token), known) or self._issued(token)
         if caller is None:
             raise _unauthorized('Bearer realm="ocrfleet", error="invalid_token"')
         return caller
@@ -157,6 +159,18 @@ class Authenticator:
             raise _unauthorized('Bearer realm="ocrfleet"')
         if caller.tenant != DEFAULT or not caller.may(Scope.SUBMIT):
             raise _forbidden(Scope.SUBMIT)
+
+    def _issued(self, token: str) -> Caller | None:
+        """Return the caller by a token of the issuer, if there is one. Raises ProblemError for one that names no tenant."""
+        identity = self._oidc.identity(token) if self._oidc is not None else None
+        if identity is None:
+            return None
+        if identity.tenant is None:
+            raise ProblemError(
+                HTTPStatus.FORBIDDEN,
+                "Your token names no tenant: its issuer must add one (OCRFLEET_API_OIDC_TENANT_CLAIM).",
+            )
+        return Caller(digest_of("oidc", identity.tenant, identity.subject), identity.tenant, identity.scopes)
 
     def _known(self) -> list[tuple[bytes, Caller]]:
         """Return the tokens that are accepted now, by their digests."""
