@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, BinaryIO
 
+from ocrfleet.errors import PermanentError
 from ocrfleet.records.documents import DocumentStatus, Manifest
 from ocrfleet.records.pages import PageResult, PageStatus, Role
 from worker.formats.page_layout import Box, TextBlock, TextLine, around, page_layout
@@ -45,6 +46,8 @@ class HocrWriter:
         self._manifest: Manifest | None = None
 
     def begin(self, manifest: Manifest, status: DocumentStatus) -> None:  # noqa: ARG002 - the writer protocol
+        if manifest.problem is not None:  # the specification wants a page
+            raise PermanentError(manifest.problem.reason, f"it has no pages: {manifest.problem.detail}")
         self._manifest = manifest
         head = {
             "document": manifest.document,

@@ -1,7 +1,8 @@
 """PDF/A-2b (ISO 19005-2): make a PDF conform by additions alone, or refuse it. Runs in a sandbox.
 
-Added are an output intent of sRGB, XMP metadata from the document information, and the resources that pages inherit. What a
-conforming file may not hold, and what only re-encoding could change, is a reason to refuse.
+Added are an output intent of sRGB, XMP metadata from the document information, the resources that pages inherit, the map of glyphs
+that a font has by default, and the flag that links are printed; the wish that viewers smooth an image is removed. What a conforming
+file may not hold, and what only re-encoding could change, is a reason to refuse.
 """
 
 from __future__ import annotations
@@ -59,6 +60,9 @@ def conform(pdf: Pdf) -> None:
     for page in pdf.pages:
         if "/Resources" not in page.obj:
             page.obj.Resources = page.resources
+    for entry in pdf.objects:
+        for found in _parts(entry):
+            _complete(found)
     if _intent(pdf) is None:
         pdf.Root.OutputIntents = Array([*pdf.Root.get("/OutputIntents", []), _srgb(pdf)])
     if "/Metadata" in pdf.Root:
@@ -67,6 +71,17 @@ def conform(pdf: Pdf) -> None:
         metadata.load_from_docinfo(pdf.docinfo, delete_missing=True)
         metadata["pdfaid:part"] = "2"
         metadata["pdfaid:conformance"] = "B"
+
+
+def _complete(entry: Any) -> None:
+    """Say what is the default without being said, and leave out a wish."""
+    subtype = entry.get("/Subtype")
+    if subtype == Name.CIDFontType2 and "/CIDToGIDMap" not in entry:
+        entry.CIDToGIDMap = Name.Identity
+    elif subtype == Name.Link and "/Rect" in entry:
+        entry.F = int(entry.get("/F", 0)) | _PRINT
+    elif subtype == Name.Image and "/Interpolate" in entry:
+        del entry["/Interpolate"]
 
 
 def _reasons(pdf: Pdf) -> Iterator[str]:
@@ -130,8 +145,8 @@ def _of_stream(entry: Stream) -> Iterator[str]:
             yield f"it has data compressed by {_FILTERS[name]}"
     if entry.get("/Subtype") == Name.PS or "/PS" in entry or "/Ref" in entry or "/OPI" in entry:
         yield "it has PostScript or pages of other files"
-    if entry.get("/Subtype") == Name.Image and (entry.get("/Interpolate", False) or "/Alternates" in entry):
-        yield "it has an image that is smoothed or replaced by the viewer"
+    if entry.get("/Subtype") == Name.Image and "/Alternates" in entry:
+        yield "it has an image that the viewer replaces"
 
 
 def _of_font(font: Any) -> Iterator[str]:
@@ -146,8 +161,6 @@ def _of_font(font: Any) -> Iterator[str]:
     descriptor = own.get("/FontDescriptor", Dictionary())
     if not {"/FontFile", "/FontFile2", "/FontFile3"} & set(descriptor.keys()):
         yield f"its font {str(font.get('/BaseFont', ''))[1:] or 'without a name'} is not embedded"
-    elif own.get("/Subtype") == Name.CIDFontType2 and "/CIDToGIDMap" not in own:
-        yield f"its font {str(font.get('/BaseFont', ''))[1:]} has no map of its glyphs"
 
 
 def _of_page(page: pikepdf.Page, number: int) -> Iterator[str]:
@@ -160,7 +173,7 @@ def _of_page(page: pikepdf.Page, number: int) -> Iterator[str]:
         kind, flags = str(annotation.get("/Subtype", "")), int(annotation.get("/F", 0))
         if kind in _ANNOTATIONS or "/AA" in annotation:
             yield f"page {number} has an annotation with sound, film or actions"
-        elif kind != "/Popup" and (flags & _HIDDEN or not flags & _PRINT):
+        elif kind != "/Popup" and (flags & _HIDDEN or not (flags & _PRINT or kind == "/Link")):
             yield f"page {number} has an annotation that is hidden, or not printed"
         elif kind not in _BARE and "/AP" not in annotation:
             yield f"page {number} has an annotation that is drawn by the viewer"

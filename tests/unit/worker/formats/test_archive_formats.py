@@ -14,7 +14,7 @@ from typing import Any, cast
 import pytest
 from lxml import etree
 
-from ocrfleet.errors import Reason
+from ocrfleet.errors import PermanentError, Reason
 from ocrfleet.formats import FormatName
 from ocrfleet.records.documents import DocumentStatus, Kind, Manifest, Problem, Source
 from ocrfleet.records.pages import Block, Line, PageResult, PageStatus, Placed, Role, Word
@@ -115,9 +115,14 @@ def test_the_same_pages_give_the_same_bytes(name: FormatName) -> None:
     assert written(name) == written(name)
 
 
-@pytest.mark.parametrize("name", [FormatName.ALTO, FormatName.HOCR, FormatName.PAGE_XML, FormatName.METS])
+@pytest.mark.parametrize("name", [FormatName.ALTO, FormatName.PAGE_XML, FormatName.METS])
 def test_a_document_without_pages_has_an_output(name: FormatName) -> None:
     assert written(name, [], Problem(reason=Reason.NEEDS_PASSWORD, detail="no"))
+
+
+def test_hocr_needs_a_page() -> None:
+    with pytest.raises(PermanentError, match="it has no pages: no"):
+        written(FormatName.HOCR, [], Problem(reason=Reason.NEEDS_PASSWORD, detail="no"))
 
 
 class TestAlto:

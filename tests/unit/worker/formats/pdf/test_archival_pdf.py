@@ -86,6 +86,24 @@ def test_resources_that_a_page_inherits_become_its_own(tmp_path: Path) -> None:
     assert streams(tmp_path / "scan.pdf") <= streams(tmp_path / "scan.searchable.pdf")
 
 
+def test_what_is_so_by_default_is_said_and_a_wish_is_left_out() -> None:
+    pdf = pikepdf.new()
+    scan(pdf)
+    page = pdf.pages[0]
+    page.Resources.XObject.I.Interpolate = True
+    page.Annots = Array([Dictionary(Type=Name.Annot, Subtype=Name.Link, Rect=[0, 0, 9, 9])])
+    own = Dictionary(
+        Type=Name.Font, Subtype=Name.CIDFontType2, FontDescriptor=Dictionary(FontFile2=pdf.make_stream(b"glyphs"))
+    )
+    page.Resources.Font = Dictionary(F=Dictionary(Type=Name.Font, Subtype=Name.Type0, DescendantFonts=Array([own])))
+
+    conform(pdf)
+
+    assert page.Annots[0].F == 4
+    assert "/Interpolate" not in page.Resources.XObject.I
+    assert page.Resources.Font.F.DescendantFonts[0].CIDToGIDMap == Name.Identity
+
+
 def test_what_only_re_encoding_could_change_is_refused(tmp_path: Path) -> None:
     def font(pdf: pikepdf.Pdf) -> None:
         scan(pdf, F=helvetica(pdf), over=b"BT /F 9 Tf 9 9 Td (seen) Tj ET\n")
