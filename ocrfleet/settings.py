@@ -107,6 +107,10 @@ class S3Settings(BaseSettings):
         description="URL of an S3 server other than AWS, for example http://127.0.0.1:8333. Unset: boto3's "
         "AWS_ENDPOINT_URL_S3, else AWS.",
     )
+    public_endpoint_url: str | None = Field(
+        default=None,
+        description="URL at which clients reach the S3 server of the store, for links to results. Unset: as ocrfleet does.",
+    )
     region: str | None = Field(default=None, description="Region of the buckets; unset: as boto3 is configured.")
     addressing: Literal["auto", "path", "virtual"] = Field(
         default="auto",

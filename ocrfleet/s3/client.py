@@ -41,7 +41,11 @@ def client(settings: S3Settings) -> S3Client:
 
 
 def signer(settings: S3Settings, bucket: str) -> S3Client:
-    """Return a client that makes presigned URLs for a bucket."""
+    """Return a client that makes presigned URLs for a bucket, at the endpoint that clients reach. Sends nothing."""
+    if settings.public_endpoint_url is not None:
+        settings = settings.model_copy(
+            update={"endpoint_url": settings.public_endpoint_url, "public_endpoint_url": None}
+        )
     made = client(settings)
     if settings.addressing == "auto" and _is_aws(made) and "." not in bucket:
         # On AWS, boto3 would use the global endpoint, which may redirect to the bucket's region: that breaks a signature.

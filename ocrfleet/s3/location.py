@@ -28,19 +28,41 @@ def uri(bucket: str, key: str) -> str:
 
 
 def parse(stored: str) -> S3Location:
-    """Return the location of a stored URI, the inverse of `uri`. Raises ValueError."""
-    location = typed(stored)
-    return S3Location(location.bucket, unquote(location.key, errors="strict"))
+    """Return the location of a stored URI, the inverse of `uri`. Raises ValueError, also for keys with dot segments."""
+    return _without_dots(_decoded(stored))
 
 
 def typed(text: str) -> S3Location:
-    """Return the location of s3://bucket/key as a person types it, not percent-encoded. Raises ValueError."""
-    bucket, _, key = text.removeprefix(SCHEME).partition("/")
-    if not text.startswith(SCHEME) or not _BUCKET.fullmatch(bucket):
-        raise ValueError(f"not s3://bucket or s3://bucket/key: {text!r}")
-    return S3Location(bucket, key)
+    """Return the location of s3://bucket/key as a person types it, not percent-encoded.
+
+    Raises ValueError, also for keys with dot segments.
+    """
+    return _without_dots(_typed(text))
 
 
 def as_typed(stored: str) -> str:
     """Return a stored URI as a person types it, the inverse of `typed`; other URIs are returned unchanged."""
-    return str(parse(stored)) if stored.startswith(SCHEME) else stored
+    return str(_decoded(stored)) if stored.startswith(SCHEME) else stored
+
+
+def has_dots(key: str) -> bool:
+    """Return whether a key has a segment `.` or `..`: some servers and proxies take it for another object."""
+    return not {".", ".."}.isdisjoint(key.split("/"))
+
+
+def _without_dots(location: S3Location) -> S3Location:
+    if has_dots(location.key):
+        raise ValueError(f"not s3://bucket/key without the segments . and ..: {str(location)!r}")
+    return location
+
+
+def _decoded(stored: str) -> S3Location:
+    location = _typed(stored)
+    return S3Location(location.bucket, unquote(location.key, errors="strict"))
+
+
+def _typed(text: str) -> S3Location:
+    bucket, _, key = text.removeprefix(SCHEME).partition("/")
+    if not text.startswith(SCHEME) or not _BUCKET.fullmatch(bucket):
+        raise ValueError(f"not s3://bucket or s3://bucket/key: {text!r}")
+    return S3Location(bucket, key)

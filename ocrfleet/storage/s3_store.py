@@ -141,7 +141,7 @@ class S3Store:
         return sorted(name for name in names if is_key(name))
 
     def presigned(self, key: str, *, seconds: int, filename: str, content_type: str) -> str | None:
-        """As ObjectStore says; the server that it names is the one that we use ourselves."""
+        """As ObjectStore says; the URL names OCRFLEET_S3_PUBLIC_ENDPOINT_URL, or else the server that we use ourselves."""
         location = self._location(key)
         parameters = {
             "Bucket": location.bucket,

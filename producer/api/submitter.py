@@ -196,7 +196,9 @@ class Submitter:
         try:
             location = typed(wanted.source)
         except ValueError as error:
-            raise ProblemError(HTTPStatus.BAD_REQUEST, "The source must be s3://bucket/key.") from error
+            raise ProblemError(
+                HTTPStatus.BAD_REQUEST, "The source must be s3://bucket/key, and have no segment . or .. in its key."
+            ) from error
         if not location.key or location.key.endswith("/"):
             raise ProblemError(
                 HTTPStatus.BAD_REQUEST,

@@ -23,11 +23,11 @@ from ocrfleet.records.documents import DocumentStatus, Failure, Problem, Status
 from ocrfleet.records.submissions import MarkdownOptions
 from ocrfleet.s3 import client as s3
 from ocrfleet.s3.client import PreconditionFailedError
-from ocrfleet.s3.location import as_typed, typed
+from ocrfleet.s3.location import as_typed, has_dots, typed
 from ocrfleet.sources.sources import OWN_OUTPUT, is_own
 from ocrfleet.storage.outputs import outputs_of
 from producer.delivery.delivery import MARKDOWN, deliver
-from producer.errors import OccupiedError
+from producer.errors import DeliveryError, OccupiedError
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -99,6 +99,10 @@ class S3Sink:
         self._metadata = {OWN_OUTPUT: status.document, f"{OWN_OUTPUT}-generation": str(status.generation)}
 
     def target(self, name: str, extension: str) -> str:
+        if has_dots(name):
+            raise DeliveryError(
+                f"the result {name!r} can't be written: its name has a segment . or ..; submit it by another name"
+            )
         return fitting(self._prefix + name, f".{extension}")
 
     def beside(self, target: str, path: str) -> str:

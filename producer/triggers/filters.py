@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from ocrfleet.s3.location import SCHEME, S3Location, typed
+from ocrfleet.s3.location import SCHEME, S3Location, has_dots, typed
 from producer.errors import UsageError
 from producer.intake.discover import SUFFIXES
 
@@ -51,12 +51,14 @@ def _typed(text: str) -> S3Location:
     try:
         return typed(text)
     except ValueError:
-        raise UsageError(f"{text!r} must be s3://bucket or s3://bucket/prefix/") from None
+        raise UsageError(
+            f"{text!r} must be s3://bucket or s3://bucket/prefix/, without the segments . and .."
+        ) from None
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Accepts keys with one of the prefixes and suffixes, and none of the excluded prefixes."""
+    """Accepts keys with one of the prefixes and suffixes, none of the excluded prefixes, and no dot segments."""
 
     #: (): all keys
     prefixes: tuple[str, ...] = ()
@@ -73,6 +75,7 @@ class Filter:
             and key.lower().endswith(tuple(suffix.lower() for suffix in self.suffixes))
             and not key.startswith(self.exclude)
             and not any(place.holds(bucket, key) for place in self.ours)
+            and not has_dots(key)
         )
 
     def separates(self, watched: BucketPrefix, other: BucketPrefix) -> bool:

@@ -424,6 +424,20 @@ class TestS3Store:
         with pytest.raises(HTTPError, match="403"):
             urlopen(url.replace("X-Amz-Signature=", "X-Amz-Signature=0"))  # noqa: S310
 
+    def test_a_presigned_url_names_the_endpoint_that_clients_reach(self, seaweed: SeaweedFS, bucket: str) -> None:
+        # Given a server that clients reach by another name than we do
+        known = seaweed.settings()
+        public = (known.endpoint_url or "").replace("127.0.0.1", "localhost")
+        store = S3Store(known.model_copy(update={"public_endpoint_url": public}), bucket, "p")
+        store.put("a/b", b"text")
+
+        url = store.presigned("a/b", seconds=60, filename="a.md", content_type="text/markdown")
+
+        assert url is not None
+        assert url.startswith(f"{public}/{bucket}/p/a/b?")
+        with urlopen(url) as answer:  # noqa: S310 - of our own server
+            assert answer.read() == b"text"
+
     def test_a_lost_multipart_upload_leaves_no_parts(self, seaweed: SeaweedFS, bucket: str, tmp_path: Path) -> None:
         # Given a file of several parts, and an object that appears while they are sent
         store = S3Store(seaweed.settings(), bucket, "lost", part=PART)

@@ -21,7 +21,7 @@ from ocrfleet.storage.store import FolderStore
 from producer.delivery.delivery import deliver
 from producer.delivery.to_folder import FolderSink
 from producer.delivery.to_s3 import S3Delivery, S3Sink
-from producer.errors import OccupiedError
+from producer.errors import DeliveryError, OccupiedError
 from tests.support.servers import SeaweedFS
 
 DOCUMENT, FIGURE = "0" * 32, "000001-01-0123456789ab.jpg"
@@ -248,3 +248,12 @@ def test_further_formats_are_made_when_they_are_missing_and_what_was_refused_is_
     bucket.delivery.deliver(ended, bucket.submission(2))
     assert set(bucket.pointer()["outputs"]) == {f"texts/box/a.pdf.{end}" for end in ("md", "html", "json")}
     assert bucket.pointer()["refused"] == {"docx": "it is encrypted: ask for another"}
+
+
+def test_a_name_with_dot_segments_is_refused(bucket: Bucket) -> None:
+    submission = bucket.submission(1).model_copy(update={"name": "box/../../other/a.pdf"})
+
+    with pytest.raises(DeliveryError, match="its name has a segment"):
+        bucket.delivery.deliver(bucket.ended(), submission)
+
+    assert bucket.objects() == {}

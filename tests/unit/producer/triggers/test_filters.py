@@ -137,3 +137,9 @@ def test_no_result_of_an_allowed_pair_is_ever_read_again(
     written = Prefix.parse_folder(f"s3://bucket/{results}").prefix + name + ".pdf"
 
     assert not (written.startswith(watched) and wanted.wants("bucket", written))
+
+
+def test_a_key_with_dot_segments_is_not_wanted() -> None:
+    wanted = Filter(prefixes=("in/",))
+    assert wanted.wants("bucket", "in/a.pdf")
+    assert not any(wanted.wants("bucket", key) for key in ("in/../other/a.pdf", "in/./a.pdf", "in/.."))
