@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -20,17 +22,20 @@ from tests.support.waiting import scaled, until
 
 TOKEN = "t" * 32
 _LARGE = 200 << 20
+_CONNECTIONS = 20
 _COMMAND = str(Path(sys.executable).with_name("ocrfleet"))
 
 
 class Serving:
     def __init__(self, folder: Path, valkey: Valkey) -> None:
-        (port,) = free_ports(1)
+        port, self.health = free_ports(2)
         environment = {
             **os.environ,
             "OCRFLEET_STORE": str(folder / "store"),
             "OCRFLEET_REDIS_URL": valkey.url,
             "OCRFLEET_API_TOKENS": TOKEN,
+            "OCRFLEET_API_CONNECTIONS": str(_CONNECTIONS),
+            "OCRFLEET_METRICS_PORT": str(self.health),
             "TMPDIR": str(folder),
         }
         self.log = (folder / "log").open("w+")
@@ -118,6 +123,21 @@ def test_serve_ends_at_once_while_a_client_follows_a_document(serving: Serving, 
     assert serving.process.wait(scaled(30)) == 0, serving.said()
     _, alive = psutil.wait_procs(children, timeout=scaled(5))
     assert alive == []
+
+
+def test_clients_that_hold_all_connections_do_not_make_it_look_dead(serving: Serving) -> None:
+    # Given more half-open connections than are allowed
+    port = serving.client.base_url.port or 0
+    with ExitStack() as stack:
+        for _ in range(_CONNECTIONS + 5):
+            silent = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=scaled(30)))
+            silent.sendall(b"GET /healthz HTTP/1.1\r\n")
+        until(lambda: httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=scaled(30)).status_code == 503)
+        # Then health and metrics answer at their own port
+        for path in ("healthz", "readyz", "metrics"):
+            assert httpx.get(f"http://127.0.0.1:{serving.health}/{path}", timeout=scaled(30)).status_code == 200
+    # And the API does once the connections are gone
+    until(serving._ready)
 
 
 def test_a_port_that_is_taken_is_said(serving: Serving, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -260,3 +261,20 @@ def test_sources_may_be_named_below_a_tenants_own_prefix() -> None:
     assert allowed.allows("open", "a.pdf")
     assert not allowed.allows("scans", "brick/a.pdf")
     assert auth.allowed_sources(settings).allows("scans", "default/a.pdf")
+
+
+def test_each_token_is_compared_in_constant_time(tenants: Tenants, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[bytes] = []
+
+    def counted(one: bytes, other: bytes) -> bool:
+        compared.append(other)
+        return compare_digest(one, other)
+
+    compare_digest = hmac.compare_digest
+    monkeypatch.setattr(hmac, "compare_digest", counted)
+    # Whichever matches, or none, all of them are compared, as hashes of one length
+    for client in (tenants.plain, tenants.a, tenants.b, Client(tenants.front, "wrong")):
+        compared.clear()
+        client.get("/v1/documents", collection="c")
+        assert len(compared) == len(set(compared)) == 3
+        assert {len(each) for each in compared} == {32}
