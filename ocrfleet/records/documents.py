@@ -45,6 +45,13 @@ class Source(Record):
     kind: Kind
     #: pages of a PDF, frames of an image
     pages: int = Field(ge=1)
+    #: its file name is not for outputs, which tenants share; None: outputs may have it
+    unnamed: Literal[True] | None = None
+
+    @property
+    def shows_name(self) -> bool:
+        """Whether outputs have its file name. An upload has none."""
+        return self.unnamed is None and self.uri.startswith(("file:", "s3:"))
 
 
 class Problem(Record):

@@ -11,6 +11,7 @@ import structlog
 
 from ocrfleet import keys
 from ocrfleet.errors import NotFoundError, TransientError
+from ocrfleet.formats import FormatName
 from ocrfleet.profiles.profile import Profile
 from ocrfleet.profiles.select import named
 from ocrfleet.records.documents import DocumentStatus, Marker, Status
@@ -42,6 +43,10 @@ log = structlog.get_logger(__name__)
 _LATE = 2
 
 
+#: Formats that contain the file names of sources.
+_WITH_NAMES = frozenset({FormatName.ALTO, FormatName.HOCR, FormatName.PAGE_XML, FormatName.METS})
+
+
 class DocumentService:
     """Reads documents from the store and its indexes; without a ledger, or while Redis is away, progress is counted there, too.
 
@@ -67,9 +72,17 @@ class DocumentService:
         """Return the full view of a document. Raises NotFoundError for one that is unknown or was deleted."""
         return self._lookup.view(document, tenant=tenant)
 
-    def ended(self, document: str, *, tenant: str | None = None) -> Status:
-        """Return the status of an ended document, with the keys of its outputs. Raises NotFoundError, ConflictError."""
+    def ended(self, document: str, *, tenant: str | None = None, wanted: FormatName | None = None) -> Status:
+        """Return the status of an ended document, with the keys of its outputs. Raises NotFoundError, ConflictError.
+
+        ConflictError also where a tenant asks for a format with a file name that another one gave.
+        """
         facts = self._lookup.facts(document, tenant=tenant)
+        foreign = tenant not in {None, DEFAULT} and any(source.shows_name for source in facts.manifest.sources)
+        if foreign and wanted in _WITH_NAMES:
+            raise ConflictError(f"document {document} is not written in this format: ask for another one")
+        if tenant is not None and all(submission.cancelled is not None for submission in facts.submissions):
+            raise ConflictError(f"document {document} was cancelled: retry it")
         if facts.state in OPEN or facts.status is None:
             raise ConflictError(f"document {document} has not ended yet, it is {facts.state}: ask again later")
         return facts.status

@@ -87,6 +87,8 @@ class Registration:
         """
         try:
             source = self._intake.inspect(reference, client=self._client)
+            if self._client:
+                source = source.model_copy(update={"unnamed": True})
             pages = select(self._terms.selection, source.pages)
         except PermanentError as error:
             return self.refuse(reference, error, submitted=submitted)
@@ -177,6 +179,9 @@ class Registration:
             return first
         # The file was moved or touched, with the same bytes: workers need its present location.
         moved = first.model_copy(update={"sources": manifest.sources})
+        if any(source.unnamed for source in first.sources):
+            unnamed = tuple(source.model_copy(update={"unnamed": True}) for source in manifest.sources)
+            moved = first.model_copy(update={"sources": unnamed})
         self._store.put(key, moved.to_bytes())
         return moved
 

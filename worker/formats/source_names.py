@@ -23,8 +23,8 @@ MEDIA_TYPES = {
 
 
 def source_name(source: Source) -> str:
-    """Return the file name of a source; for an upload, which has no name here, one made of its digest."""
-    if source.uri.startswith(("file:", "s3:")):
+    """Return the file name of a source; for one that has none here, as an upload, one made of its digest."""
+    if source.shows_name:
         name = PurePosixPath(unquote(urlsplit(source.uri, allow_fragments=False).path, errors="replace")).name
         if name:
             return name

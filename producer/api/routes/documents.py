@@ -153,7 +153,7 @@ async def get_result(
 
     409: the document has not ended, or can't be written in this format.
     """
-    status = await run_in_threadpool(context.documents.ended, document, tenant=caller.tenant)
+    status = await run_in_threadpool(context.documents.ended, document, tenant=caller.tenant, wanted=name)
     begun = await run_in_threadpool(context.converter.begin, status, [name])
     future = asyncio.wrap_future(begun)
     await asyncio.wait([future], timeout=wait)

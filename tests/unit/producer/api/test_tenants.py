@@ -14,11 +14,15 @@ from pydantic import SecretStr
 from ocrfleet import keys
 from ocrfleet.errors import ConfigurationError
 from ocrfleet.profiles.profile import RAPIDOCR
+from ocrfleet.records.base import moment
+from ocrfleet.records.documents import Manifest
 from ocrfleet.records.priority import Priority
-from ocrfleet.records.submissions import SourceReference, SubmissionOptions
+from ocrfleet.records.submissions import SourceReference, Submission, SubmissionOptions
 from ocrfleet.settings import ApiSettings
+from ocrfleet.sources.sources import uri_of
 from producer.api import auth
 from producer.api.auth import check_address
+from producer.intake.register import Registration
 from producer.state.tokens import Scope, Tokens
 from tests.support.servers import Valkey
 from tests.unit.producer.api.test_api import TOKEN, Front, pdf, problem
@@ -278,3 +282,38 @@ def test_each_token_is_compared_in_constant_time(tenants: Tenants, monkeypatch: 
         client.get("/v1/documents", collection="c")
         assert len(compared) == len(set(compared)) == 3
         assert {len(each) for each in compared} == {32}
+
+
+def test_no_output_names_another_tenants_file(tenants: Tenants, tmp_path: Path) -> None:
+    # Given a file that a tenant and the default tenant submitted from their own places
+    paths = [tmp_path / "merger with brick.pdf", tmp_path / "ours.pdf"]
+    data = pdf()  # each time with another id
+    for path in paths:
+        path.write_bytes(data)
+    intake, store = tenants.front.app.state.context.submitter._intake, tenants.store
+    made = {}
+    for path, collection in zip(paths, ("acme~c", "c"), strict=True):
+        options = SubmissionOptions(profile_digest=RAPIDOCR.digest, queue=Priority.BULK, collection=collection)
+        registration = Registration(store, intake, profile=RAPIDOCR, terms=options)
+        reference = SourceReference(name=path.name, uri=uri_of(path), size=path.stat().st_size)
+        made[collection] = registration.register_reference(reference, submitted=moment()).document
+    assert made["acme~c"] == made["c"]
+    # Then outputs, which both get, have no file name of the tenant's, also after the file has moved
+    manifest = Manifest.from_bytes(store.get(keys.manifest(made["c"])))
+    assert [source.shows_name for source in manifest.sources] == [False]
+    paths[0].unlink()
+    registration.register_reference(reference, submitted=moment())
+    manifest = Manifest.from_bytes(store.get(keys.manifest(made["c"])))
+    assert [(source.shows_name, source.uri) for source in manifest.sources] == [(False, uri_of(paths[1]))]
+    # And a file that the default tenant named first is in no format with names that a tenant gets
+    document = tenants.front.shelf.ended()
+    theirs = Submission(
+        name="x",
+        document=document,
+        uri="u",
+        submitted=moment(),
+        terms=options.model_copy(update={"collection": "acme~c"}),
+    )
+    store.put(keys.wanted(document, theirs.digest, "acme"), theirs.to_bytes())
+    problem(tenants.a.get(f"/v1/documents/{document}/result", format="alto"), 409)
+    assert tenants.a.get(f"/v1/documents/{document}/result", format="md").status_code == 200
