@@ -1,6 +1,7 @@
 # make demo        read the sample documents
 # make test-unit   unit tests (one minute)    make test     all tests but chaos and vLLM    make test T=tests/unit/deploy   selected tests
 # make test-vllm   tests of the GPU worker: vLLM on the CPU, in a separate environment (2.5 GB)
+# make sbom        packages of the CPU image, as CycloneDX                                  make audit       their known vulnerabilities
 # make check       style, types, layers       make format   fix the style                   make coverage   branch coverage
 PYTHON ?= python3
 VENV := .venv
@@ -14,6 +15,10 @@ unexport PYTHONDONTWRITEBYTECODE
 # Suppress the announcement that mkdocs-material prints at each build.
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
+# The platform of the images; hashes are those of all platforms.
+IMAGE_LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-annotate --python-version 3.11.14 \
+  --python-platform x86_64-manylinux_2_28 --custom-compile-command 'make lock'
+
 VLLM_VENV := .venv-vllm
 VLLM_BIN := $(VLLM_VENV)/bin
 
@@ -22,7 +27,7 @@ TESTS_AT_ONCE ?= $(shell echo $$((3 * $$(nproc))))
 UNIT_TESTS_AT_ONCE ?= $(shell nproc)
 PYTEST := $(BIN)/pytest $(if $(CI),--durations=20)
 
-.PHONY: demo test test-unit test-vllm test-chaos chaos check format coverage dashboards docs lock bench bench-vllm system-deps clean
+.PHONY: demo test test-unit test-vllm test-chaos chaos check format coverage dashboards docs lock sbom audit bench bench-vllm system-deps clean
 
 demo: $(VENV)/installed
 	$(BIN)/ocrfleet samples demo
@@ -65,10 +70,21 @@ docs: $(VENV)/installed-dev
 	$(BIN)/python -m docs.generate
 	$(MKDOCS)
 
-# Lock file of all development dependencies, for all platforms and Python versions, with hashes.
+# Lock files with hashes: all development dependencies, for all platforms and Python versions; what the CPU image holds; what builds it.
 lock: $(VENV)/python
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --python-version 3.11 --extra dev \
 	  --custom-compile-command 'make lock' --output-file requirements-dev.lock pyproject.toml
+	$(IMAGE_LOCK) --extra openai --output-file deploy/images/requirements.lock pyproject.toml
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
+	  | $(IMAGE_LOCK) --output-file deploy/images/build.lock -
+
+# Bill of materials of the CPU image (CycloneDX), and known vulnerabilities of its packages. pip-audit asks an advisory service for each.
+sbom: $(VENV)/python
+	$(BIN)/uv tool run --quiet --from 'cyclonedx-bom>=7.5,<8' cyclonedx-py requirements --output-reproducible --of JSON -o sbom.cdx.json \
+	  --pyproject pyproject.toml deploy/images/requirements.lock
+
+audit: $(VENV)/python
+	$(BIN)/uv tool run --quiet 'pip-audit>=2.10,<3' --strict --disable-pip --require-hashes -r deploy/images/requirements.lock
 
 format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix-only

@@ -161,13 +161,33 @@ def test_an_image_has_the_packages_and_does_not_run_as_root(name: str) -> None:
     assert ":latest" not in text
 
 
-def test_the_cpu_image_holds_versions_that_the_project_allows() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    lines = (IMAGES / "constraints.txt").read_text().splitlines()
-    pinned = dict(line.lower().replace("_", "-").split("==") for line in lines if not line.startswith("#"))
-    for requirement in map(Requirement, project["dependencies"] + project["optional-dependencies"]["openai"]):
-        version = pinned[requirement.name.lower().replace("_", "-")]
-        assert requirement.specifier.contains(Version(version)), requirement
+def locked(name: str) -> dict[str, str]:
+    """Return the versions in a lock file of the images. Each has a hash."""
+    entries = re.findall(
+        r"^([a-z0-9.-]+)==(\S+)((?: \\\n    --hash=sha256:[0-9a-f]{64})*)$", (IMAGES / name).read_text(), re.MULTILINE
+    )
+    lines = [line for line in (IMAGES / name).read_text().splitlines() if not line.startswith(("#", " "))]
+    assert len(entries) == len(lines)
+    assert all(hashes for _, _, hashes in entries)
+    return {package: version for package, version, _ in entries}
+
+
+def test_the_cpu_image_holds_versions_that_the_project_allows_by_their_hashes() -> None:
+    facts = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    project = facts["project"]
+    needed = {"requirements.lock": project["dependencies"] + project["optional-dependencies"]["openai"]}
+    needed["build.lock"] = facts["build-system"]["requires"]
+    for lock, requirements in needed.items():
+        pinned = locked(lock)
+        for requirement in map(Requirement, requirements):
+            version = pinned[requirement.name.lower().replace("_", "-")]
+            assert requirement.specifier.contains(Version(version)), requirement
+    assert "opencv-python" not in locked("requirements.lock")
+    # The build backend is one version, and pip takes nothing that has no hash
+    assert all("==" in requirement for requirement in needed["build.lock"])
+    installs = re.findall(r"pip (?:install|wheel) [^&\n]*", (IMAGES / "Dockerfile").read_text())
+    assert len(installs) == 4
+    assert all("--require-hashes" in one or ("--no-deps" in one and "." in one) for one in installs)
 
 
 def test_the_model_that_is_fetched_is_the_one_that_the_profile_names(services: dict[str, Any]) -> None:
