@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any, cast
 
 import redis
+from pydantic_core import from_json
 
 from ocrfleet import keys
 from ocrfleet.broker.celery_app import MESSAGES, publish_errors
@@ -77,9 +77,9 @@ class MessageInspector:
             bodies = [(message, False) for queue in queues for message in self._redis.lrange(queue, 0, -1)]
             bodies += [(leased, True) for leased in self._redis.hvals(keys.UNACKED)]
         for body, leased in bodies:
-            # Skip messages of other programs or versions.
+            # Skip messages of other programs or versions. A text that is nested too deeply is a ValueError of this parser.
             with suppress(PermanentError, LookupError, TypeError, ValueError):
-                message = json.loads(body)[0] if leased else json.loads(body)
-                task, argument = message["headers"]["task"], json.loads(base64.b64decode(message["body"]))[0][0]
+                message = from_json(body)[0] if leased else from_json(body)
+                task, argument = message["headers"]["task"], from_json(base64.b64decode(message["body"]))[0][0]
                 found.append(MESSAGES[task].from_message(argument))
         return found

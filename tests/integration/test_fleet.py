@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import os
+import pickle
 import signal
+import uuid
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -289,13 +295,64 @@ def test_a_stopped_worker_that_wakes_up_undoes_nothing(stage: Stage) -> None:
     assert {key: stage.store.get(key) for key in kept} == {key: outputs[key] for key in kept}
 
 
-def test_a_message_that_is_no_job_is_refused_and_the_worker_continues(stage: Stage) -> None:
-    queue = keys.queue_pages("bulk", stage.profile.name)
+def forged(stage: Stage, body: bytes, *, content_type: str = "application/json", **headers: str) -> str:
+    """Return a message as whoever can write to Redis may forge it: of Celery, with this body."""
+    properties = {
+        "delivery_tag": str(uuid.uuid4()),
+        "delivery_mode": 2,
+        "delivery_info": {"exchange": "", "routing_key": keys.queue_pages("bulk", stage.profile.name)},
+        "body_encoding": "base64",
+    }
+    known = {"lang": "py", "task": "ocrfleet.pages", "id": str(uuid.uuid4())}
+    message = {
+        "body": base64.b64encode(body).decode(),
+        "content-encoding": "utf-8",
+        "content-type": content_type,
+        "headers": known | headers,
+        "properties": properties,
+    }
+    return json.dumps(message)
+
+
+class Evil:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return os.system, (self.command,)
+
+
+def test_a_message_that_is_no_job_is_refused_and_the_worker_continues(stage: Stage, tmp_path: Path) -> None:
+    # Given forged messages that would run a command, call a built-in task of Celery, or fill the memory; and a job of no version
+    queue, ran = keys.queue_pages("bulk", stage.profile.name), tmp_path / "ran"
+    embed = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+    call = json.dumps([[{"task": "ocrfleet.pages", "args": [], "kwargs": {}}, [[]]], {}, embed]).encode()
+    bomb = zlib.compress(bytes(64 << 20), 9)
+    for message in (
+        forged(stage, pickle.dumps(Evil(f"touch {ran}")), content_type="application/x-python-serialize"),
+        forged(stage, f"!!python/object/apply:os.system ['touch {ran}']".encode(), content_type="application/x-yaml"),
+        *(
+            forged(stage, call, task=f"celery.{name}")
+            for name in ("map", "starmap", "chunks", "chord_unlock", "accumulate")
+        ),
+        forged(stage, call, task="os.system"),
+        forged(stage, bomb, compression="application/x-gzip"),
+        forged(stage, b"[[" * 100_000),
+    ):
+        stage.valkey.client.lpush(queue, message)
     stage.app.send_task("ocrfleet.pages", args=[{"schema_version": 99, "document": "x"}], queue=queue)
+
+    # When a document is read by the worker that gets them
     book = stage.register("a", [1])
     (status,) = stage.finish(book, workers=1)
+
+    # Then none of them did anything
     assert status.status is DocumentStatus.COMPLETED
     assert "job.refused" in stage.logs()
+    assert not ran.exists()
+    assert stage.workers[0].poll() is None
 
 
 @pytest.mark.parametrize("engine", ["numbered:NumberedEngine", "numbered:StubbornEngine"])

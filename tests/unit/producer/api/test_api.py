@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import io
 import json
 import re
@@ -676,6 +677,30 @@ def test_without_a_token_every_request_is_refused(tmp_path: Path) -> None:
     for token in (TOKEN, OTHER):
         assert front.client.get(paths[0], headers={"Authorization": f"Bearer {token}"}).status_code == 200
     front.close()
+
+
+def test_a_token_is_compared_with_all_in_a_time_that_tells_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given several tokens, and a record of what is compared
+    compared: list[bytes] = []
+    compare = hmac.compare_digest
+
+    def recorded(one: bytes, other: bytes) -> bool:
+        compared.append(other)
+        return compare(one, other)
+
+    monkeypatch.setattr(hmac, "compare_digest", recorded)
+    front = Front(tmp_path, tokens=SecretStr(f"{TOKEN},{OTHER},{'c' * 32}"))
+    try:
+        # Then each is compared, by its digest, whichever of them is right, or none
+        for token in (TOKEN, OTHER, "wrong" * 8):
+            compared.clear()
+            front.client.get("/v1/documents/" + "0" * 32, headers={"Authorization": f"Bearer {token}"})
+            assert len(compared) == 3
+            assert {len(digest) for digest in compared} == {32}
+    finally:
+        front.close()
 
 
 def test_the_event_token_is_accepted_in_both_forms_for_events_only(tmp_path: Path) -> None:
