@@ -58,7 +58,7 @@ def words(read: Sequence[Letter], crop: NDArray[np.uint8], view: NDArray[np.floa
     groups = _groups(read)
     if not groups:
         return ()
-    dark = _ink(crop)
+    dark = ink(crop)
     spans = _spans(groups, dark)
     turned = _is_turned(crop, view)
     found = []
@@ -78,6 +78,19 @@ def words(read: Sequence[Letter], crop: NDArray[np.uint8], view: NDArray[np.floa
     return tuple(found)
 
 
+def gaps(places: Sequence[float], crop: NDArray[np.uint8]) -> list[int]:
+    """Return how wide the ink of a line parts between each two places, in pixels; `places` are shares of its width."""
+    columns = inked(ink(crop))
+    ends = [_gap(columns, round(left * len(columns)), round(right * len(columns))) for left, right in pairwise(places)]
+    return [last - first for first, last in ends]
+
+
+def strokes(crop: NDArray[np.uint8]) -> int:
+    """Return into how many pieces, left to right, the ink of a line parts: about one a letter in print."""
+    columns = inked(ink(crop))
+    return int(np.count_nonzero(np.diff(np.concatenate(([False], columns)).astype(np.int8)) > 0))
+
+
 def _groups(read: Sequence[Letter]) -> list[list[Letter]]:
     """Part letters at spaces."""
     groups: list[list[Letter]] = [[]]
@@ -89,7 +102,7 @@ def _groups(read: Sequence[Letter]) -> list[list[Letter]]:
     return [group for group in groups if any(letter.place is not None for letter in group)]
 
 
-def _ink(crop: NDArray[np.uint8]) -> NDArray[np.bool_]:
+def ink(crop: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Return where a line's image has ink, dark on light or light on dark."""
     grey = cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY)
     if np.ptp(grey) < _CONTRAST:
@@ -102,21 +115,28 @@ def _ink(crop: NDArray[np.uint8]) -> NDArray[np.bool_]:
 def _spans(groups: Sequence[Sequence[Letter]], dark: NDArray[np.bool_]) -> list[tuple[int, int]]:
     """Return the first column of each word, and the one behind its last."""
     width = dark.shape[1]
-    # Of the middle rows: descenders and ascenders of neighbouring lines are no ink of this one.
-    high = dark.shape[0]
-    inked = cast("NDArray[np.bool_]", dark[high // 8 : high - high // 8].any(axis=0))
+    columns = inked(dark)
     middles = [[letter.place * width for letter in group if letter.place is not None] for group in groups]
     ends = [0]
     for left, right in pairwise(middles):
-        ends += _gap(inked, round(max(left)), round(min(right)))
+        ends += _gap(columns, round(max(left)), round(min(right)))
     ends.append(width)
-    return [_trimmed(inked, first, max(last, first + 1)) for first, last in zip(ends[::2], ends[1::2], strict=True)]
+    return [_trimmed(columns, first, max(last, first + 1)) for first, last in zip(ends[::2], ends[1::2], strict=True)]
 
 
-def _gap(inked: NDArray[np.bool_], first: int, last: int) -> tuple[int, int]:
+def inked(dark: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return which columns of a line have ink."""
+    # Of the middle rows: descenders and ascenders of neighbouring lines are no ink of this one.
+    high = dark.shape[0]
+    return cast("NDArray[np.bool_]", dark[high // 8 : high - high // 8].any(axis=0))
+
+
+def _gap(columns: NDArray[np.bool_], first: int, last: int) -> tuple[int, int]:
     """Return the widest stretch without ink between two columns: where it begins and ends."""
     first, last = min(first, last), max(first, last, first + 1)
-    edges = np.flatnonzero(np.diff(np.concatenate(([True], inked[first:last], [True])).astype(np.int8))).reshape(-1, 2)
+    edges = np.flatnonzero(np.diff(np.concatenate(([True], columns[first:last], [True])).astype(np.int8))).reshape(
+        -1, 2
+    )
     if not len(edges):
         return (first + last) // 2, (first + last) // 2
     begin, end = edges[int(np.argmax(edges[:, 1] - edges[:, 0]))].tolist()

@@ -12,13 +12,16 @@ import cv2
 import numpy as np
 
 from ocrfleet.records.pages import Line
-from worker.engines import line_words
+from worker.engines import line_words, second_reading
 from worker.engines.layout import rules
 from worker.engines.layout.blocks import arrange
 from worker.engines.layout.gutters import around, cut_at_gutters, cut_long, extents, skew
 from worker.engines.layout.orientation import SidewaysRegion, back, mostly_tall, sideways_regions, tall_lines
 from worker.engines.layout.parts import ArrangedPage
 from worker.engines.line_finder import LineFinder
+from worker.engines.line_signs import consistent
+from worker.engines.line_spaces import with_spaces
+from worker.engines.line_strokes import counted
 from worker.engines.scripts import SeenLine
 from worker.imaging.marks import find_marks
 
@@ -161,19 +164,33 @@ class RapidOcrReader:
             self._finder.crops(pixels, quads), quads, angle, () if strict else rules.find(pixels).down
         )
         crops, quads, views = cut_long(crops, quads, views)
-        read = self._ocr.recognize_txt(crops if self._narrowed == 1 else _narrowed(crops, self._narrowed))
+        narrow = [second_reading.narrowed(crop, self._narrowed) for crop in crops] if self._narrowed != 1 else crops
+        read = self._ocr.recognize_txt(narrow)
         self.seen += [
             SeenLine(around(quad), text, float(score), word.script_scores)
             for quad, text, score, word in zip(quads, read.txts, read.scores, read.word_results, strict=True)
         ]
         lines: dict[Line, tuple[Word, ...]] = {}
-        for number, (text, score) in enumerate(zip(read.txts, read.scores, strict=True)):
-            if _is_text(text.strip(), float(score), strict=strict):
-                seen = _plain(line_words.letters(text, read.word_results[number]))
-                plain = "".join(letter.text for letter in seen)
-                line = Line(text=plain, box=around(quads[number]), confidence=round(float(score), 4))
+        for number, letters in enumerate(self._read_again(_letters(read), crops)):
+            confidence = float(np.mean([letter.confidence for letter in letters])) if letters else 0.0
+            if _is_text("".join(letter.text for letter in letters).strip(), confidence, strict=strict):
+                seen = _plain(consistent(with_spaces(counted(letters, crops[number]), crops[number])))
+                text = "".join(letter.text for letter in seen)
+                line = Line(text=text, box=around(quads[number]), confidence=round(confidence, 4))
                 lines[line] = line_words.words(seen, crops[number], views[number])
         return lines, [float(score) for score in read.scores], (extents(quads)[0] + 1).tolist()
+
+    def _read_again(self, first: list[list[Letter]], crops: Sequence[NDArray[np.uint8]]) -> list[list[Letter]]:
+        """Return the letters of each line, of the better one of two readings where the first is doubtful."""
+        again = list(second_reading.doubtful(first, crops)) if self._narrowed == 1 else []
+        if not again:
+            return first
+        second = _letters(self._ocr.recognize_txt([second_reading.narrowed(crops[number]) for number in again]))
+        better = {
+            number: second_reading.chosen(first[number], other, crops[number])
+            for number, other in zip(again, second, strict=True)
+        }
+        return [better.get(number, letters) for number, letters in enumerate(first)]
 
     def _quarter(self, pixels: NDArray[np.uint8], tall: NDArray[np.float64]) -> int:
         """Return by how many quarter turns, counter-clockwise, lines that run up or down must be rotated: 1, 3, or 0."""
@@ -197,13 +214,9 @@ class RapidOcrReader:
         return _Sample(letters, float(np.average(read.scores, weights=lengths)))
 
 
-def _narrowed(crops: Sequence[NDArray[np.uint8]], share: float) -> list[NDArray[np.uint8]]:
-    """Return the images of lines with this share of their widths: recognition takes as long as they are wide."""
-    sizes = [(max(round(crop.shape[1] * share), 1), crop.shape[0]) for crop in crops]
-    return [
-        cv2.resize(crop, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
-        for crop, size in zip(crops, sizes, strict=True)
-    ]
+def _letters(read: Any) -> list[list[Letter]]:
+    """Return the letters of each line; `read` is RapidOCR's result."""
+    return [line_words.letters(text, seen) for text, seen in zip(read.txts, read.word_results, strict=True)]
 
 
 def _plain(read: Sequence[Letter]) -> list[Letter]:
