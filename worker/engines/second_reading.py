@@ -65,7 +65,7 @@ def chosen(first: list[Letter], second: list[Letter], crop: NDArray[np.uint8]) -
 def _is_doubtful(read: Sequence[Letter]) -> bool:
     """Say whether a sign of a number, a numeral or another word with hardly any small letters is doubtful."""
     for space, word in itertools.groupby(read, lambda letter: letter.text.isspace()):
-        signs = [] if space else list(word)
+        signs = [] if space else [sign for sign in word if sign.text.isalnum() or sign.text == "|"]
         small = sum(sign.text.islower() for sign in signs)
         if 2 * small <= len(signs) and any(sign.confidence < _DOUBTFUL for sign in signs):
             return True
