@@ -1,13 +1,9 @@
-"""The Helm chart, rendered by Helm's own engine: valid manifests, draining, scaling by the backlog, no secrets."""
+"""The Helm chart, rendered by Helm's own engine: valid manifests, what serves whom, no secrets."""
 
 from __future__ import annotations
 
 import copy
 import json
-import shutil
-import subprocess
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import helm_python
@@ -20,47 +16,11 @@ from jsonschema import Draft202012Validator
 from ocrfleet.profiles.select import find
 from ocrfleet.settings import ApiSettings
 from producer.cli.main import app
-from tests.support.servers import ROOT, lacking
+from tests.support.servers import ROOT
+from tests.unit.deploy.rendering import CHART, EXTERNAL, NAMES, VARIANTS, WHOLE, of_kind, pods, rendered
 
-CHART = ROOT / "deploy" / "helm" / "ocrfleet"
 #: The oldest and the newest that the chart is for.
 KUBERNETES = ["1.27", "1.37"]
-NAMES: dict[str, Any] = {
-    "redis": {"existingSecret": "redis-secret"},
-    "s3": {"existingSecret": "s3-secret"},
-    "api": {"existingSecret": "api-secret"},
-}
-WHOLE: dict[str, Any] = NAMES | {
-    "serviceAccount": {"annotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/ocrfleet"}},
-    "imagePullSecrets": [{"name": "registry"}],
-    "pricePerGpuHour": 1.5,
-    "documentProfile": "deepseek-ocr-2",
-    "webhook": {"existingSecret": "webhook-secret"},
-    "workers": {
-        "cpu": {"autoscaling": {"enabled": True}},
-        "gpu": {"enabled": True, "gpus": 4, "modelClaim": "models", "autoscaling": {"enabled": True}},
-        "dots": {
-            "profile": "dots-ocr",
-            "gpus": 1,
-            "runtimeClassName": "nvidia",
-            "resources": {"limits": {"memory": "64Gi"}},
-        },
-    },
-    "modelJob": {"enabled": True, "claim": "models", "existingSecret": "hf-secret"},
-    "metrics": {"serviceMonitor": {"enabled": True}, "rules": {"enabled": True}, "dashboards": {"enabled": True}},
-    "networkPolicy": {
-        "apiFrom": [{"namespaceSelector": {}}],
-        "s3From": [{"ipBlock": {"cidr": "10.0.0.0/8"}}],
-        "outsideAlways": True,
-    },
-}
-EXTERNAL: dict[str, Any] = NAMES | {
-    "redis": {"existingSecret": "redis-secret", "bundled": {"enabled": False}},
-    "s3": {"bundled": {"enabled": False}, "region": "eu-west-1"},
-    "watch": {"args": ["--sqs", "https://sqs.eu-west-1.amazonaws.com/1/uploads", "--results", "s3://out/"]},
-    "networkPolicy": {"enabled": False},
-}
-VARIANTS = {"names only": NAMES, "whole": WHOLE, "external": EXTERNAL}
 
 
 def closed(*required: str, **properties: object) -> dict[str, object]:
@@ -73,7 +33,7 @@ def listed(items: object) -> dict[str, object]:
 
 
 _TEXT, _COUNT, _ANY = {"type": "string"}, {"type": "integer"}, {"type": "object"}
-_METADATA = ("serverAddress", "query", "threshold", "activationThreshold", "ignoreNullValues")
+_METADATA = ("serverAddress", "query", "threshold", "activationThreshold", "ignoreNullValues", "authModes")
 #: Definitions that are none of Kubernetes' own, as far as the chart uses them: a name that is mistyped is refused.
 CUSTOM = {
     "ScaledObject": closed(
@@ -83,12 +43,19 @@ CUSTOM = {
         cooldownPeriod=_COUNT,
         minReplicaCount=_COUNT,
         maxReplicaCount=_COUNT,
+        fallback=closed(
+            *("failureThreshold", "replicas", "behavior"),
+            failureThreshold=_COUNT,
+            replicas=_COUNT,
+            behavior={"enum": ["static", "currentReplicas", "currentReplicasIfHigher", "currentReplicasIfLower"]},
+        ),
         advanced=closed(horizontalPodAutoscalerConfig=closed(behavior=_ANY)),
         triggers=listed(
             closed(
                 *("type", "metadata"),
                 type={"const": "prometheus"},
                 metricType={"enum": ["AverageValue", "Value"]},
+                authenticationRef=closed("name", name=_TEXT, kind=_TEXT),
                 metadata=closed(*_METADATA[:3], **dict.fromkeys(_METADATA, _TEXT)),
             )
         ),
@@ -100,28 +67,6 @@ CUSTOM = {
     ),
     "PrometheusRule": closed("groups", groups=listed(_ANY)),
 }
-
-
-@pytest.fixture(scope="module")
-def chart() -> Iterator[helm_python.Chart]:
-    with helm_python.Chart.load(CHART) as chart:
-        yield chart
-
-
-def rendered(chart: helm_python.Chart, values: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the objects of a release, in the namespace scans. Raises HelmValuesError for values that the schema refuses."""
-    chart.validate_schema(values)
-    files = chart.render(values, name="ocrfleet", namespace="scans")
-    return [one for name, text in files.items() if not name.endswith(".txt") for one in yaml.safe_load_all(text) if one]
-
-
-def of_kind(objects: list[dict[str, Any]], *kinds: str) -> dict[str, dict[str, Any]]:
-    return {one["metadata"]["name"]: one for one in objects if one["kind"] in kinds}
-
-
-def pods(objects: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    found = of_kind(objects, "Deployment", "StatefulSet", "Job")
-    return {name: one["spec"]["template"]["spec"] for name, one in found.items()}
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -143,63 +88,6 @@ def test_rendered_manifests_are_strictly_valid(chart: helm_python.Chart, name: s
             kubernetes_validate.validate(one, version, strict=True)
     names = [(one["kind"], one["metadata"]["name"]) for one in objects]
     assert len(names) == len(set(names))
-
-
-@pytest.fixture(scope="module")
-def next_chart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[helm_python.Chart]:
-    """The chart of the next version."""
-    folder = tmp_path_factory.mktemp("next") / "ocrfleet"
-    shutil.copytree(CHART, folder)
-    described = yaml.safe_load((folder / "Chart.yaml").read_text())
-    (folder / "Chart.yaml").write_text(yaml.safe_dump(described | {"version": "9.8.7", "appVersion": "9.8.7"}))
-    with helm_python.Chart.load(folder) as chart:
-        yield chart
-
-
-def bare(objects: list[dict[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
-    """Return objects by kind and name, without their own labels, which may change and restart nothing."""
-    found = {(one["kind"], one["metadata"]["name"]): copy.deepcopy(one) for one in objects}
-    for one in found.values():
-        one["metadata"].pop("labels")
-    return found
-
-
-@pytest.mark.parametrize("name", VARIANTS)
-def test_an_upgrade_changes_only_the_pods_of_the_fleet(
-    chart: helm_python.Chart, next_chart: helm_python.Chart, name: str
-) -> None:
-    now, then = (bare(rendered(one, VARIANTS[name])) for one in (chart, next_chart))
-    # A Job can't be changed, so that of another image has another name
-    assert {kind for kind, _ in now.keys() ^ then.keys()} <= {"Job"}
-    assert not [key for key in now.keys() & then.keys() if key[0] == "Job"]
-    changed = {key for key in now.keys() & then.keys() if now[key] != then[key]}
-    assert {(kind, place.split("-")[1]) for kind, place in changed} == {
-        ("Deployment", part) for part in ("serve", "intake", "watch", "worker")
-    }
-    for key in changed:
-        for one in (now[key], then[key]):
-            (container,) = one["spec"]["template"]["spec"]["containers"]
-            container.pop("image")
-        assert now[key] == then[key]
-
-
-def test_an_upgrade_with_the_same_images_restarts_nothing(
-    chart: helm_python.Chart, next_chart: helm_python.Chart
-) -> None:
-    values = WHOLE | {part: {"repository": "ocr", "tag": "7"} for part in ("image", "gpuImage")}
-    assert bare(rendered(chart, values)) == bare(rendered(next_chart, values))
-
-
-def test_a_job_that_does_something_else_has_another_name(chart: helm_python.Chart) -> None:
-    def jobs(values: dict[str, Any]) -> set[str]:
-        return set(of_kind(rendered(chart, values), "Job"))
-
-    before = jobs(WHOLE)
-    assert len(before) == 2
-    assert len(before - jobs(WHOLE | {"modelJob": WHOLE["modelJob"] | {"revision": "0" * 40}})) == 1
-    buckets = {"existingSecret": "s3-secret", "bundled": {"buckets": ["other"]}}
-    assert len(before - jobs(WHOLE | {"s3": buckets})) == 1
-    assert jobs(WHOLE | {"drainSeconds": 1}) == before
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -256,60 +144,6 @@ def test_secrets_are_referred_to_and_never_made(chart: helm_python.Chart) -> Non
     assert {"name": "OCRFLEET_PAGES_PER_SECOND", "value": "0.4"} in serve
 
 
-def test_workers_get_the_time_that_their_drain_takes(chart: helm_python.Chart) -> None:
-    for drain in (0, 60, 600):
-        for name, pod in pods(rendered(chart, WHOLE | {"drainSeconds": drain})).items():
-            if "-worker-" in name:
-                env = {one["name"]: one.get("value") for one in pod["containers"][0]["env"]}
-                assert env["OCRFLEET_DRAIN_SECONDS"] == str(drain)
-                assert pod["terminationGracePeriodSeconds"] > drain + 30, name
-
-
-def test_gpu_workers_go_where_gpus_are_and_read_their_model_from_a_volume(chart: helm_python.Chart) -> None:
-    found = pods(rendered(chart, WHOLE))
-    gpu, cpu = found["ocrfleet-worker-gpu"], found["ocrfleet-worker-cpu"]
-    (container,) = gpu["containers"]
-    assert container["image"] == "ocrfleet-gpu:0.1.0"
-    assert container["args"] == ["worker", "--profile", "deepseek-ocr-2", "--gpus", "all"]
-    assert container["resources"]["limits"]["nvidia.com/gpu"] == 4
-    assert gpu["nodeSelector"] == {"nvidia.com/gpu.present": "true"}
-    assert {"name": "model", "mountPath": "/models", "readOnly": True} in container["volumeMounts"]
-    assert cpu["containers"][0]["args"] == ["worker", "--profile", "rapidocr", "--processes", "2"]
-    assert "nvidia.com/gpu" not in cpu["containers"][0]["resources"]["limits"]
-    # What a pool of one's own does not say, workerDefaults say
-    assert found["ocrfleet-worker-dots"]["runtimeClassName"] == "nvidia"
-    assert found["ocrfleet-worker-dots"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == 1
-
-
-def test_pods_are_counted_by_the_seconds_of_work_that_wait(chart: helm_python.Chart, tmp_path: Path) -> None:
-    objects = rendered(chart, WHOLE)
-    scaled = of_kind(objects, "ScaledObject")
-    assert set(scaled) == {"ocrfleet-worker-cpu", "ocrfleet-worker-gpu"}
-    for name, one in scaled.items():
-        # From and to none
-        assert one["spec"]["minReplicaCount"] == 0
-        assert "replicas" not in of_kind(objects, "Deployment")[name]["spec"]
-        # A ratio of what there is to what there should be, and no answer is no zero
-        (trigger,) = one["spec"]["triggers"]
-        assert trigger["metricType"] == "Value"
-        assert trigger["metadata"]["ignoreNullValues"] == "false"
-        # No pod is removed before its drain can finish
-        down = one["spec"]["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]["scaleDown"]
-        assert down["policies"] == [{"type": "Pods", "value": 1, "periodSeconds": 120}]
-        query = trigger["metadata"]["query"]
-        assert 'ocrfleet_backlog_seconds{namespace="scans"}' in query
-        check_query(query, tmp_path)
-
-
-def check_query(query: str, folder: Path) -> None:
-    """Have Prometheus' own tool read a query."""
-    promtool = shutil.which("promtool") or lacking("promtool (make system-deps)")
-    rules = folder / "rule.yml"
-    rules.write_text(json.dumps({"groups": [{"name": "query", "rules": [{"record": "query", "expr": query}]}]}))
-    done = subprocess.run([str(promtool), "check", "rules", rules], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-
 def test_rules_and_dashboards_are_those_of_the_repository(chart: helm_python.Chart) -> None:
     objects = rendered(chart, WHOLE)
     rules = of_kind(objects, "PrometheusRule")
@@ -339,14 +173,6 @@ def test_only_the_fleet_reaches_redis(chart: helm_python.Chart) -> None:
         assert [[port["port"] for port in rule["ports"]] for rule in policy["egress"]] == [[53, 53], [6379], [8333]]
 
 
-@pytest.mark.parametrize("name", ["names only", "whole"])
-def test_nobody_reaches_the_metadata_service_of_a_cloud(chart: helm_python.Chart, name: str) -> None:
-    for policy in of_kind(rendered(chart, VARIANTS[name]), "NetworkPolicy").values():
-        for rule in policy["spec"].get("egress", ()):
-            for peer in rule.get("to", ()):
-                assert "ipBlock" not in peer or peer["ipBlock"]["except"] == ["169.254.0.0/16"]
-
-
 def test_documents_are_opened_apart_from_the_api(chart: helm_python.Chart) -> None:
     found = pods(rendered(chart, NAMES))
     (serve,), (intake,) = found["ocrfleet-serve"]["containers"], found["ocrfleet-intake"]["containers"]
@@ -373,6 +199,17 @@ def test_external_servers_take_the_place_of_the_bundled_ones(chart: helm_python.
         (("redis", "password"), "in plain sight"),
         (("image", "tag"), "latest"),
         (("store",), "/var/lib/store"),
+        (("claims", "models"), {"size": "20Gi"}),
+        (("claims", "models"), {"accessMode": "ReadWriteMany", "size": "20Gi", "klass": "nfs"}),
+        (("workers", "gpu", "gpuResource"), "gpu"),
+        (("workers", "gpu", "autoscaling", "authentication", "kind"), "Secret"),
+        (("workers", "gpu", "autoscaling", "fallbackReplicas"), -1),
+        (("workers", "gpu", "progressDeadlineSeconds"), 0),
+        (("api", "ingress", "hosts"), ["ocr.example.org"]),
+        (("api", "topologySpreadConstraints"), [{"topologyKey": "zone"}]),
+        (("intake", "priorityClassName"), "Not A Name"),
+        (("ipFamily",), "both"),
+        (("caBundle", "secret"), "authorities"),
     ],
 )
 def test_values_that_make_no_sense_are_refused(chart: helm_python.Chart, path: tuple[str, ...], value: object) -> None:

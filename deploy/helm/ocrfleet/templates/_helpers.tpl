@@ -74,6 +74,7 @@ securityContext:
 {{- end -}}
 
 {{- define "ocrfleet.s3Environment" }}
+{{- include "ocrfleet.caEnvironment" . }}
 {{- if or .Values.s3.existingSecret .Values.s3.bundled.enabled }}
 {{- $secret := required "s3.existingSecret: the name of a Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, which the bundled S3 needs" .Values.s3.existingSecret }}
 - name: AWS_ACCESS_KEY_ID
@@ -95,7 +96,7 @@ securityContext:
 {{- /* Where serve, watch and workers answer /metrics, to Prometheus' pods. */ -}}
 {{- define "ocrfleet.metricsEnvironment" -}}
 - name: OCRFLEET_METRICS_HOST
-  value: 0.0.0.0
+  value: {{ include "ocrfleet.host" . | quote }}
 - name: OCRFLEET_METRICS_PORT
   value: "9100"
 {{- end -}}
@@ -108,4 +109,75 @@ securityContext:
 {{- if $whole.enabled -}}{{- $_ := set $pools $name $whole -}}{{- end -}}
 {{- end -}}
 {{- toJson $pools -}}
+{{- end -}}
+
+{{- /* The address that servers listen on. */ -}}
+{{- define "ocrfleet.host" -}}{{ ternary "::" "0.0.0.0" (eq .Values.ipFamily "IPv6") }}{{- end -}}
+
+{{- /* Authorities of the cluster's own, for S3, Redis and downloads. */ -}}
+{{- define "ocrfleet.caEnvironment" }}
+{{- if .Values.caBundle.configMap }}
+{{- range list "SSL_CERT_FILE" "AWS_CA_BUNDLE" "REQUESTS_CA_BUNDLE" }}
+- name: {{ . }}
+  value: /etc/ocrfleet/ca/ca.crt
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- /* Mounts of a pod of the fleet beside its own; `of`, its values, has those of the user. */ -}}
+{{- define "ocrfleet.extraMounts" }}
+{{- if .root.Values.caBundle.configMap }}
+- {name: ca, mountPath: /etc/ocrfleet/ca, readOnly: true}
+{{- end }}
+{{- with .of.extraVolumeMounts }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "ocrfleet.extraVolumes" }}
+{{- with .root.Values.caBundle }}
+{{- if .configMap }}
+- name: ca
+  configMap: {name: {{ .configMap }}, items: [{key: {{ .key }}, path: ca.crt}]}
+{{- end }}
+{{- end }}
+{{- with .of.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- /* Labels and annotations of a pod. Without a version: an upgrade restarts only pods whose container changes. */ -}}
+{{- define "ocrfleet.podMetadata" -}}
+labels: {{- include "ocrfleet.selector" .root | nindent 2 }}
+  app.kubernetes.io/component: {{ .component }}
+  {{- with .pool }}
+  ocrfleet/pool: {{ . }}
+  {{- end }}
+{{- with .of.podAnnotations }}
+annotations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{- /* Where a pod runs, and before which others. */ -}}
+{{- define "ocrfleet.placement" }}
+{{- $labels := merge (dict "app.kubernetes.io/component" .component) (include "ocrfleet.selector" .root | fromYaml) }}
+{{- with .pool }}{{ $_ := set $labels "ocrfleet/pool" . }}{{ end }}
+{{- with .of.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .of.topologySpreadConstraints }}
+topologySpreadConstraints:
+  {{- range . }}
+  - {{- merge (deepCopy .) (dict "labelSelector" (dict "matchLabels" $labels)) | toYaml | nindent 4 }}
+  {{- end }}
+{{- end }}
+{{- with .of.nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .of.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .of.affinity }}
+affinity: {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end -}}
