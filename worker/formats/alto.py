@@ -48,7 +48,8 @@ class _Page:
         self._manifest = manifest
         self._blocks = page_layout(result)
         words = [word for block in self._blocks for line in block.lines for word in line.words]
-        self._placed = {word.placed for word in words}
+        #: how words got their places that were not seen there
+        self._placed = {word.placed for word in words if word.placed is not Placed.DETECTED}
         self._confidences = [word.confidence for word in words if word.confidence is not None]
         self._points = (result.height_pt or 0.0) / (result.height_px or 1)
         self._sizes = [self._size(block) for block in self._blocks]
