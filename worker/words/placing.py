@@ -103,7 +103,7 @@ def _matched(given: Sequence[ModelWord], seen: Sequence[Word]) -> list[_Place | 
         own = found.place[starts[number] : starts[number + 1]]
         length, own_equal = len(own), found.equal[starts[number] : starts[number + 1]]
         kept = own >= 0
-        if 2 * int(kept.sum()) < length or not kept.any():
+        if 2 * int(kept.sum()) < length or not kept.any() or _is_repeated(given, number):
             continue
         most, _ = Counter(line[own[kept]].tolist()).most_common(1)[0]
         kept &= line[np.maximum(own, 0)] == most
@@ -112,6 +112,12 @@ def _matched(given: Sequence[ModelWord], seen: Sequence[Word]) -> list[_Place | 
         first, last = int(own[kept].min()), int(own[kept].max())
         places[number] = _of_characters(there, begins, seen, first, last, placed)
     return places
+
+
+def _is_repeated(given: Sequence[ModelWord], number: int) -> bool:
+    """Return whether a word could have the place of its neighbour, as the zeros of a table: their number decides."""
+    beside = {word.text for word in (*given[max(number - 1, 0) : number], *given[number + 1 : number + 2])}
+    return given[number].text in beside
 
 
 def _of_characters(  # noqa: PLR0917 - a range of recognised characters and its context
@@ -171,9 +177,7 @@ def _on_unclaimed(
     """Return places on words between two placed words that were recognised as another text."""
     first = before.last + 1 if before is not None else 0
     last = after.first if after is not None else len(seen)
-    free = list(range(first, last))
-    if not claimed.isdisjoint(free):  # the order differs, except in the line of the word before
-        free = list(takewhile(lambda word: word not in claimed and before and seen[word].line == before.line, free))
+    free = list(takewhile(lambda word: word not in claimed, range(first, last)))
     if not free or len(free) * len(run) > _MOST_PAIRS:
         return None
     characters = sum(len(seen[word].text) for word in free)

@@ -28,6 +28,8 @@ UNREAD = "\N{REPLACEMENT CHARACTER}"
 _HIGHEST, _WIDEST, _SMALLEST = 1.3, 6.0, 0.08
 #: Marks are parts of one word if less than this is between them: a space is a quarter of an em, a row of a line's box 1.3 em.
 _SPACE = 0.15
+#: What is higher than this many rows, and higher than wide, is no line.
+_TALL = 1.5
 #: Width of a usual character.
 _CHARACTER = 0.5
 #: A pixel is ink if it is darker than the mean around it by this, of 255; the mean is over so many heights.
@@ -43,6 +45,12 @@ def with_unread(
     unread word follows the word before it in its row and is in the same line; in a row where nothing was read, it follows the row
     above. `backwards`: the script runs from right to left.
     """
+    if not lines and not words:
+        return []
+    tall = _TALL * median(y1 - y0 for _, y0, _, y1 in [*lines, *(word.box for word in words)])
+    # Numbers below each other that were read as one line.
+    words = [word for word in words if not (_is_column(word.box, tall) and not any(map(str.isalpha, word.text)))]
+    lines = [box for box in lines if not _is_column(box, tall)]
     boxes = [*lines, *(word.box for word in words)]
     if not boxes:
         return []
@@ -69,6 +77,11 @@ def with_unread(
             after.setdefault(last, []).append(Word(text, place, None, line))
         last = max(read, default=last)
     return [*after.get(-1, ()), *(one for index, word in enumerate(words) for one in (word, *after.get(index, ())))]
+
+
+def _is_column(box: Box, tall: float) -> bool:
+    x0, y0, x1, y1 = box
+    return y1 - y0 > max(tall, x1 - x0)
 
 
 def _marks(grey: NDArray[np.uint8], read: Sequence[Box], lines: Sequence[Box], height: float) -> NDArray[np.float64]:

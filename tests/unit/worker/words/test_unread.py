@@ -77,3 +77,17 @@ def test_rows_of_a_table_that_came_in_another_order() -> None:
     mixed = [cells[number] for number in (0, 3, 1, 5, 4, 2)]
     found = place([ModelWord(text, None, row) for row, texts in enumerate(rows) for text in texts], mixed, [], PAGE)
     assert [word.box for word in found] == [word.box for word in cells]
+
+
+def test_a_column_of_digits_that_was_read_as_one_line_is_places_row_by_row() -> None:
+    # Given rows of names and zeros; the zeros below each other were read as one line
+    names = ["Aberdeen", "Bergen", "Cuxhaven"]
+    marks = [(400, 100 + 40 * row, 412, 124 + 40 * row) for row in range(3)]
+    read = [Word(name, (100, 98 + 40 * row, 220, 126 + 40 * row), None, row) for row, name in enumerate(names)]
+    column = Word("000", (398, 98, 414, 208), None, 3)
+    words = with_unread(paper(*marks), [*read, column], [word.box for word in (*read, column)])
+
+    given = [ModelWord(text, None, row) for row, name in enumerate(names) for text in (name, "0")]
+    found = place(given, words, [], PAGE)
+
+    assert [(word.box[0], word.box[1]) for word in found[1::2]] == [(400, 98 + 40 * row) for row in range(3)]
