@@ -97,6 +97,8 @@ def _matched(given: Sequence[ModelWord], seen: Sequence[Word]) -> list[_Place | 
         return places
     line = np.array([word.line for word in seen])[there.word]
     found = match(wanted, there)
+    taken = np.zeros(len(there.text), np.bool_)
+    taken[found.place[found.place >= 0]] = True
     begins = np.searchsorted(there.word, np.arange(len(seen)))
     starts = np.searchsorted(wanted.word, np.arange(len(given) + 1))
     for number in range(len(given)):
@@ -109,7 +111,10 @@ def _matched(given: Sequence[ModelWord], seen: Sequence[Word]) -> list[_Place | 
         kept &= line[np.maximum(own, 0)] == most
         equal = int(own_equal[kept].sum())
         placed = Placed.DETECTED if 2 * equal >= int(kept.sum()) and equal else Placed.INTERPOLATED
-        first, last = int(own[kept].min()), int(own[kept].max())
+        ends = np.flatnonzero(kept)
+        first, last = _widened(
+            int(own[kept].min()), int(own[kept].max()), int(ends[0]), length - 1 - int(ends[-1]), taken, there
+        )
         places[number] = _of_characters(there, begins, seen, first, last, placed)
     return places
 
@@ -118,6 +123,17 @@ def _is_repeated(given: Sequence[ModelWord], number: int) -> bool:
     """Return whether a word could have the place of its neighbour, as the zeros of a table: their number decides."""
     beside = {word.text for word in (*given[max(number - 1, 0) : number], *given[number + 1 : number + 2])}
     return given[number].text in beside
+
+
+def _widened(  # noqa: PLR0917 - as below
+    first: int, last: int, before: int, behind: int, taken: np.ndarray, there: Stream
+) -> tuple[int, int]:
+    """Return a range of recognised characters with up to so many before and behind it: misread ones of the same word."""
+    while before and first and not taken[first - 1] and there.word[first - 1] == there.word[first]:
+        first, before = first - 1, before - 1
+    while behind and last + 1 < len(taken) and not taken[last + 1] and there.word[last + 1] == there.word[last]:
+        last, behind = last + 1, behind - 1
+    return first, last
 
 
 def _of_characters(  # noqa: PLR0917 - a range of recognised characters and its context
