@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +23,11 @@ _CALL = re.compile(r"(?P<name>\w+)\((?P<arguments>.*)\) += (?P<result>-?\d+).*")
 _FILE = re.compile(r"\d+<(?P<path>[^>]*)>")
 #: A path, after the descriptor of the folder that it is relative to, where the call has one.
 _PATH = re.compile(r'(?:(?:\d+|AT_FDCWD)<(?P<folder>[^>]*)>, )?"(?P<path>[^"]*)"')
+
+
+_WRITTEN = re.compile(
+    r'(?:openat|open|creat)\((?:AT_FDCWD<[^>]*>, )?"([^"]*)", [^)]*O_(?:WRONLY|RDWR|CREAT)[^)]*\) = \d'
+)
 
 
 @dataclass
@@ -67,6 +72,38 @@ class Recording:
 
     def _was_flushed(self, path: str, after: int, before: int) -> bool:
         return any(path in call.paths and after < call.began and call.ended < before for call in self.flushed)
+
+
+@dataclass
+class Reached:
+    """What a program reached outside of itself."""
+
+    #: addresses that it connected or sent to, but for Unix sockets
+    hosts: list[str]
+    #: files that it opened for writing
+    written: list[str]
+
+
+def reached(program: str, *arguments: str, log: Path, environment: Mapping[str, str]) -> Reached:
+    """Run a Python program with its children under strace. Skips the test where there is no strace."""
+    if shutil.which("strace") is None:
+        lacking("strace")
+    command = [
+        "strace",
+        "-f",
+        "-y",
+        "-s",
+        "400",
+        "--seccomp-bpf",
+        "-e",
+        "trace=connect,sendto,sendmsg,sendmmsg,openat,open,creat",
+    ]
+    subprocess.run([*command, "-o", str(log), sys.executable, "-c", program, *arguments], check=True, env=environment)
+    lines = log.read_text(errors="replace").splitlines()
+    return Reached(
+        hosts=[line for line in lines if "sa_family=AF_INET" in line],
+        written=[found[1] for line in lines if (found := _WRITTEN.search(line)) and not found[1].startswith("/dev/")],
+    )
 
 
 def record(program: str, *arguments: str, log: Path) -> Recording:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 # A sandbox starts with an empty environment and may not start threads.
-os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", ORT_DISABLE_TELEMETRY="1")
+os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
 
 import functools
 from typing import TYPE_CHECKING, Any, cast

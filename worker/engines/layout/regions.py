@@ -7,7 +7,6 @@ that package is imported, and nothing is downloaded. A page takes a tenth of a s
 from __future__ import annotations
 
 import importlib.util
-import os
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -84,8 +83,6 @@ def model_path() -> Path:
 
 @lru_cache(maxsize=1)
 def _session() -> Any:
-    # Set before the import: it keeps ONNX Runtime from resolving a telemetry host and from writing a device id.
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime  # noqa: PLC0415 - half a second
 
     options = onnxruntime.SessionOptions()
