@@ -55,7 +55,7 @@ KEEPING_UP = (
         "Firing alerts",
         "Number of firing alerts of this fleet. The table at the bottom lists them.",
         "an alert fires: docs/howto/alerts.md has a section for each alert.",
-        {"": 'count(ALERTS{alertname=~"Ocrfleet.*", alertstate="firing"}) or vector(0)'},
+        {"": 'count(ALERTS{alertname=~"Ocrfleet.*", severity!="none", alertstate="firing"}) or vector(0)'},
         unit="none",
         steps=above(1, 1),
         decimals=0,
@@ -216,7 +216,7 @@ BROKEN = (
         "Firing alerts",
         "Alerts of this fleet that fire now.",
         "an alert of severity critical fires: docs/howto/alerts.md has a section for each alert.",
-        'ALERTS{alertname=~"Ocrfleet.*", alertstate="firing"}',
+        'ALERTS{alertname=~"Ocrfleet.*", severity!="none", alertstate="firing"}',
         unit="none",
     ),
     rows(

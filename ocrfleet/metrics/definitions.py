@@ -31,6 +31,10 @@ PRICE = ObservedGauge(
     "Price of one GPU for one hour, in any currency (OCRFLEET_PRICE_PER_GPU_HOUR); absent unless set.",
 )
 STORE_ERRORS = Counter("ocrfleet_store_errors_total", "Failed reads and writes of the object store.")
+DAMAGED_RECORDS = Counter(
+    "ocrfleet_damaged_records_total",
+    "Times that a process met a record in the store that it can't parse: damaged, or written by a newer version.",
+)
 REDIS_ERRORS = Counter("ocrfleet_redis_errors_total", "Failed requests to Redis, and jobs that could not be published.")
 
 # ---- pages, counted by their worker
@@ -147,7 +151,7 @@ GPU_MEMORY_TOTAL = ObservedGauge("ocrfleet_gpu_memory_total_bytes", "Total memor
 
 INTAKE_SECONDS = Histogram(
     "ocrfleet_intake_seconds",
-    "Seconds of the intake of one source: fetch it, count its pages, register it.",
+    "Seconds of the intake of one source that was registered: fetch it, count its pages, register it.",
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
 )
 EVENTS = Counter(
@@ -197,6 +201,11 @@ DOCUMENTS = ObservedGauge(
 ARRIVALS = ObservedGauge(
     "ocrfleet_arrivals", "Intake batches that wait; counted up to 10,000 of each priority.", ("queue",)
 )
+OLDEST_ARRIVAL = ObservedGauge(
+    "ocrfleet_oldest_arrival_seconds",
+    "Seconds since the submission of the oldest intake batch with sources that are not registered; 0 without one.",
+    ("queue",),
+)
 WEBHOOKS = ObservedGauge(
     "ocrfleet_webhooks",
     "Webhook deliveries that are due (waiting), or failed for a day (given_up); counted up to 10,000 of each.",
@@ -213,6 +222,12 @@ REDIS_MEMORY_MAX = ObservedGauge(
 )
 REDIS_EVICTED = ObservedGauge(
     "ocrfleet_redis_evicted_keys", "Keys that Redis evicted for lack of memory since it started."
+)
+STORE_FREE = ObservedGauge(
+    "ocrfleet_store_free_bytes", "Free bytes of the file system of the store; absent for a store in S3."
+)
+STORE_SIZE = ObservedGauge(
+    "ocrfleet_store_size_bytes", "Size of the file system of the store, in bytes; absent for a store in S3."
 )
 DOCUMENTS_ENDED = Counter(
     "ocrfleet_documents_ended_total",

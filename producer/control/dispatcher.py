@@ -20,6 +20,7 @@ import structlog
 from ocrfleet import keys
 from ocrfleet.broker.celery_app import publish_assembly, publish_pages, ranges
 from ocrfleet.errors import DamagedRecordError, NotFoundError
+from ocrfleet.metrics import definitions as metrics
 from ocrfleet.records.documents import Manifest, Marker
 from ocrfleet.records.messages import PageJob
 from ocrfleet.records.priority import Priority
@@ -113,6 +114,7 @@ class Dispatcher:
         except NotFoundError:  # the document was deleted
             self._store.delete(keys.active(document))
         except DamagedRecordError as error:
+            metrics.DAMAGED_RECORDS.inc()
             log.error("dispatcher.active_document_damaged", document=document, error=str(error))  # noqa: TRY400
 
     def tick(self) -> list[ActiveDocument]:
@@ -295,6 +297,7 @@ class Dispatcher:
             except NotFoundError:
                 continue
             except (DamagedRecordError, ValueError) as error:
+                metrics.DAMAGED_RECORDS.inc()
                 log.error("dispatcher.waiting_document_damaged", key=key, error=str(error))  # noqa: TRY400
                 continue
             self._store.delete(key)

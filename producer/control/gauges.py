@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ from ocrfleet.broker.inspection import MessageInspector
 from ocrfleet.errors import OcrfleetError
 from ocrfleet.metrics import definitions as metrics
 from ocrfleet.records.documents import DocumentStatus
+from ocrfleet.s3.location import SCHEME
 from producer.monitoring.fleet_snapshot import FleetMonitor, gauges_of
 from producer.state.backlog import Recount
 
@@ -35,6 +37,7 @@ class GaugeUpdater:
     """Keeps the leader's gauges up to date. Its own thread, since listing the store may take long."""
 
     def __init__(self, settings: Settings, store: ObjectStore, ledger: Ledger, gauges: ObservedGauges) -> None:
+        self._store = settings.store
         self._monitor = FleetMonitor(settings, store, ledger)
         self._recount = Recount(store, ledger)
         self._leases = ExpiredLeases(MessageInspector(ledger.redis), settings.lease_seconds)
@@ -74,7 +77,7 @@ class GaugeUpdater:
             try:
                 self._recount.begin_if_due()
                 metrics.LEASES_EXPIRED.inc(self._leases.count(time.time()))
-                seen |= gauges_of(self._monitor.snapshot(self._active))
+                seen |= gauges_of(self._monitor.snapshot(self._active)) | disk_of(self._store)
             except OcrfleetError as error:
                 log.warning("gauges.store_or_redis_away", error=str(error))
             except Exception:  # the next update may succeed
@@ -82,6 +85,18 @@ class GaugeUpdater:
             if not self._stopped.is_set():
                 self._gauges.replace(seen)
             self._stopped.wait(_EVERY)
+
+
+def disk_of(store: str) -> dict[ObservedGauge, Values]:
+    """Return the gauges of the file system of a store; none for one in S3, or a folder that can't be asked."""
+    if store.startswith(SCHEME):
+        return {}
+    try:
+        usage = shutil.disk_usage(store)
+    except OSError as error:
+        log.warning("gauges.disk_unknown", store=store, error=str(error))
+        return {}
+    return {metrics.STORE_FREE: {(): float(usage.free)}, metrics.STORE_SIZE: {(): float(usage.total)}}
 
 
 class ExpiredLeases:

@@ -103,6 +103,7 @@ class Finisher:
         except NotFoundError as error:
             log.info("finisher.document_deleted", document=document, error=str(error))
         except DamagedRecordError as error:
+            metrics.DAMAGED_RECORDS.inc()
             log.error("finisher.record_damaged", document=document, error=str(error))  # noqa: TRY400
         except TransientError as error:
             log.warning("finisher.store_away", document=document, error=str(error))
@@ -159,6 +160,7 @@ class Finisher:
             try:
                 yield Submission.from_bytes(self._store.get(key))
             except DamagedRecordError as error:
+                metrics.DAMAGED_RECORDS.inc()
                 log.error("finisher.submission_damaged", document=document, error=str(error))  # noqa: TRY400
 
     def _deliver(self, status: Status, submission: Submission) -> None:

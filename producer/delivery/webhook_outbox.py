@@ -20,6 +20,7 @@ from pydantic import Field
 
 from ocrfleet import keys
 from ocrfleet.errors import DamagedRecordError, NotFoundError, TransientError
+from ocrfleet.metrics import definitions as metrics
 from ocrfleet.records.base import Moment, Record, digest_of
 from ocrfleet.records.tenants import DEFAULT, Tenant
 from producer.delivery.webhook import DeliveryResult, WebhookClient
@@ -89,6 +90,7 @@ class WebhookOutbox:
             except NotFoundError:
                 continue
             except DamagedRecordError as error:
+                metrics.DAMAGED_RECORDS.inc()
                 log.error("webhook.record_damaged", key=key, error=str(error))  # noqa: TRY400
 
     def record(self, key: str, delivery: WebhookDelivery, result: DeliveryResult, reason: str) -> None:

@@ -19,6 +19,7 @@ import structlog
 
 from ocrfleet import keys
 from ocrfleet.errors import DamagedRecordError, NotFoundError
+from ocrfleet.metrics import definitions as metrics
 from ocrfleet.records.base import DocumentId, Moment, Record
 from ocrfleet.records.documents import Manifest, Marker
 from ocrfleet.records.submissions import Submission
@@ -118,6 +119,7 @@ class Retention:
             except NotFoundError:
                 continue
             except DamagedRecordError as error:
+                metrics.DAMAGED_RECORDS.inc()
                 log.error("retention.tombstone_damaged", key=key, error=str(error))  # noqa: TRY400
                 continue
             removed += self._remove(tombstone, now, until)

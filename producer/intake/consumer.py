@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -81,6 +82,7 @@ class IntakeConsumer:
             batch = IntakeBatch.from_bytes(data)
             profile = self._profiles.get(batch.terms.profile_digest)
         except (DamagedRecordError, NotFoundError) as error:
+            metrics.DAMAGED_RECORDS.inc(isinstance(error, DamagedRecordError))
             # Moved to `refused/`: otherwise the scheduler would publish it without end.
             self._store.put(keys.refused(key), data)
             self._store.delete(key)
@@ -128,9 +130,9 @@ class IntakeConsumer:
     @staticmethod
     def _register(registration: Registration, reference: SourceReference, batch: IntakeBatch) -> IntakeOutcome:
         with structlog.contextvars.bound_contextvars(source=reference.uri):
+            begun = time.monotonic()
             try:
-                with metrics.INTAKE_SECONDS.time():
-                    registered = registration.register_reference(reference, submitted=batch.created)
+                registered = registration.register_reference(reference, submitted=batch.created)
             except OwnOutputError as error:
                 log.warning("intake_consumer.own_output_skipped", error=str(error))
                 return outcome_for(batch.terms, refused=str(error))
@@ -144,6 +146,7 @@ class IntakeConsumer:
                 log.exception("intake_consumer.source_raised")
                 fault = PermanentError(Reason.INTERNAL_ERROR, f"intake raised {type(error).__name__}: see its log")
                 registered = registration.refuse(reference, fault, submitted=batch.created)
+            metrics.INTAKE_SECONDS.observe(time.monotonic() - begun)
             log.debug("intake_consumer.document_registered", document=registered.document, pages=registered.total)
             return outcome_for(batch.terms, document=registered.document)
 

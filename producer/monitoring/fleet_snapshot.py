@@ -224,6 +224,10 @@ def gauges_of(snapshot: FleetSnapshot) -> dict[ObservedGauge, Values]:
             ("undelivered",): float(inventory.undelivered),
         },
         metrics.ARRIVALS: {(priority.value,): float(count) for priority, count in inventory.arrivals.items()},
+        metrics.OLDEST_ARRIVAL: {
+            (priority.value,): max(0.0, snapshot.taken - min(submitted, snapshot.taken))
+            for priority, submitted in inventory.oldest_arrival.items()
+        },
         metrics.WEBHOOKS: {
             ("waiting",): float(inventory.webhooks_waiting),
             ("given_up",): float(inventory.webhooks_given_up),

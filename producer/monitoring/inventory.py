@@ -40,6 +40,8 @@ class Inventory:
 
     waiting: Mapping[Priority, WaitingDocuments]
     arrivals: Mapping[Priority, int]
+    #: Unix time of the oldest intake batch of each priority; infinity without one
+    oldest_arrival: Mapping[Priority, float]
     undelivered: int
     webhooks_waiting: int
     webhooks_given_up: int
@@ -55,10 +57,14 @@ def take_inventory(store: ObjectStore) -> Inventory:
     def count(prefix: str) -> int:
         return _length(islice(store.list(prefix), LIMIT))
 
+    arrivals = {queue: list(islice(store.list(keys.arrivals(queue)), LIMIT)) for queue in Priority}
     paused = frozenset(key.removeprefix(keys.PAUSED) for key in store.list(keys.PAUSED))
     return Inventory(
         waiting={queue: waiting(store, queue, paused) for queue in Priority},
-        arrivals={queue: count(keys.arrivals(queue)) for queue in Priority},
+        arrivals={queue: len(batches) for queue, batches in arrivals.items()},
+        oldest_arrival={
+            queue: min(map(_submitted_at, batches), default=math.inf) for queue, batches in arrivals.items()
+        },
         undelivered=count(keys.UNDELIVERED),
         webhooks_waiting=count(keys.OUTBOX),
         webhooks_given_up=count(keys.GIVEN_UP),
@@ -97,6 +103,10 @@ def waiting_by_collection(store: ObjectStore) -> dict[str, dict[str, int]]:
         }
         for queue in Priority
     }
+
+
+def _submitted_at(arrival: str) -> float:
+    return registered_at(keys.arrival_name(arrival).partition("-")[0])
 
 
 def _length(items: Iterable[object]) -> int:

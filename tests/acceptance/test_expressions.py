@@ -25,6 +25,14 @@ TOKEN = "a-token-of-the-tests"  # noqa: S105 - of no use elsewhere
 
 #: Metrics that no process exposes here, with the reason. tests/engine/test_metric_names.py checks those of vLLM.
 ELSEWHERE = {
+    "kube_horizontalpodautoscaler_spec_max_replicas": "exposed by kube-state-metrics",
+    "kube_horizontalpodautoscaler_spec_min_replicas": "exposed by kube-state-metrics",
+    "kube_horizontalpodautoscaler_status_current_replicas": "exposed by kube-state-metrics",
+    "kubelet_volume_stats_available_bytes": "exposed by the kubelet",
+    "kubelet_volume_stats_capacity_bytes": "exposed by the kubelet",
+    "ocrfleet_store_free_bytes": "of a store in a folder; tests/unit/producer/control/test_gauges.py",
+    "ocrfleet_store_size_bytes": "of a store in a folder; tests/unit/producer/control/test_gauges.py",
+    "ocrfleet:store_free:ratio": "of a store in a folder",
     "vllm:kv_cache_usage_perc": "exposed by vLLM",
     "vllm:num_requests_running": "exposed by vLLM",
     "vllm:num_requests_waiting": "exposed by vLLM",

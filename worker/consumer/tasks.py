@@ -12,6 +12,7 @@ from celery.exceptions import Reject
 
 from ocrfleet.broker.celery_app import TASK_ASSEMBLE, TASK_PAGES, publish_assembly, publish_pages
 from ocrfleet.errors import DamagedRecordError, FatalError, NotFoundError, OcrfleetError, PermanentError
+from ocrfleet.metrics import definitions
 from ocrfleet.records.messages import AssemblyJob, PageJob
 from worker import metrics
 from worker.assemble import assemble
@@ -48,6 +49,7 @@ class Acknowledgement:
         except DamagedRecordError as error:
             # If it were returned, it would be delivered again at once. The sweep publishes the pages each minute: the document
             # continues after the record was corrected, or after the worker was upgraded if a newer version wrote it.
+            definitions.DAMAGED_RECORDS.inc()
             log.error("job.record_damaged", error=str(error))  # noqa: TRY400
         except PermanentError as error:
             # Nothing is lost: the sweep finds pages without a record, and publishes them in the form of this version.

@@ -13,8 +13,10 @@ import pytest
 import yaml
 from typer.main import get_command
 
+from ocrfleet.metrics import definitions as metrics
 from ocrfleet.settings import ApiSettings, S3Settings, Settings, VllmSettings
 from producer.cli.main import app
+from tests.support.promql import rules
 from tests.support.servers import ROOT, TOLD, lacking
 from tests.support.waiting import scaled
 
@@ -67,11 +69,28 @@ def test_each_alert_is_tested_firing_and_not_firing(record_property: Callable[[s
     record_property(TOLD, f"{len(asked[True] & known)} of {len(known)} alerts are tested, firing and not firing")
 
 
+def test_no_rule_mixes_two_fleets() -> None:
+    # An aggregation without the label adds up two fleets, or a healthy one hides the other.
+    groups = yaml.safe_load(RULES.read_text())["groups"]
+    for rule in (rule for group in groups for rule in group["rules"]):
+        without = re.findall(r"\b(?:sum|max|min|count|avg)\b(?! by \((?:[a-z_, ]*\bfleet\b|namespace, ))", rule["expr"])
+        assert not without, rule
+        assert "on ()" not in rule["expr"], rule
+
+
+def test_a_gauge_is_not_taken_for_a_counter() -> None:
+    counted = {one.name for one in vars(metrics).values() if isinstance(one, metrics.ObservedGauge)}
+    for rule in rules():
+        of = set(re.findall(r"\b(?:increase|rate|irate)\((\w+)", rule["expr"]))
+        assert not of & counted, rule
+
+
 def test_each_alert_has_a_severity_and_a_remedy() -> None:
     for name, rule in alerts().items():
-        assert rule["labels"]["severity"] in {"critical", "warning"}, name
+        assert rule["labels"]["severity"] in {"critical", "warning", "none"}, name
         assert {"summary", "description", "runbook_url"} == set(rule["annotations"]), name
-        assert rule["annotations"]["runbook_url"] == f"docs/howto/alerts.md#{name.lower()}"
+        url = f"{{{{ $externalLabels.ocrfleet_runbooks }}}}docs/howto/alerts.md#{name.lower()}"
+        assert rule["annotations"]["runbook_url"] == url
 
 
 def test_the_runbook_has_a_section_for_each_alert_and_no_other() -> None:

@@ -161,6 +161,17 @@ def test_rules_and_dashboards_are_those_of_the_repository(chart: helm_python.Cha
     assert paths
 
 
+def test_runbooks_have_the_url_that_is_set(chart: helm_python.Chart) -> None:
+    url = "https://wiki.example/ocrfleet/"
+    (one,) = of_kind(
+        rendered(chart, NAMES | {"metrics": {"rules": {"enabled": True, "runbooks": url}}}), "PrometheusRule"
+    ).values()
+    alerts = [rule for group in one["spec"]["groups"] for rule in group["rules"] if "alert" in rule]
+    assert alerts
+    for rule in alerts:
+        assert rule["annotations"]["runbook_url"] == f"{url}docs/howto/alerts.md#{rule['alert'].lower()}"
+
+
 def test_only_the_fleet_reaches_redis(chart: helm_python.Chart) -> None:
     policy = of_kind(rendered(chart, NAMES), "NetworkPolicy")["ocrfleet-redis"]["spec"]
     ((source,),) = [rule["from"] for rule in policy["ingress"]]

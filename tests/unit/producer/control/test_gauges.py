@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import types
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from prometheus_client.metrics_core import Metric
 
 from ocrfleet import keys
 from ocrfleet.broker.inspection import MessageInspector
-from producer.control.gauges import ExpiredLeases
+from ocrfleet.metrics import definitions as metrics
+from producer.control.gauges import ExpiredLeases, disk_of
 from producer.processes.gpus import Gpus
 from tests.support.servers import Valkey
 
@@ -76,6 +78,12 @@ def test_a_late_but_finished_lease_is_not_counted(leased: Leased) -> None:
     assert leased.expired.count(80.0) == 0
     leased.gone("slow")
     assert leased.expired.count(85.0) == 0
+
+
+def test_the_disk_of_a_folder_is_measured_and_that_of_s3_is_not(tmp_path: Path) -> None:
+    seen = disk_of(str(tmp_path))
+    assert 0 < seen[metrics.STORE_FREE][()] <= seen[metrics.STORE_SIZE][()]
+    assert disk_of("s3://bucket/prefix") == disk_of(str(tmp_path / "gone")) == {}
 
 
 def fake_nvml(used: Sequence[int]) -> Any:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from prometheus_client import REGISTRY
 
 from ocrfleet import keys
 from ocrfleet.records.documents import DocumentStatus, Status
@@ -179,5 +180,7 @@ def test_a_damaged_delivery_harms_no_other(outbox: WebhookOutbox, store: FolderS
     receivers = Receivers()
     store.put(keys.outbox("20200101T000000.000000Z", "f" * 32), b"{")
     outbox.add(*ended())
+    before = REGISTRY.get_sample_value("ocrfleet_damaged_records_total") or 0.0
     run(outbox, receivers)
     assert len(receivers.told) == 1
+    assert (REGISTRY.get_sample_value("ocrfleet_damaged_records_total") or 0.0) > before

@@ -199,6 +199,16 @@ class TestLook:
         with pytest.raises(TransientError):
             FleetMonitor(away.settings, away.store, away.ledger).snapshot([])
 
+    def test_the_oldest_batch_of_each_priority_has_an_age(self, shelf: Shelf) -> None:
+        for hours in (1, 3):
+            submitted = (datetime.now(UTC) - timedelta(hours=hours)).strftime("%Y%m%dT%H%M%S.%fZ")
+            shelf.store.put(keys.arrival("bulk", f"c{hours}", submitted, "d" * 32), b"{}")
+
+        seen = gauges_of(FleetMonitor(shelf.settings, shelf.store, shelf.ledger).snapshot([]))[metrics.OLDEST_ARRIVAL]
+
+        assert seen["bulk",] == pytest.approx(3 * 3600, abs=600)
+        assert seen["interactive",] == 0
+
     def test_each_gauge_has_the_labels_that_it_declares(self, shelf: Shelf) -> None:
         shelf.ledger.heartbeat(state(), 60)
         seen = gauges_of(FleetMonitor(shelf.settings, shelf.store, shelf.ledger).snapshot([]))

@@ -37,6 +37,7 @@ INVENTORY = Inventory(
         Priority.BULK: WaitingDocuments(documents=LIMIT, paused=3, oldest=0.0),
     },
     arrivals={Priority.INTERACTIVE: 0, Priority.BULK: 12},
+    oldest_arrival=dict.fromkeys(Priority, 0.0),
     undelivered=0,
     webhooks_waiting=4,
     webhooks_given_up=0,
