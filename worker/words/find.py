@@ -21,7 +21,7 @@ from worker.engines.layout.orientation import back
 from worker.engines.page_reader import RapidOcrReader
 from worker.engines.rapidocr import load
 from worker.engines.scripts import lacking_script
-from worker.words.unread import with_unread
+from worker.words.unread import UNREAD, with_unread
 
 if TYPE_CHECKING:
     from mmap import mmap
@@ -56,7 +56,9 @@ class Finder:
             self._models = load(RAPIDOCR)
         width, height = request["width"], request["height"]
         pixels = np.frombuffer(shared, np.uint8, width * height * 3).reshape(height, width, 3)
-        words = found_words(self._models, pixels)[:MOST_WORDS]
+        words = found_words(self._models, pixels)
+        if len(words) > MOST_WORDS:  # dirt, or a pattern
+            words = [word for word in words if UNREAD not in word.text][:MOST_WORDS]
         return {"words": [[word.text[:LONGEST], list(word.box), word.line] for word in words]}
 
 
