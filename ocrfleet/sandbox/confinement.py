@@ -5,7 +5,6 @@ The fork server (ocrfleet/sandbox/fork_server.py) prepares the confinement once,
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import sys
@@ -17,6 +16,7 @@ from functools import cache
 from pathlib import Path
 
 from ocrfleet.sandbox import landlock, seccomp
+from ocrfleet.sandbox.libc import libc, prctl
 
 _PR_SET_DUMPABLE, _PR_SET_PDEATHSIG = 4, 1
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
@@ -52,15 +52,14 @@ def support() -> Support:
 
 def hide_memory() -> None:
     """Let no other process of this user read this one's memory, environment and descriptors (/proc/PID), or trace it."""
-    _prctl(_PR_SET_DUMPABLE, 0)
+    prctl(_PR_SET_DUMPABLE, 0)
 
 
 def leave_networks() -> None:
     """Move this process to a network without devices, where the kernel allows it."""
-    libc = ctypes.CDLL(None)
     # As root a network namespace needs nothing more; others need a user namespace around it.
-    if hasattr(libc, "unshare") and libc.unshare(_CLONE_NEWNET) != 0:
-        libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET)
+    if libc().unshare(_CLONE_NEWNET) != 0:
+        libc().unshare(_CLONE_NEWUSER | _CLONE_NEWNET)
 
 
 def become_first_victim() -> None:
@@ -71,7 +70,7 @@ def become_first_victim() -> None:
 
 def die_with(parent: int) -> None:
     """Let the kernel kill this process when its parent ends, whose only thread must have started it."""
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
     if os.getppid() != parent:
         os._exit(1)  # it ended before
 
@@ -80,6 +79,13 @@ def die_with(parent: int) -> None:
 def ruleset() -> int | None:
     """Return the descriptor of the Landlock rules for this program, made once; None without Landlock. Raises OSError."""
     return landlock.ruleset(_readable()) if support().landlock else None
+
+
+def prepare() -> None:
+    """Make what the confinement of each child needs. Raises OSError."""
+    ruleset()
+    if support().seccomp:
+        seccomp.prepared()
 
 
 def confine() -> None:
@@ -107,9 +113,3 @@ def _readable() -> Iterator[str]:
             and not any(path.startswith(f"{library}{os.sep}") for library in libraries)
         ):
             yield str(Path(path).parent) if hasattr(module, "__path__") else path
-
-
-def _prctl(option: int, value: int) -> None:
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "prctl"):
-        libc.prctl(option, value, 0, 0, 0)

@@ -63,7 +63,7 @@ class _Server:
         control = socket.socket(fileno=control_fd)
         try:
             handler = _handler(request["module"])
-            confinement.ruleset()
+            confinement.prepare()
             pid = os.fork()
         except Exception as error:  # noqa: BLE001 - the parent reports it
             with suppress(OSError):

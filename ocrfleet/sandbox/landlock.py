@@ -8,9 +8,10 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
-import sys
 from collections.abc import Iterable
 from contextlib import suppress
+
+from ocrfleet.sandbox.libc import prctl, system_call
 
 _PR_SET_NO_NEW_PRIVS = 38
 #: System calls, with the same numbers on all architectures.
@@ -26,9 +27,10 @@ _TCP, _SCOPES = 0b11, 0b11
 
 def abi() -> int:
     """Return the version of Landlock's interface; 0 where the kernel does not have it or has it disabled."""
-    if sys.platform != "linux":
+    try:
+        return system_call(_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(_VERSION_FLAG))
+    except OSError:
         return 0
-    return max(0, _system_call(_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(_VERSION_FLAG)))
 
 
 def ruleset(readable: Iterable[str]) -> int:
@@ -40,14 +42,14 @@ def ruleset(readable: Iterable[str]) -> int:
         _TCP if version >= _TCP_FROM else 0,
         _SCOPES if version >= _SCOPES_FROM else 0,
     )
-    made = _checked(_CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), ctypes.c_uint32(0))
+    made = system_call(_CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), ctypes.c_uint32(0))
     for path in readable:
         with suppress(FileNotFoundError, NotADirectoryError):
             beneath = os.open(path, os.O_PATH | os.O_CLOEXEC)
             rights = _READ_FILE | (_READ_DIRECTORY if os.path.isdir(path) else 0)  # noqa: PTH112 - before imports
             try:
                 rule = struct.pack("=Qi", rights, beneath)
-                _checked(_ADD_RULE, ctypes.c_int(made), ctypes.c_int(_RULE_PATH_BENEATH), rule, ctypes.c_uint32(0))
+                system_call(_ADD_RULE, ctypes.c_int(made), ctypes.c_int(_RULE_PATH_BENEATH), rule, ctypes.c_uint32(0))
             finally:
                 os.close(beneath)
     return made
@@ -55,17 +57,5 @@ def ruleset(readable: Iterable[str]) -> int:
 
 def restrict(made: int) -> None:
     """Confine this thread, and those that it starts, by a ruleset. Raises OSError."""
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
-        raise OSError(ctypes.get_errno(), "no_new_privs can't be set")
-    _checked(_RESTRICT_SELF, ctypes.c_int(made), ctypes.c_uint32(0))
-
-
-def _system_call(number: int, *arguments: object) -> int:
-    return int(ctypes.CDLL(None, use_errno=True).syscall(ctypes.c_long(number), *arguments))
-
-
-def _checked(number: int, *arguments: object) -> int:
-    result = _system_call(number, *arguments)
-    if result < 0:
-        raise OSError(ctypes.get_errno(), f"Landlock: {os.strerror(ctypes.get_errno())}")
-    return result
+    prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    system_call(_RESTRICT_SELF, ctypes.c_int(made), ctypes.c_uint32(0))

@@ -14,7 +14,9 @@ import platform
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
+from ocrfleet.sandbox.libc import prctl
 from ocrfleet.sandbox.system_calls import NEWER, NUMBERS
 
 _PR_SET_NO_NEW_PRIVS, _PR_GET_SECCOMP, _PR_SET_SECCOMP, _MODE_FILTER = 38, 21, 22, 2
@@ -26,6 +28,10 @@ _X32 = 0x40000000
 
 #: Instructions of classic BPF (linux/bpf_common.h).
 _LOAD, _AND, _JUMP_EQUAL, _JUMP_AT_LEAST, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x06
+#: Bytes of an instruction (struct sock_filter).
+_SIZE = 8
+#: Number in place of a process id: larger than any, and no part of another instruction.
+_SELF = 0x5E1F5E1F
 #: Offsets in struct seccomp_data.
 _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16
 
@@ -70,20 +76,26 @@ _Instruction = tuple[int, int, int, int]
 
 def is_supported() -> bool:
     """Return whether this process can be filtered."""
-    if platform.machine() not in _ARCHITECTURES or not hasattr(libc := ctypes.CDLL(None), "prctl"):
+    try:
+        return platform.machine() in _ARCHITECTURES and prctl(_PR_GET_SECCOMP) >= 0
+    except OSError:
         return False
-    return bool(libc.prctl(_PR_GET_SECCOMP, 0, 0, 0, 0) != -1)
+
+
+@cache
+def prepared() -> bytes:
+    """Return the filter for this machine in bytes, with _SELF where the process id belongs. Made once, for many processes."""
+    return b"".join(struct.pack("=HBBI", *instruction) for instruction in program(platform.machine(), _SELF))
 
 
 def restrict() -> None:
     """Filter the system calls of this process from now on. Raises OSError."""
-    code = program(platform.machine(), os.getpid())
-    buffer = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *instruction) for instruction in code))
+    code = prepared().replace(struct.pack("=I", _SELF), struct.pack("=I", os.getpid()))
+    buffer = ctypes.create_string_buffer(code)
     # struct sock_fprog: a number of instructions, and a pointer to them
-    header = ctypes.create_string_buffer(struct.pack("@HP", len(code), ctypes.addressof(buffer)))
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or libc.prctl(_PR_SET_SECCOMP, _MODE_FILTER, header, 0, 0):
-        raise OSError(ctypes.get_errno(), "the kernel does not accept the filter of system calls")
+    header = ctypes.create_string_buffer(struct.pack("@HP", len(code) // _SIZE, ctypes.addressof(buffer)))
+    prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    prctl(_PR_SET_SECCOMP, _MODE_FILTER, header)
 
 
 def program(machine: str, pid: int) -> list[_Instruction]:
