@@ -35,6 +35,8 @@ StoredCollection = Annotated[str, Field(pattern=r"^(?:[a-z0-9][a-z0-9-]{0,31}~)?
 
 
 #: A time in UTC, as 20261122T051000.123456Z: sorts by time.
+#: The form of a Moment, for strftime: moments sort as texts.
+MOMENT = "%Y%m%dT%H%M%S.%fZ"
 Moment = Annotated[str, Field(pattern=r"^\d{8}T\d{6}\.\d{6}Z$")]
 
 
@@ -73,11 +75,11 @@ def digest_of(*parts: str) -> str:
 
 def moment() -> Moment:
     """Return the present time."""
-    return datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+    return datetime.now(UTC).strftime(MOMENT)
 
 
 def registered_at(moment: str) -> float:
     """Return a `Moment` as Unix time; infinity for an invalid one."""
     with suppress(ValueError):
-        return datetime.strptime(moment, "%Y%m%dT%H%M%S.%fZ").replace(tzinfo=UTC).timestamp()
+        return datetime.strptime(moment, MOMENT).replace(tzinfo=UTC).timestamp()
     return math.inf

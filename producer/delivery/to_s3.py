@@ -170,6 +170,15 @@ class S3Sink:
         same = sha256 is not None and facts.items() >= (self._metadata | {_SHA256: sha256}).items()
         return None if same else {"IfMatch": head["ETag"]}
 
+    def has(self, target: str) -> bool:
+        """Return whether something is at a target. Raises TransientError, ConfigurationError."""
+        try:
+            with s3.errors(self._what(target)):
+                s3.client(self._settings).head_object(Bucket=self._bucket, Key=target)
+        except NotFoundError:
+            return False
+        return True
+
     def _what(self, target: str) -> str:
         return f"the result s3://{self._bucket}/{target}"
 
@@ -224,6 +233,8 @@ class S3Delivery:
                 for form in due
                 if sink.target(name, extension(form)) not in earlier.outputs
                 or (form == MARKDOWN and style != earlier.style)
+                # Submitted again: an output may have been removed by hand.
+                or (submission.submitted > earlier.submitted and not sink.has(sink.target(name, extension(form))))
             ]
             if not due and outputs.refused.items() <= (earlier.refused or {}).items():
                 return

@@ -1,13 +1,17 @@
 """The seen-objects index: which objects of a prefix have been submitted, so that listing it again submits none of them twice.
 
-An object is a fingerprint of its key, ETag and size: 16 bytes. No order of the listing is assumed (SeaweedFS does not list
+An object is a fingerprint of its key, ETag, size and time: 16 bytes. By its time, an object that was overwritten and then brought
+back is a new one. No order of the listing is assumed (SeaweedFS does not list
 by bytes, as S3 does). The index is a cache: without it all objects are submitted once more, which is harmless.
+
+Earlier versions wrote fingerprints without the time (`….roll`): such a one holds for objects that are older than it.
 """
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -16,12 +20,14 @@ import numpy.typing as npt
 
 from ocrfleet import keys
 from ocrfleet.errors import NotFoundError
-from ocrfleet.records.base import digest_of, moment
+from ocrfleet.records.base import MOMENT, Moment, digest_of, moment
 from producer.triggers.s3_listing import Entry
 
 if TYPE_CHECKING:
     from ocrfleet.storage.store import ObjectStore
 
+#: The end of the names of parts that earlier versions wrote.
+_EARLIER = ".roll"
 #: Bytes of a fingerprint: with 128 bits, two objects collide less than once in 10²⁴ pairs.
 _FINGERPRINT = 16
 #: Parts of an index, above which they are merged.
@@ -41,7 +47,10 @@ class SeenObjects:
         self._store = store
         self._prefix = keys.roll(place)
         self._known = FingerprintSet()
+        #: parts that were read or written
         self._read: set[str] = set()
+        #: of earlier versions, by when each was written
+        self._earlier: dict[Moment, FingerprintSet] = {}
 
     def unknown(self, entries: Iterable[Entry]) -> Iterator[Entry]:
         """Yield the entries that are new or changed. Raises TransientError."""
@@ -65,6 +74,9 @@ class SeenObjects:
     def _unknown(self, entries: Iterator[Entry]) -> Iterator[Entry]:
         while batch := list(islice(entries, _AT_ONCE)):
             known = self._known.contains(_fingerprints(batch))
+            for written, earlier in self._earlier.items():
+                older = [entry.modified.astimezone(UTC).strftime(MOMENT) < written for entry in batch]
+                known |= earlier.contains(_fingerprints(batch, timed=False)) & np.array(older)
             yield from (entry for entry, noted in zip(batch, known, strict=True) if not noted)
 
     def _refresh(self) -> None:
@@ -72,15 +84,22 @@ class SeenObjects:
         parts = set(self._store.list(self._prefix))
         self._read &= parts
         for part in sorted(parts - self._read):
+            written = part.removeprefix(self._prefix).partition("-")[0]
+            if written in self._earlier:
+                continue
             try:
                 data = self._store.get(part)
             except NotFoundError:  # another process merged it: the merged part is read the next time
                 continue
-            self._known.add(np.frombuffer(data, f"S{_FINGERPRINT}", count=len(data) // _FINGERPRINT))
-            self._read.add(part)
+            fingerprints = np.frombuffer(data, f"S{_FINGERPRINT}", count=len(data) // _FINGERPRINT)
+            if part.endswith(_EARLIER):
+                self._earlier.setdefault(written, FingerprintSet()).add(fingerprints)
+            else:
+                self._known.add(fingerprints)
+                self._read.add(part)
 
     def _write(self, runs: Iterable[Fingerprints]) -> str:
-        part = f"{self._prefix}{moment()}-{uuid.uuid4().hex[:12]}.roll"
+        part = f"{self._prefix}{moment()}-{uuid.uuid4().hex[:12]}.seen"
         self._store.put(part, b"".join(run.data for run in runs))
         return part
 
@@ -117,6 +136,10 @@ def _sorted(fingerprints: Fingerprints) -> Fingerprints:
     return np.delete(ordered, np.flatnonzero(again)) if again.any() else ordered
 
 
-def _fingerprints(entries: Sequence[Entry]) -> Fingerprints:
-    digests = (bytes.fromhex(digest_of(entry.key, entry.etag, str(entry.size))) for entry in entries)
+def _fingerprints(entries: Sequence[Entry], *, timed: bool = True) -> Fingerprints:
+    times = ([entry.modified.astimezone(UTC).isoformat()] if timed else [] for entry in entries)
+    digests = (
+        bytes.fromhex(digest_of(entry.key, entry.etag, str(entry.size), *time))
+        for entry, time in zip(entries, times, strict=True)
+    )
     return np.array([digest[:_FINGERPRINT] for digest in digests], f"S{_FINGERPRINT}")

@@ -54,7 +54,7 @@ class Bucket:
             status=DocumentStatus.COMPLETED,
             total=1,
             done=1,
-            figures=1,
+            figures=int(md == STORED),
             outputs=outputs,
         )
 
@@ -257,3 +257,32 @@ def test_a_name_with_dot_segments_is_refused(bucket: Bucket) -> None:
         bucket.delivery.deliver(bucket.ended(), submission)
 
     assert bucket.objects() == {}
+
+
+def test_an_output_that_was_removed_is_delivered_when_its_source_is_submitted_again(bucket: Bucket) -> None:
+    # Given a delivered output that was removed by hand
+    ended = bucket.ended()
+    bucket.delivery.deliver(ended, bucket.submission(1))
+    bucket.client.delete_object(Bucket=bucket.name, Key="texts/box/a.pdf.md")
+
+    # When the same submission is delivered once more, it stays away; when the source is submitted again, it comes back
+    bucket.delivery.deliver(ended, bucket.submission(1))
+    assert "a.pdf.md" not in bucket.objects()
+    bucket.delivery.deliver(ended, bucket.submission(2))
+    assert bucket.objects()["a.pdf.md"] == STORED
+
+
+def test_the_text_follows_its_source_back_and_forth(bucket: Bucket) -> None:
+    # Given two documents, which a source is in turn
+    first = bucket.ended(md=b"first\n")
+    second = bucket.ended(md=b"second\n").model_copy(update={"document": "1" * 32})
+
+    # When one is submitted after the other, under one name
+    for day, ended in enumerate((first, second, first, second, first), 1):
+        submission = bucket.submission(day).model_copy(update={"document": ended.document})
+        bucket.delivery.deliver(ended, submission)
+
+        # Then its text stands there, also after an earlier delivery is repeated
+        bucket.delivery.deliver(first, bucket.submission(1))
+        assert bucket.objects()["a.pdf.md"] == (b"first\n" if ended is first else b"second\n")
+        assert bucket.pointer()["document"] == ended.document

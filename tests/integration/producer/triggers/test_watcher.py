@@ -90,6 +90,27 @@ def test_an_object_that_was_written_anew_is_registered_again(
     assert len({wish.etag for wish in wishes(store)}) == 2
 
 
+def test_an_object_that_was_brought_back_is_registered_again(
+    moto: Moto, bucket: str, store: FolderStore, watcher: Watcher
+) -> None:
+    # Given an object that was overwritten, and then written as it was before
+    place = Prefix(bucket, "")
+    times = []
+    for data in (b"one", b"two", b"one"):
+        until(lambda data=data: _written_later(moto, bucket, data, times))  # type: ignore[misc] # servers tell whole seconds
+        assert watcher.reconcile(place) == 1
+        assert watcher.reconcile(place) == 0
+
+
+def _written_later(moto: Moto, bucket: str, data: bytes, times: list[datetime]) -> bool:
+    put(moto, bucket, "a.pdf", data=data)
+    time = moto.s3.head_object(Bucket=bucket, Key="a.pdf")["LastModified"]
+    if time in times:
+        return False
+    times.append(time)
+    return True
+
+
 def test_the_same_objects_are_noted_apart_for_others_terms(moto: Moto, bucket: str, store: FolderStore) -> None:
     put(moto, bucket, "a.pdf")
     other_terms = TERMS.model_copy(update={"profile_digest": "1" * 64})

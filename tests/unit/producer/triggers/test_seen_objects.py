@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ocrfleet.records.base import digest_of
 from ocrfleet.storage.store import FolderStore
 from producer.triggers.s3_listing import Entry
 from producer.triggers.seen_objects import FingerprintSet, SeenObjects
@@ -32,6 +33,32 @@ def test_added_objects_are_found_by_another_process(store: FolderStore) -> None:
     SeenObjects(store, PLACE).add([entry(1), entry(2)])
     changed = [entry(1, etag="b"), entry(2, size=2), entry(3)]
     assert list(SeenObjects(store, PLACE).unknown([entry(2), *changed, entry(1)])) == changed
+
+
+def test_an_object_that_was_overwritten_and_brought_back_is_new(store: FolderStore) -> None:
+    # Given an object that was submitted, then overwritten and submitted, then written as it was first
+    first, second, again = (
+        entry(1, etag=etag).model_copy(update={"modified": datetime(2026, 11, day, tzinfo=UTC)})
+        for day, etag in ((1, "a"), (2, "b"), (3, "a"))
+    )
+    index = SeenObjects(store, PLACE)
+    for one in (first, second):
+        assert list(index.unknown([one])) == [one]
+        index.add([one])
+
+    # Then it is new, once
+    assert list(index.unknown([again])) == [again]
+    index.add([again])
+    assert list(SeenObjects(store, PLACE).unknown([again])) == []
+
+
+def test_the_index_of_an_earlier_version_holds_for_objects_that_are_older(store: FolderStore) -> None:
+    # Given a part of a version that did not look at the time
+    digest = bytes.fromhex(digest_of("1.pdf", "a", "1"))[:16]
+    store.put(f"rolls/{PLACE}/20261126T000000.000000Z-0123456789ab.roll", digest)
+    later = entry(1).model_copy(update={"modified": datetime(2026, 11, 27, tzinfo=UTC)})
+
+    assert list(SeenObjects(store, PLACE).unknown([entry(1), entry(2), later])) == [entry(2), later]
 
 
 def test_additions_of_other_processes_are_found_at_the_next_listing(store: FolderStore) -> None:
