@@ -95,7 +95,7 @@ def test_an_object_that_was_brought_back_is_registered_again(
 ) -> None:
     # Given an object that was overwritten, and then written as it was before
     place = Prefix(bucket, "")
-    times = []
+    times: list[datetime] = []
     for data in (b"one", b"two", b"one"):
         until(lambda data=data: _written_later(moto, bucket, data, times))  # type: ignore[misc] # servers tell whole seconds
         assert watcher.reconcile(place) == 1
