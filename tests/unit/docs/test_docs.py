@@ -39,7 +39,7 @@ _ELSEWHERE = re.compile(r"ocrfleet/(ocrfleet\.env|logs|store)|deploy/NAME-serve"
 _CHECKED = re.compile(r"\b(?:tests|bench)/[\w/]+\.py|\bpython -m bench\.\w+|`make [a-z-]+`")
 #: Sections of docs/explanation that claim nothing that a test or a command could check.
 UNCHECKED: set[str] = set()
-_COMMAND = re.compile(r"(?:^|[\s/(])(?<!install )ocrfleet ([a-z]+)((?: [^\n]*)?)")
+_COMMAND = re.compile(r"(?:^|[\s/(])(?<!install )(?<!upgrade )ocrfleet ([a-z]+)((?: [^\n]*)?)")
 
 
 def ids(path: Path) -> str:
