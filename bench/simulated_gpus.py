@@ -137,7 +137,7 @@ class Watch:
 
 def _role(command: Sequence[str]) -> str:
     text = " ".join(command)
-    if "worker.rendering.rasterise" in text:
+    if "ocrfleet.sandbox.fork_server_main" in text:
         return "render"
     if "valkey" in text:
         return "valkey"

@@ -218,13 +218,17 @@ def test_a_killed_run_resumes_and_writes_the_same_bytes(books: Desk, victim: str
     assert books.outputs() == expected
 
 
-@pytest.mark.parametrize("victim", ["valkey-server", "-P -m worker", "worker.rendering.rasterise"])
-def test_a_member_that_is_killed_is_replaced(books: Desk, victim: str) -> None:
+@pytest.mark.parametrize(
+    ("victim", "parent"),
+    [("valkey-server", ""), ("-P -m worker", ""), ("ocrfleet.sandbox.fork_server_main", "-P -m worker")],
+    ids=["valkey", "worker", "renderers"],
+)
+def test_a_member_that_is_killed_is_replaced(books: Desk, victim: str, parent: str) -> None:
     expected = undisturbed(books)
     books.plan["seconds"] = 0.15
     process = books.start("run", "in", "-o", "out", *NUMBERED)
     until(lambda: books.stored_pages() >= 6, pause=0.02)
-    books.member(process, victim).kill()
+    books.member(process, victim, parent=parent).kill()
     _, err = process.communicate(timeout=scaled(90))
     assert process.returncode == 0, err
     assert books.outputs() == expected
@@ -442,7 +446,10 @@ def test_an_interrupt_during_intake_leaves_no_process(desk: Desk) -> None:
     frames = Image.new("1", (8, 8))
     frames.save(desk.scans / "many.tif", save_all=True, append_images=[frames] * 2000)
     process = desk.start("run", "in", "-o", "out", *NUMBERED)
-    until(lambda: any("producer.intake.probe" in " ".join(one.cmdline()) for one in desk.family(process)), pause=0.02)
+    until(
+        lambda: any("ocrfleet.sandbox.fork_server_main" in " ".join(one.cmdline()) for one in desk.family(process)),
+        pause=0.02,
+    )
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=scaled(120))
     assert process.returncode == 130

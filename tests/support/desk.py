@@ -76,9 +76,12 @@ class Desk:
         self._seen |= {(one.pid, one.create_time()): one for one in found if one.is_running()}
         return found
 
-    def member(self, process: subprocess.Popen[str], words: str) -> psutil.Process:
-        for one in self.family(process):
-            if words in " ".join(one.cmdline()):
+    def member(self, process: subprocess.Popen[str], words: str, *, parent: str = "") -> psutil.Process:
+        """A process with these words in its command line, and others in its parent's."""
+        family = {one.pid: one for one in self.family(process)}
+        for one in family.values():
+            above = family.get(one.ppid())
+            if words in " ".join(one.cmdline()) and parent in " ".join(above.cmdline() if above else ()):
                 return one
         raise AssertionError(f"no process {words} among {[one.cmdline() for one in self.family(process)]}")
 
