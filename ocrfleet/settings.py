@@ -236,6 +236,14 @@ class Settings(BaseSettings):
         "percent-encoded.",
     )
     store: str = Field(default="ocrfleet-store", description="The object store: a local folder, or s3://bucket/prefix.")
+    fleet: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=200,
+        description="Name of the fleet: the label `fleet` of every metric, by which several fleets of one Prometheus are told "
+        "apart. Unset: bucket and prefix of the store, or the path of its folder; set it where machines have that folder at "
+        "different paths.",
+    )
     cache: Path = Field(
         default=Path(tempfile.gettempdir()) / "ocrfleet-cache",
         description="Folder for sources fetched from S3, shared by all processes of a machine.",

@@ -55,7 +55,9 @@ KEEPING_UP = (
         "Firing alerts",
         "Number of firing alerts of this fleet. The table at the bottom lists them.",
         "an alert fires: docs/howto/alerts.md has a section for each alert.",
-        {"": 'count(ALERTS{alertname=~"Ocrfleet.*", severity!="none", alertstate="firing"}) or vector(0)'},
+        {
+            "": 'count(ALERTS{alertname=~"Ocrfleet.*", fleet=~"$fleet|", severity!="none", alertstate="firing"}) or vector(0)'
+        },
         unit="none",
         steps=above(1, 1),
         decimals=0,
@@ -216,14 +218,14 @@ BROKEN = (
         "Firing alerts",
         "Alerts of this fleet that fire now.",
         "an alert of severity critical fires: docs/howto/alerts.md has a section for each alert.",
-        'ALERTS{alertname=~"Ocrfleet.*", severity!="none", alertstate="firing"}',
+        'ALERTS{alertname=~"Ocrfleet.*", fleet=~"$fleet|", severity!="none", alertstate="firing"}',
         unit="none",
     ),
     rows(
         "Processes",
-        "Every process that Prometheus scrapes: 1 when the last scrape succeeded, 0 when it failed.",
+        "Every process of this fleet that Prometheus scrapes: 1 when the last scrape succeeded, 0 when it failed.",
         "a process has 0 for more than a few minutes.",
-        'up{job=~".*ocrfleet.*"}',
+        "ocrfleet:up",
         unit="none",
     ),
     lines(

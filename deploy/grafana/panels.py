@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,9 @@ TAG = "ocrfleet"
 #: Only the leader exports gauges of the backlog, the documents, Redis and the webhooks.
 LED = "and on (job, instance) ocrfleet_leader == 1"
 
+#: A metric that has the label fleet, with its opening brace if it has matchers. The deadlines are the same for all fleets.
+_OF_FLEET = re.compile(r"\b((?:ocrfleet|vllm)[_:](?!deadline_seconds)[\w:]+)\b(\{)?")
+
 GREEN, ORANGE, RED = "green", "orange", "red"
 
 #: Lower bound of each colour; None: no lower bound.
@@ -24,6 +28,11 @@ Steps = Sequence[tuple[float | None, str]]
 #: PromQL expressions, by the legend of their series.
 Queries = Mapping[str, str]
 Panel = stat.Panel | timeseries.Panel | table.Panel
+
+
+def of_fleet(query: str) -> str:
+    """Return a query of the selected fleet only."""
+    return _OF_FLEET.sub(lambda found: f'{found[1]}{{fleet="$fleet"' + (", " if found[2] else "}"), query)
 
 
 def above(warn: float, bad: float) -> Steps:
@@ -92,7 +101,7 @@ def lines(
     if len(steps) > 1:
         panel.thresholds_style(common.GraphThresholdsStyleConfig().mode(options.GraphThresholdsStyleMode.DASHED))
     if to_worker:
-        url = f"/d/{WORKER}?var-instance=${{__field.labels.instance}}&${{datasource:queryparam}}&${{__url_time_range}}"
+        url = f"/d/{WORKER}?var-instance=${{__field.labels.instance}}&${{fleet:queryparam}}&${{datasource:queryparam}}&${{__url_time_range}}"
         panel.data_links([dashboard.DashboardLink("This worker").url(url)])
     return (
         _described(panel, title, shows, worry, queries, unit=unit, steps=steps or ((None, GREEN),)).span(12).height(8)
@@ -105,7 +114,12 @@ def rows(title: str, shows: str, worry: str, query: str, *, unit: str) -> table.
     panel = table.Panel().show_header(True).align(options.FieldTextAlignment.AUTO).with_transformation(hidden)
     described = _described(panel, title, shows, worry, {}, unit=unit, steps=((None, GREEN),))
     asked = (
-        prometheus.Dataquery().expr(query).ref_id("A").instant().format(PromQueryFormat.TABLE).datasource(DATASOURCE)
+        prometheus.Dataquery()
+        .expr(of_fleet(query))
+        .ref_id("A")
+        .instant()
+        .format(PromQueryFormat.TABLE)
+        .datasource(DATASOURCE)
     )
     return described.with_target(asked).span(12).height(8)
 
@@ -115,7 +129,7 @@ def _described(panel: Any, title: str, shows: str, worry: str, queries: Queries,
     panel.title(title).description(f"{shows}\n\n**Worry when** {worry}").unit(unit).datasource(DATASOURCE)
     panel.thresholds(dashboard.ThresholdsConfig().mode(model.ThresholdsMode.ABSOLUTE).steps(thresholds))
     for index, (legend, expr) in enumerate(queries.items()):
-        asked = prometheus.Dataquery().expr(expr).ref_id("ABCDEFGH"[index]).legend_format(legend)
+        asked = prometheus.Dataquery().expr(of_fleet(expr)).ref_id("ABCDEFGH"[index]).legend_format(legend)
         # An instant query shows no series that has ended.
         asked = asked.instant() if isinstance(panel, stat.Panel) else asked.range()
         panel.with_target(asked.datasource(DATASOURCE))
@@ -133,7 +147,7 @@ class _Annotation(model.AnnotationQuery):
 
 class _Marks:
     def __init__(self, name: str, expr: str, colour: str, text: str) -> None:
-        self._made = _Annotation(name=name, datasource=DATASOURCE, icon_color=colour, expr=expr)
+        self._made = _Annotation(name=name, datasource=DATASOURCE, icon_color=colour, expr=of_fleet(expr))
         self._made.title_format, self._made.text_format = name, text
 
     def build(self) -> model.AnnotationQuery:
@@ -146,7 +160,7 @@ def chosen(name: str, values: str, *, several: bool = True) -> dashboard.QueryVa
         dashboard.QueryVariable(name)
         .label(name.capitalize())
         .datasource(DATASOURCE)
-        .query({"query": values, "refId": name})
+        .query({"query": values if name == "fleet" else of_fleet(values), "refId": name})
         .refresh(model.VariableRefresh.ON_TIME_RANGE_CHANGED)
         .sort(model.VariableSort.ALPHABETICAL_ASC)
     )
@@ -156,9 +170,11 @@ def chosen(name: str, values: str, *, several: bool = True) -> dashboard.QueryVa
     return variable
 
 
+#: One at a time: its numbers are not those of another fleet.
+FLEET = chosen("fleet", "label_values(ocrfleet_build_info, fleet)", several=False)
 QUEUE = chosen("queue", "label_values(ocrfleet_backlog_pages, queue)")
 PROFILE = chosen("profile", "label_values(ocrfleet_pages_total, profile)")
-INSTANCE = chosen("instance", 'label_values(up{job=~".*ocrfleet.*"}, instance)')
+INSTANCE = chosen("instance", "label_values(ocrfleet:up, instance)")
 
 
 def board(
@@ -180,7 +196,7 @@ def board(
         .tooltip(model.DashboardCursorSync.CROSSHAIR)
         .with_variable(dashboard.DatasourceVariable("datasource").label("Prometheus").type("prometheus"))
     )
-    for variable in variables:
+    for variable in (FLEET, *variables):
         made.with_variable(variable)
     made.annotation(
         _Marks(

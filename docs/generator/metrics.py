@@ -15,6 +15,7 @@ def metrics() -> str:
     lines.append(
         "The metrics that `ocrfleet serve` exposes at `/metrics` and other processes at `OCRFLEET_METRICS_PORT`. Only the leader "
         "knows the gauges of the whole fleet: scrape every `serve` and `dispatch`, and aggregate them with `max`. "
+        "Each has the label `fleet` as well (`OCRFLEET_FLEET`). "
         "[Monitor a fleet](../howto/monitor.md) says how.\n"
     )
     rows = []

@@ -3,7 +3,7 @@
 Counters and histograms are zero until something happens. An `ObservedGauge` exists only while a process measures it, as
 the leader does (ocrfleet/metrics/exposition.py).
 
-Labels: `profile` and `engine` have a value for each profile that is served; `queue` is the priority, interactive or bulk;
+Labels: every metric has `fleet`, which its exposition adds; `profile` and `engine` have a value for each profile that is served; `queue` is the priority, interactive or bulk;
 `verdict` and `reason` are those of ocrfleet/errors.py and those below.
 """
 

@@ -24,6 +24,7 @@ from prometheus_client.registry import Collector
 from ocrfleet.errors import ConfigurationError
 from ocrfleet.metrics import definitions as metrics
 from ocrfleet.metrics.definitions import ObservedGauge
+from ocrfleet.s3.location import SCHEME
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -108,10 +109,14 @@ class ChildMetrics(Collector):
 
 
 class Exposition(Collector):
-    """All metrics that a process exposes. Collectors may be added at any time; samples with equal labels are summed."""
+    """All metrics that a process exposes, with the fleet as a label.
+
+    Collectors may be added at any time; samples with equal labels are summed.
+    """
 
     def __init__(self, settings: Settings) -> None:
         disable_created_metrics()
+        self._fleet = fleet_of(settings)
         metrics.BUILD_INFO.labels(version("ocrfleet")).set(1)
         price = ObservedGauges()
         if settings.price_per_gpu_hour is not None:
@@ -122,11 +127,21 @@ class Exposition(Collector):
         self._collectors.append(collector)
 
     def collect(self) -> Iterable[Metric]:
-        return _added_up(family for collector in list(self._collectors) for family in collector.collect())
+        families = _added_up(family for collector in list(self._collectors) for family in collector.collect())
+        return [_labelled(family, "fleet", self._fleet) for family in families]
 
     def page(self) -> bytes:
         """Return the metrics in Prometheus' text format."""
         return generate_latest(self)
+
+
+def fleet_of(settings: Settings) -> str:
+    """Return the name of the fleet: as it is set, else bucket and prefix of the store, or the path of its folder."""
+    if settings.fleet is not None:
+        return settings.fleet
+    if settings.store.startswith(SCHEME):
+        return settings.store.removeprefix(SCHEME).strip("/")
+    return str(Path(settings.store).absolute())
 
 
 @contextmanager
@@ -235,13 +250,14 @@ def _written(folder: Path) -> list[Metric]:
             time.sleep(_PAUSE)
         else:
             return [
-                _told_apart(family, folder.name) if family.name.startswith(_FOREIGN) else family for family in families
+                _labelled(family, "worker", folder.name) if family.name.startswith(_FOREIGN) else family
+                for family in families
             ]
     return []
 
 
-def _told_apart(family: Metric, worker: str) -> Metric:
-    family.samples = [sample._replace(labels={**sample.labels, "worker": worker}) for sample in family.samples]
+def _labelled(family: Metric, label: str, value: str) -> Metric:
+    family.samples = [sample._replace(labels={**sample.labels, label: value}) for sample in family.samples]
     return family
 
 

@@ -14,7 +14,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from deploy.grafana import dashboards
 from ocrfleet.metrics import definitions as metrics
-from tests.support.promql import asked, loaded, rules
+from tests.support.promql import asked, loaded, rules, selectors
 from tests.support.promql import metrics as metrics_in
 from tests.support.servers import ROOT
 
@@ -68,6 +68,15 @@ def test_each_variable_is_used_and_each_that_is_used_is_there(board: dict[str, A
     assert used == known
 
 
+def test_each_metric_is_asked_of_the_selected_fleet(board: dict[str, Any]) -> None:
+    _, first, *_ = board["templating"]["list"]
+    assert (first["name"], first.get("multi", False), first.get("includeAll", False)) == ("fleet", False, False)
+    for query in (*asked(board), *(mark["expr"] for mark in board["annotations"]["list"])):
+        for one in selectors(query):
+            if one.startswith(("ocrfleet", "vllm")) and not one.startswith("ocrfleet:deadline_seconds"):
+                assert '{fleet="$fleet"' in one, query
+
+
 def test_panels_have_ids_of_their_own_and_lie_beside_each_other(board: dict[str, Any]) -> None:
     identifiers = [panel["id"] for panel in board["panels"]]
     assert len(set(identifiers)) == len(identifiers)
@@ -119,7 +128,7 @@ def test_the_overview_leads_to_the_worker_that_a_line_is_of() -> None:
     assert "Engine restarts" in leading
     for title, urls in leading.items():
         assert urls == [
-            "/d/ocrfleet-worker?var-instance=${__field.labels.instance}&${datasource:queryparam}&${__url_time_range}"
+            "/d/ocrfleet-worker?var-instance=${__field.labels.instance}&${fleet:queryparam}&${datasource:queryparam}&${__url_time_range}"
         ], title
     assert "instance" in {variable["name"] for variable in boards["ocrfleet-worker"]["templating"]["list"]}
     for board in boards.values():

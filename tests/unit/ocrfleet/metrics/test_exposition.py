@@ -158,6 +158,24 @@ def test_a_price_and_a_version_are_there_and_a_price_only_if_set() -> None:
     assert not [name for name in free.names() if name.endswith("_created")]
 
 
+@pytest.mark.parametrize(
+    ("named", "fleet"),
+    [
+        ({"store": "s3://scans/books/"}, "scans/books"),
+        ({"store": "/srv/store"}, "/srv/store"),
+        ({"store": "store"}, str(Path("store").absolute())),
+        ({"store": "s3://scans/books", "fleet": "books"}, "books"),
+    ],
+)
+def test_every_sample_has_the_fleet(named: dict[str, str], fleet: str, children: ChildMetrics) -> None:
+    made = Exposition(Settings.model_validate(named))
+    made.add(children)
+    child(children, "worker-0", 1)
+    seen = page_of(made)
+    assert {dict(labels).get("fleet") for _, labels in seen.samples} == {fleet}
+    assert {"ocrfleet_pages_total", "ocrfleet_build_info", "vllm:kv_cache_usage_perc"} <= seen.names()
+
+
 def test_measured_gauges_are_replaced_together() -> None:
     snapshot = ObservedGauges()
     assert page(snapshot).names() == set()
