@@ -232,8 +232,8 @@ class Settings(BaseSettings):
 
     redis_url: RedisUrl = Field(
         default=SecretStr("redis://127.0.0.1:6379/0"),
-        description="URL of Redis: redis://, rediss:// or unix:// (a socket). Special characters of a password are "
-        "percent-encoded.",
+        description="URL of Redis: redis://, rediss://, unix:// (a socket) or sentinel:// (docs/howto/redis.md). Special "
+        "characters of a password are percent-encoded.",
     )
     store: str = Field(default="ocrfleet-store", description="The object store: a local folder, or s3://bucket/prefix.")
     fleet: str | None = Field(

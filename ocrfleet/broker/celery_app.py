@@ -23,7 +23,7 @@ from ocrfleet.errors import TransientError
 from ocrfleet.metrics import definitions as metrics
 from ocrfleet.records.messages import AssemblyJob, IntakeJob, Message, PageJob
 from ocrfleet.records.priority import Priority
-from ocrfleet.redis_url import TLS_OPTIONS
+from ocrfleet.redis_url import TLS_OPTIONS, sentinel_options, sentinels
 
 if TYPE_CHECKING:
     from ocrfleet.settings import Settings
@@ -47,6 +47,7 @@ def make_app(settings: Settings, *, consume: Iterable[str] = ()) -> Celery:
             "unacked_restore_throttle": 1,
             "unacked_mutex_expire": 5,
             "socket_connect_timeout": 5,
+            **_sentinel_transport(settings.redis_url.get_secret_value()),
         },
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
@@ -73,10 +74,21 @@ def make_app(settings: Settings, *, consume: Iterable[str] = ()) -> Celery:
 
 
 def _kombu_url(url: str) -> str:
-    """Return a redis-py URL as kombu expects it: another scheme for sockets, TLS without its options."""
+    """Return a redis-py URL as kombu expects it: another scheme for sockets, TLS without its options, a URL for each sentinel."""
+    named = sentinels(url)
+    if named is not None:
+        # The credentials of Redis are in each, because kombu may begin with any of them.
+        credentials = url.removeprefix("sentinel://").rpartition("@")[0]
+        prefix = f"sentinel://{credentials}@" if credentials else "sentinel://"
+        return ";".join(f"{prefix}{host}:{port}/{named.database}" for host, port in named.addresses)
     if url.startswith("rediss://"):
         return url.partition("?")[0]
     return url.replace("unix://", "redis+socket://", 1) if url.startswith("unix://") else url
+
+
+def _sentinel_transport(url: str) -> dict[str, Any]:
+    named = sentinels(url)
+    return {"master_name": named.master, "sentinel_kwargs": sentinel_options(named)} if named is not None else {}
 
 
 def _tls(url: str) -> dict[str, Any] | None:

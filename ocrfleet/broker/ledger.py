@@ -15,12 +15,13 @@ from enum import StrEnum
 from typing import Any, cast
 
 import redis
+from redis.sentinel import Sentinel
 
 from ocrfleet import keys
 from ocrfleet.errors import ConfigurationError, DamagedRecordError, TransientError
 from ocrfleet.metrics import definitions as metrics
 from ocrfleet.records.workers import WorkerState
-from ocrfleet.redis_url import checked
+from ocrfleet.redis_url import checked, sentinel_options, sentinels
 
 #: Seconds until the keys of a document expire after their last use: longer than any lease or pause.
 _TTL = 7 * 24 * 3600
@@ -202,6 +203,24 @@ def _broker_errors() -> Iterator[None]:
         raise TransientError(f"Redis can't be used: {error}") from error
 
 
+def _client(url: str) -> redis.Redis:
+    """Return a client of the Redis, or of the master that sentinels name at each new connection."""
+    named = sentinels(url)
+    if named is None:
+        client: redis.Redis = redis.Redis.from_url(url, socket_connect_timeout=5, socket_timeout=30)
+        return client
+    asked: Any = Sentinel(named.addresses, sentinel_kwargs=sentinel_options(named))  # type: ignore[no-untyped-call]
+    master: redis.Redis = asked.master_for(
+        named.master,
+        db=named.database,
+        username=named.username,
+        password=named.password,
+        socket_connect_timeout=5,
+        socket_timeout=30,
+    )
+    return master
+
+
 class Ledger:
     """The ledgers of all documents in one Redis. Each call may raise TransientError, and is safe to repeat.
 
@@ -213,7 +232,7 @@ class Ledger:
             checked(url)
         except ValueError as error:
             raise ConfigurationError(f"OCRFLEET_REDIS_URL {error}") from None
-        self.redis: redis.Redis = redis.Redis.from_url(url, socket_connect_timeout=5, socket_timeout=30)
+        self.redis = _client(url)
         self._mark = self.redis.register_script(_MARK)
         self._seed = self.redis.register_script(_SEED)
         self._progress = self.redis.register_script(_PROGRESS)

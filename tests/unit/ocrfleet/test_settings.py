@@ -8,11 +8,13 @@ import subprocess
 import sys
 import traceback
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import redis
 from kombu.connection import Connection
 from pydantic import SecretStr, ValidationError
+from redis.sentinel import SentinelConnectionPool
 
 from ocrfleet.broker.celery_app import make_app
 from ocrfleet.broker.ledger import Ledger
@@ -37,6 +39,14 @@ WRONG = [
     "unix://quagga",
     "unix:///socket?password=quagga",
     "rediss://:quagga@127.0.0.1/0?ssl_cert_reqs=none",
+    "sentinel://:quagga@127.0.0.1:26379/0",
+    "sentinel://:quagga@127.0.0.1:26379/0?master=",
+    "sentinel://:quagga@127.0.0.1/0?master=zebra",
+    "sentinel://:quagga@127.0.0.1:99999/0?master=zebra",
+    "sentinel://:quagga@127.0.0.1:26379,/0?master=zebra",
+    "sentinel://:quag;ga@127.0.0.1:26379/0?master=zebra",
+    "sentinel://:quagga@127.0.0.1:26379/0?master=zebra&master=zebra",
+    "sentinel://:quagga@127.0.0.1:26379/0?master=zebra&password=4242",
 ]
 RIGHT = [
     "redis://127.0.0.1:6379/0",
@@ -67,6 +77,26 @@ def test_redis_py_and_kombu_read_a_redis_url_in_the_same_way(url: str) -> None:
         assert (connection.hostname, connection.port or 6379) == (ours["host"], ours.get("port", 6379))
         assert (connection.userid or None, connection.password or None) == (ours.get("username"), ours.get("password"))
         assert int((connection.virtual_host or "0").strip("/") or 0) == ours.get("db", 0)
+
+
+def test_redis_py_and_kombu_read_a_sentinel_url_in_the_same_way() -> None:
+    url = "sentinel://fleet:pa%2Fss%23w@one.example:26379,two.example:26380/3?master=ocr&sentinel_password=s%26w"
+    pool = Ledger(url).redis.connection_pool
+    assert isinstance(pool, SentinelConnectionPool)
+    ours = pool.connection_kwargs
+    with make_app(Settings(redis_url=SecretStr(url))).connection_for_write() as connection:
+        assert (connection.userid, connection.password) == (ours["username"], ours["password"]) == ("fleet", "pa/ss#w")
+        assert int(connection.virtual_host) == ours["db"] == 3
+        assert connection.transport_options["master_name"] == pool.service_name == "ocr"
+        asked = [one.connection_pool.connection_kwargs for one in pool.sentinel_manager.sentinels]
+        assert [(one["host"], one["port"]) for one in asked] == [("one.example", 26379), ("two.example", 26380)]
+        assert [urlsplit(one).netloc.rpartition("@")[2] for one in connection.alt] == [
+            "one.example:26379",
+            "two.example:26380",
+        ]
+        own = connection.transport_options["sentinel_kwargs"]["password"]
+        assert {one["password"] for one in asked} == {own} == {"s&w"}
+        assert "ss#w" not in connection.as_uri() + repr(connection)
 
 
 def test_no_secret_is_in_what_is_printed_of_the_settings() -> None:
