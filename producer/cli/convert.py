@@ -23,7 +23,15 @@ from ocrfleet.records.submissions import Submission
 from ocrfleet.storage.open import open_store
 from ocrfleet.storage.store import FolderStore
 from producer.cli import terminal
-from producer.cli.options import FormatsOption, JoinHyphensOption, TablesOption, read_formats, read_settings
+from producer.cli.options import (
+    FormatsOption,
+    JoinHyphensOption,
+    PdfText,
+    PdfTextOption,
+    TablesOption,
+    read_formats,
+    read_settings,
+)
 from producer.delivery.delivered_files import STATE_FOLDER
 from producer.delivery.to_folder import deliver
 from producer.delivery.to_s3 import S3Delivery
@@ -56,6 +64,7 @@ def convert(
     ] = None,
     *,
     formats: FormatsOption,
+    pdf_text: PdfTextOption = PdfText.REPLACE,
     collection: Annotated[
         str | None, typer.Option("--collection", help="All documents of a collection of a fleet.")
     ] = None,
@@ -76,7 +85,7 @@ def convert(
     """
     if bool(documents) is (collection is not None):
         raise UsageError("name an output folder, documents by their ids, or a --collection: one of the three")
-    chosen = read_formats(formats)
+    chosen = read_formats(formats, pdf_text)
     settings = read_settings()
     processes = workers or len(os.sched_getaffinity(0))
     style = Style(tables=tables, join_hyphens=join_hyphens)

@@ -6,6 +6,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Iterable
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -103,10 +104,26 @@ AuditOption = Annotated[
     ),
 ]
 
+
+class PdfText(StrEnum):
+    """What a searchable PDF does with the text of an earlier OCR."""
+
+    REPLACE = "replace"
+    KEEP = "keep"
+
+
 FormatsOption = Annotated[
     str,
     typer.Option(
         help="Output formats, separated by commas: " + ", ".join(f"[b]{name}[/]" for name in FORMATS) + ".",
+        rich_help_panel="Output",
+    ),
+]
+PdfTextOption = Annotated[
+    PdfText,
+    typer.Option(
+        help="What the format [b]pdf[/] does with the text of an earlier OCR: [b]replace[/] it, or [b]keep[/] it, which is the "
+        "format [b]pdf-keep[/].",
         rich_help_panel="Output",
     ),
 ]
@@ -192,12 +209,17 @@ def with_profile(command: Callable[..., None]) -> Callable[..., None]:
     return with_options
 
 
-def read_formats(text: str) -> tuple[FormatName, ...]:
+def read_formats(text: str, pdf_text: PdfText = PdfText.REPLACE) -> tuple[FormatName, ...]:
     """Return the formats in an option's text. Raises UsageError."""
     try:
-        return parse_formats(text)
+        formats = parse_formats(text)
     except ValueError as error:
         raise UsageError(f"--formats: {error}") from error
+    if pdf_text is PdfText.REPLACE:
+        return formats
+    if FormatName.PDF not in formats:
+        raise UsageError("--pdf-text is about the format pdf: add it, as --formats md,json,pdf")
+    return tuple(dict.fromkeys(FormatName.PDF_KEEP if name is FormatName.PDF else name for name in formats))
 
 
 def read_submission_options(

@@ -23,6 +23,8 @@ from producer.cli.options import (
     BaseUrlOption,
     FormatsOption,
     JoinHyphensOption,
+    PdfText,
+    PdfTextOption,
     TablesOption,
     WorkersOption,
     read_formats,
@@ -74,6 +76,7 @@ def run(
     ] = None,
     workers: WorkersOption = None,
     formats: FormatsOption = DEFAULT,
+    pdf_text: PdfTextOption = PdfText.REPLACE,
     tables: TablesOption = Tables.HTML,
     join_hyphens: JoinHyphensOption = False,
     retry_failed: Annotated[
@@ -102,7 +105,7 @@ def run(
         group_folders=read_group(group),
         retry_failed=retry_failed,
         workers=workers or default_workers(chosen, settings),
-        formats=read_formats(formats),
+        formats=read_formats(formats, pdf_text),
         style=Style(tables=tables, join_hyphens=join_hyphens),
     )
     if dry_run:

@@ -21,6 +21,8 @@ from producer.cli.options import (
     DEFAULT,
     FormatsOption,
     JoinHyphensOption,
+    PdfText,
+    PdfTextOption,
     TablesOption,
     read_formats,
     read_settings,
@@ -81,6 +83,7 @@ def watch(
         typer.Option(help="[b]s3://bucket/prefix/[/] to deliver outputs to, named after their source."),
     ] = None,
     formats: FormatsOption = DEFAULT,
+    pdf_text: PdfTextOption = PdfText.REPLACE,
     tables: TablesOption = Tables.HTML,
     join_hyphens: JoinHyphensOption = False,
     work_queue: Annotated[
@@ -126,7 +129,7 @@ def watch(
         queue=work_queue,
         collection=collection,
         results=results,
-        formats=read_formats(formats),
+        formats=read_formats(formats, pdf_text),
         tables=tables,
         join_hyphens=join_hyphens,
     )

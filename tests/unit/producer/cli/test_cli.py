@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocrfleet.profiles.profile import RAPIDOCR
-from producer.cli.options import read_group, read_profile, read_settings
+from producer.cli.options import PdfText, read_formats, read_group, read_profile, read_settings
 from producer.errors import UsageError
 from producer.intake.page_ranges import parse_pages
 
@@ -210,3 +210,10 @@ def test_group_accepts_folder_only() -> None:
     assert read_group(None) is False
     with pytest.raises(UsageError, match="'folders'"):
         read_group("folders")
+
+
+def test_a_searchable_pdf_replaces_the_text_of_an_earlier_ocr_or_keeps_it_by_choice() -> None:
+    assert read_formats("md,pdf") == ("md", "pdf")
+    assert read_formats("md,pdf", PdfText.KEEP) == ("md", "pdf-keep")
+    with pytest.raises(UsageError, match="--formats md,json,pdf"):
+        read_formats("md,json", PdfText.KEEP)
