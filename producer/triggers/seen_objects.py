@@ -4,7 +4,8 @@ An object is a fingerprint of its key, ETag, size and time: 16 bytes. By its tim
 back is a new one. No order of the listing is assumed (SeaweedFS does not list
 by bytes, as S3 does). The index is a cache: without it all objects are submitted once more, which is harmless.
 
-Earlier versions wrote fingerprints without the time (`….roll`): such a one holds for objects that are older than it.
+Earlier versions wrote fingerprints without the time (`….roll`). Such a one holds until the object has changed once: then its key is in
+the index, too.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy.typing as npt
 
 from ocrfleet import keys
 from ocrfleet.errors import NotFoundError
-from ocrfleet.records.base import MOMENT, Moment, digest_of, moment
+from ocrfleet.records.base import digest_of, moment
 from producer.triggers.s3_listing import Entry
 
 if TYPE_CHECKING:
@@ -49,8 +50,8 @@ class SeenObjects:
         self._known = FingerprintSet()
         #: parts that were read or written
         self._read: set[str] = set()
-        #: of earlier versions, by when each was written
-        self._earlier: dict[Moment, FingerprintSet] = {}
+        #: of earlier versions
+        self._earlier = FingerprintSet()
 
     def unknown(self, entries: Iterable[Entry]) -> Iterator[Entry]:
         """Yield the entries that are new or changed. Raises TransientError."""
@@ -62,21 +63,25 @@ class SeenObjects:
         if not entries:
             return
         fingerprints = _fingerprints(entries)
+        if self._earlier.runs:
+            fingerprints = np.concatenate([fingerprints, _digests([entry.key] for entry in entries)])
         self._known.add(fingerprints)
         self._read.add(self._write([fingerprints]))
-        if len(self._read) > _PARTS:
+        ours = {part for part in self._read if not part.endswith(_EARLIER)}
+        if len(ours) > _PARTS:
             # Only the parts that the merged one contains; parts of other processes are left.
             merged = self._write(self._known.runs)
-            for part in self._read:
+            for part in ours:
                 self._store.delete(part)
-            self._read = {merged}
+            self._read = (self._read - ours) | {merged}
 
     def _unknown(self, entries: Iterator[Entry]) -> Iterator[Entry]:
         while batch := list(islice(entries, _AT_ONCE)):
             known = self._known.contains(_fingerprints(batch))
-            for written, earlier in self._earlier.items():
-                older = [entry.modified.astimezone(UTC).strftime(MOMENT) < written for entry in batch]
-                known |= earlier.contains(_fingerprints(batch, timed=False)) & np.array(older)
+            if self._earlier.runs:
+                changed = self._known.contains(_digests([entry.key] for entry in batch))
+                earlier = _digests([entry.key, entry.etag, str(entry.size)] for entry in batch)
+                known |= self._earlier.contains(earlier) & ~changed
             yield from (entry for entry, noted in zip(batch, known, strict=True) if not noted)
 
     def _refresh(self) -> None:
@@ -84,19 +89,13 @@ class SeenObjects:
         parts = set(self._store.list(self._prefix))
         self._read &= parts
         for part in sorted(parts - self._read):
-            written = part.removeprefix(self._prefix).partition("-")[0]
-            if written in self._earlier:
-                continue
             try:
                 data = self._store.get(part)
             except NotFoundError:  # another process merged it: the merged part is read the next time
                 continue
             fingerprints = np.frombuffer(data, f"S{_FINGERPRINT}", count=len(data) // _FINGERPRINT)
-            if part.endswith(_EARLIER):
-                self._earlier.setdefault(written, FingerprintSet()).add(fingerprints)
-            else:
-                self._known.add(fingerprints)
-                self._read.add(part)
+            (self._earlier if part.endswith(_EARLIER) else self._known).add(fingerprints)
+            self._read.add(part)
 
     def _write(self, runs: Iterable[Fingerprints]) -> str:
         part = f"{self._prefix}{moment()}-{uuid.uuid4().hex[:12]}.seen"
@@ -136,10 +135,12 @@ def _sorted(fingerprints: Fingerprints) -> Fingerprints:
     return np.delete(ordered, np.flatnonzero(again)) if again.any() else ordered
 
 
-def _fingerprints(entries: Sequence[Entry], *, timed: bool = True) -> Fingerprints:
-    times = ([entry.modified.astimezone(UTC).isoformat()] if timed else [] for entry in entries)
-    digests = (
-        bytes.fromhex(digest_of(entry.key, entry.etag, str(entry.size), *time))
-        for entry, time in zip(entries, times, strict=True)
+def _fingerprints(entries: Iterable[Entry]) -> Fingerprints:
+    return _digests(
+        [entry.key, entry.etag, str(entry.size), entry.modified.astimezone(UTC).isoformat()] for entry in entries
     )
+
+
+def _digests(texts: Iterable[Sequence[str]]) -> Fingerprints:
+    digests = (bytes.fromhex(digest_of(*parts)) for parts in texts)
     return np.array([digest[:_FINGERPRINT] for digest in digests], f"S{_FINGERPRINT}")

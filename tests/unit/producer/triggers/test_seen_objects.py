@@ -52,13 +52,21 @@ def test_an_object_that_was_overwritten_and_brought_back_is_new(store: FolderSto
     assert list(SeenObjects(store, PLACE).unknown([again])) == []
 
 
-def test_the_index_of_an_earlier_version_holds_for_objects_that_are_older(store: FolderStore) -> None:
+def test_the_index_of_an_earlier_version_holds_until_an_object_changes(store: FolderStore) -> None:
     # Given a part of a version that did not look at the time
     digest = bytes.fromhex(digest_of("1.pdf", "a", "1"))[:16]
     store.put(f"rolls/{PLACE}/20261126T000000.000000Z-0123456789ab.roll", digest)
-    later = entry(1).model_copy(update={"modified": datetime(2026, 11, 27, tzinfo=UTC)})
+    changed, back = (
+        entry(1, etag=etag).model_copy(update={"modified": datetime(2026, 11, day, tzinfo=UTC)})
+        for day, etag in ((28, "b"), (29, "a"))
+    )
+    index = SeenObjects(store, PLACE)
 
-    assert list(SeenObjects(store, PLACE).unknown([entry(1), entry(2), later])) == [entry(2), later]
+    assert list(index.unknown([entry(1), entry(2)])) == [entry(2)]
+    assert list(index.unknown([changed])) == [changed]
+    index.add([changed])
+    # Then the object that is as it was before is new, also for another process
+    assert list(SeenObjects(store, PLACE).unknown([back])) == [back]
 
 
 def test_additions_of_other_processes_are_found_at_the_next_listing(store: FolderStore) -> None:
@@ -101,7 +109,7 @@ def test_looking_writes_nothing(store: FolderStore) -> None:
 def test_an_object_takes_sixteen_bytes_of_memory(store: FolderStore) -> None:
     # Given a hundred thousand objects, noted by another process
     count = 100_000
-    store.put(f"rolls/{PLACE}/a.roll", secrets.token_bytes(16 * count))
+    store.put(f"rolls/{PLACE}/a.seen", secrets.token_bytes(16 * count))
     index = SeenObjects(store, PLACE)
     tracemalloc.start()
     # When they are read, and some more are noted
