@@ -47,7 +47,9 @@ CHOSEN = {
     "corrupt-repairable": "eng",
     "gt-eurotext": "eng+deu+fra+ita+spa+por",
     "gt-fraktur-1815": "Fraktur",
-    "gt-fraktur-1879": "deu",  # named after its series, but set in roman type
+    # Named after its series, but set in roman type. In its truth the last lines of three paragraphs stand too early: in the page's
+    # order the CER is 0.005 instead of 0.097.
+    "gt-fraktur-1879": "deu",
     "gt-french-17c": "frm+fra",
     "gt-french-18c": "fra",
     "gt-gothic-16c": "frm+Fraktur",

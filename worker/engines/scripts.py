@@ -33,6 +33,8 @@ CLASSES = (*READABLE, OTHER.name, *SCRIPTS)
 #: Letters that only Vietnamese uses and that the recogniser has.
 _VIETNAMESE = frozenset("ƠơƯư")
 _MARKED = [CLASSES.index(name) for name in ("Vietnamese", "Latin with further marks")]
+#: Classes of lines of which the recogniser reads at least some signs.
+_LEGIBLE = [CLASSES.index(name) for name in ("Latin", "CJK", "figures")] + _MARKED
 #: Minimum probability that a line is in a lacking script (recognised with high confidence; with low confidence), or has lost
 #: diacritical marks.
 _FOREIGN, _FOREIGN_IN_DOUBT, _MARKS_MISSED = 0.8, 0.5, 0.9
@@ -131,6 +133,10 @@ def lacking_script(seen: Sequence[SeenLine]) -> Lacking | None:
     if not lines:
         return None
     chances = np.exp(np.stack([line.scores for line in lines]))
+    # A line of which the recogniser read the spaces alone has words, but none of its signs.
+    silent = np.array([line.text.isspace() for line in lines])
+    chances[:, _LEGIBLE] *= ~silent[:, None]
+    chances /= np.maximum(chances.sum(axis=1, keepdims=True), np.finfo(np.float32).tiny)
     lengths = np.minimum([_length(line.box) for line in lines], _LONGEST)
     marked = chances[:, _MARKED].sum(axis=1)
     confident = np.array([line.confidence > _CONFIDENT for line in lines])

@@ -44,6 +44,14 @@ def test_one_line_alone_is_enough_and_one_among_many_is_not() -> None:
     assert lacking_script([*lines("Latin", 60), line("Thai", 4000, width=120)]) is None
 
 
+def test_a_line_of_which_spaces_alone_were_read_is_in_no_script_that_the_recogniser_has() -> None:
+    lacking = lacking_script([line("Arabic", 50, chance=0.3, text="    ")])
+    assert lacking is not None
+    assert lacking.script.name == "Arabic"
+    assert lacking_script([line("texture", 50, text="    ")]) is None
+    assert lacking_script([line("Arabic", 50, chance=0.3, text="")]) is None
+
+
 def test_doubtful_lines_are_no_evidence() -> None:
     assert lacking_script([line("Georgian", 50 * number, chance=0.5) for number in range(10)]) is None
 
