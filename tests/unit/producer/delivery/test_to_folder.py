@@ -188,6 +188,19 @@ def test_a_document_with_the_longest_name_is_delivered(store: FolderStore, tmp_p
     assert path.read_bytes() == b"x"
 
 
+@pytest.mark.parametrize("letter", ["\u00e9", "\u0416", "\u8a9e", "\U0001f4d6"])
+def test_a_long_name_is_cut_between_two_letters_and_alike_for_all_formats(
+    store: FolderStore, tmp_path: Path, letter: str
+) -> None:
+    # Given a source whose name leaves no room for an extension, in letters of two to four bytes
+    name = "a" + letter * (250 // len(letter.encode())) + ".pdf"
+
+    # Then its files have one stem, of whole letters
+    markdown, as_json = deliver(store, status(store, md=b"x", json=b"{}"), name=name, folder=tmp_path / "out")
+    assert markdown.stem == as_json.stem
+    assert set(markdown.stem.partition("~")[0]) == {"a", letter}
+
+
 # ---- styles
 
 TABLE = b"<!-- page 1 -->\n\n<table>\n<tr><td>a</td></tr>\n</table>\n\ncom-\npound\n\n"
