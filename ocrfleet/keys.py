@@ -3,6 +3,7 @@
 Object store (source of truth). Objects that decide an outcome are created once and never replaced, so that no late writer can
 overwrite them. Only markers and indexes are removed.
 
+    fleet.json                                   the fleet's identity, which its Redis has, too
     index/sources/<digest>.json                  digest, kind and pages of a source when last inspected (a cache)
     profiles/<digest>.json                       a profile that submissions name by its digest
     uploads/<sha256>                             bytes of an upload; other sources are stored as references
@@ -10,7 +11,7 @@ overwrite them. Only markers and indexes are removed.
     arrivals/<queue>/<collection>/<time>-<digest>.json      intake batch: submitted sources that wait for intake
     refused/<queue>/<collection>/<time>-<digest>.json       intake batch that this version can't parse: correct it, move it back
     collections/<collection>/<time>-<id>-<digest>.json      a submission: a name for a document in this collection
-    rolls/<digest>/<time>-<random>.roll          seen-objects index of an S3 prefix (a cache: may be deleted)
+    rolls/<digest>/<time>-<random>.seen          seen-objects index of an S3 prefix (a cache: may be deleted)
     waiting/<queue>/<collection>/<time>-<id>-<generation>   marker: the document is registered, no job is published yet
     active/<id>                                  marker: jobs are published, the document has not ended
     paused/<collection>                          marker: documents of this collection are not dispatched
@@ -47,6 +48,7 @@ Redis (a cache: everything can be rebuilt from the store). Keys of a document ex
     ocrfleet:workers                      set     names of workers that have, or had, a heartbeat
     ocrfleet:waiting                      hash    <queue>/<collection> → pages of waiting documents; `known`: the count is complete
     ocrfleet:quotas:<day>                 hash    of/<client>/pages, …/bytes, in/<collection>/pages, …/bytes submitted; for two days
+    ocrfleet:fleet                        string  the fleet's identity, as in its store
     ocrfleet:dispatcher                   string  lock of the leader; expires if the leader dies
     pages.<queue>.<profile>, intake, assembly, unacked, unacked_index    keys of the broker (kombu)
 """
@@ -311,6 +313,8 @@ def queue_pages(queue: str, profile: str) -> str:
 
 
 REDIS_DISPATCHER = "ocrfleet:dispatcher"
+REDIS_FLEET = "ocrfleet:fleet"
+FLEET = "fleet.json"
 
 QUEUE_INTAKE = "intake"
 QUEUE_ASSEMBLY = "assembly"

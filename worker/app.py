@@ -5,10 +5,12 @@ Exit codes: 0 after a drain (SIGTERM), 70 when it broke while working (restart i
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import threading
 import uuid
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import structlog
@@ -20,11 +22,19 @@ from ocrfleet import logs
 from ocrfleet.broker.celery_app import make_app, queue_names
 from ocrfleet.broker.leases import Leases
 from ocrfleet.broker.ledger import Ledger, process_name
-from ocrfleet.errors import EXIT_BROKEN, EXIT_CONFIGURATION, ConfigurationError, FatalError, OcrfleetError
+from ocrfleet.errors import (
+    EXIT_BROKEN,
+    EXIT_CONFIGURATION,
+    ConfigurationError,
+    FatalError,
+    OcrfleetError,
+    TransientError,
+)
 from ocrfleet.metrics.confinement import check_confinement
 from ocrfleet.profiles.select import find
 from ocrfleet.settings import Settings
 from ocrfleet.sources.sources import Sources
+from ocrfleet.storage.fleet_identity import check_fleet
 from ocrfleet.storage.open import open_store
 from worker import engines, metrics
 from worker.consumer.prefetch import limit_prefetch
@@ -73,7 +83,9 @@ def main(
 def make_context(settings: Settings, profile: Profile) -> WorkerContext:
     """Return the worker context, with an engine that is not loaded yet. Raises ConfigurationError."""
     check_confinement(settings)
-    store = open_store(settings)
+    store, ledger = open_store(settings), Ledger(settings.redis_url.get_secret_value())
+    with suppress(TransientError):  # Redis may start later
+        check_fleet(store, ledger.redis)
     return WorkerContext(
         worker=f"{process_name(os.getpid())}.{uuid.uuid4().hex[:8]}",
         settings=settings,
@@ -86,7 +98,7 @@ def make_context(settings: Settings, profile: Profile) -> WorkerContext:
         ),
         store=store,
         sources=Sources(settings, store),
-        ledger=Ledger(settings.redis_url.get_secret_value()),
+        ledger=ledger,
         words=_word_finder(settings, profile),
     )
 
@@ -114,7 +126,8 @@ def work(context: WorkerContext) -> int:
     app = make_app(settings, consume=queue_names(profile.name))
     limit_prefetch(app, pipeline.jobs)
     shutdown = Shutdown(context, pipeline)
-    register_tasks(app, Acknowledgement(shutdown.leases, shutdown.broken), context, pipeline)
+    check = functools.partial(check_fleet, context.store, context.ledger.redis)
+    register_tasks(app, Acknowledgement(shutdown.leases, shutdown.broken, check), context, pipeline)
     signals.worker_shutting_down.connect(shutdown.drain, weak=False)
     # Being connected is enough: Celery then leaves the log and its level alone.
     signals.setup_logging.connect(_keep_logging, weak=False)

@@ -14,6 +14,7 @@ from ocrfleet.broker.celery_app import make_app
 from ocrfleet.broker.ledger import Ledger
 from ocrfleet.errors import TransientError
 from ocrfleet.metrics.exposition import Exposition, served
+from ocrfleet.storage.fleet_identity import check_fleet
 from ocrfleet.storage.open import open_store
 from producer.cli import terminal
 from producer.cli.options import read_settings
@@ -57,6 +58,7 @@ def _sweep(settings: Settings, stopped: threading.Event, every: float | None) ->
     store, ledger, app = open_store(settings), Ledger(settings.redis_url.get_secret_value()), make_app(settings)
     while not stopped.is_set():
         try:
+            check_fleet(store, ledger.redis)
             # It dispatches nothing new and finishes no document: the leader does that.
             dispatcher = Dispatcher(store, ledger, app, backlog=lambda: 0)
             dispatcher.adopt()

@@ -5,6 +5,7 @@ All of its state is in the store and in Redis, so that another process can take 
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,7 @@ from ocrfleet.broker.ledger import Ledger
 from ocrfleet.errors import OcrfleetError
 from ocrfleet.metrics import definitions as metrics
 from ocrfleet.metrics.exposition import ObservedGauges
+from ocrfleet.storage.fleet_identity import claim_redis
 from producer.control.dispatcher import Dispatcher
 from producer.control.gauges import GaugeUpdater
 from producer.control.sweep import Sweep
@@ -139,6 +141,11 @@ class Controller(threading.Thread):
                 return sweep.run()
 
             yield (
+                ControllerStep(
+                    "hold the fleet's identity in Redis",
+                    functools.partial(claim_redis, store, ledger.redis),
+                    every=settings.sweep_seconds,
+                ),
                 ControllerStep("adopt active documents", adopt_once),
                 ControllerStep("publish intake jobs", intake.tick),
                 ControllerStep("dispatch documents, finish ended ones", dispatch),

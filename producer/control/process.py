@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ocrfleet.errors import ConfigurationError
+from ocrfleet.broker.ledger import Ledger
+from ocrfleet.errors import ConfigurationError, TransientError
 from ocrfleet.metrics.exposition import ChildMetrics
 from ocrfleet.scratch import scratch
+from ocrfleet.storage.fleet_identity import claim_redis
 from producer.control.controller import Controller
 from producer.intake import consumer
 from producer.processes.child_process import ChildProcess
@@ -39,8 +41,10 @@ def control_plane(
     """Run the controller, and `consumers` intake consumers in processes of their own, until the block ends. Exposes their metrics.
 
     A misconfigured intake consumer calls `on_failure` from another thread, which must end the block; its end then raises
-    ConfigurationError.
+    ConfigurationError. Raises ConfigurationError when Redis is of another fleet than the store.
     """
+    with suppress(TransientError), closing(Ledger(settings.redis_url.get_secret_value()).redis) as client:
+        claim_redis(store, client)  # and again while this process leads
     controller = Controller(settings, store)
     exposition.add(controller.gauges)
     with intake_consumers(settings, consumers, exposition=exposition, on_failure=on_failure):

@@ -9,6 +9,7 @@ import functools
 import sys
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -33,6 +34,7 @@ from ocrfleet.records.messages import IntakeJob
 from ocrfleet.records.submissions import IntakeBatch, IntakeOutcome, SourceReference
 from ocrfleet.settings import Settings
 from ocrfleet.sources.sources import OwnOutputError, Sources
+from ocrfleet.storage.fleet_identity import check_fleet
 from ocrfleet.storage.open import open_store
 from producer.intake.batches import outcome_for
 from producer.intake.inspect import Intake
@@ -155,6 +157,8 @@ def serve(settings: Settings) -> int:
     """Consume the intake queue until SIGTERM; return the exit code. Raises ConfigurationError."""
     store = open_store(settings)
     ledger = Ledger(settings.redis_url.get_secret_value())
+    with suppress(TransientError):  # Redis may start later
+        check_fleet(store, ledger.redis)
     intake = Intake(settings, store, Sources(settings, store))
     intake_consumer = IntakeConsumer(store, ledger, intake, Quotas(settings.api, ledger))
     app = make_app(settings, consume=[keys.QUEUE_INTAKE])

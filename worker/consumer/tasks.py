@@ -34,18 +34,20 @@ _GIVE_BACK_DELAY = 1.0
 class Acknowledgement:
     """Acknowledges a message whose work ended without an error, and gives others back to their queue."""
 
-    def __init__(self, leases: Leases, broken: Callable[[FatalError], None]) -> None:
+    def __init__(
+        self, leases: Leases, broken: Callable[[FatalError], None], check_fleet: Callable[[], None] = lambda: None
+    ) -> None:
+        """`check_fleet` raises ConfigurationError when this worker's store is not that of the jobs' fleet."""
         self._leases = leases
         self._broken = broken
+        self._check_fleet = check_fleet
 
     @contextmanager
     def after(self, request: Any) -> Iterator[None]:
         """Keep the message of a task's request leased while the block works. Raises Reject to give it back."""
         try:
-            with self._leases.held(request.properties["delivery_tag"]):
+            with self._leases.held(request.properties["delivery_tag"]), self._gone():
                 yield
-        except NotFoundError as error:
-            log.warning("job.document_gone", error=str(error))
         except DamagedRecordError as error:
             # If it were returned, it would be delivered again at once. The sweep publishes the pages each minute: the document
             # continues after the record was corrected, or after the worker was upgraded if a newer version wrote it.
@@ -66,6 +68,15 @@ class Acknowledgement:
                 log.exception("job.raised")
             time.sleep(_GIVE_BACK_DELAY)
             raise Reject(error, requeue=True) from error
+
+    @contextmanager
+    def _gone(self) -> Iterator[None]:
+        """Let a job end whose document is gone, unless it is in another fleet's store."""
+        try:
+            yield
+        except NotFoundError as error:
+            self._check_fleet()
+            log.warning("job.document_gone", error=str(error))
 
 
 def register_tasks(app: Celery, acknowledgement: Acknowledgement, context: WorkerContext, pipeline: Pipeline) -> None:
