@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -176,6 +177,20 @@ def test_a_folder_that_can_not_be_written_is_an_error(store: FolderStore, tmp_pa
 
     with pytest.raises(DeliveryError, match="Permission denied"):
         deliver(store, status(store, md=b"x"), name="a", folder=out)
+
+
+def test_a_full_disk_is_named_and_leaves_no_half_file(
+    store: FolderStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended, out = status(store, md=b"x"), tmp_path / "out"
+
+    def copy(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfileobj", copy)
+    with pytest.raises(DeliveryError, match=r"a\.md can't be written: No space left on device"):
+        deliver(store, ended, name="a", folder=out)
+    assert list(out.iterdir()) == []
 
 
 def test_a_document_with_the_longest_name_is_delivered(store: FolderStore, tmp_path: Path) -> None:
