@@ -24,7 +24,6 @@ from prometheus_client.registry import Collector
 from ocrfleet.errors import ConfigurationError
 from ocrfleet.metrics import definitions as metrics
 from ocrfleet.metrics.definitions import ObservedGauge
-from ocrfleet.s3.location import SCHEME
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -139,8 +138,9 @@ def fleet_of(settings: Settings) -> str:
     """Return the name of the fleet: as it is set, else bucket and prefix of the store, or the path of its folder."""
     if settings.fleet is not None:
         return settings.fleet
-    if settings.store.startswith(SCHEME):
-        return settings.store.removeprefix(SCHEME).strip("/")
+    scheme, separator, place = settings.store.partition("://")
+    if scheme == "s3" and separator:
+        return place.strip("/")
     return str(Path(settings.store).absolute())
 
 
