@@ -50,6 +50,8 @@ class _Gap(NamedTuple):
     open: bool
     #: between a figure and a letter, which are seldom in one word
     mixed: bool
+    #: between a 1 and a letter: a 1 stands far from its neighbours in codes (A101B), too
+    beside_one: bool
 
 
 def with_spaces(read: Sequence[Letter], crop: NDArray[np.uint8]) -> list[Letter]:
@@ -79,6 +81,7 @@ def _gaps(read: Sequence[Letter], crop: NDArray[np.uint8]) -> list[_Gap]:
             latin=all(sign.isalnum() and ord(sign[0]) < _BEYOND_LATIN for sign in (first, second)),
             open=not (first + second).isdigit() and not (first.islower() and second.islower()),
             mixed=first.isdigit() != second.isdigit(),
+            beside_one=first.isdigit() != second.isdigit() and "1" in first[-1] + second[0],
         )
         for ((left, first, _), (right, second, _)), width in zip(pairwise(places), widths, strict=True)
     ]
@@ -99,5 +102,9 @@ def _dropped(inner: Sequence[_Gap], spaces: Sequence[float]) -> set[int]:
         # Where the widths, from the widest, fall steeply, the spaces end. Most gaps are none.
         for last, following in list(pairwise(widths))[: len(widths) // 2] if len(widths) >= fewest else ():
             if last >= needed and last >= _WIDER * max(following, _TIGHT):
-                found |= {gap.left for gap in chosen if gap.open and gap.width >= last}
+                found |= {
+                    gap.left
+                    for gap in chosen
+                    if gap.open and gap.width >= last and (not gap.beside_one or 0 < _LIKE_OTHERS * usual <= gap.width)
+                }
     return found

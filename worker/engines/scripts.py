@@ -35,6 +35,8 @@ _VIETNAMESE = frozenset("ƠơƯư")
 _MARKED = [CLASSES.index(name) for name in ("Vietnamese", "Latin with further marks")]
 #: Classes of lines of which the recogniser reads at least some signs.
 _LEGIBLE = [CLASSES.index(name) for name in ("Latin", "CJK", "figures")] + _MARKED
+#: Least probability of other classes than these, of a line of which the recogniser read the spaces alone, that is not a row of dots.
+_ILLEGIBLE = 0.1
 #: Minimum probability that a line is in a lacking script (recognised with high confidence; with low confidence), or has lost
 #: diacritical marks.
 _FOREIGN, _FOREIGN_IN_DOUBT, _MARKS_MISSED = 0.8, 0.5, 0.9
@@ -133,9 +135,12 @@ def lacking_script(seen: Sequence[SeenLine]) -> Lacking | None:
     if not lines:
         return None
     chances = np.exp(np.stack([line.scores for line in lines]))
-    # A line of which the recogniser read the spaces alone has words, but none of its signs.
-    silent = np.array([line.text.isspace() for line in lines])
-    chances[:, _LEGIBLE] *= ~silent[:, None]
+    # A line of which the recogniser read the spaces alone is in no script that it can read, unless it is a row of dots or a rule:
+    # then hardly anything speaks for another script.
+    spaces_only = np.array([line.text.isspace() for line in lines]) & (
+        1 - chances[:, _LEGIBLE].sum(axis=1) > _ILLEGIBLE
+    )
+    chances[:, _LEGIBLE] *= ~spaces_only[:, None]
     chances /= np.maximum(chances.sum(axis=1, keepdims=True), np.finfo(np.float32).tiny)
     lengths = np.minimum([_length(line.box) for line in lines], _LONGEST)
     marked = chances[:, _MARKED].sum(axis=1)

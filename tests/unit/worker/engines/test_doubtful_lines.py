@@ -70,6 +70,8 @@ def test_a_space_that_the_ink_shows_is_written(written: str, shown: str) -> None
         ("174617", "17 46 17"),
         ("e.g.XII", "e. g. XII"),
         ("LVI", "L VI"),  # too few gaps to tell
+        ("321B", "321 B"),  # a code: 1 is narrow
+        ("A101B", "A 101 B"),
         ("\u4eba\u4eba\u751f\u800c\u81ea\u7531", "abc def"),
     ],
 )
@@ -94,9 +96,17 @@ def test_a_doubtful_sign_follows_the_others_of_its_word(written: str, doubtful: 
     assert text_of(consistent(read(written, written))) == written
 
 
-@pytest.mark.parametrize("written", ["1o", "2o", "Ill", "xxv", "Mill", "Illinois", "LII", "I", "CO", "B1", "4l"])
+@pytest.mark.parametrize(
+    "written",
+    [
+        *("1o", "2o", "21o", "Ill", "xxv", "Mill", "Illinois", "LII", "I", "CO", "B1", "4l", "50l"),
+        # Rules of a table beside numbers, labels, names of elements and of programs
+        *("|12.50", "450|", "10|20|30", "V1", "M1", "C1", "D1", "X11", "Cl", "Mc", "Xl"),
+        *("McIntyre", "userId", "parseInt", "getItem", "toInt", "NaI", "HgI", "GIs"),
+    ],
+)
 def test_signs_that_fit_their_word_stay(written: str) -> None:
-    assert text_of(consistent(read(written, written, doubtful="Ilo1xO"))) == written
+    assert text_of(consistent(read(written, written, doubtful="Ilo1xOc|"))) == written
 
 
 @pytest.mark.parametrize(

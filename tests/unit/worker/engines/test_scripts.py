@@ -50,6 +50,8 @@ def test_a_line_of_which_spaces_alone_were_read_is_in_no_script_that_the_recogni
     assert lacking.script.name == "Arabic"
     assert lacking_script([line("texture", 50, text="    ")]) is None
     assert lacking_script([line("Arabic", 50, chance=0.3, text="")]) is None
+    # A row of dots, or a rule
+    assert lacking_script([line("Thai", 50, chance=0.02, text="    ")]) is None
 
 
 def test_doubtful_lines_are_no_evidence() -> None:
