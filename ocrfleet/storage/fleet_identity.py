@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from ocrfleet.storage.store import ObjectStore
 
 
+_REMEDY = f"If this Redis is to serve this store from now on, remove its key {keys.REDIS_FLEET}"
+
+
 class FleetIdentity(Record):
     """`fleet.json` in the store. Redis has the id."""
 
@@ -33,10 +36,12 @@ def claim_redis(store: ObjectStore, client: redis.Redis) -> None:
 
     Raises ConfigurationError when Redis is of another fleet, TransientError when one of the two is away.
     """
-    store.create(keys.FLEET, FleetIdentity(id=uuid.uuid4().hex).to_bytes())
-    ours = _of_store(store)
-    if ours is not None:
-        _of_redis(client, new=ours)
+    # Redis first: a store that is named by mistake stays as it is.
+    if _of_redis(client) is None:
+        store.create(keys.FLEET, FleetIdentity(id=uuid.uuid4().hex).to_bytes())
+        ours = _of_store(store)
+        if ours is not None:
+            _of_redis(client, new=ours)
     check_fleet(store, client)
 
 
@@ -51,12 +56,13 @@ def check_fleet(store: ObjectStore, client: redis.Redis) -> None:
     ours = _of_store(store)
     if ours is None:
         raise ConfigurationError(
-            "OCRFLEET_STORE is wrong: it is not the store of the fleet at OCRFLEET_REDIS_URL, but one that no fleet has used"
+            "OCRFLEET_STORE is wrong: it is not the store of the fleet at OCRFLEET_REDIS_URL, but one that no fleet has used, or an "
+            f"earlier version only. {_REMEDY}"
         )
     if ours != theirs:
         raise ConfigurationError(
             f"OCRFLEET_STORE or OCRFLEET_REDIS_URL is wrong: the store is of fleet {ours[:8]}, Redis of fleet {theirs[:8]}. Each fleet "
-            f"needs a Redis database of its own. If this Redis is to serve this store from now on, remove its key {keys.REDIS_FLEET}"
+            f"needs a Redis database of its own. {_REMEDY}"
         )
 
 

@@ -18,7 +18,7 @@ import structlog
 from ocrfleet import keys
 from ocrfleet.broker.celery_app import make_app
 from ocrfleet.broker.ledger import Ledger
-from ocrfleet.errors import OcrfleetError
+from ocrfleet.errors import ConfigurationError, OcrfleetError, TransientError
 from ocrfleet.metrics import definitions as metrics
 from ocrfleet.metrics.exposition import ObservedGauges
 from ocrfleet.storage.fleet_identity import claim_redis
@@ -71,10 +71,14 @@ class ControllerStep:
 class Controller(threading.Thread):
     """Runs the controller loop while this process is the leader, and otherwise waits to become it."""
 
-    def __init__(self, settings: Settings, store: ObjectStore) -> None:
+    def __init__(self, settings: Settings, store: ObjectStore, on_failure: Callable[[], None] = lambda: None) -> None:
+        """`on_failure` is called from this thread when Redis is of another fleet than the store."""
         super().__init__(name="controller", daemon=True)
         self._settings = settings
         self._store = store
+        self._on_failure = on_failure
+        #: why this process must not lead, once it was found
+        self.failure: ConfigurationError | None = None
         self._ledger = Ledger(settings.redis_url.get_secret_value())
         self._stopped = threading.Event()
         #: the leader's gauges
@@ -90,10 +94,27 @@ class Controller(threading.Thread):
         app = make_app(self._settings)
         with Leadership(self._ledger.redis, keys.REDIS_DISPATCHER) as leadership:
             while not self._stopped.wait(_ROUND):
-                if leadership.held:
-                    with self._steps(app) as steps:
-                        self._loop(leadership, steps)
+                try:
+                    # Before anything is started: a leader with another store would hold up the fleet of this Redis.
+                    if not leadership.held or not self._is_fleet():
+                        continue
+                except ConfigurationError as error:
+                    log.error("controller.fleet_refused", error=str(error))  # noqa: TRY400
+                    self.failure = error
+                    self._on_failure()
+                    break
+                with self._steps(app) as steps:
+                    self._loop(leadership, steps)
         app.close()
+
+    def _is_fleet(self) -> bool:
+        """Return whether Redis is of the store's fleet, False while one of them is away. Raises ConfigurationError."""
+        try:
+            claim_redis(self._store, self._ledger.redis)
+        except TransientError as error:
+            log.warning("controller.fleet_not_checked", error=str(error))
+            return False
+        return True
 
     def _loop(self, leadership: Leadership, steps: Sequence[ControllerStep]) -> None:
         """Run the steps in rounds while this process leads."""

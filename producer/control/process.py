@@ -40,12 +40,12 @@ def control_plane(
 ) -> Iterator[None]:
     """Run the controller, and `consumers` intake consumers in processes of their own, until the block ends. Exposes their metrics.
 
-    A misconfigured intake consumer calls `on_failure` from another thread, which must end the block; its end then raises
-    ConfigurationError. Raises ConfigurationError when Redis is of another fleet than the store.
+    A misconfigured intake consumer, or a Redis of another fleet than the store's, calls `on_failure` from another thread, which must
+    end the block; its end then raises ConfigurationError. Raises it at once where the two fleets are known at the beginning.
     """
     with suppress(TransientError), closing(Ledger(settings.redis_url.get_secret_value()).redis) as client:
-        claim_redis(store, client)  # and again while this process leads
-    controller = Controller(settings, store)
+        claim_redis(store, client)  # and again before this process leads
+    controller = Controller(settings, store, on_failure)
     exposition.add(controller.gauges)
     with intake_consumers(settings, consumers, exposition=exposition, on_failure=on_failure):
         controller.start()
@@ -53,6 +53,8 @@ def control_plane(
             yield
         finally:
             controller.stop()
+    if controller.failure is not None:
+        raise controller.failure
 
 
 @contextmanager

@@ -6,6 +6,8 @@ Exit code: 0 after a drain (SIGTERM), 78 misconfigured.
 from __future__ import annotations
 
 import functools
+import os
+import signal
 import sys
 import threading
 import time
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 from celery import signals
+from celery.exceptions import Reject
 
 from ocrfleet import keys, logs
 from ocrfleet.broker.celery_app import TASK_INTAKE, make_app
@@ -74,11 +77,13 @@ class IntakeConsumer:
     def process(self, key: str) -> None:
         """Register the sources of a batch, then delete it. A source that can't be fetched now does not hold up the others.
 
-        Raises TransientError when sources are left; the batch then has these, beginning with those that were not tried.
+        Raises TransientError when sources are left; the batch then has these, beginning with those that were not tried. Raises
+        ConfigurationError when the batch is in the store of another fleet.
         """
         try:
             data = self._store.get(key)
         except NotFoundError:
+            check_fleet(self._store, self._ledger.redis)
             return  # another consumer was faster
         try:
             batch = IntakeBatch.from_bytes(data)
@@ -164,11 +169,18 @@ def serve(settings: Settings) -> int:
     app = make_app(settings, consume=[keys.QUEUE_INTAKE])
     leases = Leases(ledger, state=None, lease_seconds=settings.lease_seconds, job_deadline=settings.job_deadline)
 
+    failures: list[ConfigurationError] = []
+
     @app.task(name=TASK_INTAKE, bind=True)
     def take_in(self: Any, message: Any) -> None:
         try:
             with leases.held(self.request.properties["delivery_tag"]):
                 intake_consumer.process(IntakeJob.from_message(message).arrival)
+        except ConfigurationError as error:
+            # The batch is in another fleet's store: its consumers take it.
+            failures.append(error)
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise Reject(error, requeue=True) from error
         except PermanentError as error:
             # Nothing is lost: the scheduler publishes the batch again in this version's format.
             log.error("intake_consumer.message_refused", error=error.detail)  # noqa: TRY400
@@ -202,6 +214,8 @@ def serve(settings: Settings) -> int:
     consumer.start()
     leases.stop()
     intake.close()
+    if failures:
+        raise failures[0]
     return 0
 
 
