@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import threading
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -72,18 +73,18 @@ def test_a_process_with_another_store_does_not_lead(tmp_path: Path, valkey: Valk
 def test_a_second_fleet_on_one_redis_does_not_start(tmp_path: Path, valkey: Valkey) -> None:
     first, second = (Settings(store=str(tmp_path / name), redis_url=valkey.url) for name in ("first", "second"))
 
-    def started(settings: Settings) -> object:
+    def started(settings: Settings) -> AbstractContextManager[None]:
         store = FolderStore(Path(settings.store))
         return control_plane(settings, store, consumers=0, exposition=Exposition(settings), on_failure=lambda: None)
 
-    with started(first):  # type: ignore[attr-defined]
+    with started(first):
         with (
             pytest.raises(ConfigurationError, match="it is not the store of the fleet at OCRFLEET_REDIS_URL"),
             started(second),
-        ):  # type: ignore[attr-defined]
+        ):
             pass
         # The first one goes on, and a second process of it may start
-        with started(first):  # type: ignore[attr-defined]
+        with started(first):
             pass
 
 
