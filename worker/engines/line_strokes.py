@@ -37,7 +37,9 @@ def counted(read: Sequence[Letter], crop: NDArray[np.uint8]) -> list[Letter]:
         letters = [letter for _, letter in part]
         first, last = part[0][0], part[-1][0]
         if is_strokes and any(map(_is_doubtful, letters)) and (_is_word(read, first, last) or _has_compound(letters)):
-            letters = _numeral(letters, dark, _strokes(dark, *_between(read, first, last, inked(dark))))
+            letters = _numeral(
+                letters, dark, _near(letters, dark, _strokes(dark, *_between(read, first, last, inked(dark))))
+            )
         found += letters
     return found
 
@@ -87,6 +89,17 @@ def _strokes(dark: NDArray[np.bool_], first: int, last: int) -> NDArray[np.intp]
     widths = found[:, 1] - found[:, 0]
     alike = 0 < len(found) <= _MOST and widths.max() <= _ALIKE * widths.min() and widths.max() < dark.shape[0] / 2
     return found if alike else found[:0]
+
+
+def _near(letters: Sequence[Letter], dark: NDArray[np.bool_], strokes: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Return the strokes that are no farther from the letters than half the line's height: others are rules, or a neighbour's."""
+    height, width = dark.shape
+    places = [letter.place * width for letter in letters if letter.place is not None]
+    if not places:
+        return strokes
+    middles = strokes.mean(axis=1)
+    near: NDArray[np.intp] = strokes[(middles > min(places) - height / 2) & (middles < max(places) + height / 2)]
+    return near
 
 
 def _numeral(letters: list[Letter], dark: NDArray[np.bool_], strokes: NDArray[np.intp]) -> list[Letter]:

@@ -118,6 +118,12 @@ def test_a_numeral_has_as_many_strokes_as_the_ink(written: str, shown: str) -> N
     assert text_of(with_spaces(found, drawn(shown))) == shown
 
 
+def test_a_rule_far_from_a_numeral_is_no_stroke_of_it() -> None:
+    crop = drawn("I   II")
+    between_the_last_two = (10 + STROKE + GAP + 3 * SPACE + STROKE + GAP / 2) / crop.shape[1]
+    assert text_of(counted([Letter("I", between_the_last_two, 0.7)], crop)) == "II"
+
+
 def test_a_numeral_of_which_the_recogniser_is_sure_stays() -> None:
     assert text_of(counted(read("II", "III"), drawn("III"))) == "II"
     assert text_of(counted(read("XLVI", "XLVII", confidence=0.7), drawn("XLVII"))) == "XLVI"
