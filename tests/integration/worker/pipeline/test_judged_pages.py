@@ -23,6 +23,7 @@ from ocrfleet.records.messages import PageJob
 from ocrfleet.records.pages import PageResult, Role
 from ocrfleet.records.runs import Attempt, RunRecord
 from ocrfleet.records.workers import WorkerState
+from producer.delivery.delivered_files import STATE_FOLDER
 from producer.delivery.to_folder import deliver
 from producer.intake.register import Registered
 from tests.support.fakes.misbehaving import FIGURE_BOX, LIMIT, PRINT, TEXT_LAYER, draw_plate, write_pdf, write_prints
@@ -239,7 +240,8 @@ def test_the_pictures_of_a_page_lie_beside_its_text_where_the_text_shows_them(
     assert [path.read_bytes() for path in delivered] == [
         stage.store.get(keys.figure(book.document, name)) for name in names
     ]
-    files = {path for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    out = tmp_path / "out"
+    files = {path for path in out.rglob("*") if path.is_file() and not path.is_relative_to(out / STATE_FOLDER)}
     assert files == {written, written.with_suffix(".json"), *delivered}
 
 
@@ -251,7 +253,7 @@ def test_a_page_whose_text_shows_no_picture_has_none(staged: Callable[..., Stage
     (status,) = stage.finish(book, workers=1)
     deliver(stage.store, status, name="a.tif", folder=tmp_path / "out")
     assert status.figures == 0
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.tif.md", "a.tif.json"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {STATE_FOLDER, "a.tif.md", "a.tif.json"}
 
 
 # ---- pages that a retry step sends to another profile

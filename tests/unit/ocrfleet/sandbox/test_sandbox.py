@@ -140,8 +140,8 @@ def test_a_permanent_error_reaches_the_parent_and_the_child_stays_alive(sandbox:
 def test_a_child_has_no_secrets_and_writes_no_files(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
     answer = sandbox.call({"do": "reveal"}, deadline=scaled(10))
-    # Python itself sets LC_CTYPE where there is no locale.
-    assert set(answer["environment"]) <= {"PYTHONPATH", "LC_CTYPE"}
+    # Python itself sets LC_CTYPE where there is no locale, and the worker's package ORT_DISABLE_TELEMETRY.
+    assert set(answer["environment"]) <= {"PYTHONPATH", "LC_CTYPE", "ORT_DISABLE_TELEMETRY"}
     assert "hunter2" not in str(answer)
     assert answer["cwd"] == "/"
     assert answer["limits"] == [child.MAX_DESCRIPTORS, 0]
