@@ -47,7 +47,9 @@ Redis (a cache: everything can be rebuilt from the store). Keys of a document ex
     ocrfleet:sweep:<id>:<generation>      string  lock: only one sweep publishes lost jobs of this document; for some seconds
     ocrfleet:workers                      set     names of workers that have, or had, a heartbeat
     ocrfleet:waiting                      hash    <queue>/<collection> → pages of waiting documents; `known`: the count is complete
-    ocrfleet:quotas:<day>                 hash    of/<client>/pages, …/bytes, in/<collection>/pages, …/bytes submitted; for two days
+    ocrfleet:quotas:<day>                 hash    of/<client>/pages, …/bytes, in/<collection>/pages, …/bytes submitted; …/collections that
+                                                  the client began; for two days
+    ocrfleet:taken:<batch>                string  marker: the pages of this intake batch are taken from its client's quota
     ocrfleet:fleet                        string  the fleet's identity, as in its store
     ocrfleet:dispatcher                   string  lock of the leader; expires if the leader dies
     pages.<queue>.<profile>, intake, assembly, unacked, unacked_index    keys of the broker (kombu)
@@ -302,6 +304,10 @@ def redis_grave(process: str) -> str:
 
 def redis_quotas(day: str) -> str:
     return f"ocrfleet:quotas:{day}"
+
+
+def redis_taken(batch: str) -> str:
+    return f"ocrfleet:taken:{batch}"
 
 
 REDIS_WAITING = "ocrfleet:waiting"

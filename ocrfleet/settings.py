@@ -184,8 +184,14 @@ class ApiSettings(BaseSettings):
     event_queue: Priority = Field(
         default=Priority.BULK, description="Priority of documents that are submitted by events."
     )
-    upload_bytes: int = Field(default=5_000_000_000, ge=1, description="Bytes of one uploaded file at most.")
-    upload_pages: int = Field(default=20_000, ge=1, description="Pages of one uploaded file that may be read.")
+    upload_bytes: int = Field(
+        default=5_000_000_000, ge=1, description="Bytes of one uploaded file, or source of the API, at most."
+    )
+    upload_pages: int = Field(
+        default=20_000,
+        ge=1,
+        description="Pages of one uploaded file, or source of the API, that may be read. Set both limits for `serve` and for intake consumers of their own.",
+    )
     pages_a_day: int | None = Field(
         default=None,
         ge=1,

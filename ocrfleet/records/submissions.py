@@ -82,7 +82,7 @@ class IntakeBatch(Record):
     wishes: tuple[SourceReference, ...] = Field(min_length=1, max_length=1000)
     #: whether a client follows it: then the outcome of its single source is stored (IntakeOutcome)
     followed: bool = False
-    #: the client from whose quota its pages are taken, once they are counted; None where there are no quotas
+    #: the client over HTTP from whose quota its pages are taken, once they are counted; None where a command or an event submitted it
     client: str | None = None
 
     @model_validator(mode="after")

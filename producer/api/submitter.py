@@ -161,12 +161,11 @@ class Submitter:
                 "with `pages`, or split the file.",
                 reason=Reason.TOO_LARGE,
             )
-        taken = {"pages": pages, "size": source.size}
-        self.quotas.take(caller.client, options.collection, **taken)
+        day = self.quotas.take(caller.client, options.collection, pages=pages, size=source.size)
         try:
             return self._register(upload, source, wanted, options, profile)
         except BaseException:
-            self.quotas.give_back(caller.client, options.collection, **taken)
+            self.quotas.give_back(caller.client, options.collection, pages=pages, size=source.size, day=day)
             raise
 
     def _register(
@@ -191,7 +190,7 @@ class Submitter:
     def add_source(self, wanted: SourceRequest, *, caller: Caller) -> str:
         """Store a client's source in S3 for intake; return the id of the submission, to follow it. Raises QuotaError.
 
-        Its bytes are taken from the quota now, its pages at intake.
+        Its bytes are taken from the quota now, its pages at intake, which checks the limits of a file once more.
         """
         try:
             location = typed(wanted.source)
@@ -219,8 +218,14 @@ class Submitter:
             ) from error
         except OwnOutputError as error:
             raise ProblemError(HTTPStatus.BAD_REQUEST, f"The source can't be read: {error}.") from error
+        if reference.size > self._settings.api.upload_bytes:
+            raise ProblemError(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                f"The source has {reference.size} bytes, and {self._settings.api.upload_bytes} are allowed: split it.",
+                reason=Reason.TOO_LARGE,
+            )
         self.quotas.take(caller.client, options.collection, pages=0, size=reference.size)
-        return self._batches.add_followed(options, reference, client=caller.client if self.quotas.limited else None)
+        return self._batches.add_followed(options, reference, client=caller.client)
 
     def followed(self, name: str, *, tenant: str) -> str | None:
         """Return the document that a tenant's source has become; None while it waits. Raises ProblemError (404, 410)."""

@@ -34,7 +34,7 @@ class IntakeBatches:
     def add_followed(self, terms: SubmissionOptions, reference: SourceReference, *, client: str | None = None) -> str:
         """Store a batch of one reference; return the name of its IntakeOutcome, which the intake consumer writes.
 
-        Its pages are taken from the quota of the `client`, if one is named.
+        Its pages are taken from the quota of the `client` over HTTP, if there is one.
         """
         return keys.arrival_name(
             self._add(IntakeBatch(created=moment(), terms=terms, wishes=(reference,), followed=True, client=client))

@@ -33,6 +33,7 @@ from ocrfleet.errors import (
     TransientError,
 )
 from ocrfleet.metrics import definitions as metrics
+from ocrfleet.records.documents import Source
 from ocrfleet.records.messages import IntakeJob
 from ocrfleet.records.submissions import IntakeBatch, IntakeOutcome, SourceReference
 from ocrfleet.settings import Settings
@@ -101,7 +102,8 @@ class IntakeConsumer:
             profile=profile,
             terms=batch.terms,
             ledger=self._ledger,
-            admit=functools.partial(self._admit, batch),
+            admit=functools.partial(self._admit, batch, keys.arrival_name(key)),
+            client=batch.client,
         )
         failed: list[SourceReference] = []
         in_a_row = 0
@@ -129,10 +131,17 @@ class IntakeConsumer:
         self._store.delete(key)
         log.info("intake_consumer.batch_registered", collection=batch.terms.collection, sources=len(batch.wishes))
 
-    def _admit(self, batch: IntakeBatch, pages: int) -> None:
-        """Take the pages of a batch from the quotas of its client. Raises QuotaError."""
-        if self._quotas is not None and batch.client is not None:
-            self._quotas.take(batch.client, batch.terms.collection, pages=pages, size=0)
+    def _admit(self, batch: IntakeBatch, name: str, source: Source, pages: int) -> None:
+        """Check a source that a client submitted over HTTP, and take its pages from the quotas, once for a batch.
+
+        Its bytes were taken when it was submitted, but for those that it has grown by. Raises PermanentError, QuotaError.
+        """
+        if self._quotas is None or batch.client is None:
+            return
+        self._quotas.check_file(source.size, pages)
+        (submitted,) = batch.wishes
+        grown = max(0, source.size - submitted.size)
+        self._quotas.take(batch.client, batch.terms.collection, pages=pages, size=grown, once=name)
 
     @staticmethod
     def _register(registration: Registration, reference: SourceReference, batch: IntakeBatch) -> IntakeOutcome:

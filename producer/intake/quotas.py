@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import redis
 
 from ocrfleet import keys
-from ocrfleet.errors import OcrfleetError, TransientError
+from ocrfleet.errors import OcrfleetError, PermanentError, Reason, TransientError
 from ocrfleet.metrics import definitions as metrics
 from ocrfleet.records.tenants import plain_collection, tenant_of
 
@@ -22,24 +22,37 @@ if TYPE_CHECKING:
     from ocrfleet.broker.ledger import Ledger
     from ocrfleet.settings import ApiSettings
 
-#: Counters of one day at most: a client can make up any number of collections.
-_MOST_COUNTERS = 100_000
+#: Counters of collections that a client may begin in a day: it can make up any number of collections.
+_MOST_COUNTERS = 20_000
 #: Seconds for which a day's counters are kept.
 _TTL = 2 * 24 * 3600
 #: Tenants with a series of their own in metrics; further ones are added up.
 _MOST_TENANTS = 200
 
-# KEYS: counters of the day. ARGV: ttl, most counters, then for each counter: field, amount, limit (-1: none)
-# Takes all of the amounts or none: → 0, or the position of the counter that has no room, negative if there is none for it, and its value
+# KEYS: counters of the day; and, of a take that may be repeated, its key
+# ARGV: ttl, most counters of collections, field that counts them, then for each counter: field, amount, limit (-1: none)
+# Takes all of the amounts or none; negative ones are given back, as far as they were counted.
+# → 0, or the position of the counter that has no room, or -1 if there is none for its collection; and what is used
 _TAKE = """
-for i = 3, #ARGV, 3 do
+if KEYS[2] and redis.call('EXPIRE', KEYS[2], ARGV[1]) == 1 then return {0, 0} end
+local begun = 0
+for i = 4, #ARGV, 3 do
     local used = redis.call('HGET', KEYS[1], ARGV[i])
-    local limit = tonumber(ARGV[i + 2])
-    if not used and redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[2]) then return {-i, 0} end
-    if limit >= 0 and tonumber(used or 0) + tonumber(ARGV[i + 1]) > limit then return {i, tonumber(used or 0)} end
+    local amount, limit = tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
+    if not used and amount > 0 and string.sub(ARGV[i], 1, 3) == 'in/' then begun = begun + 1 end
+    if amount > 0 and limit >= 0 and tonumber(used or 0) + amount > limit then return {i, tonumber(used or 0)} end
 end
-for i = 3, #ARGV, 3 do redis.call('HINCRBY', KEYS[1], ARGV[i], ARGV[i + 1]) end
+if begun > 0 then
+    if tonumber(redis.call('HGET', KEYS[1], ARGV[3]) or 0) + begun > tonumber(ARGV[2]) then return {-1, 0} end
+    redis.call('HINCRBY', KEYS[1], ARGV[3], begun)
+end
+for i = 4, #ARGV, 3 do
+    local amount = tonumber(ARGV[i + 1])
+    if amount < 0 then amount = -math.min(-amount, tonumber(redis.call('HGET', KEYS[1], ARGV[i]) or 0)) end
+    if amount ~= 0 then redis.call('HINCRBY', KEYS[1], ARGV[i], string.format('%.0f', amount)) end
+end
 redis.call('EXPIRE', KEYS[1], ARGV[1])
+if KEYS[2] then redis.call('SET', KEYS[2], '', 'EX', ARGV[1]) end
 return {0, 0}
 """
 
@@ -73,18 +86,6 @@ class Quotas:
         self._take = ledger.redis.register_script(_TAKE)
         self._tenants: set[str] = set()
 
-    @property
-    def limited(self) -> bool:
-        """Whether there is any quota."""
-        settings = self._settings
-        return not (
-            settings.pages_a_day
-            is settings.bytes_a_day
-            is settings.collection_pages_a_day
-            is settings.collection_bytes_a_day
-            is None
-        )
-
     def check(self, client: str, size: int) -> None:
         """Raise QuotaError when a client has no room for so many bytes, before they are received."""
         limit = self._settings.bytes_a_day
@@ -96,15 +97,32 @@ class Quotas:
         if int(used or 0) + size > limit:
             self._refuse(counter, int(used or 0), "")
 
-    def take(self, client: str, collection: str, *, pages: int, size: int) -> None:
-        """Take pages and bytes from the quotas of a client and of a collection (its stored name). Raises QuotaError."""
+    def check_file(self, size: int, pages: int) -> None:
+        """Raise PermanentError for a file beyond the limits of an upload: bytes, and pages to be read."""
+        settings = self._settings
+        if size > settings.upload_bytes:
+            raise PermanentError(
+                Reason.TOO_LARGE, f"the file has {size} bytes, and {settings.upload_bytes} are allowed: split it"
+            )
+        if pages > settings.upload_pages:
+            raise PermanentError(
+                Reason.TOO_LARGE,
+                f"the file has {pages} pages to be read, and {settings.upload_pages} are allowed: choose some of them, or split it",
+            )
+
+    def take(self, client: str, collection: str, *, pages: int, size: int, once: str | None = None) -> str:
+        """Take pages and bytes from the quotas of a client and of a collection (its stored name); return the day. Raises QuotaError.
+
+        What has the same name in `once` is taken once, however often the call is repeated.
+        """
+        day = _today()
         counters = [
             counter
             for counter in self._counters(client, collection, pages, size)
             if counter.limit is not None and counter.amount
         ]
         if counters:
-            failed, used = self._run(counters)
+            failed, used = self._run(day, client, counters, once)
             if failed < 0:
                 raise QuotaError("too many collections were used today", seconds=_until_midnight(), for_ever=False)
             if failed:
@@ -112,15 +130,16 @@ class Quotas:
         label = self._label(tenant_of(collection))
         metrics.TENANT_PAGES.labels(label).inc(pages)
         metrics.TENANT_BYTES.labels(label).inc(size)
+        return day
 
-    def give_back(self, client: str, collection: str, *, pages: int, size: int) -> None:
-        """Give back what was taken for a submission that failed; as far as Redis is there."""
+    def give_back(self, client: str, collection: str, *, pages: int, size: int, day: str) -> None:
+        """Give back what was taken on a day for a submission that failed; as far as Redis is there."""
         counters = [
             counter for counter in self._counters(client, collection, -pages, -size) if counter.limit is not None
         ]
         if counters:
             with suppress(TransientError):
-                self._run(counters)
+                self._run(day, client, counters, None)
 
     def _counters(self, client: str, collection: str, pages: int, size: int) -> list[_Counter]:
         settings = self._settings
@@ -131,12 +150,15 @@ class Quotas:
             _Counter(f"in/{collection}/bytes", size, settings.collection_bytes_a_day, "bytes", "collection"),
         ]
 
-    def _run(self, counters: Sequence[_Counter]) -> tuple[int, int]:
+    def _run(self, day: str, client: str, counters: Sequence[_Counter], once: str | None) -> tuple[int, int]:
         arguments = [
             part for each in counters for part in (each.field, each.amount, -1 if each.limit is None else each.limit)
         ]
+        names = [keys.redis_quotas(day), *([] if once is None else [keys.redis_taken(once)])]
         with _away():
-            failed, used = self._take(keys=[keys.redis_quotas(_today())], args=[_TTL, _MOST_COUNTERS, *arguments])
+            failed, used = self._take(
+                keys=names, args=[_TTL, _MOST_COUNTERS, _field(client, "collections"), *arguments]
+            )
         return int(failed), int(used)
 
     def _refuse(self, counter: _Counter, used: int, collection: str) -> None:

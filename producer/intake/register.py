@@ -59,17 +59,22 @@ class Registration:
         terms: SubmissionOptions,
         retry_failed: bool = False,
         ledger: Ledger | None = None,
-        admit: Callable[[int], None] = lambda _pages: None,
+        admit: Callable[[Source, int], None] = lambda _source, _pages: None,
+        client: str | None = None,
     ) -> None:
-        """With a ledger, waiting pages are counted there. `admit` may raise an error to refuse a submission of so many pages."""
+        """With a ledger, waiting pages are counted there. `client` takes turns at the probes, by default the tenant.
+
+        `admit` may raise an error to refuse a source of which so many pages are to be read; with a PermanentError, it becomes a
+        document without pages.
+        """
         self._store = store
         self._intake = intake
         self._profile = profile
         self._terms = terms
         self._retry_failed = retry_failed
         tenant = tenant_of(terms.collection)
-        #: tenants take turns at the probes
-        self._client = "" if tenant == DEFAULT else tenant
+        self._of_a_tenant = tenant != DEFAULT
+        self._client = client or (tenant if self._of_a_tenant else "")
         self._ledger = ledger
         self._admit = admit
         #: what this registration had tried: under another name it is the same document, and not tried once more
@@ -87,12 +92,12 @@ class Registration:
         """
         try:
             source = self._intake.inspect(reference, client=self._client)
-            if self._client:
+            if self._of_a_tenant:
                 source = source.model_copy(update={"unnamed": True})
             pages = select(self._terms.selection, source.pages)
+            self._admit(source, sum(last - first + 1 for first, last in pages))
         except PermanentError as error:
             return self.refuse(reference, error, submitted=submitted)
-        self._admit(sum(last - first + 1 for first, last in pages))
         return self._settle(
             reference.name, reference.uri, _manifest(self._profile, (source,), pages, [source.sha256], None), submitted
         )

@@ -398,6 +398,16 @@ def test_sources_that_are_not_allowed_missing_or_own_outputs_are_refused(
 # ---- events
 
 
+def test_a_source_beyond_the_limit_of_an_upload_is_refused(tmp_path: Path, seaweed: SeaweedFS) -> None:
+    bucket = seaweed.bucket()
+    seaweed.client.put_object(Bucket=bucket, Key="in/a.pdf", Body=pdf())
+    front = Front(tmp_path, s3=seaweed.settings(), sources=f"s3://{bucket}/in/", upload_bytes=len(pdf()) - 1)
+    answer = front.client.post("/v1/documents", json={"source": f"s3://{bucket}/in/a.pdf"}, params={"wait": 0})
+    assert problem(answer, 413)["reason"] == "too_large"
+    assert list(front.store.list("arrivals/")) == []
+    front.close()
+
+
 def notice(*objects: tuple[str, str]) -> dict[str, Any]:
     return {
         "Records": [

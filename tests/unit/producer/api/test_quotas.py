@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from pydantic import SecretStr
 
 from ocrfleet import keys
 from ocrfleet.broker.ledger import Ledger
+from ocrfleet.errors import Reason, TransientError
 from ocrfleet.profiles.profile import RAPIDOCR
+from ocrfleet.records.documents import Manifest
 from ocrfleet.records.priority import Priority
 from ocrfleet.records.submissions import IntakeOutcome, SourceReference, SubmissionOptions
 from ocrfleet.settings import ApiSettings
 from ocrfleet.sources.sources import Sources, uri_of
 from producer.intake import quotas as module
+from producer.intake.batches import IntakeBatches
 from producer.intake.consumer import IntakeConsumer
 from producer.intake.inspect import Intake
 from producer.intake.quotas import QuotaError, Quotas
+from producer.intake.register import Registration
 from producer.state.profiles import save_profile
 from tests.support.servers import Valkey
 from tests.unit.producer.api.test_api import OTHER, TOKEN, Front, pdf, problem
@@ -95,12 +101,37 @@ def test_the_counters_are_few_and_expire(valkey: Valkey, monkeypatch: pytest.Mon
     quotas = Quotas(ApiSettings(collection_pages_a_day=3), ledger)
     for number in range(4):
         quotas.take("client", f"c{number}", pages=1, size=1)
+    # When a client has made up as many collections as it may, it has no more, but can use those
     with pytest.raises(QuotaError, match="too many collections"):
         quotas.take("client", "c4", pages=1, size=1)
     quotas.take("client", "c0", pages=1, size=1)
     (key,) = ledger.redis.keys("ocrfleet:quotas:*")
     assert ledger.redis.ttl(key) > 0
-    assert ledger.redis.hlen(key) == 4
+    assert ledger.redis.hlen(key) == 5
+    # And another client has as many
+    for number in range(4, 8):
+        quotas.take("other", f"c{number}", pages=1, size=1)
+    with pytest.raises(QuotaError, match="too many collections"):
+        quotas.take("other", "c8", pages=1, size=1)
+
+
+def test_what_is_given_back_after_midnight_leaves_no_negative_counter(
+    valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = Ledger(valkey.url)
+    quotas = Quotas(ApiSettings(pages_a_day=3, collection_pages_a_day=3), ledger)
+    # Given pages that were taken yesterday, and as many of today
+    monkeypatch.setattr(module, "_today", lambda: "20261129")
+    day = quotas.take("client", "c", pages=3, size=1)
+    monkeypatch.setattr(module, "_today", lambda: "20261130")
+    quotas.take("client", "c", pages=2, size=1)
+    # When those of yesterday are given back, also twice
+    for _ in range(2):
+        quotas.give_back("client", "c", pages=3, size=1, day=day)
+    # Then today's are as they were, and no day has more than the quota
+    yesterday, today = (ledger.redis.hgetall(keys.redis_quotas(each)) for each in ("20261129", "20261130"))
+    assert (yesterday[b"of/client/pages"], yesterday[b"in/c/pages"]) == (b"0", b"0")
+    assert (today[b"of/client/pages"], today[b"in/c/pages"]) == (b"2", b"2")
 
 
 def test_without_quotas_nothing_is_counted(valkey: Valkey) -> None:
@@ -108,27 +139,82 @@ def test_without_quotas_nothing_is_counted(valkey: Valkey) -> None:
     quotas = Quotas(ApiSettings(), ledger)
     quotas.check("client", 10**12)
     quotas.take("client", "c", pages=10**6, size=10**12)
-    assert not quotas.limited
     assert ledger.redis.keys("ocrfleet:quotas:*") == []
+
+
+def submit_source(front: Front, path: Path, data: bytes, *, size: int | None = None) -> str:
+    """Store a source that a client named over HTTP when it had this size; return its name."""
+    path.write_bytes(data)
+    options = SubmissionOptions(profile_digest=save_profile(front.store, RAPIDOCR), queue=Priority.BULK, collection="c")
+    reference = SourceReference(name=path.name, uri=uri_of(path), size=len(data) if size is None else size)
+    return IntakeBatches(front.store).add_followed(options, reference, client="someone")
+
+
+@contextmanager
+def consumer(front: Front) -> Iterator[IntakeConsumer]:
+    intake = Intake(front.settings, front.store, Sources(front.settings, front.store))
+    quotas = Quotas(front.settings.api, front.shelf.ledger)
+    with closing(intake):
+        yield IntakeConsumer(front.store, front.shelf.ledger, intake, quotas)
+
+
+def outcome(front: Front, name: str) -> IntakeOutcome:
+    return IntakeOutcome.from_bytes(front.store.get(keys.asked(name)))
 
 
 def test_the_pages_of_a_source_are_taken_at_intake(serve: Callable[..., Front], tmp_path: Path) -> None:
     # Given a source that was submitted by a client with a quota, and has more pages
     front = serve(pages_a_day=2)
-    path = tmp_path / "a.pdf"
-    path.write_bytes(pdf(3))
-    submitter, store = front.app.state.context.submitter, front.store
-    options = SubmissionOptions(profile_digest=save_profile(store, RAPIDOCR), queue=Priority.BULK, collection="c")
-    reference = SourceReference(name="a.pdf", uri=uri_of(path), size=path.stat().st_size)
-    name = submitter._batches.add_followed(options, reference, client="someone")
+    name = submit_source(front, tmp_path / "a.pdf", pdf(3))
     # When it is taken in
-    intake = Intake(front.settings, store, Sources(front.settings, store))
-    consumer = IntakeConsumer(store, front.shelf.ledger, intake, Quotas(front.settings.api, front.shelf.ledger))
-    for key in list(store.list("arrivals/")):
-        consumer.process(key)
-    intake.close()
+    with consumer(front) as one:
+        for key in list(front.store.list("arrivals/")):
+            one.process(key)
     # Then it does not become a document, and its client gets the reason
-    outcome = IntakeOutcome.from_bytes(store.get(keys.asked(name)))
-    assert outcome.document is None
-    assert "is 2 pages a day" in (outcome.refused or "")
-    assert list(store.list("documents/")) == []
+    assert outcome(front, name).document is None
+    assert "is 2 pages a day" in (outcome(front, name).refused or "")
+    assert list(front.store.list("documents/")) == []
+
+
+def test_what_a_source_takes_is_taken_once_however_often_its_batch_is_tried(
+    serve: Callable[..., Front], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a source that has grown by ten bytes since it was submitted
+    front = serve(pages_a_day=3, bytes_a_day=100)
+    name = submit_source(front, tmp_path / "a.pdf", pdf(3), size=len(pdf(3)) - 10)
+    (key,) = front.store.list("arrivals/")
+    # When it can't be registered at first
+    with consumer(front) as one:
+        with monkeypatch.context() as away:
+            away.setattr(Registration, "_settle", Mock(side_effect=TransientError("the store is away")))
+            for _ in range(2):
+                with pytest.raises(TransientError):
+                    one.process(key)
+        one.process(key)
+    # Then it is a document, and its pages and those bytes are taken once
+    assert outcome(front, name).document is not None
+    (counters,) = front.shelf.ledger.redis.keys("ocrfleet:quotas:*")
+    taken = front.shelf.ledger.redis.hgetall(counters)
+    assert (taken[b"of/someone/pages"], taken[b"of/someone/bytes"]) == (b"3", b"10")
+
+
+@pytest.mark.parametrize(
+    ("limit", "detail"), [("upload_pages", "3 pages to be read"), ("upload_bytes", "bytes, and 2")]
+)
+def test_the_limits_of_a_file_are_those_of_a_source(
+    serve: Callable[..., Front], tmp_path: Path, limit: str, detail: str
+) -> None:
+    # Given a source that is larger than an upload may be
+    front = serve(**{limit: 2})
+    name = submit_source(front, tmp_path / "a.pdf", pdf(3))
+    # When it is taken in
+    with consumer(front) as one:
+        for key in list(front.store.list("arrivals/")):
+            one.process(key)
+    # Then it is a document without pages, with the reason
+    document = outcome(front, name).document
+    assert document is not None
+    problem = Manifest.from_bytes(front.store.get(keys.manifest(document))).problem
+    assert problem is not None
+    assert problem.reason is Reason.TOO_LARGE
+    assert detail in problem.detail
