@@ -99,7 +99,7 @@ class Sandbox:
         """Let the child handle `request`, with the open file `fd`, within `deadline` seconds; blocks.
 
         A child that had another `document` is replaced first. Only for a document that needs one, the request gets a password, as
-        `passwords`: each goes to a child of its own.
+        `passwords`: each goes to a child of its own. The password that opened a named document is kept for its next calls.
 
         Raises PermanentError as the child's handler raised it, PageFaultError when the child crashed, ran out of memory
         or time, FatalError when no child can be started, and TransientError after `close`.
@@ -110,25 +110,26 @@ class Sandbox:
                 if self.shared is not None:
                     _empty(self.shared)
                 self._document, self._password = document, None
-            until = time.monotonic() + deadline
+            if not document:
+                self._password = None
+            left = deadline
             known = self._password
-            try:
-                return self._call(request | {"passwords": [] if known is None else [known]}, fd, until, deadline)
-            except PermanentError as error:
-                if error.reason is not Reason.NEEDS_PASSWORD or known is not None or not passwords:
-                    raise
-                refusal = error
-            for password in passwords:
-                self._stop()
+            for tried in (None, *passwords) if known is None else (known,):
+                if tried != known:
+                    self._stop()
+                connection = self._running()
+                until = time.monotonic() + left  # the start of a child counts against no document
                 try:
-                    answer = self._call(request | {"passwords": [password]}, fd, until, deadline)
+                    passed = [] if tried is None else [tried]
+                    answer = self._call(connection, request | {"passwords": passed}, fd, until, deadline)
                 except PermanentError as error:
                     if error.reason is not Reason.NEEDS_PASSWORD:
-                        self._password = password
+                        self._password = tried
                         raise
                     refusal = error
+                    left = until - time.monotonic()
                 else:
-                    self._password = password
+                    self._password = tried
                     return answer
             raise refusal
 
@@ -144,8 +145,9 @@ class Sandbox:
                 os.close(self._shared_fd)
                 self._shared_fd = None
 
-    def _call(self, request: dict[str, Any], fd: int | None, until: float, deadline: float) -> dict[str, Any]:
-        connection = self._running()
+    def _call(
+        self, connection: socket.socket, request: dict[str, Any], fd: int | None, until: float, deadline: float
+    ) -> dict[str, Any]:
         self._calls += 1
         try:
             connection.settimeout(max(until - time.monotonic(), 0.001))

@@ -55,10 +55,15 @@ def path_of(uri: str) -> Path:
 
 
 def sha256_of(fd: int) -> str:
-    """Return the SHA-256 (hex) of a file's bytes, read from its beginning."""
-    with open(fd, "rb", closefd=False) as stream:
-        stream.seek(0)
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    """Return the SHA-256 (hex) of a file's bytes.
+
+    Each read names its offset: the descriptor's position is shared with the sandboxed process that got the document.
+    """
+    sha, offset = hashlib.sha256(), 0
+    while chunk := os.pread(fd, _CHUNK, offset):
+        sha.update(chunk)
+        offset += len(chunk)
+    return sha.hexdigest()
 
 
 class Sources:

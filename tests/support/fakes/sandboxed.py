@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import resource
 import signal
 import socket
 import stat
+import struct
 import sys
 import time
 from pathlib import Path
@@ -84,6 +86,8 @@ def misbehave(  # noqa: C901, PLR0911, PLR0912 - a list of misdeeds
             if request["password"] not in (None, *request["passwords"]):
                 raise PermanentError(Reason.NEEDS_PASSWORD, "locked")
             return {"seen": _seen}
+        case "seek":
+            _answer_and_seek(fd)
         case "permanent":
             raise PermanentError(Reason.TOO_LARGE, "the page is larger than the sky")
         case "bug":
@@ -95,6 +99,15 @@ def misbehave(  # noqa: C901, PLR0911, PLR0912 - a list of misdeeds
             os.close(_connection())
             time.sleep(FOREVER)
     return {}
+
+
+def _answer_and_seek(fd: int | None) -> None:
+    """Answer, and move the position in the document for ever."""
+    assert fd is not None
+    answer = json.dumps({"result": {"seeking": True}}).encode()
+    os.write(_connection(), struct.pack("!I", len(answer)) + answer)
+    while True:
+        os.lseek(fd, 0, os.SEEK_END)
 
 
 def _open_descriptors() -> list[int]:

@@ -6,7 +6,7 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from ocrfleet.errors import PageFaultError, PermanentError
 from ocrfleet.records.pages import PageStatus
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 #: The program keeps the original open between two calls.
 _NEVER = 1 << 62
 _PROGRAM = "worker.formats.pdf.original"
+#: Name of the only document of a sandbox.
+_ORIGINAL = "original"
 #: Deadlines in seconds: to open an original, to inspect one page, and to write the largest copies.
 _OPEN_DEADLINE, _PAGE_DEADLINE, _SAVE_DEADLINE = 120.0, 30.0, 2400.0
 #: Maximum size of a copy: factor of the original's size, bytes per page of text, and a constant.
@@ -73,7 +75,7 @@ class PdfCopy:
         request = {"do": "check", "pages": source.pages, "decrypt": options.decrypt}
         try:
             with sources.opened(source) as fd:
-                self._copier.sandbox.call(request, fd=fd, deadline=_OPEN_DEADLINE, passwords=self._passwords)
+                self._copier.call(request, fd=fd, deadline=_OPEN_DEADLINE, passwords=self._passwords)
         except BaseException:
             self.close()
             raise
@@ -90,7 +92,7 @@ class PdfCopy:
         boxes = []
         # A page that MuPDF can't read shows no text to it: another decoder rendered it.
         with suppress(PageFaultError, PermanentError), self._sources.opened(self._source) as fd:
-            answer = self._copier.sandbox.call(request, fd=fd, deadline=_PAGE_DEADLINE, passwords=self._passwords)
+            answer = self._copier.call(request, fd=fd, deadline=_PAGE_DEADLINE, passwords=self._passwords)
             boxes = answer["boxes"]
         unseen = without_visible(blocks, boxes, width=width, height=height)
         form = self._forms.add(unseen, width=width, height=height)
@@ -106,7 +108,7 @@ class PdfCopy:
             self._copier.copy(fd, self._texts.fileno(), self._options, passwords=self._passwords)
 
     def close(self) -> None:
-        self._copier.sandbox.close()
+        self._copier.close()
         self._texts.close()
 
 
@@ -117,13 +119,22 @@ class Copier:
         self._out = out
         self._size = size
         os.truncate(out.fileno(), size)  # sparse: uses disk space only for written bytes
-        self.sandbox = Sandbox(_PROGRAM, memory=memory, shared=size, file=out.fileno(), recycle=_NEVER)
+        self._sandbox = Sandbox(_PROGRAM, memory=memory, shared=size, file=out.fileno(), recycle=_NEVER)
+
+    def call(
+        self, request: dict[str, Any], *, fd: int, deadline: float, passwords: Sequence[str] = ()
+    ) -> dict[str, Any]:
+        """Make one of the program's requests about the original. Raises PermanentError, PageFaultError."""
+        return self._sandbox.call(request, fd=fd, deadline=deadline, document=_ORIGINAL, passwords=passwords)
+
+    def close(self) -> None:
+        self._sandbox.close()
 
     def copy(self, original: int, texts: int, options: PdfOptions, *, passwords: Sequence[str]) -> None:
         """Copy the PDF in the file `original` with the texts in the PDF `texts`. Raises PermanentError, PageFaultError."""
-        self.sandbox.call({"do": "open"}, fd=original, deadline=_OPEN_DEADLINE, passwords=passwords)
+        self.call({"do": "open"}, fd=original, deadline=_OPEN_DEADLINE, passwords=passwords)
         request = {"do": "save", "keep": options.keep, "linear": options.linear, "archival": options.archival}
-        answer = self.sandbox.call(request, fd=texts, deadline=_SAVE_DEADLINE)
+        answer = self.call(request, fd=texts, deadline=_SAVE_DEADLINE)
         os.truncate(self._out.fileno(), min(max(int(answer["size"]), 1), self._size))
 
 
@@ -136,7 +147,7 @@ def rewrite(out: BinaryIO, original: int, options: PdfOptions, *, memory: int) -
         try:
             copier.copy(original, texts.fileno(), options, passwords=())
         finally:
-            copier.sandbox.close()
+            copier.close()
 
 
 def end_texts(file: PdfFile, added: Sequence[tuple[int, int]], identifier: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import hashlib
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,7 @@ from ocrfleet.errors import FatalError, PageFaultError, PermanentError, Reason, 
 from ocrfleet.sandbox import child
 from ocrfleet.sandbox import sandbox as module
 from ocrfleet.sandbox.sandbox import Sandbox
+from ocrfleet.sources.sources import sha256_of
 from tests.support.servers import ROOT
 from tests.support.waiting import rest, scaled, until
 
@@ -187,6 +190,41 @@ def test_a_password_goes_to_documents_that_need_one_and_to_a_child_of_its_own(sa
     with pytest.raises(PermanentError) as caught:
         opened("another", locked=True, passwords=["wrong", "other"])
     assert caught.value.reason is Reason.NEEDS_PASSWORD
+
+
+def test_calls_without_a_document_share_no_password(sandbox: Sandbox) -> None:
+    for password in ("first", "second", "first"):
+        request = {"do": "unlock", "password": password}
+        answer = sandbox.call(request, deadline=scaled(10), passwords=["first", "second"])
+        assert answer["seen"][-1] == password
+
+
+def test_the_start_of_a_child_counts_against_no_document(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a child that takes longer to start than the document may
+    clock, fork, start, deadline = time.monotonic, sandbox._server.fork, [0.0], scaled(10)
+
+    def slow(name: str, *, memory: int, shared_size: int, fds: Sequence[int]) -> None:
+        fork(name, memory=memory, shared_size=shared_size, fds=fds)
+        start[0] = 2 * deadline
+
+    monkeypatch.setattr(module, "START_DEADLINE", 3 * deadline)
+    monkeypatch.setattr(sandbox._server, "fork", slow)
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "monotonic", lambda: clock() + start[0])
+        # When it reads one, then it has its time
+        assert sandbox.call({"do": "echo", "text": "read"}, deadline=deadline)["echo"] == "read"
+
+
+def test_a_child_that_moves_the_documents_position_changes_no_digest(sandbox: Sandbox, tmp_path: Path) -> None:
+    # Given a document that a child has, which moves the position that it shares with its parent for ever
+    content = os.urandom(1 << 20) * 16
+    path = tmp_path / "document"
+    path.write_bytes(content)
+    with path.open("rb") as file:
+        assert sandbox.call({"do": "seek"}, fd=file.fileno(), deadline=scaled(10)) == {"seeking": True}
+        # When the parent computes the digest, then it is that of all bytes
+        digests = {sha256_of(file.fileno()) for _ in range(3)}
+    assert digests == {hashlib.sha256(content).hexdigest()}
 
 
 def test_other_processes_of_its_user_may_not_read_the_parents_memory(sandbox: Sandbox) -> None:
