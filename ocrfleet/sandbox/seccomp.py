@@ -59,6 +59,7 @@ _IOCTLS = (0x5451, 0x5450, 0x541B, 0x5421, 0x5401, 0x5413)
 _FCNTLS = (0, 1, 2, 3, 4, 1030)
 #: PR_SET_VMA: the C library names its memory.
 _PRCTLS = (0x53564D41,)
+_RLIMIT_AS = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,7 @@ class _Condition:
 
 
 _Instruction = tuple[int, int, int, int]
+_REFUSED: _Instruction = (_RETURN, 0, 0, _ERRNO | errno.EPERM)
 
 
 def is_supported() -> bool:
@@ -101,17 +103,22 @@ def restrict() -> None:
 def program(machine: str, pid: int) -> list[_Instruction]:
     """Return the filter for an architecture and a process, as classic BPF."""
     architecture, column = _ARCHITECTURES[machine]
+    own = _Condition(0, (0,))
     conditional = {
-        "openat": (_Condition(2, (0,), _WRITING),),
-        "open": (_Condition(1, (0,), _WRITING),),
-        "fcntl": (_Condition(1, _FCNTLS),),
-        "ioctl": (_Condition(1, _IOCTLS),),
-        "prctl": (_Condition(0, _PRCTLS),),
-        "kill": (_Condition(0, (pid,)),),
-        "tgkill": (_Condition(0, (pid,)),),
-        "prlimit64": (_Condition(0, (0,)),),
+        "openat": _allowed_if(_Condition(2, (0,), _WRITING)),
+        "open": _allowed_if(_Condition(1, (0,), _WRITING)),
+        "fcntl": _allowed_if(_Condition(1, _FCNTLS)),
+        "ioctl": _allowed_if(_Condition(1, _IOCTLS)),
+        "prctl": _allowed_if(_Condition(0, _PRCTLS)),
+        "kill": _allowed_if(_Condition(0, (pid,))),
+        "tgkill": _allowed_if(_Condition(0, (pid,))),
+        # Without a new limit: to read one. A large document needs address space.
+        "prlimit64": _allowed_if(
+            *(own, _Condition(2, (0,)), _Condition(2, (0,), high=True)),
+            otherwise=_allowed_if(own, _Condition(1, (_RLIMIT_AS,))),
+        ),
         # Without an address: to the socket that it was given.
-        "sendto": (_Condition(4, (0,)), _Condition(4, (0,), high=True)),
+        "sendto": _allowed_if(_Condition(4, (0,)), _Condition(4, (0,), high=True)),
     }
     code: list[_Instruction] = [
         (_LOAD, 0, 0, _ARCHITECTURE),
@@ -125,15 +132,14 @@ def program(machine: str, pid: int) -> list[_Instruction]:
         code += [(_JUMP_EQUAL, 0, 1, number), (_RETURN, 0, 0, _ALLOW)]
     for number in _numbers(_DEADLY, column):
         code += [(_JUMP_EQUAL, 0, 1, number), (_RETURN, 0, 0, _KILL)]
-    for name, conditions in conditional.items():
+    for name, checks in conditional.items():
         for number in _numbers((name,), column):
-            checks = _checks(conditions)
             code += [(_JUMP_EQUAL, 0, len(checks), number), *checks]
     # The C library has an older call for each newer one, and uses it if the kernel does not know the newer.
     code += [
         (_JUMP_AT_LEAST, 0, 1, NEWER),
         (_RETURN, 0, 0, _ERRNO | errno.ENOSYS),
-        (_RETURN, 0, 0, _ERRNO | errno.EPERM),
+        _REFUSED,
     ]
     return code
 
@@ -145,15 +151,17 @@ def _numbers(names: Sequence[str], column: int) -> Iterator[int]:
             yield number
 
 
-def _checks(conditions: Sequence[_Condition]) -> list[_Instruction]:
-    """Return instructions that allow the call if all conditions hold, and refuse it otherwise."""
-    code: list[_Instruction] = []
-    for condition in conditions:
+def _allowed_if(*conditions: _Condition, otherwise: Sequence[_Instruction] = (_REFUSED,)) -> list[_Instruction]:
+    """Return instructions that allow the call if all conditions hold, and continue with others if not."""
+    code: list[_Instruction] = [(_RETURN, 0, 0, _ALLOW)]
+    for condition in reversed(conditions):
         word = _ARGUMENTS + 8 * condition.argument + (4 if condition.high else 0)
-        code += [(_LOAD, 0, 0, word), (_AND, 0, 0, condition.mask)]
-        for at, value in enumerate(condition.values):
-            # To the next condition: behind the other values and the refusal.
-            code.append((_JUMP_EQUAL, len(condition.values) - at, 0, value))
-        code.append((_RETURN, 0, 0, _ERRNO | errno.EPERM))
-    code.append((_RETURN, 0, 0, _ALLOW))
-    return code
+        others, last = condition.values[:-1], condition.values[-1]
+        code = [
+            (_LOAD, 0, 0, word),
+            (_AND, 0, 0, condition.mask),
+            *((_JUMP_EQUAL, len(others) - at, 0, value) for at, value in enumerate(others)),
+            (_JUMP_EQUAL, 0, len(code), last),
+            *code,
+        ]
+    return [*code, *otherwise]

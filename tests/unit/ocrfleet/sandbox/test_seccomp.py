@@ -15,6 +15,8 @@ PID = 4711
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 ALLOWED, KILLED, REFUSED, UNKNOWN = 0x7FFF0000, 0x80000000, 0x50000 | errno.EPERM, 0x50000 | errno.ENOSYS
 F_SETOWN = 8
+#: Numbers of limits, alike on both architectures.
+RLIMIT_NOFILE, RLIMIT_AS = 7, 9
 
 
 def verdict(machine: str, number: int, *arguments: int, architecture: int | None = None) -> int:
@@ -63,12 +65,18 @@ def call(machine: str, name: str, *arguments: int) -> int:
         ("kill", (0, 6), REFUSED),
         ("tgkill", (PID, PID, 6), ALLOWED),
         ("tgkill", (1, 1, 6), REFUSED),
+        ("fcntl", (3, 0), ALLOWED),
         ("fcntl", (3, 1), ALLOWED),
+        ("fcntl", (3, 1030), ALLOWED),
         ("fcntl", (3, F_SETOWN, 1), REFUSED),
         ("ioctl", (3, 0x5401), ALLOWED),
         ("ioctl", (3, 0x5412), REFUSED),
-        ("prlimit64", (0, 7), ALLOWED),
-        ("prlimit64", (1, 7), REFUSED),
+        ("prlimit64", (0, RLIMIT_NOFILE), ALLOWED),
+        ("prlimit64", (0, RLIMIT_NOFILE, 16), REFUSED),
+        ("prlimit64", (0, RLIMIT_NOFILE, 1 << 32), REFUSED),
+        ("prlimit64", (0, RLIMIT_AS, 16), ALLOWED),
+        ("prlimit64", (1, RLIMIT_NOFILE), REFUSED),
+        ("prlimit64", (1, RLIMIT_AS, 16), REFUSED),
         ("sendto", (3, 1, 1, 0, 0, 0), ALLOWED),
         ("sendto", (3, 1, 1, 0, 1 << 40, 16), REFUSED),
         ("sendto", (3, 1, 1, 0, 16, 16), REFUSED),
