@@ -34,8 +34,8 @@ class Sink(Protocol):
     def beside(self, target: str, path: str) -> str:
         """Return the target of a file that a delivered text refers to by a relative path."""
 
-    def write(self, target: str, content: BinaryIO) -> None:
-        """Write a target atomically: a reader finds the old content or the new one.
+    def write(self, target: str, content: BinaryIO, *, sha256: str | None = None) -> None:
+        """Write a target atomically: a reader finds the old content or the new one. `sha256` is the content's, if it is known.
 
         Raises OccupiedError when something that ocrfleet did not write is there.
         """
@@ -74,7 +74,7 @@ def deliver(
                     with closing(store.open(keys.figure(status.document, figure))) as content:
                         sink.write(sink.beside(target, figure_path(status.document, figure)), content)
             with _content(store, output, style if form == MARKDOWN else AS_STORED) as (content, sha256):
-                sink.write(target, content)
+                sink.write(target, content, sha256=sha256)
         except OccupiedError as error:
             occupied.append(str(error))
         else:

@@ -62,7 +62,7 @@ class FolderSink:
     def beside(self, target: str, path: str) -> str:
         return str(Path(target).parent / path)
 
-    def write(self, target: str, content: BinaryIO) -> None:
+    def write(self, target: str, content: BinaryIO, *, sha256: str | None = None) -> None:  # noqa: ARG002 - it is computed
         """Write a file unless the same is there. Raises DeliveryError."""
         path = Path(target)
         try:

@@ -23,13 +23,16 @@ from ocrfleet.records.documents import DocumentStatus, Failure, Problem, Status
 from ocrfleet.records.submissions import MarkdownOptions
 from ocrfleet.s3 import client as s3
 from ocrfleet.s3.client import PreconditionFailedError
-from ocrfleet.s3.location import as_typed, has_dots, typed
+from ocrfleet.s3.location import S3Location, as_typed, has_dots, typed
+from ocrfleet.s3.reader import opened
 from ocrfleet.sources.sources import OWN_OUTPUT, is_own
 from ocrfleet.storage.outputs import outputs_of
 from producer.delivery.delivery import MARKDOWN, deliver
 from producer.errors import DeliveryError, OccupiedError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from _typeshed import WriteableBuffer
 
     from ocrfleet.records.submissions import Submission
@@ -39,7 +42,7 @@ if TYPE_CHECKING:
     from ocrfleet.storage.store import ObjectStore
 
 _CONTENT_TYPES = {f".{known.extension}": known.media_type for known in FORMATS.values()} | {".jpg": "image/jpg"}
-#: Metadata of a small output: the digest of its content.
+#: Metadata of an output: the digest of its content. Large figures have none, nor had large outputs of earlier versions.
 _SHA256 = f"{OWN_OUTPUT}-sha256"
 #: Bytes from which on an object is uploaded in parts.
 _PART = 8 << 20
@@ -109,7 +112,7 @@ class S3Sink:
         folder, slash, _ = target.rpartition("/")
         return f"{folder}{slash}{path}"
 
-    def write(self, target: str, content: BinaryIO) -> None:
+    def write(self, target: str, content: BinaryIO, *, sha256: str | None = None) -> None:
         """Upload an object, in parts where it is large, unless it is there.
 
         Raises TransientError, ConfigurationError, and OccupiedError when something else is there.
@@ -118,16 +121,21 @@ class S3Sink:
             (kind for end, kind in _CONTENT_TYPES.items() if target.endswith(end)), "application/octet-stream"
         )
         beginning = content.read(_PART)
-        arguments = {"ContentType": content_type, "Metadata": self._metadata, **s3.write_arguments(self._settings)}
+        arguments = {"ContentType": content_type, **s3.write_arguments(self._settings)}
         if len(beginning) < _PART:
             self._put(target, beginning, arguments)
             return
+        metadata = self._metadata if sha256 is None else self._metadata | {_SHA256: sha256}
         # The last request of an upload in parts has no condition in boto3's transfers: between the two requests, what a
         # person uploads is replaced.
-        self._condition(target)
+        if self._condition(target, sha256) is None:
+            return
         with s3.errors(self._what(target)):
             s3.client(self._settings).upload_fileobj(
-                cast("BinaryIO", _Joined(beginning, content)), self._bucket, target, ExtraArgs=arguments
+                cast("BinaryIO", _Joined(beginning, content)),
+                self._bucket,
+                target,
+                ExtraArgs=arguments | {"Metadata": metadata},
             )
 
     def _put(self, target: str, body: bytes, arguments: dict[str, Any]) -> None:
@@ -150,7 +158,7 @@ class S3Sink:
                 return
         raise TransientError(f"{self._what(target)}: others write it all the time; to be tried again")
 
-    def _condition(self, target: str, sha256: str | None = None) -> Condition | None:
+    def _condition(self, target: str, sha256: str | None) -> Condition | None:
         """Return the condition on which a target may be written; None if this content of ours is there.
 
         Raises OccupiedError when something that ocrfleet did not write is there.
@@ -160,15 +168,32 @@ class S3Sink:
                 head = s3.client(self._settings).head_object(Bucket=self._bucket, Key=target)
         except NotFoundError:
             return {"IfNoneMatch": "*"}
+        facts = {name.lower(): value for name, value in head["Metadata"].items()}
+        if sha256 is not None and facts.items() >= (self._metadata | {_SHA256: sha256}).items():
+            return None
         # An empty object is what some servers leave of a broken upload.
-        if head["ContentLength"] and not is_own(head["Metadata"]):
+        if head["ContentLength"] and not (is_own(facts) and self._is_as_written(target, head["ETag"], facts)):
             raise OccupiedError(
                 f"{self._what(target)} can't be written: what is there was not written by ocrfleet, or was changed since; move it "
                 "away"
             )
-        facts = {name.lower(): value for name, value in head["Metadata"].items()}
-        same = sha256 is not None and facts.items() >= (self._metadata | {_SHA256: sha256}).items()
-        return None if same else {"IfMatch": head["ETag"]}
+        return {"IfMatch": head["ETag"]}
+
+    def _is_as_written(self, target: str, etag: str, facts: Mapping[str, str]) -> bool:
+        """Return whether an object of ours has the content of its metadata: an editor may keep them when it saves another."""
+        if _SHA256 not in facts:
+            return True
+        try:
+            with opened(
+                s3.client(self._settings),
+                S3Location(self._bucket, target),
+                what=self._what(target),
+                attempts=self._settings.attempts,
+                etag=etag,
+            ) as content:
+                return hashlib.file_digest(content, "sha256").hexdigest() == facts[_SHA256]
+        except (NotFoundError, PreconditionFailedError):
+            return True  # replaced meanwhile: the write fails on its condition
 
     def has(self, target: str) -> bool:
         """Return whether something is at a target. Raises TransientError, ConfigurationError."""

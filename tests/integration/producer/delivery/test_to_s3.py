@@ -16,6 +16,7 @@ from ocrfleet.markdown.style import Style, Tables
 from ocrfleet.records.documents import DocumentStatus, Output, Status
 from ocrfleet.records.priority import Priority
 from ocrfleet.records.submissions import Submission, SubmissionOptions
+from ocrfleet.s3.client import client
 from ocrfleet.storage.outputs import Outputs
 from ocrfleet.storage.store import FolderStore
 from producer.delivery.delivery import deliver
@@ -190,6 +191,37 @@ def test_what_a_person_wrote_is_never_overwritten(bucket: Bucket, size: int) -> 
     bucket.delivery.deliver(later, bucket.submission(2))
     assert bucket.objects()["a.pdf.md"] == md
     assert bucket.pointer()["generation"] == 2
+
+
+@pytest.mark.parametrize("size", [20, 9 << 20])
+def test_a_correction_by_an_editor_that_keeps_the_metadata_stands(bucket: Bucket, size: int) -> None:
+    # Given an output that was corrected, and saved with the metadata that it had
+    bucket.delivery.deliver(bucket.ended(md=b"#" * size), bucket.submission(1))
+    there = bucket.client.head_object(Bucket=bucket.name, Key="texts/box/a.pdf.md")
+    bucket.client.put_object(
+        Bucket=bucket.name, Key="texts/box/a.pdf.md", Body=b"corrected", Metadata=there["Metadata"]
+    )
+
+    # When a later generation is delivered, then the correction stands
+    with pytest.raises(OccupiedError, match=r"a\.pdf\.md can't be written: .*changed since"):
+        bucket.delivery.deliver(bucket.ended(generation=2, md=b"better\n"), bucket.submission(2))
+    assert bucket.objects()["a.pdf.md"] == b"corrected"
+
+
+def test_a_large_output_is_uploaded_once_while_another_is_in_the_way(bucket: Bucket) -> None:
+    # Given a file of a person at the name of an output, beside one that is uploaded in parts
+    uploads: list[object] = []
+    events = client(bucket.settings).meta.events
+    events.register("before-call.s3.CreateMultipartUpload", lambda params, **_: uploads.append(params))
+    bucket.client.put_object(Bucket=bucket.name, Key="texts/box/a.pdf.json", Body=b"mine")
+    ended = bucket.ended(md=b"#" * (9 << 20))
+
+    # When the delivery is tried again and again, then that one is uploaded once
+    for _ in range(3):
+        with pytest.raises(OccupiedError):
+            bucket.delivery.deliver(ended, bucket.submission(1))
+        assert len(uploads) == 1
+    assert bucket.objects()["a.pdf.md"] == b"#" * (9 << 20)
 
 
 def test_no_file_of_somebody_else_is_overwritten(bucket: Bucket) -> None:
