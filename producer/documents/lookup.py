@@ -19,7 +19,7 @@ from ocrfleet.formats import chosen_formats
 from ocrfleet.records.documents import DocumentStatus, Manifest, Marker, Status
 from ocrfleet.records.pages import PageResult
 from ocrfleet.records.submissions import Submission
-from ocrfleet.records.tenants import DEFAULT, plain_collection
+from ocrfleet.records.tenants import plain_collection
 from ocrfleet.storage.page_records import stored_pages
 from producer.delivery.finisher import Undelivered
 from producer.documents.views import (
@@ -34,6 +34,7 @@ from producer.documents.views import (
     State,
 )
 from producer.state.statuses import latest_status
+from producer.state.submissions import foreign_keys, own_keys, read_submissions
 
 if TYPE_CHECKING:
     from ocrfleet.broker.ledger import Ledger
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-#: Submissions of a document that are read: the same bytes may be submitted under thousands of names.
+#: Submissions of a document that are shown: the same bytes may be submitted under thousands of names.
 _NAMES = 100
 #: Requests to the store in flight.
 THREADS = 16
@@ -107,8 +108,8 @@ class Lookup:
         With a submission, only that one is read: one request less for each of the others.
         """
         manifest = self.manifest(document)
-        submissions = (submission,) if submission is not None else tuple(self._submissions(document))
-        facts = self._facts(document, manifest, submissions)
+        found = (submission,) if submission is not None else tuple(self._submissions(document, tenant))
+        facts = self._facts(document, manifest, found)
         return facts if tenant is None else self._of_tenant(facts, tenant)
 
     def check_owner(self, document: str, tenant: str | None) -> None:
@@ -139,14 +140,15 @@ class Lookup:
     def _of_tenant(self, facts: DocumentFacts, tenant: str) -> DocumentFacts:
         """Return what a tenant may know of a document. Raises NotFoundError when it has not submitted it."""
         own = tuple(submission for submission in facts.submissions if submission.tenant == tenant)
-        shared = len(own) < len(facts.submissions)
-        if shared and tenant != DEFAULT and len(facts.submissions) == _NAMES:
-            own = tuple(self._submissions(facts.document, tenant))
         if not own:
             raise _unknown(facts.document)
+        # By a listing of the others' keys: neither the number of submissions nor a damaged one changes the answer.
+        shared = next(foreign_keys(self._store, facts.document, tenant), None) is not None
         facts = replace(facts, submissions=own, tenant=tenant, shared=shared)
         if any(submission.cancelled is None for submission in own):
             return facts
+        if facts.status is not None and facts.state is State.CANCELLED:
+            return facts  # for all of them
         # It goes on for others; for this tenant it ended when it was cancelled.
         generation = max(submission.cancelled or 1 for submission in own)
         status = Status(
@@ -161,9 +163,7 @@ class Lookup:
         return replace(facts, status=status, marker=None, state=State.CANCELLED)
 
     def _has_submission(self, document: str, tenant: str) -> bool:
-        if tenant == DEFAULT:
-            return any(keys.wanted_by_default(key) for key in islice(self._store.list(keys.wanted_by(document)), 1))
-        return next(iter(self._store.list(keys.wanted_by(document, tenant))), None) is not None
+        return next(own_keys(self._store, document, tenant), None) is not None
 
     def completed(self, document: str) -> Status | None:
         """Return the status of a document that was completed in its first generation, as most are, by one request; else None."""
@@ -291,10 +291,12 @@ class Lookup:
             log.error("lookup.document_damaged", document=document, error=str(error))  # noqa: TRY400
             return None
 
-    def _submissions(self, document: str, tenant: str | None = None) -> Iterator[Submission]:
-        for key in islice(self._store.list(keys.wanted_by(document, tenant)), _NAMES):
-            with suppress(NotFoundError, DamagedRecordError):
-                yield Submission.from_bytes(self._store.get(key))
+    def _submissions(self, document: str, tenant: str | None) -> Iterator[Submission]:
+        """Yield the first submissions of a document, and the first of a tenant's own."""
+        found = list(islice(self._store.list(keys.wanted_by(document)), _NAMES))
+        if tenant is not None and len(found) == _NAMES:
+            found = list(dict.fromkeys([*found, *islice(own_keys(self._store, document, tenant), _NAMES)]))
+        return read_submissions(self._store, iter(found))
 
     def _waiting(self, manifest: Manifest, submissions: Iterable[Submission], ended: int) -> Marker | None:
         """Return the newest waiting marker of the document; None without one."""

@@ -28,6 +28,7 @@ from producer.documents.views import ENDED, OPEN, Removed, State
 from producer.state.backlog import count_waiting
 from producer.state.quarantine import release
 from producer.state.statuses import latest_status
+from producer.state.submissions import foreign_keys, own_keys, read_submissions
 
 if TYPE_CHECKING:
     from ocrfleet.broker.ledger import Ledger
@@ -76,36 +77,41 @@ class Retention:
 
     def delete(self, manifest: Manifest, now: datetime) -> None:
         """Delete a document that has ended. May be repeated."""
-        document = manifest.document
-        tombstone = Tombstone(document=document, deleted=now.strftime(_MOMENT), created=manifest.created)
-        self._store.put(keys.deleted(document), tombstone.to_bytes())
-        self._emptied.discard(document)
-        self._store.delete(keys.manifest(document))
-        self._unlist(document, manifest)
+        self._bury(manifest, now)
+        self._unlist(manifest.document, manifest)
 
-    def withdraw(self, manifest: Manifest, own: Iterable[Submission]) -> bool:
+    def delete_unless_shared(self, manifest: Manifest, now: datetime, tenant: str) -> bool:
+        """Delete a document that only this tenant submitted; return whether another one has submitted it meanwhile, so that it stays.
+
+        A registration writes its submission before it looks for the manifest again, so either side sees the other.
+        """
+        document = manifest.document
+        self._bury(manifest, now)
+        if next(foreign_keys(self._store, document, tenant), None) is not None:
+            self._store.create(keys.manifest(document), manifest.to_bytes())
+            self._store.delete(keys.deleted(document))
+            return self.withdraw(manifest, tenant)
+        self._unlist(document, manifest, tenant)
+        return False
+
+    def withdraw(self, manifest: Manifest, tenant: str) -> bool:
         """Remove a tenant's submissions of a document; return whether others are left. If not, the document can be deleted."""
         document = manifest.document
-        digests = {submission.digest for submission in own}
-        markers: list[Marker] = []
-        others: list[Submission] = []
-        for key in list(self._store.list(keys.wanted_by(document))):
-            with suppress(NotFoundError, DamagedRecordError):
-                submission = Submission.from_bytes(self._store.get(key))
-                if submission.digest not in digests:
-                    others.append(submission)
-                    continue
-                markers += self._unlist_submission(submission, key, manifest)
-        if others and markers:
+        if next(foreign_keys(self._store, document, tenant), None) is None:
+            return False
+        markers = self._unlist_submissions(own_keys(self._store, document, tenant), manifest)
+        others = read_submissions(self._store, foreign_keys(self._store, document, tenant))
+        waiting = next((submission for submission in others if submission.cancelled is None), None)
+        if waiting is not None and markers:
             # The dispatcher must still find the document: under the name of one that wants it.
-            terms = others[0].terms
+            terms = waiting.terms
             marker = max(markers, key=lambda marker: marker.generation).model_copy(
                 update={"queue": terms.queue, "collection": terms.collection}
             )
             place = keys.waiting(terms.queue, terms.collection, manifest.created, document, marker.generation)
             if self._store.create(place, marker.to_bytes()):
                 count_waiting(self._ledger, marker)
-        return bool(others)
+        return True
 
     def remove(self, now: datetime, *, seconds: float) -> int:
         """Remove objects of deleted documents for about so many seconds; return how many. Raises TransientError."""
@@ -180,16 +186,34 @@ class Retention:
     def _registered_again(self, document: str) -> bool:
         return self._store.exists(keys.manifest(document))
 
-    def _unlist(self, document: str, known: Manifest | Tombstone) -> None:
-        """Remove a document from all indexes but that of active documents, which belongs to the dispatcher."""
+    def _bury(self, manifest: Manifest, now: datetime) -> None:
+        document = manifest.document
+        tombstone = Tombstone(document=document, deleted=now.strftime(_MOMENT), created=manifest.created)
+        self._store.put(keys.deleted(document), tombstone.to_bytes())
+        self._emptied.discard(document)
+        self._store.delete(keys.manifest(document))
+
+    def _unlist(self, document: str, known: Manifest | Tombstone, tenant: str | None = None) -> None:
+        """Remove a document from all indexes but that of active documents, which belongs to the dispatcher.
+
+        With a tenant, only its submissions are removed.
+        """
         created = known.created
-        for key in list(self._store.list(keys.wanted_by(document))):
-            with suppress(NotFoundError, DamagedRecordError):
-                self._unlist_submission(Submission.from_bytes(self._store.get(key)), key, known)
+        every = self._store.list(keys.wanted_by(document))
+        listing = every if tenant is None else own_keys(self._store, document, tenant)
+        self._unlist_submissions(listing, known)
         for state in ENDED:
             self._store.delete(keys.ended(state, created[:8], document))
         self._store.delete(keys.undelivered(document))
         release(self._store, document)
+
+    def _unlist_submissions(self, listing: Iterator[str], known: Manifest | Tombstone) -> list[Marker]:
+        """Remove submissions with their entries and waiting markers; return these markers."""
+        markers = []
+        for key in list(listing):
+            with suppress(NotFoundError, DamagedRecordError):
+                markers += self._unlist_submission(Submission.from_bytes(self._store.get(key)), key, known)
+        return markers
 
     def _unlist_submission(self, submission: Submission, key: str, known: Manifest | Tombstone) -> list[Marker]:
         """Remove a submission with its entry in the listing and its waiting markers; return these markers."""

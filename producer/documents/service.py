@@ -29,6 +29,7 @@ from producer.errors import ConflictError
 from producer.state.backlog import count_waiting
 from producer.state.profiles import Profiles
 from producer.state.quarantine import QuarantinedPage, quarantined, release
+from producer.state.submissions import note_cancelled, others_wait, own_keys, read_submissions
 
 if TYPE_CHECKING:
     from ocrfleet.broker.ledger import Ledger
@@ -159,7 +160,7 @@ class DocumentService:
         Raises NotFoundError, and ConflictError for a document that is open or failed at intake.
         """
         facts = self._lookup.facts(document, tenant=tenant)
-        if self._note_cancelled(facts, None):
+        if self._note_cancelled(document, tenant or DEFAULT, None):
             facts = self._lookup.facts(document, tenant=tenant)
             if facts.state in OPEN or facts.state is State.COMPLETED:
                 return Retried(generation=facts.generation, opened=True)
@@ -195,14 +196,14 @@ class DocumentService:
         """Cancel a document; return the generation that ended. Raises NotFoundError, ConflictError when it has ended.
 
         Pages in flight may still be stored; no output is made of them. The dispatcher removes the document's marker after it
-        was finished, as for any other document. If other tenants want the document, it ends for this one only.
+        was finished, as for any other document. If other tenants wait for the document, it ends for this one only.
         """
         facts = self._lookup.facts(document, tenant=tenant)
         if facts.state not in OPEN:
             raise ConflictError(f"document {document} has ended already: it is {facts.state}")
         generation = facts.generation
-        if facts.shared:
-            self._note_cancelled(facts, generation)
+        if tenant is not None and others_wait(self._store, document, tenant):
+            self._note_cancelled(document, tenant, generation)
             return generation
         self._forget(document, generation)  # first, as Redis may be away
         stored = stored_pages(self._store, document, generation)
@@ -223,20 +224,36 @@ class DocumentService:
             # Again: a page that ended meanwhile may have seeded the ledger. Without a ledger, the dispatcher finds the status in
             # the store.
             self._forget(document, generation)
+        if tenant is not None and others_wait(self._store, document, tenant):  # another one has submitted it just now
+            self._note_cancelled(document, tenant, generation)
+            self._reopen(document)
         return generation
 
     def delete(self, document: str, *, tenant: str | None = None) -> None:
         """Delete a document: it is not found any more. `remove_deleted` removes its objects. Raises NotFoundError.
 
-        If other tenants want the document, this one's submissions are deleted.
+        If other tenants have submitted the document, this one's submissions are deleted, and it ends if none of them waits for it.
         """
         facts = self._lookup.facts(document, tenant=tenant)
-        if facts.shared and self._retention.withdraw(facts.manifest, facts.submissions):
-            return
-        if facts.state in OPEN:
+        cancelled = False
+        if facts.state in OPEN and not (tenant is not None and others_wait(self._store, document, tenant)):
             with suppress(ConflictError):
                 self.cancel(document)
-        self._retention.delete(facts.manifest, datetime.now(UTC))
+                cancelled = True
+        if tenant is None:
+            self._retention.delete(facts.manifest, datetime.now(UTC))
+            return
+        if facts.shared and self._retention.withdraw(facts.manifest, tenant):
+            left = True
+        else:
+            left = self._retention.delete_unless_shared(facts.manifest, datetime.now(UTC), tenant)
+        if left and cancelled and others_wait(self._store, document, tenant):
+            self._reopen(document)
+
+    def _reopen(self, document: str) -> None:
+        """Read a document after all that was cancelled while another tenant submitted it."""
+        with suppress(ConflictError):  # its registration has opened it itself
+            self.retry(document)
 
     def remove_deleted(self, now: datetime | None = None, *, seconds: float = 5.0) -> int:
         """Remove objects of deleted documents for about so many seconds; return how many. For one process at a time."""
@@ -263,16 +280,15 @@ class DocumentService:
         """Return the names of the paused collections."""
         return [key.removeprefix(keys.PAUSED) for key in self._store.list(keys.PAUSED)]
 
-    def _note_cancelled(self, facts: DocumentFacts, generation: int | None) -> bool:
+    def _note_cancelled(self, document: str, tenant: str, generation: int | None) -> bool:
         """Record in a tenant's submissions that it cancelled a generation that goes on for others, or, with None, that it did not.
 
         Return whether any of them changed.
         """
-        changed = [submission for submission in facts.submissions if submission.cancelled != generation]
-        for submission in changed if facts.tenant is not None else ():
-            tenant = None if submission.tenant == DEFAULT else submission.tenant
-            noted = submission.model_copy(update={"cancelled": generation})
-            self._store.put(keys.wanted(facts.document, submission.digest, tenant), noted.to_bytes())
+        submissions = list(read_submissions(self._store, own_keys(self._store, document, tenant)))
+        changed = [submission for submission in submissions if submission.cancelled != generation]
+        for submission in changed:
+            note_cancelled(self._store, submission, generation)
         return bool(changed)
 
     def _forget(self, document: str, generation: int) -> None:

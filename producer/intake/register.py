@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from ocrfleet import keys
@@ -22,6 +23,7 @@ from producer.intake.page_ranges import Selection, select
 from producer.state.backlog import count_waiting
 from producer.state.quarantine import release
 from producer.state.statuses import latest_status
+from producer.state.submissions import foreign_keys, note_cancelled, own_keys, read_submissions
 
 if TYPE_CHECKING:
     from ocrfleet.broker.ledger import Ledger
@@ -110,7 +112,7 @@ class Registration:
     def _settle(self, name: str, uri: str, manifest: Manifest, submitted: Moment) -> Registered:
         """Write the manifest, the submission and the marker, in the order that survives a crash."""
         returned = self._undelete(manifest.document)
-        manifest = self._stored(manifest)
+        made, manifest = manifest, self._stored(manifest)
         document = manifest.document
         submission = Submission(
             name=name.encode("utf-8", "backslashreplace").decode(),
@@ -119,16 +121,24 @@ class Registration:
             submitted=submitted,
             terms=self._terms,
         )
-        renewed = self._submit(submission, manifest)
+        renewed, again = self._submit(submission, manifest)
+        if manifest is not made and not self._store.exists(keys.manifest(document)):
+            # Its last tenant has deleted it meanwhile, before it could see this submission.
+            returned |= self._undelete(document)
+            self._store.create(keys.manifest(document), manifest.to_bytes())
         self._refer(manifest)
-        generation, ended = self._open(manifest, returned=returned)
+        generation, ended = self._open(manifest, None if again else submission, returned=returned)
         if ended and renewed and (self._terms.results or self._terms.callback):
             # It ended before this submission: the marker makes the dispatcher deliver it again.
             self._mark(manifest, generation, 0)
         return Registered(name, document, generation, manifest.total, ended)
 
-    def _submit(self, submission: Submission, manifest: Manifest) -> bool:
-        """Store a submission; return whether it is new, or was submitted again after its name may have named another document."""
+    def _submit(self, submission: Submission, manifest: Manifest) -> tuple[bool, bool]:
+        """Store a submission; return whether its record is written, and whether the same one was submitted before.
+
+        One that was submitted before is written again where its name may have named another document meanwhile, or where its
+        tenant had cancelled the document.
+        """
         tenant = None if submission.tenant == DEFAULT else submission.tenant
         if tenant is not None:
             submission = submission.model_copy(update={"listed": self._listed(submission, tenant)})
@@ -139,12 +149,14 @@ class Registration:
         # First: after a crash between the two, no document is delivered that is not listed.
         self._store.create(listed, submission.to_bytes())
         if self._store.create(key, submission.to_bytes()):
-            return True
+            return True, False
         before = Submission.from_bytes(self._store.get(key))
-        if self._terms.results is None or before.submitted >= submission.submitted:
-            return False
+        if before.submitted >= submission.submitted:
+            return False, before.submitted > submission.submitted  # equal: the same batch, again after a crash
+        if self._terms.results is None and before.cancelled is None:
+            return False, True
         self._store.put(key, submission.to_bytes())
-        return True
+        return True, True
 
     def _listed(self, submission: Submission, tenant: str) -> Moment:
         """Return the time by which a tenant's document is listed: that of its first submission."""
@@ -190,10 +202,11 @@ class Registration:
         self._store.put(key, moved.to_bytes())
         return moved
 
-    def _open(self, manifest: Manifest, *, returned: bool) -> tuple[int, bool]:
+    def _open(self, manifest: Manifest, first: Submission | None, *, returned: bool) -> tuple[int, bool]:
         """Return the document's open generation and whether it has ended; write the marker of one that has not.
 
-        A document that was deleted (`returned`) always gets a marker, because the old ones are about to be deleted.
+        A document that was deleted (`returned`) always gets a marker, because the old ones are about to be deleted. One that was
+        cancelled is read after all for a tenant that had not submitted it before (`first`).
         """
         document = manifest.document
         last = latest_status(self._store, document)
@@ -205,7 +218,12 @@ class Registration:
                 if generation > ended and not returned:
                     return generation, False
         if last is not None and (document in self._opened or not self._worth_another_try(last)):
-            return last.generation, True
+            if document in self._opened or first is None or not self._cancelled_by_others(last, first):
+                return last.generation, True
+            for submission in read_submissions(self._store, foreign_keys(self._store, document, first.tenant)):
+                if submission.cancelled is None:
+                    note_cancelled(self._store, submission, last.generation)
+            self._store.delete(keys.ended(last.status, manifest.created[:8], document))
         self._opened.add(document)
         if ended:
             release(self._store, document)
@@ -230,6 +248,12 @@ class Registration:
     def _waiting(self, manifest: Manifest, generation: int) -> str:
         terms = self._terms
         return keys.waiting(terms.queue, terms.collection, manifest.created, manifest.document, generation)
+
+    def _cancelled_by_others(self, status: Status, first: Submission) -> bool:
+        """Return whether the document was cancelled before this tenant submitted it."""
+        if status.status is not DocumentStatus.CANCELLED:
+            return False
+        return len(list(islice(own_keys(self._store, first.document, first.tenant), 2))) == 1
 
     def _worth_another_try(self, status: Status) -> bool:
         if status.status in {DocumentStatus.COMPLETED, DocumentStatus.CANCELLED} or status.problem is not None:

@@ -15,13 +15,16 @@ from ocrfleet import keys
 from ocrfleet.errors import ConfigurationError
 from ocrfleet.profiles.profile import RAPIDOCR
 from ocrfleet.records.base import moment
-from ocrfleet.records.documents import Manifest
+from ocrfleet.records.documents import Manifest, Marker
 from ocrfleet.records.priority import Priority
 from ocrfleet.records.submissions import SourceReference, Submission, SubmissionOptions
 from ocrfleet.settings import ApiSettings
 from ocrfleet.sources.sources import uri_of
+from ocrfleet.storage.store import FolderStore
 from producer.api import auth
 from producer.api.auth import check_address
+from producer.delivery.finisher import Undelivered
+from producer.errors import ConflictError
 from producer.intake.register import Registration
 from producer.state.tokens import Scope, Tokens
 from tests.support.servers import Valkey
@@ -150,6 +153,161 @@ def test_one_tenants_cancellation_leaves_the_others_document(tenants: Tenants) -
     # And a retry takes part again
     assert a.post(f"{place}/retry").status_code == 202
     assert a.get(place).json()["state"] == "waiting"
+
+
+def submit_under(tenants: Tenants, document: str, tenant: str, names: int) -> None:
+    """Add a tenant's submissions of a document under further names."""
+    for number in range(names):
+        submission = Submission(
+            name=f"{number}.pdf",
+            document=document,
+            uri="file:///none",
+            submitted=moment(),
+            terms=SubmissionOptions(
+                profile_digest=RAPIDOCR.digest, queue=Priority.BULK, collection=f"{tenant}~many", formats=("text",)
+            ),
+        )
+        tenants.store.put(keys.wanted(document, submission.digest, tenant), submission.to_bytes())
+
+
+def test_no_number_of_names_hides_another_tenants_submission(tenants: Tenants) -> None:
+    # Given a tenant that submits another one's bytes under more names than are shown
+    a, b = tenants.a, tenants.b
+    data = pdf()
+    document = b.send(data, name="theirs.pdf").json()["id"]
+    place = f"/v1/documents/{document}"
+    a.send(data)
+    submit_under(tenants, document, "acme", 101)
+    # Then it neither cancels nor deletes the other one's document
+    assert a.post(f"{place}/cancel").status_code == 200
+    assert (a.get(place).json()["state"], b.get(place).json()["state"]) == ("cancelled", "waiting")
+    assert a.delete(place).status_code == 204
+    problem(a.get(place), 404)
+    assert [name["name"] for name in b.get(place).json()["names"]] == ["theirs.pdf"]
+    # And all of its own names are gone: the other one is the last
+    assert b.delete(place).status_code == 204
+    assert list(tenants.store.list(keys.wanted_by(document))) == []
+    assert not tenants.store.exists(keys.manifest(document))
+
+
+def test_no_number_of_names_shows_another_tenants_outputs(tenants: Tenants) -> None:
+    # Given a document of the default tenant, whose results could not be delivered
+    document = tenants.front.shelf.ended()
+    left = Undelivered(document=document, generation=1, detail="their bucket is away")
+    tenants.store.put(keys.undelivered(document), left.to_bytes())
+    place = f"/v1/documents/{document}"
+    submit_under(tenants, document, "acme", 101)
+    # Then another tenant sees only what it asked for itself
+    view = tenants.a.get(place).json()
+    assert (view["outputs"].keys(), view.get("undelivered")) == (set(), None)
+    # And one whose bytes nobody else submitted deletes them under however many names
+    assert tenants.plain.delete(place).status_code == 204
+    assert tenants.a.delete(place).status_code == 204
+    assert not tenants.store.exists(keys.manifest(document))
+
+
+def test_what_one_tenant_cancelled_is_read_for_the_next_one(tenants: Tenants) -> None:
+    a, b = tenants.a, tenants.b
+    data = pdf()
+    place = f"/v1/documents/{a.send(data).json()['id']}"
+    a.post(f"{place}/cancel")
+    assert a.send(data).json()["state"] == "cancelled"
+
+    view = b.send(data).json()
+
+    assert (view["state"], view["generation"]) == ("waiting", 2)
+    assert a.get(place).json()["state"] == "cancelled"
+    # And once for it, too
+    assert b.post(f"{place}/cancel").json()["state"] == "cancelled"
+    assert b.send(data).json()["state"] == "cancelled"
+
+
+def test_what_every_tenant_cancelled_is_not_read(tenants: Tenants) -> None:
+    a, b = tenants.a, tenants.b
+    service = tenants.front.app.state.context.documents
+    data = pdf()
+    document = a.send(data).json()["id"]
+    place = f"/v1/documents/{document}"
+    b.send(data)
+    a.post(f"{place}/cancel")
+    # One that submits it again takes part again
+    assert a.send(data).json()["state"] == "waiting"
+    a.post(f"{place}/cancel")
+    # The operator's retry says that it is being read
+    with pytest.raises(ConflictError, match="still waiting"):
+        service.retry(document)
+    # When the last one cancels or deletes it, then it ends
+    b.post(f"{place}/cancel")
+    assert service.view(document).state == "cancelled"
+    assert b.post(f"{place}/retry").status_code == 202
+    assert (a.get(place).json()["state"], b.get(place).json()["state"]) == ("cancelled", "waiting")
+    assert b.delete(place).status_code == 204
+    assert service.view(document).state == "cancelled"
+    assert a.post(f"{place}/retry").status_code == 202
+    assert a.get(place).json()["state"] == "waiting"
+
+
+@pytest.mark.parametrize("moment_of_it", ["before the tombstone", "after the tombstone", "before the submission"])
+def test_a_document_that_another_tenant_submits_while_it_is_deleted_stays(
+    tenants: Tenants, monkeypatch: pytest.MonkeyPatch, moment_of_it: str
+) -> None:
+    # Given a registration that runs into a deletion
+    a, b = tenants.a, tenants.b
+    data = pdf()
+    document = a.send(data).json()["id"]
+    place = f"/v1/documents/{document}"
+    put, create = FolderStore.put, FolderStore.create
+    met: list[Any] = []
+
+    def meeting_put(store: FolderStore, key: str, content: bytes) -> None:
+        last = moment_of_it == "before the tombstone"
+        if not last:
+            put(store, key, content)
+        if key == keys.deleted(document) and not met and moment_of_it != "before the submission":
+            met.append(b.send(data))
+        if last:
+            put(store, key, content)
+
+    def meeting_create(store: FolderStore, key: str, content: bytes) -> bool:
+        if key.startswith(keys.wanted_by(document, "brick")) and not met and moment_of_it == "before the submission":
+            met.append(a.delete(place))
+        return create(store, key, content)
+
+    monkeypatch.setattr(FolderStore, "put", meeting_put)
+    monkeypatch.setattr(FolderStore, "create", meeting_create)
+    if moment_of_it == "before the submission":
+        b.send(data)
+    else:
+        assert a.delete(place).status_code == 204
+    # Then it is gone for the one, and waits for the other
+    assert len(met) == 1
+    tenants.front.app.state.context.documents.remove_deleted()
+    problem(a.get(place), 404)
+    assert b.get(place).json()["state"] == "waiting"
+    markers = [key for queue in Priority for key in tenants.store.list(keys.waiting_in(queue)) if "brick~" in key]
+    newest = max(Marker.from_bytes(tenants.store.get(key)).generation for key in markers)
+    assert newest == b.get(place).json()["generation"]
+
+
+def test_a_document_that_another_tenant_submits_while_it_is_cancelled_goes_on(
+    tenants: Tenants, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = tenants.a, tenants.b
+    data = pdf()
+    document = a.send(data).json()["id"]
+    place = f"/v1/documents/{document}"
+    create = FolderStore.create
+    met: list[Any] = []
+
+    def meeting_create(store: FolderStore, key: str, content: bytes) -> bool:
+        if key == keys.status(document, 1) and not met:
+            met.append(b.send(data))
+        return create(store, key, content)
+
+    monkeypatch.setattr(FolderStore, "create", meeting_create)
+    assert a.post(f"{place}/cancel").status_code == 200
+    assert len(met) == 1
+    assert (a.get(place).json()["state"], b.get(place).json()["state"]) == ("cancelled", "waiting")
 
 
 def test_documents_of_before_belong_to_the_default_tenant(tenants: Tenants) -> None:
