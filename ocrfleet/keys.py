@@ -8,7 +8,8 @@ overwrite them. Only markers and indexes are removed.
     profiles/<digest>.json                       a profile that submissions name by its digest
     uploads/<sha256>                             bytes of an upload; other sources are stored as references
     uploads/<sha256>.refs/<id>                   marker: a document uses this upload
-    arrivals/<queue>/<collection>/<time>-<digest>.json      intake batch: submitted sources that wait for intake
+    arrivals/<queue>/<collection>/<time>-<digest>.json      intake batch: submitted sources that wait for intake; the digest begins with
+                                                 eight digits of its client, or zeros
     refused/<queue>/<collection>/<time>-<digest>.json       intake batch that this version can't parse: correct it, move it back
     collections/<collection>/<time>-<id>-<digest>.json      a submission: a name for a document in this collection
     rolls/<digest>/<time>-<random>.seen          seen-objects index of an S3 prefix (a cache: may be deleted)

@@ -211,7 +211,7 @@ class ApiSettings(BaseSettings):
     arrivals_limit: int = Field(
         default=10_000,
         ge=1,
-        description="Intake batches that wait at most; beyond that, submissions are answered with 429.",
+        description="Intake batches that wait at most, of which a client has three quarters; beyond that, submissions are answered with 429.",
     )
     streams: int = Field(default=100, ge=1, description="Event streams of progress that are open at the same time.")
     connections: int = Field(default=500, ge=1, description="Connections that are open at the same time.")

@@ -12,7 +12,7 @@ from producer.api.problems import ProblemError
 #: Seconds after which a refused client should try again.
 _RETRY_AFTER = 5
 #: A client gets a slot while it holds fewer than so many times the free ones.
-_SHARE = 3
+SHARE = 3
 
 
 class ConcurrencyLimit:
@@ -32,7 +32,7 @@ class ConcurrencyLimit:
     def taken(self, client: str = "") -> Iterator[None]:
         """Hold a slot while the block runs. Raises ProblemError."""
         with self._lock:
-            room = self._free > 0 and (not client or self._held[client] < _SHARE * self._free)
+            room = self._free > 0 and (not client or self._held[client] < SHARE * self._free)
             if room:
                 self._free -= 1
                 self._held[client] += 1

@@ -8,7 +8,9 @@ client can follow until it is a document.
 from __future__ import annotations
 
 import functools
+import math
 import time
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from http import HTTPStatus
@@ -30,9 +32,11 @@ from ocrfleet.s3.location import typed
 from ocrfleet.s3.location import uri as uri_of_object
 from ocrfleet.sources.sources import OwnOutputError, Sources, uri_of_upload
 from producer.api.auth import allowed_sources
+from producer.api.limits import SHARE
 from producer.api.problems import ProblemError
 from producer.delivery.webhook import CallbackError, check_url
 from producer.errors import UsageError
+from producer.intake.batches import client_of, short_client
 from producer.intake.inspect import Intake, Seen, index_of
 from producer.intake.page_ranges import parse_pages, select
 from producer.intake.quotas import Quotas
@@ -120,24 +124,30 @@ class Submitter:
         self._counting = Intake(settings, None)
         self._saved: set[str] = set()
         self.quotas = Quotas(settings.api, ledger)
-        self._full = (0.0, False)
+        #: batches that wait by client, and when they were counted
+        self._waiting: tuple[float, Counter[str]] = (-math.inf, Counter())
 
     def close(self) -> None:
         self._counting.close()
         self._intake.close()
 
-    def check_room(self) -> None:
-        """Raise ProblemError (429) while too many batches wait for intake."""
-        counted, full = self._full
-        if time.monotonic() - counted > _COUNT_SECONDS or not counted:
-            limit = self._settings.api.arrivals_limit
-            waiting = (key for queue in Priority for key in self._store.list(keys.arrivals(queue)))
-            full = sum(1 for _ in islice(waiting, limit)) >= limit
-            self._full = time.monotonic(), full
-        if full:
+    def check_room(self, client: str) -> None:
+        """Raise ProblemError (429) while too many batches wait for intake, or too many of this client's for the room that is left."""
+        limit = self._settings.api.arrivals_limit
+        counted, waiting = self._waiting
+        if time.monotonic() - counted > _COUNT_SECONDS:
+            listed = (key for queue in Priority for key in self._store.list(keys.arrivals(queue)))
+            waiting = Counter(map(client_of, islice(listed, limit)))
+            self._waiting = time.monotonic(), waiting
+        room = limit - waiting.total()
+        if room <= 0:
             raise ProblemError.too_many(
                 "Too many submissions wait for intake: try again in a minute, or see whether `ocrfleet dispatch` or `serve` runs.",
                 after=60,
+            )
+        if client and waiting[short_client(client)] >= SHARE * room:
+            raise ProblemError.too_many(
+                "Too many of your submissions wait for intake: try again in a minute.", after=60
             )
 
     def inspect(self, upload: Upload, *, client: str) -> Source:

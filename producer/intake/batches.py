@@ -17,6 +17,9 @@ from ocrfleet.records.submissions import IntakeBatch, IntakeOutcome, SourceRefer
 from ocrfleet.records.tenants import DEFAULT, tenant_of
 from ocrfleet.storage.store import ObjectStore
 
+#: Digits that stand for the client at the begin of a batch's digest, and those of batches without one.
+_CLIENT_DIGITS = 8
+_NOBODY = "0" * _CLIENT_DIGITS
 #: References in one batch: few enough that a bulk batch does not hold up an interactive one for long.
 _BATCH = 100
 
@@ -50,11 +53,23 @@ class IntakeBatches:
 
     def _add(self, batch: IntakeBatch) -> str:
         data, terms = batch.to_bytes(), batch.terms
-        key = keys.arrival(terms.queue, terms.collection, batch.created, digest_of(data.decode()))
+        digest = (short_client(batch.client or "") or _NOBODY) + digest_of(data.decode())
+        key = keys.arrival(terms.queue, terms.collection, batch.created, digest)
         if batch.followed:  # first: the intake consumer overwrites it
             self._store.put(keys.asked(keys.arrival_name(key)), outcome_for(terms).to_bytes())
         self._store.put(key, data)
         return key
+
+
+def short_client(client: str) -> str:
+    """Return the digits that stand for a client in the keys of its batches; "" for one without a name."""
+    return digest_of("client", client)[:_CLIENT_DIGITS] if client else ""
+
+
+def client_of(key: str) -> str:
+    """Return the digits that stand for the client of a batch by its key; "" for one without a name."""
+    digits = keys.arrival_name(key).partition("-")[2][:_CLIENT_DIGITS]
+    return "" if digits == _NOBODY else digits
 
 
 def outcome_for(terms: SubmissionOptions, **known: Any) -> IntakeOutcome:

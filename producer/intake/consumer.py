@@ -19,7 +19,7 @@ from celery import signals
 from celery.exceptions import Reject
 
 from ocrfleet import keys, logs
-from ocrfleet.broker.celery_app import TASK_INTAKE, make_app
+from ocrfleet.broker.celery_app import TASK_INTAKE, make_app, publish_intake
 from ocrfleet.broker.leases import Leases
 from ocrfleet.broker.ledger import Ledger
 from ocrfleet.errors import (
@@ -40,13 +40,16 @@ from ocrfleet.settings import Settings
 from ocrfleet.sources.sources import OwnOutputError, Sources
 from ocrfleet.storage.fleet_identity import check_fleet
 from ocrfleet.storage.open import open_store
-from producer.intake.batches import outcome_for
+from producer.intake.batches import client_of, outcome_for
 from producer.intake.inspect import Intake
+from producer.intake.places import Places
 from producer.intake.quotas import QuotaError, Quotas
 from producer.intake.register import Registration
 from producer.state.profiles import Profiles
 
 if TYPE_CHECKING:
+    from celery import Celery
+
     from ocrfleet.storage.store import ObjectStore
 
 log = structlog.get_logger(__name__)
@@ -55,6 +58,8 @@ COMMAND = [sys.executable, "-P", "-m", "producer.intake.consumer"]
 
 #: Batches that one process works on at the same time: each mostly waits for the network.
 _AT_ONCE = 4
+#: Seconds for which a thread waits for another one of the same client, before it takes the next batch.
+_PATIENCE = 1.0
 #: Consecutive sources that can't be fetched, after which the rest of a batch is postponed: each may take minutes, and other
 #: batches wait.
 _FAILURES = 5
@@ -176,6 +181,7 @@ def serve(settings: Settings) -> int:
     intake = Intake(settings, store, Sources(settings, store))
     intake_consumer = IntakeConsumer(store, ledger, intake, Quotas(settings.api, ledger))
     app = make_app(settings, consume=[keys.QUEUE_INTAKE])
+    places = Places(_AT_ONCE)
     leases = Leases(ledger, state=None, lease_seconds=settings.lease_seconds, job_deadline=settings.job_deadline)
 
     failures: list[ConfigurationError] = []
@@ -183,8 +189,9 @@ def serve(settings: Settings) -> int:
     @app.task(name=TASK_INTAKE, bind=True)
     def take_in(self: Any, message: Any) -> None:
         try:
+            key = IntakeJob.from_message(message).arrival
             with leases.held(self.request.properties["delivery_tag"]):
-                intake_consumer.process(IntakeJob.from_message(message).arrival)
+                _process_in_turn(intake_consumer, key, places, app)
         except ConfigurationError as error:
             # The batch is in another fleet's store: its consumers take it.
             failures.append(error)
@@ -226,6 +233,15 @@ def serve(settings: Settings) -> int:
     if failures:
         raise failures[0]
     return 0
+
+
+def _process_in_turn(consumer: IntakeConsumer, key: str, places: Places, app: Celery) -> None:
+    """Process a batch, or publish it again behind those of other clients, while its client holds all but one of the threads."""
+    with places.taken(client_of(key), seconds=_PATIENCE) as has_place:
+        if has_place:
+            consumer.process(key)
+        else:
+            publish_intake(app, [key])
 
 
 def main() -> None:

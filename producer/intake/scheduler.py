@@ -1,4 +1,4 @@
-"""The intake scheduler: publishes intake batches to the intake queue, interactive ones first, collections in turn.
+"""The intake scheduler: publishes intake batches to the intake queue, interactive ones first; tenants take turns, and the collections of each.
 
 A batch whose sources can't be fetched now is published again after a pause, which doubles each time; others go on.
 """
@@ -6,10 +6,11 @@ A batch whose sources can't be fetched now is published again after a pause, whi
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
@@ -18,6 +19,8 @@ from ocrfleet.broker.celery_app import publish_intake
 from ocrfleet.broker.inspection import MessageInspector
 from ocrfleet.metrics import definitions as metrics
 from ocrfleet.records.priority import Priority
+from ocrfleet.records.tenants import tenant_of
+from producer.intake.batches import client_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -29,8 +32,14 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+_T = TypeVar("_T")
+
 #: Batches in flight (on the queue or at a consumer): few, so that bulk batches do not hold up interactive ones.
 _MAX_IN_FLIGHT = 16
+#: Those of one client: three quarters, so that other clients' batches get to a consumer.
+_OF_A_CLIENT = 12
+#: Batches of clients with so many in flight that are passed over, before the turn of their tenant ends.
+_PASSED_OVER = 100
 #: Batches of a collection that are listed: when so many of them pause, the rest of the collection waits.
 _LISTED = 1000
 #: Seconds before a batch is published again: doubled each time, up to the second number.
@@ -98,15 +107,34 @@ class IntakeScheduler:
         return self._clock() >= attempts.paused_until
 
     def _waiting(self, in_flight: set[str]) -> Iterator[str]:
-        """Yield the keys of batches that are due: by priority, one of each collection in turn, beginning with another each time."""
+        """Yield the keys of batches that are due: by priority, one of each tenant in turn, beginning with another each time."""
         self._turn += 1
+        held = Counter(map(client_of, in_flight))
         for queue in (Priority.INTERACTIVE, Priority.BULK):
-            collections = self._store.folders(keys.arrivals(queue))
-            if not collections:
-                continue
-            first = self._turn % len(collections)
-            in_turn = (*collections[first:], *collections[:first])
-            yield from _in_turn([self._due(queue, collection, in_flight) for collection in in_turn])
+            of_tenants: dict[str, list[str]] = {}
+            for collection in self._store.folders(keys.arrivals(queue)):
+                of_tenants.setdefault(tenant_of(collection), []).append(collection)
+            turn = self._turn // max(1, len(of_tenants))
+            listings = [
+                self._of_tenant(queue, _beginning_with(turn, collections), in_flight, held)
+                for collections in of_tenants.values()
+            ]
+            yield from _in_turn(_beginning_with(self._turn, listings))
+
+    def _of_tenant(
+        self, queue: Priority, collections: Sequence[str], in_flight: set[str], held: Counter[str]
+    ) -> Iterator[str]:
+        """Yield the keys of a tenant's batches that are due, one of each collection in turn; count them as held by their clients."""
+        passed_over = 0
+        for key in _in_turn([self._due(queue, collection, in_flight) for collection in collections]):
+            client = client_of(key)
+            if client and held[client] >= _OF_A_CLIENT:
+                passed_over += 1
+                if passed_over == _PASSED_OVER:
+                    return
+            else:
+                held[client] += 1
+                yield key
 
     def _due(self, queue: Priority, collection: str, in_flight: set[str]) -> Iterator[str]:
         for key in islice(self._store.list(keys.arrivals(queue, collection)), _LISTED):
@@ -114,9 +142,18 @@ class IntakeScheduler:
                 yield key
 
 
+def _beginning_with(number: int, things: Sequence[_T]) -> Sequence[_T]:
+    """Return things in their order, but beginning with another one for each number."""
+    first = number % len(things) if things else 0
+    return (*things[first:], *things[:first])
+
+
 def _in_turn(listings: Sequence[Iterator[str]]) -> Iterator[str]:
-    """Yield the first of each listing, then the second of each, and so on."""
+    """Yield the first of each listing, then the second of each, and so on; a listing is begun when it is its turn."""
     while listings:
-        heads = [(listing, next(listing, None)) for listing in listings]
-        yield from (key for _, key in heads if key is not None)
-        listings = [listing for listing, key in heads if key is not None]
+        left = []
+        for listing in listings:
+            if (key := next(listing, None)) is not None:
+                left.append(listing)
+                yield key
+        listings = left

@@ -123,7 +123,7 @@ async def submit_document(
     S3 is read by the fleet's intake: 201 when that ends within `wait` seconds, else 202 and the URL to follow it. The same
     bytes with the same profile and pages are the same document.
     """
-    await run_in_threadpool(context.submitter.check_room)
+    await run_in_threadpool(context.submitter.check_room, caller.client)
     given = options.model_dump(exclude_unset=True, exclude={"wait"})
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     limit = context.settings.api.upload_bytes

@@ -14,8 +14,11 @@ from ocrfleet.records.documents import Manifest, Source
 from ocrfleet.records.priority import Priority
 from ocrfleet.records.submissions import IntakeBatch, SourceReference, SubmissionOptions
 from ocrfleet.sources.sources import uri_of
-from producer.intake.batches import IntakeBatches
+from producer.intake import consumer
+from producer.intake import scheduler as module
+from producer.intake.batches import IntakeBatches, client_of, short_client
 from producer.intake.consumer import IntakeConsumer
+from producer.intake.places import Places
 from producer.intake.scheduler import IntakeScheduler
 from producer.state.profiles import save_profile
 from tests.support.fakes.numbered import write_book
@@ -140,6 +143,88 @@ def test_arrivals_are_published_interactive_ones_first_and_collections_in_turn(s
     for _ in range(2):
         receiver.tick()
     assert {small, fast} <= published.intakes()
+
+
+def test_arrivals_are_published_by_tenants_in_turn_and_no_client_fills_the_queue(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a tenant that made up twenty collections, and another one that came later
+    arrivals = IntakeBatches(stage.store)
+    greedy = {
+        arrivals.add_followed(terms(stage, collection=f"acme~c{number}"), wish(stage, f"{number}.tif"), client="acme")
+        for number in range(20)
+    }
+    other = {
+        arrivals.add_followed(terms(stage, collection="beta~c"), wish(stage, f"b{number}.tif"), client="beta")
+        for number in range(2)
+    }
+    published = MessageInspector(stage.ledger.redis)
+
+    def names() -> set[str]:
+        return {keys.arrival_name(key) for key in published.intakes()}
+
+    # When there is room for sixteen batches, then the tenants take turns, and the first one leaves room for others
+    scheduler = IntakeScheduler(stage.store, stage.ledger, stage.app)
+    scheduler.tick()
+    assert other < names()
+    assert len(names() & greedy) == 12
+    assert scheduler.tick() == 0
+    # And when there is room for one, then each second time it is the other tenant's
+    stage.valkey.client.flushall()
+    monkeypatch.setattr(module, "_MAX_IN_FLIGHT", 1)
+    scheduler = IntakeScheduler(stage.store, stage.ledger, stage.app)
+    turns = []
+    for _ in range(4):
+        scheduler.tick()
+        turns.append(names() <= other)
+        (key,) = published.intakes()
+        stage.store.delete(key)
+        stage.valkey.client.flushall()
+        scheduler.tick()
+    assert sorted(turns) == [False, False, True, True]
+    assert turns[0] != turns[1]
+
+
+def test_a_client_leaves_a_thread_of_a_consumer_to_others(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a consumer with two threads, one of which a client holds
+    batches = IntakeBatches(stage.store)
+    first, second = (
+        keys.arrival("bulk", "c", "20261125T000000.000000Z", short_client("greedy") + digit * 24) for digit in "12"
+    )
+    batches.add_followed(terms(stage), wish(stage, "a.tif", 1), client="other")
+    (other,) = stage.store.list("arrivals/")
+    monkeypatch.setattr(consumer, "_PATIENCE", 0.0)
+    places, clerk = Places(2), IntakeConsumer(stage.store, stage.ledger, stage.intake)
+    with places.taken(client_of(first), seconds=0) as has_place:
+        assert has_place
+        # When its next batch comes, then that goes to the end of the queue
+        consumer._process_in_turn(clerk, second, places, stage.app)
+        assert MessageInspector(stage.ledger.redis).intakes() == {second}
+        # And another client's batch is processed
+        consumer._process_in_turn(clerk, other, places, stage.app)
+        assert len(manifests(stage)) == 1
+    # And when it holds none, its own is
+    stage.store.put(second, b"damaged")
+    consumer._process_in_turn(clerk, second, places, stage.app)
+    assert stage.store.get(keys.refused(second)) == b"damaged"
+
+
+def test_sources_are_opened_in_the_name_of_their_client(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given sources of a client of the default tenant, of a tenant, and of a command
+    batches = IntakeBatches(stage.store)
+    batches.add_followed(terms(stage, collection="a"), wish(stage, "a.tif", 1), client="a-token")
+    batches.add(terms(stage, collection="acme~b"), [wish(stage, "b.tif", 2)])
+    batches.add(terms(stage, collection="c"), [wish(stage, "c.tif", 3)])
+    inspect, clients = stage.intake.inspect, {}
+
+    def inspected(one: SourceReference, *, client: str) -> Source:
+        clients[one.name] = client
+        return inspect(one, client=client)
+
+    monkeypatch.setattr(stage.intake, "inspect", inspected)
+    for key in list(stage.store.list("arrivals/")):
+        IntakeConsumer(stage.store, stage.ledger, stage.intake).process(key)
+    assert clients == {"a.tif": "a-token", "b.tif": "acme", "c.tif": ""}
 
 
 def test_a_postponed_batch_waits_longer_each_time_and_delays_no_other(stage: Stage) -> None:

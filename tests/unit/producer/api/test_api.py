@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import io
 import json
@@ -23,7 +24,7 @@ from ocrfleet.errors import ConfigurationError, Reason, TransientError
 from ocrfleet.profiles.profile import RAPIDOCR
 from ocrfleet.records.documents import DocumentStatus, Output, Status
 from ocrfleet.records.priority import Priority
-from ocrfleet.records.submissions import IntakeBatch, Submission
+from ocrfleet.records.submissions import IntakeBatch, SourceReference, Submission
 from ocrfleet.settings import ApiSettings, S3Settings
 from ocrfleet.sources.sources import OWN_OUTPUT, Sources
 from ocrfleet.storage.store import FolderStore
@@ -38,7 +39,7 @@ from producer.intake.consumer import IntakeConsumer
 from producer.intake.inspect import Intake
 from tests.support.fakes.numbered import write_book
 from tests.support.servers import SeaweedFS, Valkey
-from tests.support.shelf import AWAY, Shelf
+from tests.support.shelf import AWAY, Shelf, terms
 
 TOKEN, OTHER, EVENTS = "a" * 32, "b" * 32, "e" * 32
 LOCAL = "http://127.0.0.1"
@@ -255,6 +256,26 @@ def test_a_backlog_of_arrivals_makes_senders_wait(tmp_path: Path) -> None:
 
     problem(answer, 429)
     assert int(answer.headers["retry-after"]) > 0
+    front.close()
+
+
+def test_a_client_leaves_room_for_the_sources_of_others(tmp_path: Path) -> None:
+    # Given a client whose sources fill three quarters of the room
+    front = Front(tmp_path, arrivals_limit=4, tokens=SecretStr(f"{TOKEN},{OTHER}"))
+    batches, client = IntakeBatches(front.store), hashlib.sha256(TOKEN.encode()).hexdigest()
+    for number in range(3):
+        reference = SourceReference(name="a.pdf", uri=f"s3://b/{number}.pdf", size=1)
+        batches.add_followed(terms(f"c{number}"), reference, client=client)
+
+    def send(token: str) -> Any:
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/pdf"}
+        return front.client.post("/v1/documents", content=pdf(), headers=headers)
+
+    # When it sends more, then it waits; and others do not
+    refused = send(TOKEN)
+    assert "Too many of your submissions wait" in problem(refused, 429)["detail"]
+    assert int(refused.headers["retry-after"]) > 0
+    assert send(OTHER).status_code == 201
     front.close()
 
 
