@@ -214,7 +214,11 @@ class ApiSettings(BaseSettings):
         description="Intake batches that wait at most, of which a client has three quarters; beyond that, submissions are answered with 429.",
     )
     streams: int = Field(default=100, ge=1, description="Event streams of progress that are open at the same time.")
-    connections: int = Field(default=500, ge=1, description="Connections that are open at the same time.")
+    connections: int = Field(
+        default=500,
+        ge=1,
+        description="Connections that are open at the same time; half of them at most for requests that wait, of which a client has three quarters.",
+    )
 
     def accepted_tokens(self) -> tuple[str, ...]:
         """Return the bearer tokens; () when there are none."""

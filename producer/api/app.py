@@ -41,6 +41,8 @@ log = structlog.get_logger(__name__)
 
 #: Threads for requests that poll, of the forty that run blocking calls.
 _POLLING = 8
+#: Connections for one request that may wait: with half of them, others are left for short requests.
+_CONNECTIONS_PER_WAIT = 2
 #: Processes that make outputs in formats that a document was not written in.
 _CONVERTERS = 2
 _SECURITY_HEADERS = [(name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
@@ -76,6 +78,7 @@ def create_app(
         converter=Converter.of_fleet(settings, store, processes=_CONVERTERS),
         uploads=ConcurrencyLimit(settings.api.uploads_at_once, "uploads"),
         streams=ConcurrencyLimit(settings.api.streams, "event streams"),
+        waits=ConcurrencyLimit(max(1, settings.api.connections // _CONNECTIONS_PER_WAIT), "requests that wait"),
         polling=CapacityLimiter(_POLLING),
         stopping=stopping or threading.Event(),
     )

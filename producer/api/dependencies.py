@@ -39,6 +39,8 @@ class ApiContext:
     converter: Converter
     uploads: ConcurrencyLimit
     streams: ConcurrencyLimit
+    #: requests that may wait, or whose body or response takes long: they hold a connection
+    waits: ConcurrencyLimit
     #: threads for requests that poll: the others stay free for short requests
     polling: CapacityLimiter
     #: set when the server stops: event streams end then

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal
 from urllib.parse import quote
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Depends, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -125,16 +125,24 @@ def get_page(context: Context, caller: Reader, document: Id, page: PageNumber) -
     return context.documents.page(document, page, tenant=caller.tenant)
 
 
+async def _slot(context: Context, caller: Reader) -> AsyncIterator[None]:
+    """Hold a slot for waiting requests until the output is sent. Raises ProblemError."""
+    with context.waits.taken(caller.client):
+        yield
+
+
 @router.get(
     "/{document}/result",
     operation_id="get_result",
     response_class=Response,
+    dependencies=[Depends(_slot)],
     responses={
         200: {"content": {known.media_type: {"schema": _schema(known.media_type)} for known in FORMATS.values()}},
         202: {"model": PendingResult, "description": "The output is being made: ask again after Retry-After seconds."},
         304: {"description": "Not changed since the client fetched it (If-None-Match)."},
         307: {"description": "The output is at the URL in Location, which is valid for some minutes."},
         **_CONFLICT,
+        **described(HTTPStatus.TOO_MANY_REQUESTS),
     },
 )
 async def get_result(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
 from anyio.to_thread import run_sync
-from fastapi import APIRouter, Header, Path, Query
+from fastapi import APIRouter, Depends, Header, Path, Query
 from pydantic import BaseModel, Field
 from pydantic_core import from_json
 from starlette.concurrency import run_in_threadpool
@@ -81,9 +82,16 @@ _BODY = {
 }
 
 
+async def _slot(context: Context, caller: Submitting) -> AsyncIterator[None]:
+    """Hold a slot for waiting requests until the response is sent. Raises ProblemError."""
+    with context.waits.taken(caller.client):
+        yield
+
+
 @router.post(
     "/documents",
     operation_id="submit_document",
+    dependencies=[Depends(_slot)],
     status_code=201,
     response_model=DocumentView,
     openapi_extra={"requestBody": _BODY},

@@ -32,6 +32,7 @@ from producer.api import submitter as submissions
 from producer.api.app import create_app
 from producer.api.auth import check_address
 from producer.api.idempotency import remove_expired
+from producer.api.routes import documents as document_routes
 from producer.api.routes import progress as following
 from producer.documents.views import State
 from producer.intake.batches import IntakeBatches
@@ -682,6 +683,40 @@ def test_streams_end_with_the_document_with_the_server_and_are_bounded(
     front.stopping.set()
     other = front.shelf.active()
     assert [name for name, _ in events(front.client.get(f"/v1/documents/{other}/events").text)] == ["progress"]
+    front.close()
+
+
+def test_requests_that_wait_are_bounded_and_hold_their_slot_until_the_response_is_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a server with one place for requests that wait
+    front = Front(tmp_path, connections=2, tokens=SecretStr(TOKEN))
+    waits, pieces = front.app.state.context.waits, document_routes._pieces
+    place = f"/v1/documents/{front.shelf.ended()}/result"
+    client, by_token = front.client, {"Authorization": f"Bearer {TOKEN}"}
+    held = []
+
+    def sent(stream: Any) -> Iterator[bytes]:
+        held.append(waits._free == 0)
+        yield from pieces(stream)
+
+    monkeypatch.setattr(document_routes, "_pieces", sent)
+    # When there is none, then such a request is refused, after its token was checked
+    with waits.taken():
+        for answer in (
+            client.get(place, headers=by_token),
+            client.post("/v1/documents", json={"source": "s3://bucket/k"}, headers=by_token),
+        ):
+            problem(answer, 429)
+            assert int(answer.headers["retry-after"]) > 0
+        problem(client.get(place), 401)
+        assert client.get(place.removesuffix("/result"), headers=by_token).status_code == 200
+    # And each gives its place back when its response is sent
+    for _ in range(2):
+        assert client.get(place, headers=by_token).text == "text"
+        problem(client.post("/v1/documents", json={"source": "s3://bucket/k"}, headers=by_token), 403)
+    assert held == [True, True]
+    assert waits._free == 1
     front.close()
 
 
