@@ -165,7 +165,11 @@ class ApiSettings(BaseSettings):
     event_token: SecretStr | None = Field(
         default=None, description="A further token that is accepted for POST /v1/events/s3 only."
     )
-    metrics_with_token: bool = Field(default=False, description="Whether /metrics needs a token, too.")
+    metrics_with_token: bool = Field(
+        default=False,
+        description="Whether /metrics on the API's port always needs a token with the scope admin; else only once a token is in the store "
+        "or there is an OpenID Connect issuer.",
+    )
     sources: str = Field(
         default="",
         description="Prefixes (s3://bucket/prefix/), separated by commas, in which sources may be named; others are "
@@ -381,7 +385,7 @@ class Settings(BaseSettings):
         le=65535,
         description="Port on which `worker`, `watch`, `dispatch` and `sweep --every` serve /metrics and /healthz, without a "
         "token; unset: not at all. `serve` has these and /readyz on the API's port, and with this setting on a port that "
-        "clients of the API can't exhaust.",
+        "clients of the API can't exhaust, /metrics on that one only.",
     )
     metrics_host: str = Field(default="127.0.0.1", description="Address on which /metrics is served on that port.")
     ready_file: Path | None = Field(

@@ -13,7 +13,7 @@ def metrics() -> str:
     """Return the page on metrics, from their definitions."""
     lines = [NOTE + "# Metrics\n"]
     lines.append(
-        "The metrics that `ocrfleet serve` exposes at `/metrics` and other processes at `OCRFLEET_METRICS_PORT`. Only the leader "
+        "The metrics that processes expose at `/metrics` of `OCRFLEET_METRICS_PORT`; `ocrfleet serve` without it at the API's port. Only the leader "
         "knows the gauges of the whole fleet: scrape every `serve` and `dispatch`, and aggregate them with `max`. "
         "Each has the label `fleet` as well (`OCRFLEET_FLEET`). "
         "[Monitor a fleet](../howto/monitor.md) says how.\n"

@@ -107,6 +107,8 @@ def create_app(
     app.state.context = context
     for routes in (submissions, document_routes, progress, events, health, docs):
         app.include_router(routes.router)
+    if settings.metrics_port is None:
+        app.include_router(health.metrics_router)
     problems.install(app)
     app.add_middleware(_AccessLog)
 

@@ -128,6 +128,8 @@ class Authenticator:
         # Once there was a token, its removal must not open the API to whoever claims to be local.
         self._oidc = Oidc(settings, clock=clock) if settings.oidc_issuer is not None else None
         self._required = bool(self._set) or self._oidc is not None
+        #: metrics name tenants: once there may be several, not everyone may read them
+        self._metrics_guarded = settings.metrics_with_token or self._oidc is not None
 
     def user(self, request: Request, token: str | None) -> Caller:
         """Return who sends a request."""
@@ -160,6 +162,15 @@ class Authenticator:
         if caller.tenant != DEFAULT or not caller.may(Scope.SUBMIT):
             raise _forbidden(Scope.SUBMIT)
 
+    def scraper(self, request: Request, token: str | None) -> None:
+        """Accept a request for metrics: an administrator's of the default tenant; anyone's while no token is in the store."""
+        self._known()
+        if not self._metrics_guarded:
+            return
+        caller = self.user(request, token)
+        if caller.tenant != DEFAULT or not caller.may(Scope.ADMIN):
+            raise _forbidden(Scope.ADMIN)
+
     def _issued(self, token: str) -> Caller | None:
         """Return the caller by a token of the issuer, if there is one. Raises ProblemError for one that names no tenant."""
         identity = self._oidc.identity(token) if self._oidc is not None else None
@@ -186,6 +197,7 @@ class Authenticator:
                 self._reading.release()
         stored = self._stored or []
         self._required |= bool(stored)
+        self._metrics_guarded |= bool(stored)
         now = moment()
         return self._set + [
             (bytes.fromhex(token.sha256), Caller(token.sha256, token.tenant, frozenset(token.scopes)))
@@ -204,6 +216,12 @@ def reporter(request: Request, _credentials: Bearer) -> None:
     """Authenticator.reporter as a dependency."""
     authenticator: Authenticator = request.app.state.context.authenticator
     authenticator.reporter(request)
+
+
+def scraper(request: Request, credentials: Bearer) -> None:
+    """Authenticator.scraper as a dependency."""
+    authenticator: Authenticator = request.app.state.context.authenticator
+    authenticator.scraper(request, credentials.credentials if credentials is not None else None)
 
 
 User = Annotated[Caller, Depends(user)]

@@ -41,7 +41,7 @@ class Scope(StrEnum):
     #: read, and retry what was found wrong
     REVIEW = "review"
     DELETE = "delete"
-    #: all of it, and /metrics where that needs a token
+    #: all of it; that of the default tenant also /metrics where that needs a token
     ADMIN = "admin"
 
 

@@ -149,7 +149,7 @@ def test_a_leader_tells_of_the_whole_fleet(stage: Stage, roles: list[Role]) -> N
         SubmissionOptions(profile_digest=stage.profile.digest, queue=Priority.BULK, collection="c"), [wish]
     )
 
-    waiting = scraped(port, lambda page: page.sum("ocrfleet_backlog_pages", queue="bulk", state="queued") == 3)
+    waiting = scraped(serving.port, lambda page: page.sum("ocrfleet_backlog_pages", queue="bulk", state="queued") == 3)
 
     assert waiting.values("ocrfleet_leader") == [1]
     assert waiting.values("ocrfleet_intake_seconds_count") == [1]
@@ -163,18 +163,18 @@ def test_a_leader_tells_of_the_whole_fleet(stage: Stage, roles: list[Role]) -> N
     assert waiting.sum("ocrfleet_workers") == 0
     # When they are read
     start(roles, stage, "worker", "--engine", ENGINE)
-    ended = scraped(port, lambda page: page.sum("ocrfleet_documents_ended_total", status="completed") == 1)
+    ended = scraped(serving.port, lambda page: page.sum("ocrfleet_documents_ended_total", status="completed") == 1)
     # Then their end and their turnaround are counted
     assert ended.values("ocrfleet_turnaround_seconds_count", queue="bulk") == [1]
     assert 0 < ended.sum("ocrfleet_turnaround_seconds_sum", queue="bulk") < time.time() - begun
-    after = scraped(port, lambda page: page.sum("ocrfleet_backlog_pages") == 0)
+    after = scraped(serving.port, lambda page: page.sum("ocrfleet_backlog_pages") == 0)
     assert after.values("ocrfleet_workers", profile=stage.profile.name) == [1]
     # And an upload event is counted by its source
     headers = {"Authorization": f"Bearer {token}"}
     httpx.post(f"http://127.0.0.1:{port}/v1/events/s3", content=b"{}", headers=headers, timeout=scaled(30))
-    assert scrape(port).values("ocrfleet_events_total", source="webhook", outcome="unparsable") == [1]
-    # And the metrics port has the same as the port of the API
     assert scrape(serving.port).values("ocrfleet_events_total", source="webhook", outcome="unparsable") == [1]
+    # And clients of the API don't get at the metrics
+    assert httpx.get(f"http://127.0.0.1:{port}/metrics", headers=headers, timeout=scaled(30)).status_code == 404
 
 
 def test_a_process_that_does_not_lead_exposes_no_fleet_metrics(stage: Stage, roles: list[Role]) -> None:

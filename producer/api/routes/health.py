@@ -1,7 +1,7 @@
-"""Health: `/healthz`, `/readyz` and `/metrics`. They need no token, /metrics only by OCRFLEET_API_METRICS_WITH_TOKEN.
+"""Health: `/healthz` and `/readyz`, which need no token, and `/metrics`, which Authenticator.scraper guards.
 
-With OCRFLEET_METRICS_PORT they are on a port of their own as well (ocrfleet/metrics/exposition.py), where clients of the API
-take no connection away from them.
+With OCRFLEET_METRICS_PORT they are on a port of their own (ocrfleet/metrics/exposition.py), where clients of the API take no
+connection away from them; `/metrics` is only there then.
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
-from producer.api.auth import Bearer, needs, user
+from producer.api.auth import Bearer, scraper
 from producer.api.problems import ProblemError, described
-from producer.state.tokens import Scope
 
 if TYPE_CHECKING:
     from ocrfleet.broker.ledger import Ledger
@@ -37,6 +36,7 @@ _ANY_KEY = "ready"
 
 log = structlog.get_logger(__name__)
 router = APIRouter(tags=["health"])
+metrics_router = APIRouter(tags=["health"])
 
 
 class Healthy(BaseModel):
@@ -122,7 +122,7 @@ async def ready(request: Request) -> Healthy:
     return Healthy()
 
 
-@router.get(
+@metrics_router.get(
     "/metrics",
     operation_id="metrics",
     response_class=Response,
@@ -132,9 +132,11 @@ async def ready(request: Request) -> Healthy:
     },
 )
 async def metrics(request: Request, credentials: Bearer) -> Response:
-    """Return the metrics of this process, its children and, while it leads, of the fleet, in Prometheus' text format."""
+    """Return the metrics of this process, its children and, while it leads, of the fleet, in Prometheus' text format.
+
+    Where there are tokens of tenants, only an `admin` of the default tenant may read them.
+    """
     context = request.app.state.context
-    if context.settings.api.metrics_with_token:
-        needs(Scope.ADMIN)(await run_in_threadpool(user, request, credentials))
+    await run_in_threadpool(scraper, request, credentials)
     page = await run_in_threadpool(context.exposition.page)
     return Response(page, media_type=CONTENT_TYPE_LATEST)

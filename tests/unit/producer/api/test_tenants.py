@@ -403,6 +403,29 @@ def test_without_its_last_token_the_api_stays_closed(tmp_path: Path, monkeypatch
     front.close()
 
 
+def test_metrics_are_for_the_default_tenants_administrator_once_there_are_tenants(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a server with tokens of the setting only: its metrics are open
+    front = Front(tmp_path, tokens=SecretStr(TOKEN))
+    monkeypatch.setattr(auth, "_READ_EVERY", 0.0)
+    assert front.client.get("/metrics").status_code == 200
+    # When there is a token of a tenant, then they are not
+    tokens = Tokens(front.store)
+    codes = {}
+    for tenant, scope in (("acme", Scope.ADMIN), ("default", Scope.READ), ("default", Scope.ADMIN)):
+        secret, _ = tokens.create(f"{tenant}-{scope}", tenant=tenant, scopes=(scope,), valid=None)
+        codes[tenant, scope] = Client(front, secret).get("/metrics").status_code
+    assert codes == {("acme", Scope.ADMIN): 403, ("default", Scope.READ): 403, ("default", Scope.ADMIN): 200}
+    assert Client(front, TOKEN).get("/metrics").status_code == 200
+    problem(front.client.get("/metrics"), 401)
+    # Nor when the last one was revoked
+    for name in ("acme-admin", "default-read", "default-admin"):
+        tokens.revoke(name)
+    problem(front.client.get("/metrics"), 401)
+    front.close()
+
+
 def test_a_token_in_the_store_lets_an_open_address_be_served() -> None:
     check_address("0.0.0.0", ApiSettings(), stored=True)  # noqa: S104
     with pytest.raises(ConfigurationError, match="ocrfleet token create"):
