@@ -260,7 +260,16 @@ def run_record(document: str, generation: int, page: int, unique: str) -> str:
 
 
 def output(document: str, generation: int, digest: str, extension: str) -> str:
-    return f"documents/{document}/out/{generation:05d}/{digest[:16]}.{extension}"
+    return f"{outputs(document)}{generation:05d}/{digest[:16]}.{extension}"
+
+
+def outputs(document: str) -> str:
+    return f"documents/{document}/out/"
+
+
+def is_output_of(digest: str, key: str) -> bool:
+    """Return whether the output at a key is named by a digest."""
+    return key.rpartition("/")[2].startswith(f"{digest[:16]}.")
 
 
 def conversion(document: str, generation: int, name: str) -> str:

@@ -33,6 +33,7 @@ from producer.cli.options import (
     read_settings,
 )
 from producer.delivery.delivered_files import STATE_FOLDER
+from producer.delivery.earlier_outputs import DocumentsByName
 from producer.delivery.to_folder import deliver
 from producer.delivery.to_s3 import S3Delivery
 from producer.errors import EXIT_INCOMPLETE, UsageError
@@ -104,6 +105,7 @@ def _in_folder(folder: Path, settings: Settings, formats: Sequence[FormatName], 
     with locked(folder):
         path = (folder / STATE_FOLDER / "store").absolute()
         store = FolderStore(path)
+        named = DocumentsByName(store)
         converter = Converter.of_fleet(
             settings.model_copy(update={"store": str(path)}),
             store,
@@ -113,7 +115,7 @@ def _in_folder(folder: Path, settings: Settings, formats: Sequence[FormatName], 
 
         def write(submission: Submission, status: Status, outputs: Outputs) -> Iterator[str]:
             for target in deliver(
-                store, status, name=submission.name, folder=folder, outputs=outputs.made, style=style
+                store, status, name=submission.name, folder=folder, outputs=outputs.made, style=style, named=named
             ):
                 yield str(target)
 

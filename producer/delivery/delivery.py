@@ -93,12 +93,17 @@ def _content(store: ObjectStore, output: Output, style: Style) -> Iterator[tuple
         return
     with tempfile.TemporaryFile() as file:
         sha = hashlib.sha256()
-        for line in restyled(_lines(store, output.key), style):
-            data = f"{line}\n".encode()
+        for data in in_style(store, output.key, style):
             sha.update(data)
             file.write(data)
         file.seek(0)
         yield cast("BinaryIO", file), sha.hexdigest()
+
+
+def in_style(store: ObjectStore, key: str, style: Style) -> Iterator[bytes]:
+    """Yield the lines of a stored Markdown text in a style. Raises NotFoundError, TransientError."""
+    for line in restyled(_lines(store, key), style):
+        yield f"{line}\n".encode()
 
 
 def _lines(store: ObjectStore, key: str) -> Iterator[str]:

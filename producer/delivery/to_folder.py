@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Container
-from contextlib import suppress
+from collections.abc import Callable, Container, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from ocrfleet import keys
-from ocrfleet.errors import DamagedRecordError, NotFoundError
 from ocrfleet.markdown.style import AS_STORED, Style
 from ocrfleet.records.base import digest_of
-from ocrfleet.records.documents import Status
 from producer.delivery import delivery
+from producer.delivery.earlier_outputs import EarlierOutputs
 from producer.delivery.output_folder import OutputFolder
 from producer.errors import DeliveryError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ocrfleet.records.documents import Output
+    from ocrfleet.records.documents import Output, Status
     from ocrfleet.storage.store import ObjectStore
 
 #: Bytes that Linux file systems allow in a name.
@@ -37,12 +34,14 @@ def deliver(
     folder: Path,
     outputs: Mapping[str, Output] | None = None,
     style: Style = AS_STORED,
+    named: Callable[[str], Iterable[str]] = lambda _: (),
 ) -> list[Path]:
     """Write outputs of a document, by default those that its status names, to `<folder>/<name>.<extension>`; return their paths.
 
-    Raises DeliveryError when a file can't be written, and what the store raises.
+    `named` returns the documents that may have been delivered by that name before. Raises DeliveryError when a file can't be
+    written, and what the store raises.
     """
-    sink = FolderSink(folder, earlier=lambda: _digests(store, status))
+    sink = FolderSink(folder, earlier=lambda: EarlierOutputs(store, {status.document, *named(name)}))
     delivered = delivery.deliver(store, status, name=name, sink=sink, outputs=outputs, style=style)
     return [Path(output.target) for output in delivered]
 
@@ -69,16 +68,6 @@ class FolderSink:
             self._files.write(path, content, earlier=self._earlier)
         except OSError as error:
             raise DeliveryError(f"{path} can't be written: {error.strerror}") from error
-
-
-def _digests(store: ObjectStore, status: Status) -> set[str]:
-    """Return the SHA-256 of a document's stored outputs, of all generations."""
-    digests = {output.sha256 for output in status.outputs.values()}
-    for generation in range(1, status.generation):
-        with suppress(NotFoundError, DamagedRecordError):
-            earlier = Status.from_bytes(store.get(keys.status(status.document, generation)))
-            digests.update(output.sha256 for output in earlier.outputs.values())
-    return digests
 
 
 def fitting(name: str, extension: str) -> str:

@@ -37,6 +37,7 @@ from ocrfleet.storage.store import FolderStore
 from producer.control.dispatcher import Dispatcher
 from producer.control.sweep import Sweep
 from producer.delivery.delivered_files import STATE_FOLDER
+from producer.delivery.earlier_outputs import DocumentsByName
 from producer.delivery.to_folder import deliver
 from producer.errors import DeliveryError, UsageError
 from producer.intake.discover import Candidate, Skipped, discover
@@ -174,6 +175,7 @@ class Run:
         self._order = order
         self._store = FolderStore(order.state / "store")
         self._store.clear_temporary()
+        self._named = DocumentsByName(self._store)
         self._settings = _of_one_machine(settings, order)
         self.report = Report(Tally())
         self._lock = threading.Lock()
@@ -436,6 +438,7 @@ class Run:
                 folder=self._order.output,
                 outputs=outputs.made,
                 style=self._order.style,
+                named=self._named,
             )
         except DeliveryError as error:
             failures.append((None, "not_delivered", str(error)))

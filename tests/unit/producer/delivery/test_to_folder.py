@@ -13,7 +13,10 @@ from ocrfleet.errors import NotFoundError
 from ocrfleet.markdown.style import Style, Tables
 from ocrfleet.records.base import digest_of
 from ocrfleet.records.documents import DocumentStatus, Output, Status
+from ocrfleet.records.priority import Priority
+from ocrfleet.records.submissions import Submission, SubmissionOptions
 from ocrfleet.storage.store import FolderStore
+from producer.delivery.earlier_outputs import DocumentsByName
 from producer.delivery.to_folder import deliver
 from producer.errors import DeliveryError, OccupiedError
 
@@ -23,14 +26,28 @@ def store(tmp_path: Path) -> FolderStore:
     return FolderStore(tmp_path / "store")
 
 
-def status(store: FolderStore, **outputs: bytes) -> Status:
+def status(store: FolderStore, *, document: str = "0" * 32, **outputs: bytes) -> Status:
     """Store outputs, by format, and return the status that names them."""
     stored = {}
     for extension, data in outputs.items():
         digest = hashlib.sha256(data).hexdigest()
-        store.put(f"out/{digest[:16]}.{extension}", data)
-        stored[extension] = Output(key=f"out/{digest[:16]}.{extension}", sha256=digest, size=len(data))
-    return Status(document="0" * 32, generation=1, status=DocumentStatus.COMPLETED, total=1, done=1, outputs=stored)
+        key = keys.output(document, 1, digest, extension)
+        store.put(key, data)
+        stored[extension] = Output(key=key, sha256=digest, size=len(data))
+    return Status(document=document, generation=1, status=DocumentStatus.COMPLETED, total=1, done=1, outputs=stored)
+
+
+def submit(store: FolderStore, name: str, document: str) -> None:
+    """Record that a document was submitted by a name."""
+    submission = Submission(
+        name=name,
+        document=document,
+        uri="file:///scans/a.pdf",
+        submitted="20261101T000000.000000Z",
+        terms=SubmissionOptions(profile_digest="0" * 64, queue=Priority.BULK, collection="run-0"),
+    )
+    key = keys.submission("run-0", submission.submitted, document, submission.digest)
+    store.put(key, submission.to_bytes())
 
 
 def files(folder: Path) -> set[str]:
@@ -116,14 +133,6 @@ def test_what_was_delivered_before_is_replaced_by_another_text(store: FolderStor
     for text in (b"first", b"second", b"first"):
         (path,) = deliver(store, status(store, md=text), name="a", folder=tmp_path / "out")
         assert path.read_bytes() == text
-
-    # And outputs of a version that recorded nothing
-    shutil.rmtree(tmp_path / "out" / ".ocrfleet")
-    earlier = status(store, md=b"first")
-    store.put(keys.status("0" * 32, 1), earlier.to_bytes())
-    later = status(store, md=b"retried").model_copy(update={"generation": 2})
-    deliver(store, later, name="a", folder=tmp_path / "out")
-    assert path.read_bytes() == b"retried"
 
 
 def test_a_reader_who_has_the_old_file_open_keeps_it(store: FolderStore, tmp_path: Path) -> None:
@@ -240,6 +249,36 @@ def test_the_markdown_is_delivered_in_the_style_that_was_chosen(store: FolderSto
     assert markdown.stat().st_mtime_ns == 10**18
     deliver(store, ended, name="a", folder=tmp_path / "out")
     assert markdown.read_bytes() == TABLE
+
+
+STYLES = [Style(tables=tables, join_hyphens=join) for tables in Tables for join in (False, True)]
+
+
+@pytest.mark.parametrize("document", ["0" * 32, "1" * 32], ids=["retried", "source replaced"])
+@pytest.mark.parametrize("style", STYLES, ids=str)
+def test_what_a_version_delivered_that_recorded_nothing_is_replaced(
+    store: FolderStore, tmp_path: Path, style: Style, document: str
+) -> None:
+    # Given outputs of an earlier version, in any style, and one that a person corrected
+    out = tmp_path / "out"
+    before = status(store, md=TABLE, docx=b"word")
+    markdown, word = deliver(store, before, name="a", folder=out, style=style)
+    (corrected,) = deliver(store, status(store, md=TABLE), name="b", folder=out, style=style)
+    corrected.write_bytes(b"corrected")
+    for name in ("a", "b"):
+        submit(store, name, before.document)
+    shutil.rmtree(out / ".ocrfleet")
+
+    # When a later generation of the document is delivered, or another document that has its name now
+    named, ended = DocumentsByName(store), status(store, document=document, md=b"better\n", docx=b"better word")
+    deliver(store, ended, name="a", folder=out, style=style, named=named)
+    with pytest.raises(OccupiedError, match=r"b\.md"):
+        deliver(store, ended, name="b", folder=out, style=style, named=named)
+
+    # Then it replaces them, and not the correction
+    assert markdown.read_bytes() == b"better\n"
+    assert word.read_bytes() == b"better word"
+    assert corrected.read_bytes() == b"corrected"
 
 
 def test_a_style_changes_no_other_byte(store: FolderStore, tmp_path: Path) -> None:
