@@ -284,6 +284,14 @@ def status(document: str, generation: int) -> str:
     return f"{statuses(document)}{generation:05d}.json"
 
 
+def stays_removed(key: str) -> bool:
+    """Return whether an object must not come back after a power cut: a token, a manifest, a submission of a document.
+
+    Others that come back are removed once more, or harmless.
+    """
+    return key.startswith(TOKENS) or key.endswith("/manifest.json") or "/wanted/" in key
+
+
 def redis_ledger(document: str, generation: int) -> str:
     return f"ocrfleet:ledger:{document}:{generation}"
 

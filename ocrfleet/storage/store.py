@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from ocrfleet import keys
 from ocrfleet.durable import DurableTree, flush_file, new_file
 from ocrfleet.errors import ConfigurationError, NotFoundError, TransientError
 from ocrfleet.metrics import definitions as metrics
@@ -82,7 +83,8 @@ class FolderStore:
     """An ObjectStore in a local folder: one file an object, written aside and renamed.
 
     Data is flushed to the disk before its name appears, so that a power cut leaves no incomplete object. The folder is flushed
-    before a write returns, so that a power cut removes no object that was reported as stored.
+    before a write returns, so that a power cut removes no object that was reported as stored, and before `delete` returns for
+    objects that must not come back.
     """
 
     _TEMPORARY = ".tmp"
@@ -147,8 +149,11 @@ class FolderStore:
                 return created
 
     def delete(self, key: str) -> None:
+        path = self._path(key)
         with _writing(key):
-            self._path(key).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+            if keys.stays_removed(key) and path.parent.is_dir():
+                self._tree.folder(path.parent).flush()
 
     def list(self, prefix: str, *, after: str | None = None) -> Iterator[str]:
         return (key for key in self._walk(prefix) if after is None or key > after)

@@ -1,6 +1,7 @@
 """Recorded system calls (strace), and the rule that a stored file survives a power cut.
 
-The recorded program prints a line `stored PATH` once it reports that a file is stored.
+The recorded program prints a line `stored PATH` once it reports that a file is stored, and `removed PATH` for one that must not
+come back.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ from pathlib import Path
 
 from tests.support.servers import lacking
 
-_TRACED = "openat,fsync,fdatasync,link,linkat,rename,renameat,renameat2,mkdir,mkdirat,write"
+_TRACED = "openat,fsync,fdatasync,link,linkat,rename,renameat,renameat2,mkdir,mkdirat,unlink,unlinkat,write"
 _LINE = re.compile(r"(?P<pid>\d+) +(?P<rest>.*)")
 _RESUMED = re.compile(r"<\.\.\. \w+ resumed>(?P<rest>.*)")
 _CALL = re.compile(r"(?P<name>\w+)\((?P<arguments>.*)\) += (?P<result>-?\d+).*")
 _FILE = re.compile(r"\d+<(?P<path>[^>]*)>")
 #: A path, after the descriptor of the folder that it is relative to, where the call has one.
 _PATH = re.compile(r'(?:(?:\d+|AT_FDCWD)<(?P<folder>[^>]*)>, )?"(?P<path>[^"]*)"')
+#: What the program prints.
+_REPORT = re.compile(r'"(?P<what>stored|removed) (?P<path>[^"]*)\\n"')
 
 
 _WRITTEN = re.compile(
@@ -47,12 +50,15 @@ class Recording:
     flushed: list[Call] = field(default_factory=list)
     named: list[Call] = field(default_factory=list)
     folders: list[Call] = field(default_factory=list)
+    unlinked: list[Call] = field(default_factory=list)
     stored: list[Call] = field(default_factory=list)
+    removed: list[Call] = field(default_factory=list)
 
     def losses(self) -> Iterator[str]:
-        """Yield what a power cut could take of the files that were reported as stored."""
+        """Yield what a power cut could take of the files that were reported as stored, or bring back of those removed."""
+        yield from self._returns()
         for report in self.stored:
-            path = report.paths[0]
+            path = report.paths[-1]
             names = [call for call in self.named if call.paths[-1] == path and call.ended < report.began]
             if not names:
                 yield f"{path} was reported and never named"
@@ -69,6 +75,16 @@ class Recording:
                     and not self._was_flushed(os.path.dirname(folder), made.ended, report.began)  # noqa: PTH120
                 ):
                     yield f"{path} was reported before the name of its folder {folder} was flushed"
+
+    def _returns(self) -> Iterator[str]:
+        for report in self.removed:
+            path = report.paths[-1]
+            gone = [call for call in self.unlinked if call.paths[-1] == path and call.ended < report.began]
+            if not gone:
+                yield f"{path} was reported and never removed"
+            for call in gone[-1:]:
+                if not self._was_flushed(os.path.dirname(path), call.ended, report.began):  # noqa: PTH120
+                    yield f"{path} was reported as removed before its folder was flushed"
 
     def _was_flushed(self, path: str, after: int, before: int) -> bool:
         return any(path in call.paths and after < call.began and call.ended < before for call in self.flushed)
@@ -120,8 +136,10 @@ def record(program: str, *arguments: str, log: Path) -> Recording:
             recording.named.append(call)
         elif call.name.startswith("mkdir"):
             recording.folders.append(call)
+        elif call.name.startswith("unlink"):
+            recording.unlinked.append(call)
         elif call.name == "write" and call.paths:
-            recording.stored.append(call)
+            (recording.stored if call.paths[0] == "stored" else recording.removed).append(call)
     return recording
 
 
@@ -149,7 +167,8 @@ def _paths(name: str, arguments: str) -> list[str]:
     if name in {"fsync", "fdatasync"}:
         return [found["path"] for found in _FILE.finditer(arguments)]
     if name == "write":
-        return re.findall(r'"stored ([^"]*)\\n"', arguments)
+        report = _REPORT.search(arguments)
+        return list(report.groups()) if report is not None else []
     return [
         os.path.join(found["folder"] or "", found["path"])  # noqa: PTH118 - texts, as strace shows them
         for found in _PATH.finditer(arguments)

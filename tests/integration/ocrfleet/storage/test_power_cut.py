@@ -1,4 +1,7 @@
-"""What was reported as stored survives a power cut: its data, its name and the names of its folders were flushed before."""
+"""What was reported as stored survives a power cut: its data, its name and the names of its folders were flushed before.
+
+What was removed and must not come back, as a revoked token, stays away.
+"""
 
 from __future__ import annotations
 
@@ -39,6 +42,10 @@ with ThreadPoolExecutor(8) as threads:
     list(threads.map(put, range(8)))
 store.create_from("uploads/a/b", source)
 report(root / "new/store/uploads/a/b")
+for key in ("tokens/ci/a.json", "documents/1/manifest.json", "documents/1/wanted/tenant~a/b.json"):
+    store.put(key, b"{}")
+    store.delete(key)
+    os.write(1, f"removed {root / 'new/store' / key}\\n".encode())
 sink = FolderSink(root / "out" / "texts")
 for name in ("a", "box/b", "box/c/d", "a"):
     sink.write(sink.target(name, "md"), io.BytesIO(name.encode()))
@@ -50,6 +57,7 @@ def test_what_was_reported_as_stored_survives_a_power_cut(tmp_path: Path) -> Non
     recording = record(PROGRAM, str(tmp_path), log=tmp_path / "strace.log")
 
     assert len(recording.stored) == 24 * 2 + 8 + 1 + 4
+    assert len(recording.removed) == 3
     assert not list(recording.losses())
 
 
@@ -58,6 +66,7 @@ def test_what_was_reported_as_stored_survives_a_power_cut(tmp_path: Path) -> Non
     [
         ("flush_file", "got its name before its data was flushed"),
         ("flush_folder", "was reported before its folder was flushed"),
+        ("flush_folder", "was reported as removed before its folder was flushed"),
     ],
 )
 def test_the_rule_finds_a_program_that_does_not_flush(tmp_path: Path, missing: str, loss: str) -> None:
