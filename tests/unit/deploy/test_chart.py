@@ -182,12 +182,28 @@ def test_only_the_fleet_reaches_redis(chart: helm_python.Chart) -> None:
     for name in ("ocrfleet-worker", "ocrfleet-intake"):
         policy = of_kind(rendered(chart, NAMES), "NetworkPolicy")[name]["spec"]
         assert [[port["port"] for port in rule["ports"]] for rule in policy["egress"]] == [[53, 53], [6379], [8333]]
+        # A rule without `to` would let it reach any host on these ports
+        assert all(rule["to"] for rule in policy["egress"])
+        assert policy["egress"][0]["to"] == [
+            {
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}},
+                "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
+            }
+        ]
+    node_local = [{"ipBlock": {"cidr": "169.254.20.10/32"}}]
+    changed = of_kind(rendered(chart, NAMES | {"networkPolicy": {"dns": node_local}}), "NetworkPolicy")
+    assert changed["ocrfleet-worker"]["spec"]["egress"][0]["to"] == node_local
 
 
 def test_documents_are_opened_apart_from_the_api(chart: helm_python.Chart) -> None:
     found = pods(rendered(chart, NAMES))
     (serve,), (intake,) = found["ocrfleet-serve"]["containers"], found["ocrfleet-intake"]["containers"]
     assert serve["args"][serve["args"].index("--intake-consumers") + 1] == "0"
+    for name in ("intakeConsumers", "clerks"):  # the second is its earlier name
+        (changed,) = pods(rendered(chart, NAMES | {"api": NAMES.get("api", {}) | {name: 2}}))["ocrfleet-serve"][
+            "containers"
+        ]
+        assert changed["args"][changed["args"].index("--intake-consumers") + 1] == "2"
     assert intake["args"] == ["intake", "--processes", "1"]
 
 
