@@ -74,7 +74,7 @@ def misbehave(  # noqa: C901, PLR0911, PLR0912 - a list of misdeeds
         case "hang":
             ctypes.PyDLL(None).pause()  # in C code, holding the GIL
         case "sleep":
-            time.sleep(request["seconds"])
+            _sleep(request["seconds"], shared)
         case "memory":
             return {"size": len(bytearray(1 << 40))}
         case "leak":
@@ -99,6 +99,12 @@ def misbehave(  # noqa: C901, PLR0911, PLR0912 - a list of misdeeds
             os.close(_connection())
             time.sleep(FOREVER)
     return {}
+
+
+def _sleep(seconds: float, shared: mmap | None) -> None:
+    if shared is not None:
+        shared[:4] = b"busy"
+    time.sleep(seconds)
 
 
 def _answer_and_seek(fd: int | None) -> None:

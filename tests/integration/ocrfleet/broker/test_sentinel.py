@@ -27,6 +27,17 @@ class SentinelRedis:
     def __init__(self, folder: Path) -> None:
         self._program = str(shutil.which("redis-server") or lacking("redis-server (make system-deps)"))
         self._folder = folder
+        self._clients: dict[int, redis.Redis] = {}
+        self._asked: list[redis.Redis] = []
+        self._processes: list[subprocess.Popen[bytes]] = []
+        try:
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self) -> None:
+        folder = self._folder
         *servers, first, second, third = free_ports(5)
         (folder / "users.acl").write_text(
             f"user default on >{SERVERS_OWN} ~* &* +@all\nuser fleet on >{PASSWORD} {RIGHTS}\n"
@@ -36,10 +47,10 @@ class SentinelRedis:
         until(lambda: all(map(self._answers, servers)), otherwise=lambda: "redis-server does not start")
         replica = self._clients[servers[1]]
         until(lambda: replica.info("replication")["master_link_status"] == "up", otherwise=lambda: "no replication")
-        self._sentinels = [self._sentinel(port, servers[0]) for port in (first, second, third)]
-        asked = [redis.Redis(port=port, password=SENTINELS_OWN) for port in (first, second, third)]
-        until(lambda: all(map(self._sees_all, asked)), otherwise=lambda: "the sentinels do not see each other")
-        self._asked = asked
+        for port in (first, second, third):
+            self._sentinel(port, servers[0])
+            self._asked.append(redis.Redis(port=port, password=SENTINELS_OWN))
+        until(lambda: all(map(self._sees_all, self._asked)), otherwise=lambda: "the sentinels do not see each other")
         hosts = ",".join(f"127.0.0.1:{port}" for port in (first, second, third))
         self.url = f"sentinel://fleet:{PASSWORD}@{hosts}/0?master=ocr&sentinel_password={SENTINELS_OWN}"
 
@@ -60,9 +71,9 @@ class SentinelRedis:
         ]
         options += ["--aclfile", str(self._folder / "users.acl"), "--masterauth", SERVERS_OWN]
         options += ["--replicaof", f"127.0.0.1 {master}"] if port != master else []
-        return subprocess.Popen([self._program, *options], stdout=subprocess.DEVNULL)
+        return self._run(*options)
 
-    def _sentinel(self, port: int, master: int) -> subprocess.Popen[bytes]:
+    def _sentinel(self, port: int, master: int) -> None:
         file = self._folder / f"sentinel-{port}.conf"
         file.write_text(
             f"port {port}\nbind 127.0.0.1\ndir {self._folder}\nrequirepass {SENTINELS_OWN}\n"
@@ -70,7 +81,12 @@ class SentinelRedis:
             f"sentinel monitor ocr 127.0.0.1 {master} 2\nsentinel auth-pass ocr {SERVERS_OWN}\n"
             f"sentinel down-after-milliseconds ocr {int(scaled(1000))}\nsentinel failover-timeout ocr {int(scaled(5000))}\n"
         )
-        return subprocess.Popen([self._program, str(file), "--sentinel"], stdout=subprocess.DEVNULL)
+        self._run(str(file), "--sentinel")
+
+    def _run(self, *arguments: str) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen([self._program, *arguments], stdout=subprocess.DEVNULL)
+        self._processes.append(process)
+        return process
 
     def _answers(self, port: int) -> bool:
         try:
@@ -100,7 +116,7 @@ class SentinelRedis:
     def close(self) -> None:
         for client in (*self._clients.values(), *self._asked):
             client.close()
-        for process in (*self._sentinels, *self.servers.values()):
+        for process in self._processes:
             process.kill()
             process.wait()
 

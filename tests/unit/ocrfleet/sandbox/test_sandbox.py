@@ -24,7 +24,7 @@ from ocrfleet.sandbox import sandbox as module
 from ocrfleet.sandbox.sandbox import Sandbox
 from ocrfleet.sources.sources import sha256_of
 from tests.support.servers import ROOT
-from tests.support.waiting import rest, scaled, until
+from tests.support.waiting import FOREVER, rest, scaled, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -46,6 +46,11 @@ def echo(sandbox: Sandbox) -> int:
     answer = sandbox.call({"do": "echo", "text": "é" * 70_000}, deadline=scaled(10))
     assert answer["echo"] == "é" * 70_000
     return int(answer["pid"])
+
+
+def busy(sandbox: Sandbox) -> bool:
+    """Return whether the child sleeps, as it was asked to."""
+    return sandbox.shared is not None and sandbox.shared[:4] == b"busy"
 
 
 def gone(pid: int) -> bool:
@@ -246,16 +251,19 @@ def test_a_child_killed_while_idle_is_no_pages_fault(sandbox: Sandbox) -> None:
 
 
 def test_a_fork_server_that_was_killed_is_started_again(sandbox: Sandbox) -> None:
-    def kill_its_server() -> int:
-        pid = echo(sandbox)
-        (parent,) = re.findall(r"PPid:\t(\d+)", Path(f"/proc/{pid}/status").read_text())
-        threading.Timer(0.2, os.kill, (int(parent), signal.SIGKILL)).start()
-        return pid
+    pid = echo(sandbox)
+    (parent,) = re.findall(r"PPid:\t(\d+)", Path(f"/proc/{pid}/status").read_text())
+
+    def kill_its_server() -> None:
+        until(lambda: busy(sandbox))
+        os.kill(int(parent), signal.SIGKILL)
 
     # Given a fork server that the kernel kills while its child is busy
-    pid = kill_its_server()
+    killing = threading.Thread(target=kill_its_server)
+    killing.start()
     with pytest.raises(PageFaultError) as caught:
-        sandbox.call({"do": "sleep", "seconds": 60}, deadline=scaled(60))
+        sandbox.call({"do": "sleep", "seconds": FOREVER}, deadline=scaled(60))
+    killing.join()
     # Then that is as if the child was killed, the child is gone, and the next call has a new one
     assert caught.value.reason is Reason.RENDER_MEMORY
     until(lambda: gone(pid), seconds=1)
@@ -271,19 +279,19 @@ def test_ctrl_c_and_a_service_managers_sigterm_leave_the_child_at_work(sandbox: 
 
 
 def test_close_ends_the_child_and_the_call_that_waits_for_it(sandbox: Sandbox) -> None:
-    # Given a call that would take a minute
+    # Given a call that would take for ever
     pid = echo(sandbox)
     errors: list[BaseException] = []
 
     def call() -> None:
         try:
-            sandbox.call({"do": "sleep", "seconds": 60}, deadline=scaled(60))
+            sandbox.call({"do": "sleep", "seconds": FOREVER}, deadline=scaled(60))
         except TransientError as error:
             errors.append(error)
 
     thread = threading.Thread(target=call)
     thread.start()
-    rest(0.2)
+    until(lambda: busy(sandbox))
     # When the sandbox is closed, twice
     sandbox.close()
     sandbox.close()
