@@ -420,10 +420,16 @@ def test_a_locked_file_needs_a_password_and_then_is_read(desk: Desk) -> None:
     desk.intake = Intake(Settings(password_file=desk.folder / "passwords"), desk.store)
     age(path)
     read = desk.register(path)
+    # And files with other passwords follow, in any order
+    others = [
+        desk.register(age(pdf(desk.folder / f"{number}.pdf", number, password=password)))
+        for number, password in enumerate(("wrong", "geheim"), 3)
+    ]
     desk.intake.close()
 
-    # Then it is a document like others, and no password is stored anywhere
+    # Then each is a document like others, and no password is stored anywhere
     assert (read.total, desk.manifest(read).problem) == (2, None)
+    assert [(other.total, desk.manifest(other).problem) for other in others] == [(3, None), (4, None)]
     assert read.document != refused.document
     stored = [path for path in (desk.folder / "store").rglob("*") if path.is_file()]
     assert stored
