@@ -109,6 +109,7 @@ class IntakeConsumer:
             ledger=self._ledger,
             admit=functools.partial(self._admit, batch, keys.arrival_name(key)),
             client=batch.client,
+            largest=None if self._quotas is None or batch.client is None else self._quotas.largest,
         )
         failed: list[SourceReference] = []
         in_a_row = 0
@@ -143,7 +144,7 @@ class IntakeConsumer:
         """
         if self._quotas is None or batch.client is None:
             return
-        self._quotas.check_file(source.size, pages)
+        self._quotas.check_pages(pages)
         (submitted,) = batch.wishes
         grown = max(0, source.size - submitted.size)
         self._quotas.take(batch.client, batch.terms.collection, pages=pages, size=grown, once=name)

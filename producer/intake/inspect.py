@@ -95,26 +95,30 @@ class Intake:
             pages=seen.pages,
         )
 
-    def inspect(self, reference: SourceReference, *, client: str = "") -> Source:
+    def inspect(self, reference: SourceReference, *, client: str = "", largest: int | None = None) -> Source:
         """Inspect a source that a client submitted. An object that was replaced since is read in its present version.
 
-        Raises PermanentError with the reason when it can't be read as a document, OwnOutputError for a delivered result,
-        TransientError and ConfigurationError when it can't be fetched.
+        One of more than `largest` bytes is not fetched. Raises PermanentError with the reason when it can't be read as a document,
+        OwnOutputError for a delivered result, TransientError and ConfigurationError when it can't be fetched.
         """
         if is_file(reference.uri):
             return self.source(path_of(reference.uri), client=client)
         try:
-            return self._inspect(self._sources.looked_up(reference), client)
+            return self._inspect(self._sources.looked_up(reference), client, largest)
         except PermanentError as error:
             if error.reason is not Reason.SOURCE_CHANGED:
                 raise
-            return self._inspect(self._sources.looked_up(reference.model_copy(update={"etag": None})), client)
+            return self._inspect(self._sources.looked_up(reference.model_copy(update={"etag": None})), client, largest)
 
     def is_where_it_was(self, source: Source) -> bool:
         """Return whether a source is still where it was registered, by its size and its time or ETag."""
         return self._sources.is_where_it_was(source)
 
-    def _inspect(self, reference: SourceReference, client: str) -> Source:
+    def _inspect(self, reference: SourceReference, client: str, largest: int | None) -> Source:
+        if largest is not None and reference.size > largest:
+            raise PermanentError(
+                Reason.TOO_LARGE, f"the file has {reference.size} bytes, and {largest} are allowed: split it"
+            )
         index = index_of(reference)
         seen = self._indexed(index)
         if seen is None:

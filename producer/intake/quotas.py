@@ -97,17 +97,17 @@ class Quotas:
         if int(used or 0) + size > limit:
             self._refuse(counter, int(used or 0), "")
 
-    def check_file(self, size: int, pages: int) -> None:
-        """Raise PermanentError for a file beyond the limits of an upload: bytes, and pages to be read."""
-        settings = self._settings
-        if size > settings.upload_bytes:
-            raise PermanentError(
-                Reason.TOO_LARGE, f"the file has {size} bytes, and {settings.upload_bytes} are allowed: split it"
-            )
-        if pages > settings.upload_pages:
+    @property
+    def largest(self) -> int:
+        """Bytes of a file at most."""
+        return self._settings.upload_bytes
+
+    def check_pages(self, pages: int) -> None:
+        """Raise PermanentError for a file of which too many pages are to be read."""
+        if pages > self._settings.upload_pages:
             raise PermanentError(
                 Reason.TOO_LARGE,
-                f"the file has {pages} pages to be read, and {settings.upload_pages} are allowed: choose some of them, or split it",
+                f"the file has {pages} pages to be read, and {self._settings.upload_pages} are allowed: choose some of them, or split it",
             )
 
     def take(self, client: str, collection: str, *, pages: int, size: int, once: str | None = None) -> str:

@@ -63,11 +63,12 @@ class Registration:
         ledger: Ledger | None = None,
         admit: Callable[[Source, int], None] = lambda _source, _pages: None,
         client: str | None = None,
+        largest: int | None = None,
     ) -> None:
-        """With a ledger, waiting pages are counted there. `client` takes turns at the probes, by default the tenant.
+        """With a ledger, waiting pages are counted there. Sources of more than `largest` bytes are not fetched.
 
-        `admit` may raise an error to refuse a source of which so many pages are to be read; with a PermanentError, it becomes a
-        document without pages.
+        `client` takes turns at the probes, by default the tenant. `admit` may raise an error to refuse a source of which so many
+        pages are to be read; with a PermanentError, it becomes a document without pages.
         """
         self._store = store
         self._intake = intake
@@ -77,6 +78,7 @@ class Registration:
         tenant = tenant_of(terms.collection)
         self._of_a_tenant = tenant != DEFAULT
         self._client = client or (tenant if self._of_a_tenant else "")
+        self._largest = largest
         self._ledger = ledger
         self._admit = admit
         #: what this registration had tried: under another name it is the same document, and not tried once more
@@ -93,7 +95,7 @@ class Registration:
         Raises OwnOutputError for a delivered result, TransientError.
         """
         try:
-            source = self._intake.inspect(reference, client=self._client)
+            source = self._intake.inspect(reference, client=self._client, largest=self._largest)
             if self._of_a_tenant:
                 source = source.model_copy(update={"unnamed": True})
             pages = select(self._terms.selection, source.pages)

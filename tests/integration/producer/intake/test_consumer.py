@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -98,7 +99,7 @@ def test_a_source_that_can_not_be_taken_in_now_keeps_no_other_waiting(
     key = IntakeBatches(stage.store).add(terms(stage), wishes)
     away, inspect, asked = [True], stage.intake.inspect, []
 
-    def asked_for(one: SourceReference, **options: str) -> Source:
+    def asked_for(one: SourceReference, **options: Any) -> Source:
         asked.append(one.name)
         if one.name == "b.tif" and away:
             raise TransientError("its server is away")
@@ -217,9 +218,9 @@ def test_sources_are_opened_in_the_name_of_their_client(stage: Stage, monkeypatc
     batches.add(terms(stage, collection="c"), [wish(stage, "c.tif", 3)])
     inspect, clients = stage.intake.inspect, {}
 
-    def inspected(one: SourceReference, *, client: str) -> Source:
+    def inspected(one: SourceReference, *, client: str, **options: Any) -> Source:
         clients[one.name] = client
-        return inspect(one, client=client)
+        return inspect(one, client=client, **options)
 
     monkeypatch.setattr(stage.intake, "inspect", inspected)
     for key in list(stage.store.list("arrivals/")):
@@ -275,7 +276,7 @@ def test_a_batch_with_unreachable_sources_is_postponed(stage: Stage, monkeypatch
     key = IntakeBatches(stage.store).add(terms(stage), wishes)
     inspect, asked = stage.intake.inspect, []
 
-    def asked_for(one: SourceReference, **options: str) -> Source:
+    def asked_for(one: SourceReference, **options: Any) -> Source:
         asked.append(one.name)
         if one.name < "10":
             raise TransientError("its server is away")

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from ocrfleet import keys
 from ocrfleet.broker.ledger import Ledger
-from ocrfleet.errors import Reason, TransientError
+from ocrfleet.errors import PermanentError, Reason, TransientError
 from ocrfleet.profiles.profile import RAPIDOCR
 from ocrfleet.records.documents import Manifest
 from ocrfleet.records.priority import Priority
@@ -198,23 +198,42 @@ def test_what_a_source_takes_is_taken_once_however_often_its_batch_is_tried(
     assert (taken[b"of/someone/pages"], taken[b"of/someone/bytes"]) == (b"3", b"10")
 
 
-@pytest.mark.parametrize(
-    ("limit", "detail"), [("upload_pages", "3 pages to be read"), ("upload_bytes", "bytes, and 2")]
-)
-def test_the_limits_of_a_file_are_those_of_a_source(
-    serve: Callable[..., Front], tmp_path: Path, limit: str, detail: str
-) -> None:
-    # Given a source that is larger than an upload may be
-    front = serve(**{limit: 2})
-    name = submit_source(front, tmp_path / "a.pdf", pdf(3))
-    # When it is taken in
-    with consumer(front) as one:
-        for key in list(front.store.list("arrivals/")):
-            one.process(key)
-    # Then it is a document without pages, with the reason
+def refusal(front: Front, name: str) -> str:
+    """Return why a source that was taken in is a document that is too large."""
     document = outcome(front, name).document
     assert document is not None
     problem = Manifest.from_bytes(front.store.get(keys.manifest(document))).problem
     assert problem is not None
     assert problem.reason is Reason.TOO_LARGE
-    assert detail in problem.detail
+    return problem.detail
+
+
+def test_a_source_of_too_many_pages_is_a_document_without_pages(serve: Callable[..., Front], tmp_path: Path) -> None:
+    front = serve(upload_pages=2)
+    name = submit_source(front, tmp_path / "a.pdf", pdf(3))
+    with consumer(front) as one:
+        for key in list(front.store.list("arrivals/")):
+            one.process(key)
+    assert "3 pages to be read, and 2 are allowed" in refusal(front, name)
+
+
+def test_a_source_that_has_grown_beyond_the_limit_is_not_fetched(
+    serve: Callable[..., Front], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a source that was replaced by a larger one since it was submitted
+    front = serve(upload_bytes=10)
+    options = SubmissionOptions(profile_digest=save_profile(front.store, RAPIDOCR), queue=Priority.BULK, collection="c")
+    submitted = SourceReference(name="a.pdf", uri="s3://b/a.pdf", size=5, etag="old")
+    name = IntakeBatches(front.store).add_followed(options, submitted, client="someone")
+    now = {"old": submitted, None: submitted.model_copy(update={"etag": "new", "size": 11})}
+    changed = PermanentError(Reason.SOURCE_CHANGED, "the source changed")
+    monkeypatch.setattr(Sources, "looked_up", lambda _, reference: now[reference.etag])
+    fetched = Mock(side_effect=changed)
+    monkeypatch.setattr(Sources, "fetched", fetched)
+    # When it is taken in
+    with consumer(front) as one:
+        for key in list(front.store.list("arrivals/")):
+            one.process(key)
+    # Then only the earlier one was asked for
+    assert "11 bytes, and 10 are allowed" in refusal(front, name)
+    assert [call.args[0].etag for call in fetched.call_args_list] == ["old"]
