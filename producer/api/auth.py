@@ -179,7 +179,7 @@ class Authenticator:
         if identity.tenant is None:
             raise ProblemError(
                 HTTPStatus.FORBIDDEN,
-                "Your token names no tenant: its issuer must add one (OCRFLEET_API_OIDC_TENANT_CLAIM).",
+                "Your token names no tenant, or the default one: its issuer must add another (OCRFLEET_API_OIDC_TENANT_CLAIM).",
             )
         return Caller(digest_of("oidc", identity.tenant, identity.subject), identity.tenant, identity.scopes)
 

@@ -18,11 +18,11 @@ from urllib.parse import urlsplit
 import httpx
 import structlog
 from joserfc import jwt
-from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 from joserfc.jws import extract_compact
 
 from ocrfleet.errors import ConfigurationError, TransientError
+from ocrfleet.records.tenants import DEFAULT
 from producer.state.tokens import Scope
 
 if TYPE_CHECKING:
@@ -32,8 +32,10 @@ log = structlog.get_logger(__name__)
 
 #: Signatures by keys that only the issuer has: none with a shared secret, and not "none".
 _ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
-#: Seconds for which keys are used; seconds between two requests for them at least, whatever tokens name; of one request.
-_KEPT, _APART, _TIMEOUT = 3600.0, 30.0, 5.0
+#: Seconds after which keys are read again; after which they are not used any more, if that fails.
+_KEPT, _OLDEST = 3600.0, 24 * 3600.0
+#: Seconds between two attempts to read them at least, whatever tokens name; that one attempt may take.
+_APART, _TIMEOUT = 30.0, 5.0
 #: Seconds by which clocks may differ.
 _LEEWAY = 30
 #: Bytes of a token, and of what the issuer answers, at most.
@@ -47,7 +49,7 @@ class Identity:
     """Who a token was issued to."""
 
     subject: str
-    #: None: the token has no valid claim
+    #: None: the token has no valid claim, or claims the default tenant, whose tokens the issuer doesn't give
     tenant: str | None
     scopes: frozenset[Scope]
 
@@ -74,13 +76,14 @@ class Oidc:
         )
         self._clock = clock
         self._keys: KeySet | None = None
-        self._asked = -math.inf
+        self._read_at = self._asked = -math.inf
+        self._reading: threading.Thread | None = None
         self._lock = threading.Lock()
 
     def identity(self, token: str) -> Identity | None:
         """Return who a token was issued to; None for one that is no valid token of the issuer. Blocks.
 
-        Raises TransientError while the issuer has never answered.
+        Raises TransientError while there are no keys of the issuer, or the token's may be a new one that is just being read.
         """
         kid = _key_id(token)
         if kid is None:
@@ -91,34 +94,58 @@ class Oidc:
                 return None
             claims = jwt.decode(token, keys, algorithms=_ALGORITHMS).claims
             self._claims.validate(claims)
-        except (JoseError, ValueError, TypeError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever a client sends is no error of ours
             log.info("oidc.token_refused", reason=type(error).__name__)
             return None
         tenant, scopes = claims.get(self._tenant_claim), claims.get(self._scope_claim, "")
         named = scopes.split() if isinstance(scopes, str) else scopes
         return Identity(
             subject=str(claims["sub"]),
-            tenant=tenant if isinstance(tenant, str) and _TENANT.fullmatch(tenant) else None,
+            tenant=tenant if isinstance(tenant, str) and _TENANT.fullmatch(tenant) and tenant != DEFAULT else None,
             scopes=frozenset(scope for scope in Scope if isinstance(named, list) and scope.value in named),
         )
 
     def _current(self, kid: str) -> KeySet:
-        """Return the issuer's keys; asks again when they are old or lack this one, but not often."""
+        """Return the issuer's keys. Has them read again when they are old or lack this one, but not often.
+
+        Only the request that has a missing key read waits for it. Raises TransientError.
+        """
+        begun = None
         with self._lock:
-            age = self._clock() - self._asked
-            known = self._keys is not None and kid in {key.kid for key in self._keys.keys}
-            if age > (_KEPT if known else _APART if self._keys is not None else _TIMEOUT):
-                self._asked = self._clock()
-                try:
-                    self._keys = self._read()
-                except (httpx.HTTPError, JoseError, ValueError, TypeError, KeyError) as error:
-                    log.error("oidc.issuer_not_read", issuer=self._issuer, error=f"{type(error).__name__}: {error}")  # noqa: TRY400
-            if self._keys is None:
-                raise TransientError("the issuer of tokens can't be reached")
-            return self._keys
+            now = self._clock()
+            keys = self._usable(now)
+            known = keys is not None and kid in {key.kid for key in keys.keys}
+            if (not known or now - self._read_at > _KEPT) and now - self._asked > (_APART if keys else _TIMEOUT):
+                self._asked = now
+                self._reading = begun = threading.Thread(target=self._refresh, name="oidc", daemon=True)
+                begun.start()
+            reading = self._reading
+        if keys is not None and known:
+            return keys
+        if begun is not None:
+            begun.join(_TIMEOUT)
+        if reading is not None and reading.is_alive():
+            raise TransientError("the keys of the issuer of tokens are being read")
+        with self._lock:
+            keys = self._usable(self._clock())
+        if keys is None:
+            raise TransientError("the issuer of tokens can't be reached")
+        return keys
+
+    def _usable(self, now: float) -> KeySet | None:
+        return self._keys if now - self._read_at < _OLDEST else None
+
+    def _refresh(self) -> None:
+        try:
+            keys = self._read()
+        except Exception as error:  # noqa: BLE001 - whatever the issuer sends; it is asked again soon
+            log.error("oidc.issuer_not_read", issuer=self._issuer, error=f"{type(error).__name__}: {error}")  # noqa: TRY400
+            return
+        with self._lock:
+            self._keys, self._read_at = keys, self._clock()
 
     def _read(self) -> KeySet:
-        """Read the issuer's keys. Raises httpx.HTTPError, JoseError, ValueError, TypeError or KeyError."""
+        """Read the issuer's keys. Raises httpx.HTTPError, ValueError and whatever malformed answers make of them."""
         with httpx.Client(trust_env=False, follow_redirects=False, timeout=_TIMEOUT) as client:
             found = _answer(client, f"{self._issuer.rstrip('/')}/.well-known/openid-configuration")
             if found["issuer"] != self._issuer:
@@ -131,13 +158,15 @@ class Oidc:
 
 def _answer(client: httpx.Client, url: str) -> dict[str, Any]:
     """Return the JSON object at a URL."""
-    body = b""
+    body, until = b"", time.monotonic() + _TIMEOUT
     with client.stream("GET", url) as response:
         response.raise_for_status()
         for piece in response.iter_bytes():
             body += piece
             if len(body) > _LARGEST_ANSWER:
                 raise ValueError("the answer is too long")
+            if time.monotonic() > until:
+                raise ValueError("the answer takes too long")
     found = json.loads(body)
     if not response.is_success or not isinstance(found, dict):
         raise ValueError("the answer is no JSON object")
@@ -150,6 +179,6 @@ def _key_id(token: str) -> str | None:
         return None
     try:
         kid = extract_compact(token.encode()).headers().get("kid")
-    except (JoseError, ValueError):
+    except Exception:  # noqa: BLE001 - a header may be any JSON, nested however deeply
         return None
     return kid if isinstance(kid, str) else None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
@@ -19,6 +22,7 @@ from ocrfleet.settings import ApiSettings
 from producer.api import oidc
 from producer.api.oidc import Oidc
 from producer.state.tokens import Scope
+from tests.support.waiting import until
 from tests.unit.producer.api.test_api import Front, pdf, problem
 
 AUDIENCE = "https://ocr.example"
@@ -32,16 +36,22 @@ class Issuer:
         self.published: list[Any] = [self.key]
         self.asked: list[str] = []
         self.changes: dict[str, Any] = {}
+        self.away = False
+        #: set: it answers at once; else slowly, as long as it is not set
+        self.quick = threading.Event()
+        self.quick.set()
         issuer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 issuer.asked.append(self.path)
                 body = json.dumps(issuer.answer(self.path)).encode()
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(body)))
+                self.send_response(503 if issuer.away else 200)
                 self.end_headers()
-                self.wfile.write(body)
+                with suppress(OSError):  # who asks may have given up
+                    while not issuer.quick.wait(0.01):
+                        self.wfile.write(b" ")
+                    self.wfile.write(body)
 
             def log_message(self, *_: object) -> None:
                 """Log nothing."""
@@ -73,9 +83,15 @@ class Issuer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.quick.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+def forged(header: str) -> str:
+    """Return a token with this header, and no valid claims or signature."""
+    return f"{base64.urlsafe_b64encode(header.encode()).decode().rstrip('=')}.e30.e30"
 
 
 @pytest.fixture
@@ -98,6 +114,7 @@ def test_a_token_of_the_issuer_is_a_client_of_its_tenant(issuer: Issuer, tmp_pat
     problem(get(place, issuer.token(scope=None)), 403)
     assert "names no tenant" in problem(get(place, issuer.token(tenant=None)), 403)["detail"]
     problem(get(place, issuer.token(tenant="../x")), 403)
+    problem(get(place, issuer.token(tenant="default", scope="admin")), 403)
     problem(get(place, "x.y.z"), 401)
     problem(front.client.get(place), 401)
     front.close()
@@ -122,6 +139,13 @@ def test_a_token_of_the_issuer_is_a_client_of_its_tenant(issuer: Issuer, tmp_pat
         lambda issuer: issuer.token() + "A" * 10_000,
         lambda _: "eyJhbGciOiJub25lIiwia2lkIjoiZmlyc3QifQ.e30.",
         lambda _: "..",
+        # Headers of other JSON, and one that is nested too deeply
+        lambda _: forged('["alg"]'),
+        lambda _: forged('"alg"'),
+        lambda _: forged("null"),
+        lambda _: forged('{"alg": "ES256", "kid": {}}'),
+        lambda _: forged('{"kid": "first", "alg": "ES256", "crit": 1}'),
+        lambda _: forged("[" * 5000),
         lambda _: "\udcff.a.b",
     ],
 )
@@ -154,6 +178,56 @@ def test_new_keys_are_found_and_unknown_ones_do_not_make_it_ask_all_the_time(iss
     # Then they are found
     assert made.identity(issuer.token()) is not None
     assert len(issuer.asked) == 4
+
+
+def asked_since(issuer: Issuer, count: int) -> bool:
+    return len(issuer.asked) > count
+
+
+def test_keys_are_used_for_a_day_while_the_issuer_is_away(issuer: Issuer) -> None:
+    now = [0.0]
+    made = Oidc(issuer.settings(), clock=lambda: now[0])
+    token = issuer.token()
+    assert made.identity(token) is not None
+    # When the issuer is away after an hour, then the keys are used, and it is asked again soon
+    issuer.away = True
+    for seconds in (oidc._KEPT + 1, oidc._APART + 1):
+        asked = len(issuer.asked)
+        now[0] += seconds
+        assert made.identity(token) is not None
+        until(partial(asked_since, issuer, asked), seconds=10)
+        assert made.identity(token) is not None
+    assert len(issuer.asked) == 4
+    # But not for ever
+    now[0] += oidc._OLDEST
+    with pytest.raises(TransientError):
+        made.identity(token)
+    issuer.away = False
+    now[0] += oidc._APART + 1
+    assert made.identity(token) is not None
+
+
+def test_a_slow_issuer_holds_up_nobody_whose_key_is_known(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    made = Oidc(issuer.settings(), clock=lambda: now[0])
+    token = issuer.token()
+    assert made.identity(token) is not None
+    # Given an issuer that sends a byte now and then
+    issuer.quick.clear()
+    monkeypatch.setattr(oidc, "_TIMEOUT", 0.1)
+    now[0] += oidc._KEPT + 1
+    # Then known keys are used, and a token of another one is refused for the moment
+    assert made.identity(token) is not None
+    stranger = ECKey.generate_key("P-256", parameters={"kid": "new"})
+    now[0] += oidc._APART + 1
+    with pytest.raises(TransientError):
+        made.identity(issuer.token(key=stranger))
+    # When it answers, the new key is found
+    issuer.published.append(stranger)
+    issuer.quick.set()
+    monkeypatch.undo()
+    now[0] += oidc._APART + 1
+    assert made.identity(issuer.token(key=stranger)) is not None
 
 
 @pytest.mark.parametrize(
