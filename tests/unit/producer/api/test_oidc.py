@@ -22,7 +22,7 @@ from ocrfleet.settings import ApiSettings
 from producer.api import oidc
 from producer.api.oidc import Oidc
 from producer.state.tokens import Scope
-from tests.support.waiting import until
+from tests.support.waiting import scaled, until
 from tests.unit.producer.api.test_api import Front, pdf, problem
 
 AUDIENCE = "https://ocr.example"
@@ -49,7 +49,7 @@ class Issuer:
                 self.send_response(503 if issuer.away else 200)
                 self.end_headers()
                 with suppress(OSError):  # who asks may have given up
-                    while not issuer.quick.wait(0.01):
+                    while not issuer.quick.wait(scaled(0.01)):
                         self.wfile.write(b" ")
                     self.wfile.write(body)
 
