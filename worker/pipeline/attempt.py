@@ -88,6 +88,9 @@ class Attempts:
                 attempt = RunningAttempt(page.number, step.rung, preparing)
                 async with self._recorded(page, attempt):
                     result = await self._read(page, step, attempt, place)
+                    if alone:
+                        # Until its record is stored it is in flight beside others: of their deaths it is not the only suspect.
+                        await self._context.store_retry.call(functools.partial(self._hold, alone=False), page)
                 page.attempts.append(attempt.ended(result.reason or "done", result.detail))
                 return result
 
@@ -96,13 +99,15 @@ class Attempts:
         if self._context.health.leaving:
             raise DrainingError("the worker is leaving")
         retry, ledger = self._context.store_retry, self._context.ledger
-        hold = functools.partial(ledger.hold, worker=self._context.worker, alone=alone)
-        held = await retry.call(hold, *page.key)
+        held = await retry.call(functools.partial(self._hold, alone=alone), page)
         if held is Hold.TAKEN:
             raise SupersededError
         if held is Hold.UNKNOWN and await retry.call(self._document_ended, page):
             await retry.call(ledger.release, *page.key)
             raise SupersededError
+
+    def _hold(self, page: Page, *, alone: bool) -> Hold:
+        return self._context.ledger.hold(*page.key, worker=self._context.worker, alone=alone)
 
     def _document_ended(self, page: Page) -> bool:
         """Say whether the page's document has a status, as after a cancellation, or was deleted."""
