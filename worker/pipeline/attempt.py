@@ -84,18 +84,20 @@ class Attempts:
         with ExitStack() as preparing:
             preparing.enter_context(self.utilisation.preparing())
             async with self._admission.place(pixels=self._most_pixels, alone=alone) as place:
-                await self._take_in_hand(page, alone=alone)
-                attempt = RunningAttempt(page.number, step.rung, preparing)
-                async with self._recorded(page, attempt):
-                    result = await self._read(page, step, attempt, place)
-                    if alone:
-                        # Until its record is stored it is in flight beside others: of their deaths it is not the only suspect.
-                        await self._context.store_retry.call(functools.partial(self._hold, alone=False), page)
+                async with self._in_hand(page, alone=alone):
+                    attempt = RunningAttempt(page.number, step.rung, preparing)
+                    async with self._recorded(page, attempt):
+                        result = await self._read(page, step, attempt, place)
                 page.attempts.append(attempt.ended(result.reason or "done", result.detail))
                 return result
 
-    async def _take_in_hand(self, page: Page, *, alone: bool) -> None:
-        """Hold the page in the ledger. Raises SupersededError if another worker has it, or if its document was cancelled."""
+    @asynccontextmanager
+    async def _in_hand(self, page: Page, *, alone: bool) -> AsyncIterator[None]:
+        """Hold the page in the ledger, until the block ends as the only page in flight if `alone`.
+
+        Then its result or its fault is still to be stored, beside other pages: it must not be blamed alone for a death that these
+        cause. Raises SupersededError if another worker has it, or if its document was cancelled.
+        """
         if self._context.health.leaving:
             raise DrainingError("the worker is leaving")
         retry, ledger = self._context.store_retry, self._context.ledger
@@ -105,6 +107,15 @@ class Attempts:
         if held is Hold.UNKNOWN and await retry.call(self._document_ended, page):
             await retry.call(ledger.release, *page.key)
             raise SupersededError
+        shared = functools.partial(retry.call, functools.partial(self._hold, alone=False), page)
+        try:
+            yield
+        except (PermanentError, PageFaultError):
+            if alone:
+                await shared()
+            raise
+        if alone:
+            await shared()
 
     def _hold(self, page: Page, *, alone: bool) -> Hold:
         return self._context.ledger.hold(*page.key, worker=self._context.worker, alone=alone)
