@@ -40,7 +40,7 @@ DOCUMENT = "0" * 32
     ids=["read", "fault", "unreadable", "worker broken"],
 )
 def test_a_death_while_its_record_is_stored_is_not_its_own(
-    tmp_path: Path, valkey: Valkey, end: Exception | None, deaths: tuple[int, int]
+    tmp_path: Path, valkey: Valkey, monkeypatch: pytest.MonkeyPatch, end: Exception | None, deaths: tuple[int, int]
 ) -> None:
     # Given a page with which two workers died, beside others
     settings = Settings(redis_url=valkey.url, store=str(tmp_path / "store"))
@@ -73,7 +73,7 @@ def test_a_death_while_its_record_is_stored_is_not_its_own(
             raise end
         return page_result(context, RAPIDOCR, PageStatus.DONE, page=1, text="read", rung=0)
 
-    attempts._read = read  # type: ignore[method-assign]
+    monkeypatch.setattr(attempts, "_read", read)
     step = cast("Step", SimpleNamespace(rung=0, number=0, profile=RAPIDOCR))
     try:
         if end is None:
