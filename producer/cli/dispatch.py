@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 from typing import Annotated
 
 import typer
@@ -12,6 +10,7 @@ from ocrfleet import logs
 from ocrfleet.metrics.exposition import Exposition, served
 from ocrfleet.storage.open import open_store
 from producer.cli.options import read_settings
+from producer.cli.stopping import stopped_by_signals
 from producer.control.process import control_plane
 
 IntakeConsumersOption = Annotated[
@@ -36,9 +35,7 @@ def dispatch(*, intake_consumers: IntakeConsumersOption = 1) -> None:
     """
     settings = read_settings()
     logs.configure(settings.log_level)
-    stopped = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: stopped.set())
+    stopped = stopped_by_signals()
     exposition = Exposition(settings)
     with (
         served(exposition, settings),

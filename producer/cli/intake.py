@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 from typing import Annotated
 
 import typer
@@ -11,6 +9,7 @@ import typer
 from ocrfleet import logs
 from ocrfleet.metrics.exposition import Exposition, served
 from producer.cli.options import read_settings
+from producer.cli.stopping import stopped_by_signals
 from producer.control.process import intake_consumers
 
 
@@ -27,9 +26,7 @@ def intake(
     """
     settings = read_settings()
     logs.configure(settings.log_level)
-    stopped = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: stopped.set())
+    stopped = stopped_by_signals()
     exposition = Exposition(settings)
     with (
         served(exposition, settings),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +17,7 @@ from ocrfleet.storage.fleet_identity import check_fleet
 from ocrfleet.storage.open import open_store
 from producer.cli import terminal
 from producer.cli.options import read_settings
+from producer.cli.stopping import stopped_by_signals
 from producer.control.dispatcher import Dispatcher
 from producer.control.sweep import Sweep
 
@@ -44,9 +44,7 @@ def sweep(
     """
     settings = read_settings()
     logs.configure(settings.log_level)
-    stopped = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: stopped.set())
+    stopped = stopped_by_signals()
     if every is None:
         _sweep(settings, stopped, None)
         return

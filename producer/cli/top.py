@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import signal
-import threading
 from contextlib import closing
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +18,7 @@ from ocrfleet.storage.open import open_store
 from producer.cli import terminal
 from producer.cli.options import read_settings
 from producer.cli.render.top import screen
+from producer.cli.stopping import stopped_by_signals
 from producer.monitoring.top import Top, TopView
 
 if TYPE_CHECKING:
@@ -87,9 +86,7 @@ def facts(view: TopView) -> dict[str, Any]:
 
 
 def _go_on(looking: Top, view: TopView, settings: Settings, console: Console, every: float) -> None:
-    ended = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: ended.set())
+    ended = stopped_by_signals()
     trouble: str | None = None
     with Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
